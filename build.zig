@@ -1,0 +1,147 @@
+//! zig build [-Doptimize=safe] [-Dstrip=true] [-Dtarget=...]   library, static library, daemon, header in zig-out/
+//! zig build test | bench | fmt
+//! Each room of core/ is a module, so an import against the arrow does not compile: docs/ARCHITECTURE.md.
+//! scripts/build_core.py builds the same without `zig build`, whose own start-up takes minutes when cold.
+const std = @import("std");
+const zon = @import("build.zig.zon");
+
+/// One compilation of the cipher kernels; the CPU is asked at run time which one to take.
+const Flavour = struct { name: []const u8, cpu: ?[]const u8 };
+
+const x86_64_flavours = [_]Flavour{
+    .{ .name = "baseline", .cpu = "x86_64" },
+    .{ .name = "v3", .cpu = "x86_64_v3" },
+};
+const other_flavours = [_]Flavour{.{ .name = "baseline", .cpu = null }};
+
+const Build = struct {
+    b: *std.Build,
+    target: std.Build.ResolvedTarget,
+    optimize: std.lang.OptimizeMode,
+    strip: bool,
+    kernels: []const *std.Build.Step.Compile,
+    cipher_options: *std.Build.Step.Options,
+    build_options: *std.Build.Step.Options,
+
+    /// The graph of rooms; returns a module for `root` that may import every room below it.
+    fn module(self: *const Build, root: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
+        const wire = self.room("core/wire/wire.zig", optimize);
+        const protocol = self.room("core/protocol/protocol.zig", optimize);
+        const cipher = self.room("core/cipher/cipher.zig", optimize);
+        const io = self.room("core/io/io.zig", optimize);
+        const device = self.room("core/device/device.zig", optimize);
+        protocol.addImport("wire", wire);
+        io.addImport("wire", wire);
+        cipher.addOptions("cipher_options", self.cipher_options);
+        for (self.kernels) |object| cipher.addObject(object);
+        device.addImport("wire", wire);
+        device.addImport("protocol", protocol);
+        device.addImport("cipher", cipher);
+        device.addImport("io", io);
+        const top = self.room(root, optimize);
+        top.addImport("wire", wire);
+        top.addImport("protocol", protocol);
+        top.addImport("cipher", cipher);
+        top.addImport("io", io);
+        top.addImport("device", device);
+        top.addOptions("build_options", self.build_options);
+        top.addOptions("cipher_options", self.cipher_options);
+        return top;
+    }
+
+    fn room(self: *const Build, path: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
+        return self.b.createModule(.{
+            .root_source_file = self.b.path(path),
+            .target = self.target,
+            .optimize = optimize,
+            .strip = self.strip,
+            .pic = true,
+        });
+    }
+};
+
+pub fn build(b: *std.Build) void {
+    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline, .os_tag = .linux, .abi = .none } });
+    const optimize = b.option(std.lang.OptimizeMode, "optimize", "safe (default), debug, fast, small") orelse .safe;
+    const self: Build = .{
+        .b = b,
+        .target = target,
+        .optimize = optimize,
+        .strip = b.option(bool, "strip", "Leave out debug information") orelse (optimize != .debug),
+        .kernels = undefined,
+        .cipher_options = b.addOptions(),
+        .build_options = b.addOptions(),
+    };
+    var with_kernels = self;
+    with_kernels.kernels = addKernels(&self);
+    with_kernels.build_options.addOption([]const u8, "version", zon.version);
+    install(&with_kernels);
+    addTests(&with_kernels);
+    addBench(&with_kernels);
+    const check = b.addFmt(.{ .paths = &.{ b.path("build.zig"), b.path("core") }, .check = true });
+    b.step("fmt", "Check the formatting").dependOn(&check.step);
+}
+
+fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
+    const b = self.b;
+    const is_x86_64 = self.target.result.cpu.arch == .x86_64;
+    const flavours: []const Flavour = if (is_x86_64) &x86_64_flavours else &other_flavours;
+    const objects = b.allocator.alloc(*std.Build.Step.Compile, flavours.len) catch @panic("OOM");
+    const names = b.allocator.alloc([]const u8, flavours.len) catch @panic("OOM");
+    for (flavours, objects, names) |flavour, *object, *name| {
+        var query = self.target.query;
+        if (flavour.cpu) |cpu| {
+            query.cpu_model = .{ .explicit = self.target.result.cpu.arch.parseCpuModel(cpu).? };
+            query.cpu_features_add = .empty;
+            query.cpu_features_sub = .empty;
+        }
+        const kernel_options = b.addOptions();
+        kernel_options.addOption([]const u8, "suffix", flavour.name);
+        const kernel = b.createModule(.{
+            .root_source_file = b.path("core/cipher/kernels.zig"),
+            .target = b.resolveTargetQuery(query),
+            .optimize = .fast, // the one hot room: no safety checks
+            .strip = true,
+            .pic = true,
+            .omit_frame_pointer = true,
+        });
+        kernel.addOptions("kernel_options", kernel_options);
+        object.* = b.addObject(.{ .name = b.fmt("cipher_{s}", .{flavour.name}), .root_module = kernel, .use_llvm = true });
+        name.* = flavour.name;
+    }
+    self.cipher_options.addOption([]const []const u8, "flavours", names);
+    return objects;
+}
+
+fn install(self: *const Build) void {
+    const b = self.b;
+    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = self.module("core/abi/abi.zig", self.optimize), .use_llvm = true });
+    shared.installHeader(b.path("core/include/pywg.h"), "pywg.h");
+    b.installArtifact(shared);
+    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = self.module("core/abi/abi.zig", self.optimize), .use_llvm = true });
+    static.bundle_compiler_rt = true; // so that a C linker needs nothing else
+    b.installArtifact(static);
+    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = self.module("core/daemon.zig", self.optimize), .use_llvm = true });
+    b.installArtifact(daemon);
+}
+
+/// Every room has tests of its own, with all checks on.
+fn addTests(self: *const Build) void {
+    const b = self.b;
+    const step = b.step("test", "Run the Zig tests");
+    const roots = [_][]const u8{ "core/wire/wire.zig", "core/protocol/protocol.zig", "core/cipher/cipher.zig", "core/io/io.zig", "core/device/device.zig" };
+    for (roots) |root| {
+        const tested = self.module(root, .safe);
+        if (std.mem.endsWith(u8, root, "cipher.zig")) for (self.kernels) |object| tested.addObject(object);
+        const run = b.addRunArtifact(b.addTest(.{ .root_module = tested, .use_llvm = true }));
+        step.dependOn(&run.step);
+    }
+}
+
+fn addBench(self: *const Build) void {
+    const b = self.b;
+    const bench = b.addExecutable(.{ .name = "bench", .root_module = self.module("core/cipher/bench.zig", .fast), .use_llvm = true });
+    const run = b.addRunArtifact(bench);
+    run.addPassthruArgs();
+    b.step("bench", "Measure the cipher").dependOn(&run.step);
+}

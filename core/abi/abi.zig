@@ -1,0 +1,69 @@
+//! Root of libpywg: every exported symbol on one screen. Contracts are in include/pywg.h, in this order.
+const std = @import("std");
+const cipher = @import("cipher");
+const device = @import("device.zig");
+const interface = @import("interface.zig");
+const options = @import("build_options");
+const protocol = @import("protocol");
+const status = @import("status.zig");
+
+pub const abi_version: u32 = 1;
+
+comptime {
+    for (.{
+        .{ "abi_version", &abiVersion },
+        .{ "version", &version },
+        .{ "cipher_path", &cipherPath },
+        .{ "status_name", &statusName },
+        .{ "device_open", &device.open },
+        .{ "device_set", &device.set },
+        .{ "device_get", &device.get },
+        .{ "device_report", &device.report },
+        .{ "device_name", &device.name },
+        .{ "device_run", &device.run },
+        .{ "device_stop", &device.stop },
+        .{ "device_close", &device.close },
+        .{ "interface_open", &interface.open },
+        .{ "interface_set", &interface.set },
+        .{ "interface_get", &interface.get },
+        .{ "interface_seal", &interface.seal },
+        .{ "interface_receive", &interface.receive },
+        .{ "interface_expire", &interface.expire },
+        .{ "interface_poll", &interface.poll },
+        .{ "interface_deadline", &interface.deadline },
+        .{ "interface_dropped", &interface.dropped },
+        .{ "interface_close", &interface.close },
+        .{ "drop_name", &dropName },
+    }) |entry| @export(entry[1], .{ .name = "pywg_" ++ entry[0] });
+}
+
+fn abiVersion() callconv(.c) u32 {
+    return abi_version;
+}
+
+fn version() callconv(.c) [*:0]const u8 {
+    return options.version ++ "\x00";
+}
+
+fn cipherPath() callconv(.c) [*:0]const u8 {
+    return cipher.path().ptr;
+}
+
+fn statusName(value: i32) callconv(.c) [*:0]const u8 {
+    return status.name(value);
+}
+
+fn dropName(drop: u32) callconv(.c) ?[*:0]const u8 {
+    if (drop >= protocol.Drop.count) return null;
+    return @tagName(@as(protocol.Drop, @fromBackingInt(@as(u8, @intCast(drop))))).ptr;
+}
+
+// A library has no main: a short panic, no handlers, no thread-local signal stack.
+pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
+pub const panic = std.debug.FullPanic(onPanic);
+
+fn onPanic(message: []const u8, _: ?usize) noreturn {
+    _ = std.os.linux.write(2, message.ptr, message.len);
+    _ = std.os.linux.write(2, "\n", 1);
+    std.process.abort();
+}

@@ -1,0 +1,105 @@
+//! Zig errors to pywg_status, by exhaustive switch; and diagnostics into the caller's struct.
+const std = @import("std");
+const device = @import("device");
+
+pub const Status = enum(i32) {
+    ok = 0,
+    invalid_argument = -1,
+    out_of_memory = -2,
+    buffer_too_small = -3,
+    configuration = -4,
+    permission = -5,
+    name_in_use = -6,
+    address_in_use = -7,
+    not_found = -8,
+    limit = -9,
+    closed = -10,
+    system = -11,
+
+    pub fn value(status: Status) i32 {
+        return @backingInt(status);
+    }
+};
+
+/// pywg_diagnostic of pywg.h.
+pub const Diagnostic = extern struct {
+    size: usize,
+    status: i32,
+    os_errno: i32,
+    line: u32,
+    column: u32,
+    text: [256]u8,
+};
+
+pub fn isUsable(diagnostic: ?*const Diagnostic) bool {
+    const given = diagnostic orelse return true;
+    return given.size >= @sizeOf(Diagnostic);
+}
+
+/// Fills the caller's struct, if there is one, and returns the status.
+pub fn report(out: ?*Diagnostic, status: Status, diagnostic: *const device.Diagnostic) i32 {
+    if (out) |target| {
+        target.status = status.value();
+        target.os_errno = diagnostic.errno;
+        target.line = diagnostic.line;
+        target.column = diagnostic.column;
+        const text = diagnostic.text();
+        @memset(&target.text, 0);
+        @memcpy(target.text[0..text.len], text);
+    }
+    return status.value();
+}
+
+/// The same for a failure with nothing to add to its name.
+pub fn fail(out: ?*Diagnostic, status: Status, text: []const u8) i32 {
+    var diagnostic: device.Diagnostic = .{};
+    diagnostic.set("{s}", .{text});
+    return report(out, status, &diagnostic);
+}
+
+pub fn fromOpen(err: device.OpenError) Status {
+    return switch (err) {
+        error.InvalidArgument => .invalid_argument,
+        error.OutOfMemory => .out_of_memory,
+        error.Permission => .permission,
+        error.NameInUse => .name_in_use,
+        error.NotFound => .not_found,
+        error.System => .system,
+    };
+}
+
+pub fn fromSet(err: device.SetError) Status {
+    return switch (err) {
+        error.Invalid, error.Protocol => .configuration,
+        error.OutOfMemory => .out_of_memory,
+        error.LimitExceeded => .limit,
+        error.AddressInUse => .address_in_use,
+        error.Permission => .permission,
+        error.System => .system,
+    };
+}
+
+pub fn fromRun(err: device.RunError) Status {
+    return switch (err) {
+        error.AlreadyRunning => .invalid_argument,
+        error.System => .system,
+    };
+}
+
+pub fn name(status: i32) [*:0]const u8 {
+    return switch (status) {
+        0 => "PYWG_OK",
+        -1 => "PYWG_INVALID_ARGUMENT",
+        -2 => "PYWG_OUT_OF_MEMORY",
+        -3 => "PYWG_BUFFER_TOO_SMALL",
+        -4 => "PYWG_CONFIGURATION",
+        -5 => "PYWG_PERMISSION",
+        -6 => "PYWG_NAME_IN_USE",
+        -7 => "PYWG_ADDRESS_IN_USE",
+        -8 => "PYWG_NOT_FOUND",
+        -9 => "PYWG_LIMIT",
+        -10 => "PYWG_CLOSED",
+        -11 => "PYWG_SYSTEM",
+        else => "PYWG_UNKNOWN",
+    };
+}

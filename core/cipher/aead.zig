@@ -1,0 +1,412 @@
+//! ChaCha20-Poly1305 (RFC 8439 §2.8) as WireGuard uses it (whitepaper §5.4.6): empty associated data, nonce of
+//! four zero bytes and the counter. The unit of work is the batch, not the packet.
+//!
+//! The blocks of all packets stand in one line: first the block that makes each packet's Poly1305 key, then the
+//! data. Groups of `lanes` blocks are cut from the line whatever packet they belong to, so small packets fill
+//! the vectors too. Poly1305 is scalar and runs between the double rounds of the groups, where the vector units
+//! leave the multiplier idle: behind the cipher when sealing, ahead of it when opening.
+//!
+//! Does not know keys' lives, counters' windows or headers. Invariants: no branch and no address depends on a
+//! key or on data, only on lengths, counters and verdicts; when opening, a byte is deciphered only after the
+//! tag of its packet was found right.
+const std = @import("std");
+const mem = std.mem;
+const chacha20 = @import("chacha20.zig");
+const poly1305 = @import("poly1305.zig");
+
+pub const tag_length = 16;
+
+/// Above any datagram by far; keeps block counters and sums of work inside 32 bits.
+pub const length_max = 1 << 24;
+
+/// A plaintext to seal. `destination` takes length + 16 bytes; it is `source` or does not overlap it.
+pub const Seal = extern struct {
+    source: [*]const u8,
+    destination: [*]u8,
+    length: usize,
+};
+
+/// A ciphertext to open in place. `length` does not count the tag, which follows.
+pub const Open = extern struct {
+    data: [*]u8,
+    length: usize,
+    counter: u64,
+    /// The verdict. When false, the `length` bytes at `data` have been zeroed.
+    authentic: bool,
+};
+
+pub const Direction = enum { seal, open };
+
+/// Packets taken together; larger batches are cut. Bounds the keys on the stack (2 KiB), and costs one partly
+/// filled group per cut.
+const window_max = 64;
+
+/// The batch functions for one lane count and one form of Poly1305.
+pub fn Aead(comptime lanes: comptime_int, comptime Poly: type) type {
+    return struct {
+        pub fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: []const Seal) void {
+            var done: usize = 0;
+            while (done < jobs.len) {
+                const count = @min(jobs.len - done, window_max);
+                Window(.seal, lanes, Poly).run(key, counter_first +% done, jobs[done..][0..count]);
+                done += count;
+            }
+        }
+
+        pub fn openBatch(key: *const [32]u8, jobs: []Open) void {
+            var done: usize = 0;
+            while (done < jobs.len) {
+                const count = @min(jobs.len - done, window_max);
+                Window(.open, lanes, Poly).run(key, 0, jobs[done..][0..count]);
+                done += count;
+            }
+        }
+    };
+}
+
+/// At most `window_max` packets on their way through the cipher and the authenticator.
+fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime Poly: type) type {
+    return struct {
+        const Self = @This();
+        const Chacha = chacha20.Group(lanes);
+        const Jobs = switch (direction) {
+            .seal => []const Seal,
+            .open => []Open,
+        };
+
+        jobs: Jobs,
+        counter_first: u64,
+        key_words: [8]u32,
+        /// Per packet: r and s of Poly1305.
+        mac_keys: [window_max]Poly.Key,
+        keystream: [Chacha.length]u8 align(64),
+
+        // Where the next group begins in the line of blocks.
+        next_key: usize,
+        next_packet: usize,
+        next_offset: usize,
+
+        // Work of the authenticator, in units: `units(length)` for a packet.
+        /// May be absorbed: the packet's key and its ciphertext are there.
+        ready: usize,
+        absorbed: usize,
+        /// Opening only: up to the last packet of the planned group.
+        wanted: usize,
+
+        fn run(key: *const [32]u8, counter_first: u64, jobs: Jobs) void {
+            var window: Self = .{
+                .jobs = jobs,
+                .counter_first = counter_first,
+                .key_words = chacha20.keyWords(key),
+                .mac_keys = undefined,
+                .keystream = undefined,
+                .next_key = 0,
+                .next_packet = 0,
+                .next_offset = 0,
+                .ready = 0,
+                .absorbed = 0,
+                .wanted = 0,
+            };
+            defer window.wipe();
+            var mac: Mac = .idle;
+            defer std.crypto.secureZero(u8, mem.asBytes(&mac.poly));
+            const pace = window.evenPace();
+
+            var group: Group = undefined;
+            while (window.plan(&group)) {
+                const due = switch (direction) {
+                    .seal => window.ready,
+                    .open => @min(window.ready, @max(window.wanted, window.absorbed + pace)),
+                };
+                window.generate(&mac, group.position, due - window.absorbed);
+                window.absorbed = due;
+
+                for (0..group.key_count) |i| {
+                    window.mac_keys[group.key_first + i] = .init(window.keystream[i * 64 ..][0..32]);
+                }
+                if (direction == .open) {
+                    window.ready += group.work;
+                    // Only when the packets of a group have got their keys in the same group.
+                    if (window.absorbed < window.wanted) {
+                        window.absorb(&mac, window.wanted - window.absorbed);
+                        window.absorbed = window.wanted;
+                    }
+                }
+                for (group.runs[0..group.run_count]) |run_of| window.apply(run_of);
+                if (direction == .seal) window.ready += group.work;
+            }
+            if (direction == .seal) window.ready += group.work;
+            window.absorb(&mac, window.ready - window.absorbed);
+            std.debug.assert(mac.packet == jobs.len and !mac.begun);
+        }
+
+        fn wipe(window: *Self) void {
+            std.crypto.secureZero(u32, &window.key_words);
+            std.crypto.secureZero(u8, mem.sliceAsBytes(window.mac_keys[0..window.jobs.len]));
+            std.crypto.secureZero(u8, &window.keystream);
+        }
+
+        // The line of blocks.
+
+        /// A group of lanes: keys first, then stretches of packets.
+        const Group = struct {
+            position: Chacha.Position,
+            key_first: usize,
+            key_count: usize,
+            runs: [lanes]Run,
+            run_count: usize,
+            /// Units of work the group makes ready: its ciphertext when sealing, its keys' packets when opening.
+            work: usize,
+        };
+
+        /// A stretch of one packet inside a group; only a packet's last run may end inside a block.
+        const Run = struct {
+            packet: usize,
+            offset: usize,
+            length: usize,
+            lane: usize,
+        };
+
+        /// Cuts the next group from the line. False at its end; `work` then holds what trailing empty packets add.
+        inline fn plan(window: *Self, group: *Group) bool {
+            const jobs = window.jobs;
+            // A local, so that it stays in registers.
+            var position: Chacha.Position = .zero;
+            group.key_first = window.next_key;
+            group.run_count = 0;
+            group.work = 0;
+            var lane: usize = 0;
+            while (lane < lanes and window.next_key < jobs.len) : (lane += 1) {
+                position.place(lane, window.nonce(window.next_key), 0);
+                if (direction == .open) group.work += units(jobs[window.next_key].length);
+                window.next_key += 1;
+            }
+            group.key_count = lane;
+            while (lane < lanes and window.next_packet < jobs.len) {
+                const packet = window.next_packet;
+                const offset = window.next_offset;
+                const left = jobs[packet].length - offset;
+                const length = @min(left, (lanes - lane) * chacha20.block_length);
+                if (offset == 0 and direction == .open) window.wanted += units(left);
+                if (length > 0) {
+                    position.place(lane, window.nonce(packet), @intCast(1 + offset / chacha20.block_length));
+                    group.runs[group.run_count] =
+                        .{ .packet = packet, .offset = offset, .length = length, .lane = lane };
+                    group.run_count += 1;
+                    lane += (length + chacha20.block_length - 1) / chacha20.block_length;
+                }
+                const last = length == left;
+                if (direction == .seal) group.work += if (last) units(length) else length / poly1305.block_length;
+                window.next_packet = if (last) packet + 1 else packet;
+                window.next_offset = if (last) 0 else offset + length;
+            }
+            group.position = position;
+            return lane > 0;
+        }
+
+        inline fn nonce(window: *const Self, packet: usize) u64 {
+            return switch (direction) {
+                .seal => window.counter_first +% packet,
+                .open => window.jobs[packet].counter,
+            };
+        }
+
+        /// Units a group should absorb so that all groups after the first carry the same load.
+        fn evenPace(window: *const Self) usize {
+            if (direction == .seal) return 0;
+            var work: usize = 0;
+            var blocks: usize = window.jobs.len;
+            for (window.jobs) |job| {
+                work += units(job.length);
+                blocks += (job.length + chacha20.block_length - 1) / chacha20.block_length;
+            }
+            return work / @max(1, blocks / lanes) + 1;
+        }
+
+        // The cipher.
+
+        /// One group of key stream; meanwhile `due` units of Poly1305, spread over the double rounds.
+        inline fn generate(window: *Self, mac_state: *Mac, position: Chacha.Position, due: usize) void {
+            var mac = mac_state.*;
+            var state = Chacha.initial(&window.key_words, position);
+            const share = due / chacha20.double_rounds;
+            const extra = due % chacha20.double_rounds;
+            for (0..chacha20.double_rounds) |round| {
+                window.advance(&mac, share + @intFromBool(round < extra));
+                Chacha.doubleRound(&state);
+            }
+            Chacha.finish(&state, &window.key_words, position, &window.keystream);
+            mac_state.* = mac;
+        }
+
+        /// XORs a run with its lanes of the key stream. When opening, only if its packet is authentic.
+        inline fn apply(window: *const Self, of: Run) void {
+            const job = window.jobs[of.packet];
+            const pad = window.keystream[of.lane * chacha20.block_length ..].ptr;
+            switch (direction) {
+                .seal => xor(job.destination + of.offset, job.source + of.offset, pad, of.length),
+                .open => if (job.authentic) xor(job.data + of.offset, job.data + of.offset, pad, of.length),
+            }
+        }
+
+        inline fn xor(to: [*]u8, from: [*]const u8, pad: [*]const u8, length: usize) void {
+            const width = @min(lanes * 4, 64);
+            var at: usize = 0;
+            while (length - at >= 64) : (at += 64) {
+                inline for (0..64 / width) |i| xorVector(width, to + at + i * width, from + at + i * width, pad + at + i * width);
+            }
+            inline for (.{ 32, 16, 8, 4, 2, 1 }) |step| {
+                if (length & step != 0) {
+                    xorVector(step, to + at, from + at, pad + at);
+                    at += step;
+                }
+            }
+        }
+
+        inline fn xorVector(comptime width: usize, to: [*]u8, from: [*]const u8, pad: [*]const u8) void {
+            const a: @Vector(width, u8) = from[0..width].*;
+            const b: @Vector(width, u8) = pad[0..width].*;
+            to[0..width].* = a ^ b;
+        }
+
+        // The authenticator.
+
+        /// Poly1305 over the packets of the window, one after the other.
+        const Mac = struct {
+            poly: Poly,
+            cursor: [*]const u8,
+            /// Whole blocks of the packet still to absorb.
+            blocks: usize,
+            packet: usize,
+            begun: bool,
+
+            const idle: Mac = .{
+                .poly = undefined,
+                .cursor = undefined,
+                .blocks = 0,
+                .packet = 0,
+                .begun = false,
+            };
+        };
+
+        /// A packet's work: one unit to begin, one a whole block, one to close.
+        inline fn units(length: usize) usize {
+            return length / poly1305.block_length + 2;
+        }
+
+        inline fn advance(window: *Self, mac: *Mac, count: usize) void {
+            var left = count;
+            while (left > 0) : (left -= 1) {
+                if (mac.blocks == 0) {
+                    @branchHint(.unlikely);
+                    mac.* = window.turn(mac.*);
+                } else {
+                    mac.poly.absorb(mac.cursor[0..poly1305.block_length]);
+                    mac.cursor += poly1305.block_length;
+                    mac.blocks -= 1;
+                }
+            }
+        }
+
+        noinline fn absorb(window: *Self, mac_state: *Mac, count: usize) void {
+            var mac = mac_state.*;
+            window.advance(&mac, count);
+            mac_state.* = mac;
+        }
+
+        /// Begins a packet or closes it. By value, so that the state stays in registers around the call.
+        noinline fn turn(window: *Self, before: Mac) Mac {
+            var mac = before;
+            const job = window.jobs[mac.packet];
+            if (!mac.begun) {
+                mac.poly = .init(&window.mac_keys[mac.packet]);
+                mac.cursor = switch (direction) {
+                    .seal => job.destination,
+                    .open => job.data,
+                };
+                mac.blocks = job.length / poly1305.block_length;
+                mac.begun = true;
+                return mac;
+            }
+            // Zero padding, then the lengths of the associated data (none) and of the ciphertext.
+            const rest = job.length % poly1305.block_length;
+            if (rest != 0) {
+                var padded: [poly1305.block_length]u8 = @splat(0);
+                @memcpy(padded[0..rest], mac.cursor);
+                mac.poly.absorb(&padded);
+            }
+            var lengths: [poly1305.block_length]u8 = @splat(0);
+            mem.writeInt(u64, lengths[8..16], job.length, .little);
+            mac.poly.absorb(&lengths);
+            const tag = mac.poly.finish();
+            switch (direction) {
+                .seal => job.destination[job.length..][0..tag_length].* = tag,
+                .open => {
+                    const authentic = equal(&tag, job.data[job.length..][0..tag_length]);
+                    window.jobs[mac.packet].authentic = authentic;
+                    if (!authentic) @memset(job.data[0..job.length], 0);
+                },
+            }
+            mac.packet += 1;
+            mac.begun = false;
+            return mac;
+        }
+    };
+}
+
+/// Compares in constant time; only the verdict is branched on.
+inline fn equal(a: *const [tag_length]u8, b: *const [tag_length]u8) bool {
+    const low = mem.readInt(u64, a[0..8], .little) ^ mem.readInt(u64, b[0..8], .little);
+    const high = mem.readInt(u64, a[8..16], .little) ^ mem.readInt(u64, b[8..16], .little);
+    return (low | high) == 0;
+}
+
+const Oracle = std.crypto.aead.chacha_poly.ChaCha20Poly1305;
+
+test "every lane count and both forms of Poly1305 agree with std" {
+    var prng: std.Random.DefaultPrng = .init(8439);
+    const random = prng.random();
+    const count = 70;
+    var plain: [count][700]u8 = undefined;
+    var sealed: [count][700 + tag_length]u8 = undefined;
+    var expected: [count][700 + tag_length]u8 = undefined;
+    for (0..8) |_| {
+        var key: [32]u8 = undefined;
+        random.bytes(&key);
+        const counter_first = random.int(u64);
+        var seals: [count]Seal = undefined;
+        for (&seals, 0..) |*job, i| {
+            const length = random.uintAtMost(usize, 700) * @intFromBool(random.int(u3) != 0);
+            random.bytes(plain[i][0..length]);
+            job.* = .{ .source = &plain[i], .destination = &sealed[i], .length = length };
+            var nonce: [12]u8 = @splat(0);
+            mem.writeInt(u64, nonce[4..], counter_first +% i, .little);
+            Oracle.encrypt(expected[i][0..length], expected[i][length..][0..16], plain[i][0..length], "", nonce, key);
+        }
+        inline for (.{ 4, 8, 16 }) |lanes| inline for (.{ poly1305.Limbs64, poly1305.Limbs26 }) |Poly| {
+            const Form = Aead(lanes, Poly);
+            Form.sealBatch(&key, counter_first, &seals);
+            var opens: [count]Open = undefined;
+            for (&opens, seals, 0..) |*open, seal, i| {
+                const total = seal.length + tag_length;
+                try std.testing.expectEqualSlices(u8, expected[i][0..total], sealed[i][0..total]);
+                if (i % 5 == 4) sealed[i][i * 7 % total] ^= 0x10;
+                open.* = .{
+                    .data = &sealed[i],
+                    .length = seal.length,
+                    .counter = counter_first +% i,
+                    .authentic = i % 2 == 0,
+                };
+            }
+            Form.openBatch(&key, &opens);
+            for (opens, 0..) |open, i| {
+                try std.testing.expectEqual(i % 5 != 4, open.authentic);
+                if (!open.authentic) {
+                    try std.testing.expect(mem.allEqual(u8, open.data[0..open.length], 0));
+                } else {
+                    try std.testing.expectEqualSlices(u8, plain[i][0..open.length], open.data[0..open.length]);
+                }
+            }
+        };
+    }
+}

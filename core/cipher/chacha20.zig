@@ -1,0 +1,228 @@
+//! ChaCha20 (RFC 8439 §2.3), one block a lane: sixteen vectors of `lanes` words, turned into bytes at the end.
+//! Knows neither packets nor tags: the caller says for each lane which block of which nonce it holds, and
+//! does the double rounds itself, so that it may put other work between them.
+//! Invariant: no branch and no index depends on a word of the state.
+const std = @import("std");
+const builtin = @import("builtin");
+const mem = std.mem;
+
+pub const block_length = 64;
+pub const double_rounds = 10;
+
+/// The key as the eight words every lane shares.
+pub fn keyWords(key: *const [32]u8) [8]u32 {
+    var words: [8]u32 = undefined;
+    for (&words, 0..) |*word, i| word.* = mem.readInt(u32, key[i * 4 ..][0..4], .little);
+    return words;
+}
+
+fn has(comptime feature: std.Target.x86.Feature) bool {
+    return builtin.cpu.arch == .x86_64 and std.Target.x86.featureSetHas(builtin.cpu.features, feature);
+}
+
+/// A group of `lanes` blocks computed side by side. Any power of two from 4 (SSE2, NEON) to 16 (AVX-512).
+pub fn Group(comptime lanes: comptime_int) type {
+    comptime std.debug.assert(lanes == 4 or lanes == 8 or lanes == 16);
+    return struct {
+        pub const Words = @Vector(lanes, u32);
+        pub const State = [16]Words;
+        pub const length = lanes * block_length;
+
+        /// Which block each lane holds. The first nonce word is zero in WireGuard (§5.4.6), so it has no vector.
+        pub const Position = struct {
+            block: Words,
+            nonce_low: Words,
+            nonce_high: Words,
+
+            pub const zero: Position = .{ .block = @splat(0), .nonce_low = @splat(0), .nonce_high = @splat(0) };
+
+            /// Lanes `lane`, lane + 1, ... to the last hold blocks `block`, block + 1, ... of `nonce`.
+            /// Later calls with a greater lane take over from there.
+            pub inline fn place(position: *Position, lane: usize, nonce: u64, block: u32) void {
+                const index = std.simd.iota(u32, lanes);
+                const first: u32 = @intCast(lane);
+                const here = index >= @as(Words, @splat(first));
+                const low: Words = @splat(@truncate(nonce));
+                const high: Words = @splat(@truncate(nonce >> 32));
+                const blocks = index +% @as(Words, @splat(block -% first));
+                position.block = @select(u32, here, blocks, position.block);
+                position.nonce_low = @select(u32, here, low, position.nonce_low);
+                position.nonce_high = @select(u32, here, high, position.nonce_high);
+            }
+        };
+
+        pub inline fn initial(key: *const [8]u32, position: Position) State {
+            const constants = [4]u32{ 0x61707865, 0x3320646e, 0x79622d32, 0x6b206574 };
+            var s: State = undefined;
+            inline for (0..4) |i| s[i] = @splat(constants[i]);
+            inline for (0..8) |i| s[4 + i] = @splat(key[i]);
+            s[12] = position.block;
+            s[13] = @splat(0);
+            s[14] = position.nonce_low;
+            s[15] = position.nonce_high;
+            return s;
+        }
+
+        /// A column round, then a diagonal round.
+        pub inline fn doubleRound(s: *State) void {
+            quarterRounds(s, .{ 0, 1, 2, 3 }, .{ 4, 5, 6, 7 }, .{ 8, 9, 10, 11 }, .{ 12, 13, 14, 15 });
+            quarterRounds(s, .{ 0, 1, 2, 3 }, .{ 5, 6, 7, 4 }, .{ 10, 11, 8, 9 }, .{ 15, 12, 13, 14 });
+        }
+
+        /// Adds the initial state and writes the key stream, block after block.
+        pub inline fn finish(s: *State, key: *const [8]u32, position: Position, out: *[length]u8) void {
+            const start = initial(key, position);
+            inline for (s, start) |*word, first| word.* +%= first;
+            store(s, out);
+        }
+
+        /// Four quarter rounds step by step, so that four independent chains are in flight.
+        inline fn quarterRounds(
+            s: *State,
+            comptime a: [4]usize,
+            comptime b: [4]usize,
+            comptime c: [4]usize,
+            comptime d: [4]usize,
+        ) void {
+            inline for (a, b) |x, y| s[x] +%= s[y];
+            inline for (d, a) |x, y| s[x] = rotate(s[x] ^ s[y], 16);
+            inline for (c, d) |x, y| s[x] +%= s[y];
+            inline for (b, c) |x, y| s[x] = rotate(s[x] ^ s[y], 12);
+            inline for (a, b) |x, y| s[x] +%= s[y];
+            inline for (d, a) |x, y| s[x] = rotate(s[x] ^ s[y], 8);
+            inline for (c, d) |x, y| s[x] +%= s[y];
+            inline for (b, c) |x, y| s[x] = rotate(s[x] ^ s[y], 7);
+        }
+
+        /// Where vectors of this width are registers and rotations are not instructions.
+        const barrier = builtin.zig_backend == .stage2_llvm and !has(.avx512vl) and (lanes == 4 and has(.sse2) or lanes == 8 and has(.avx2));
+
+        inline fn rotate(words: Words, comptime bits: comptime_int) Words {
+            const rotated = std.math.rotl(Words, words, bits);
+            // By whole bytes it is a shuffle, which LLVM merges with the next one at the price of two.
+            if (!barrier or bits % 8 != 0) return rotated;
+            return asm (""
+                : [same] "=x" (-> Words),
+                : [value] "0" (rotated),
+            );
+        }
+
+        /// The transpose. Four words at a time inside each 128-bit piece (the unpack instructions), then the
+        /// pieces; what comes out is `lanes` consecutive words of one block a vector.
+        inline fn store(s: *const State, out: *[length]u8) void {
+            var t: State = undefined;
+            inline for (0..4) |quad| {
+                const q = quad * 4;
+                const low01 = pick(s[q + 0], s[q + 1], comptime unpack(1, 0));
+                const high01 = pick(s[q + 0], s[q + 1], comptime unpack(1, 2));
+                const low23 = pick(s[q + 2], s[q + 3], comptime unpack(1, 0));
+                const high23 = pick(s[q + 2], s[q + 3], comptime unpack(1, 2));
+                t[q + 0] = pick(low01, low23, comptime unpack(2, 0));
+                t[q + 1] = pick(low01, low23, comptime unpack(2, 2));
+                t[q + 2] = pick(high01, high23, comptime unpack(2, 0));
+                t[q + 3] = pick(high01, high23, comptime unpack(2, 2));
+            }
+            // t[4 q + j]: piece l holds words 4q .. 4q+3 of block 4l + j.
+            inline for (0..4) |j| {
+                switch (lanes) {
+                    4 => inline for (0..4) |q| storeRow(t[q * 4 + j], out, j * 64 + q * 16),
+                    8 => inline for (0..2) |half| {
+                        const a = t[half * 8 + j];
+                        const b = t[half * 8 + 4 + j];
+                        inline for (0..2) |l| {
+                            const mask = comptime pieces(.{ l, l }, .{ 0, 1 });
+                            storeRow(pick(a, b, mask), out, (l * 4 + j) * 64 + half * 32);
+                        }
+                    },
+                    16 => inline for (0..2) |pair| {
+                        const l = pair * 2;
+                        const mask = comptime pieces(.{ l, l, l + 1, l + 1 }, .{ 0, 1, 0, 1 });
+                        const front = pick(t[j], t[4 + j], mask);
+                        const back = pick(t[8 + j], t[12 + j], mask);
+                        inline for (0..2) |k| {
+                            const join = comptime pieces(.{ 2 * k, 2 * k + 1, 2 * k, 2 * k + 1 }, .{ 0, 0, 1, 1 });
+                            storeRow(pick(front, back, join), out, ((l + k) * 4 + j) * 64);
+                        }
+                    },
+                    else => comptime unreachable,
+                }
+            }
+        }
+
+        /// A vector-to-vector @bitCast is little endian on every target, as the cipher is.
+        inline fn storeRow(row: Words, out: *[length]u8, comptime at: usize) void {
+            out[at..][0 .. lanes * 4].* = @as(@Vector(lanes * 4, u8), @bitCast(row));
+        }
+
+        inline fn pick(a: Words, b: Words, comptime mask: [lanes]i32) Words {
+            return @shuffle(u32, a, b, mask);
+        }
+
+        /// Within each 128-bit piece: `width` words of a, `width` of b, ... starting at word `start` of the piece.
+        fn unpack(comptime width: i32, comptime start: i32) [lanes]i32 {
+            @setEvalBranchQuota(10_000);
+            var mask: [lanes]i32 = undefined;
+            for (&mask, 0..) |*m, i| {
+                const at: i32 = i % 4;
+                const piece: i32 = i / 4 * 4;
+                const source = piece + start + @divTrunc(at, 2 * width) * width + @rem(at, width);
+                m.* = if (@rem(@divTrunc(at, width), 2) == 0) source else ~source;
+            }
+            return mask;
+        }
+
+        /// Whole 128-bit pieces: piece i of the result is piece which[i] of a (side 0) or b (side 1).
+        fn pieces(comptime which: [lanes / 4]i32, comptime side: [lanes / 4]u1) [lanes]i32 {
+            @setEvalBranchQuota(10_000);
+            var mask: [lanes]i32 = undefined;
+            for (&mask, 0..) |*m, i| {
+                const source = which[i / 4] * 4 + @as(i32, i % 4);
+                m.* = if (side[i / 4] == 0) source else ~source;
+            }
+            return mask;
+        }
+    };
+}
+
+fn keystream(comptime lanes: comptime_int, key: *const [32]u8, nonce: u64, block: u32) [lanes * 64]u8 {
+    const G = Group(lanes);
+    const words = keyWords(key);
+    var position: G.Position = .zero;
+    position.place(0, nonce, block);
+    var s = G.initial(&words, position);
+    for (0..double_rounds) |_| G.doubleRound(&s);
+    var out: [lanes * 64]u8 = undefined;
+    G.finish(&s, &words, position, &out);
+    return out;
+}
+
+test "every lane count gives std's key stream" {
+    const Oracle = std.crypto.stream.chacha.ChaCha20IETF;
+    var key: [32]u8 = undefined;
+    for (&key, 0..) |*byte, i| byte.* = @intCast(i * 7 + 1);
+    const nonce: u64 = 0x0123_4567_89ab_cdef;
+    var full: [12]u8 = @splat(0);
+    mem.writeInt(u64, full[4..], nonce, .little);
+    inline for (.{ 4, 8, 16 }) |lanes| {
+        var expected: [lanes * 64]u8 = undefined;
+        Oracle.xor(&expected, &(@as([lanes * 64]u8, @splat(0))), 5, key, full);
+        try std.testing.expectEqualSlices(u8, &expected, &keystream(lanes, &key, nonce, 5));
+    }
+}
+
+test "lanes of different nonces do not disturb one another" {
+    const key: [32]u8 = @splat(9);
+    const words = keyWords(&key);
+    const G = Group(8);
+    var position: G.Position = .zero;
+    position.place(0, 77, 0);
+    position.place(1, 1 << 40, 3);
+    position.place(6, 78, 1);
+    var s = G.initial(&words, position);
+    for (0..double_rounds) |_| G.doubleRound(&s);
+    var out: [512]u8 = undefined;
+    G.finish(&s, &words, position, &out);
+    try std.testing.expectEqualSlices(u8, keystream(4, &key, 77, 0)[0..64], out[0..64]);
+    try std.testing.expectEqualSlices(u8, keystream(4, &key, 1 << 40, 3)[0..256], out[64..320]);
+    try std.testing.expectEqualSlices(u8, keystream(4, &key, 78, 1)[0..128], out[384..512]);
+}

@@ -1,0 +1,30 @@
+//! Root of the objects: the batch functions, compiled once per CPU level under a name with that level's suffix.
+//! Everything reachable from here is compiled with that level's instructions, so nothing else may live here.
+//! Invariant: no vector and no slice crosses the boundary; its ABI would depend on the level.
+const std = @import("std");
+const builtin = @import("builtin");
+const suffix = @import("kernel_options").suffix;
+const aead = @import("aead.zig");
+const poly1305 = @import("poly1305.zig");
+
+/// Lanes that fill the widest vectors of the level: AVX-512, AVX2, or 128 bits (SSE2, NEON, and scalar code).
+const lanes = if (has(.avx512vl)) 16 else if (has(.avx2)) 8 else 4;
+
+fn has(comptime feature: std.Target.x86.Feature) bool {
+    return builtin.cpu.arch == .x86_64 and std.Target.x86.featureSetHas(builtin.cpu.features, feature);
+}
+
+const Form = aead.Aead(lanes, poly1305.Poly1305);
+
+fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: [*]const aead.Seal, count: usize) callconv(.c) void {
+    Form.sealBatch(key, counter_first, jobs[0..count]);
+}
+
+fn openBatch(key: *const [32]u8, jobs: [*]aead.Open, count: usize) callconv(.c) void {
+    Form.openBatch(key, jobs[0..count]);
+}
+
+comptime {
+    @export(&sealBatch, .{ .name = "pywg_seal_batch_" ++ suffix, .visibility = .hidden });
+    @export(&openBatch, .{ .name = "pywg_open_batch_" ++ suffix, .visibility = .hidden });
+}

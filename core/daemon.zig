@@ -1,0 +1,202 @@
+//! pywgd: the daemon for hosts without Python, with wireguard-go's contract: `pywgd [-f] NAME`.
+//! Returns 0 only when the TUN exists and the UAPI socket listens; then goes on in the background.
+const std = @import("std");
+const linux = std.os.linux;
+const cipher = @import("cipher");
+const device = @import("device");
+const io = @import("io");
+const options = @import("build_options");
+
+const usage =
+    \\usage: pywgd [-f | --foreground] [--no-offload LIST] NAME
+    \\
+    \\Makes the WireGuard interface NAME and serves it; configure it with wg or pywg.
+    \\  -f, --foreground    stay in the foreground, log to stderr
+    \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
+    \\  --version           print the version
+    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3,
+    \\  LOG_LEVEL=verbose|debug|error|silent
+    \\
+;
+
+const Arguments = struct {
+    name: []const u8 = "",
+    is_foreground: bool = false,
+    offload_disable: u32 = 0,
+    tun_fd: ?i32 = null,
+    uapi_fd: ?i32 = null,
+    log_level: device.LogLevel = .err,
+    /// LOG_LEVEL was given: then the log outlives the terminal's foreground.
+    keeps_log: bool = false,
+};
+
+pub fn main(init: std.process.Init.Minimal) u8 {
+    harden();
+    var arguments: Arguments = .{};
+    readEnvironment(&arguments, init.environ) catch return 2;
+    if (readArguments(&arguments, init.args)) |exit_code| return exit_code;
+    return serve(&arguments);
+}
+
+/// No core dump and no debugger of the same user may see the keys.
+fn harden() void {
+    _ = linux.prctl(@backingInt(linux.PR.SET_DUMPABLE), 0, 0, 0, 0);
+    const none: linux.rlimit = .{ .cur = 0, .max = 0 };
+    _ = linux.setrlimit(.CORE, &none);
+}
+
+fn complain(comptime format: []const u8, values: anytype) void {
+    var buffer: [512]u8 = undefined;
+    const text = std.mem.print(&buffer, "pywgd: " ++ format ++ "\n", values) catch buffer[0..];
+    _ = linux.write(2, text.ptr, text.len);
+}
+
+fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) error{Invalid}!void {
+    if (environment.getPosix("WG_PROCESS_FOREGROUND")) |value| arguments.is_foreground = std.mem.eql(u8, value, "1");
+    if (environment.getPosix("WG_TUN_FD")) |value| arguments.tun_fd = try descriptor("WG_TUN_FD", value);
+    if (environment.getPosix("WG_UAPI_FD")) |value| arguments.uapi_fd = try descriptor("WG_UAPI_FD", value);
+    if (environment.getPosix("PYWG_NO_OFFLOAD")) |value| arguments.offload_disable = try offloads(value);
+    cipher.select(environment.getPosix("PYWG_CPU"));
+    if (environment.getPosix("LOG_LEVEL")) |value| {
+        arguments.keeps_log = true;
+        if (std.mem.eql(u8, value, "verbose") or std.mem.eql(u8, value, "debug")) {
+            arguments.log_level = .verbose;
+        } else if (std.mem.eql(u8, value, "silent")) {
+            arguments.log_level = .silent;
+        }
+    }
+}
+
+fn descriptor(variable: []const u8, text: []const u8) error{Invalid}!i32 {
+    const fd = std.fmt.parseInt(u31, text, 10) catch {
+        complain("{s} must be the number of an open file descriptor", .{variable});
+        return error.Invalid;
+    };
+    return fd;
+}
+
+fn offloads(text: []const u8) error{Invalid}!u32 {
+    return io.offload.parseList(text) catch {
+        complain("unknown offload in '{s}': the names are tun_tso, tun_uso, udp_gso, udp_gro, all", .{text});
+        return error.Invalid;
+    };
+}
+
+/// An exit code when there is nothing to run.
+fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
+    var iterator = raw.iterate();
+    _ = iterator.next();
+    var has_name = false;
+    while (iterator.next()) |argument| {
+        if (std.mem.eql(u8, argument, "-f") or std.mem.eql(u8, argument, "--foreground")) {
+            arguments.is_foreground = true;
+        } else if (std.mem.eql(u8, argument, "--version")) {
+            say("pywgd " ++ options.version ++ "\n");
+            return 0;
+        } else if (std.mem.eql(u8, argument, "-h") or std.mem.eql(u8, argument, "--help")) {
+            say(usage);
+            return 0;
+        } else if (std.mem.eql(u8, argument, "--no-offload")) {
+            const list = iterator.next() orelse return misuse("--no-offload needs a list");
+            arguments.offload_disable |= offloads(list) catch return 2;
+        } else if (std.mem.startsWith(u8, argument, "--no-offload=")) {
+            arguments.offload_disable |= offloads(argument["--no-offload=".len..]) catch return 2;
+        } else if (argument.len > 1 and argument[0] == '-') {
+            return misuse("unknown option");
+        } else {
+            if (has_name) return misuse("one interface name, please");
+            arguments.name = argument;
+            has_name = true;
+        }
+    }
+    return if (has_name) null else misuse("which interface?");
+}
+
+fn say(text: []const u8) void {
+    _ = linux.write(1, text.ptr, text.len);
+}
+
+fn misuse(why: []const u8) u8 {
+    complain("{s}", .{why});
+    _ = linux.write(2, usage, usage.len);
+    return 2;
+}
+
+var running: ?*device.Device = null;
+
+fn onSignal(_: linux.SIG) callconv(.c) void {
+    if (running) |active| active.stop();
+}
+
+fn catchSignals() void {
+    const action: linux.Sigaction = .{ .handler = .{ .handler = onSignal }, .mask = linux.sigemptyset(), .flags = 0 };
+    _ = linux.sigaction(.TERM, &action, null);
+    _ = linux.sigaction(.INT, &action, null);
+    const ignore: linux.Sigaction = .{ .handler = .{ .handler = linux.SIG.IGN }, .mask = linux.sigemptyset(), .flags = 0 };
+    _ = linux.sigaction(.PIPE, &ignore, null);
+    _ = linux.sigaction(.HUP, &ignore, null);
+}
+
+fn serve(arguments: *const Arguments) u8 {
+    var why: device.Diagnostic = .{};
+    const opened = device.Device.open(std.heap.page_allocator, &.{
+        .name = arguments.name,
+        .offload_disable = arguments.offload_disable,
+        .tun_fd = arguments.tun_fd,
+        .uapi_fd = arguments.uapi_fd,
+        .log_level = arguments.log_level,
+        .log_fd = 2,
+    }, &why) catch {
+        complain("{s}", .{why.text()});
+        return 1;
+    };
+    if (!arguments.is_foreground) {
+        switch (detach(arguments.keeps_log)) {
+            .parent => return 0,
+            .child => {},
+            .failed => {
+                complain("cannot go to the background: fork failed", .{});
+                opened.close();
+                return 1;
+            },
+        }
+    }
+    running = opened;
+    catchSignals();
+    opened.run(&why) catch {
+        complain("{s}", .{why.text()});
+        running = null;
+        opened.close();
+        return 1;
+    };
+    running = null;
+    opened.close();
+    return 0;
+}
+
+/// The child owns everything from here; the parent's copies of the descriptors go with its exit.
+fn detach(keeps_log: bool) enum { parent, child, failed } {
+    const rc = linux.fork();
+    if (linux.errno(rc) != .SUCCESS) return .failed;
+    if (rc != 0) return .parent;
+    _ = linux.setsid();
+    _ = linux.chdir("/");
+    const null_fd = linux.open("/dev/null", .{ .ACCMODE = .RDWR }, 0);
+    if (linux.errno(null_fd) == .SUCCESS) {
+        const fd: i32 = @intCast(null_fd);
+        _ = linux.dup2(fd, 0);
+        _ = linux.dup2(fd, 1);
+        if (!keeps_log) _ = linux.dup2(fd, 2);
+        if (fd > 2) _ = linux.close(fd);
+    }
+    return .child;
+}
+
+pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
+pub const panic = std.debug.FullPanic(onPanic);
+
+fn onPanic(message: []const u8, _: ?usize) noreturn {
+    _ = linux.write(2, message.ptr, message.len);
+    _ = linux.write(2, "\n", 1);
+    std.process.abort();
+}

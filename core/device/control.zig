@@ -1,0 +1,211 @@
+//! The control plane of a device: UAPI requests to changes, and sockets made to match what they wish.
+//! A set is applied whole or not at all: a port that is taken refuses it before anything changed.
+const std = @import("std");
+const cipher = @import("cipher");
+const Device = @import("device.zig").Device;
+const Diagnostic = @import("diagnostic.zig").Diagnostic;
+const io = @import("io");
+const loop = @import("loop.zig");
+const protocol = @import("protocol");
+const uapi = protocol.uapi;
+const Writer = std.Io.Writer;
+const E = std.os.linux.E;
+
+pub const SetError = error{ Invalid, Protocol, OutOfMemory, LimitExceeded, AddressInUse, Permission, System };
+
+/// Applies the lines of a set request. The lock is held.
+pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
+    const numeric = resolveZones(device, text) catch return outOfMemory(diagnostic);
+    defer if (numeric) |owned| freeSecret(device, owned);
+    var why: uapi.Diagnostic = .{};
+    var change = uapi.parse(device.gpa, numeric orelse text, &why) catch |err| {
+        if (err == error.OutOfMemory) return outOfMemory(diagnostic);
+        diagnostic.line = why.line;
+        diagnostic.column = why.column;
+        diagnostic.set("line {d}: {s}", .{ why.line, why.message });
+        return err;
+    };
+    defer change.deinit(device.gpa);
+    try apply(device, &change, diagnostic);
+    loop.transmit(device, Device.now());
+}
+
+fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *Diagnostic) SetError!void {
+    const interface = &device.interface;
+    // The same port again keeps its sockets, as in the kernel.
+    if (change.listen_port) |port| if (port == interface.listen_port) {
+        change.listen_port = null;
+    };
+    if (change.fwmark) |fwmark| if (fwmark == interface.fwmark) {
+        change.fwmark = null;
+    };
+    const fwmark = change.fwmark orelse interface.fwmark;
+    var replacement: ?io.udp.Udp = null;
+    errdefer if (replacement) |*udp| udp.close();
+    if (interface.is_active) {
+        if (change.listen_port) |port| {
+            replacement = .init(device.udp.calls, &device.offload);
+            change.listen_port = replacement.?.open(port, fwmark) catch |err| return bindError(err, port, fwmark, diagnostic);
+        } else if (change.fwmark != null) {
+            device.udp.setFwmark(fwmark) catch |err| return bindError(err, interface.listen_port, fwmark, diagnostic);
+        }
+    }
+    interface.configure(change) catch |err| switch (err) {
+        error.OutOfMemory => return outOfMemory(diagnostic),
+        error.LimitExceeded => {
+            diagnostic.set("more than {d} peers", .{protocol.constants.peers_max});
+            return error.LimitExceeded;
+        },
+    };
+    if (replacement) |udp| {
+        device.udp.close();
+        device.udp = udp;
+        replacement = null;
+        loop.watchUdp(device) catch {
+            diagnostic.set("cannot watch the UDP sockets: out of memory", .{});
+            return error.System;
+        };
+    }
+}
+
+fn bindError(err: io.udp.OpenError, port: u16, fwmark: u32, diagnostic: *Diagnostic) SetError {
+    switch (err) {
+        error.AddressInUse => {
+            diagnostic.errno = @intCast(@backingInt(E.ADDRINUSE));
+            diagnostic.set("UDP port {d} is in use by another program: choose another ListenPort, or leave it out", .{port});
+            return error.AddressInUse;
+        },
+        error.PermissionDenied => {
+            diagnostic.errno = @intCast(@backingInt(E.PERM));
+            diagnostic.set("no permission for port {d} with fwmark {d}: needs CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE below 1024)", .{ port, fwmark });
+            return error.Permission;
+        },
+        error.FamilyUnsupported, error.SystemResources => {
+            diagnostic.set("cannot open UDP sockets on port {d}: {t}", .{ port, err });
+            return error.System;
+        },
+    }
+}
+
+fn outOfMemory(diagnostic: *Diagnostic) error{OutOfMemory} {
+    diagnostic.set("out of memory", .{});
+    return error.OutOfMemory;
+}
+
+/// `[fe80::1%eth0]` to `[fe80::1%2]`: the protocol room cannot ask the kernel. Null when there is no zone.
+fn resolveZones(device: *Device, text: []const u8) error{OutOfMemory}!?[]u8 {
+    if (std.mem.findScalar(u8, text, '%') == null) return null;
+    const index_digits = 10;
+    const zones = std.mem.countScalar(u8, text, '%');
+    const out = try device.gpa.alloc(u8, text.len + zones * index_digits);
+    errdefer freeSecret(device, out);
+    var writer: Writer = .fixed(out);
+    var rest = text;
+    while (std.mem.findScalar(u8, rest, '%')) |percent| {
+        writer.writeAll(rest[0 .. percent + 1]) catch unreachable; // sized above
+        rest = rest[percent + 1 ..];
+        const end = std.mem.findAny(u8, rest, "]\n") orelse rest.len;
+        if (io.link.index(rest[0..end])) |index| {
+            writer.print("{d}", .{index}) catch unreachable;
+            rest = rest[end..];
+        } else |_| {} // left as it is: the parser names the line
+    }
+    writer.writeAll(rest) catch unreachable;
+    const length = writer.buffered().len;
+    if (device.gpa.resize(out, length)) return out[0..length];
+    const exact = try device.gpa.dupe(u8, out[0..length]);
+    freeSecret(device, out);
+    return exact;
+}
+
+fn freeSecret(device: *Device, memory: []u8) void {
+    std.crypto.secureZero(u8, memory);
+    device.gpa.free(memory);
+}
+
+// ---- answers ----
+
+pub fn writeConfiguration(device: *Device, writer: *Writer) Writer.Error!void {
+    try device.interface.writeConfiguration(writer);
+}
+
+/// Offloads, cipher and counters: no secrets.
+pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
+    try writer.print("cipher={s}\nmtu={d}\nup={}\n", .{ cipher.path(), device.interface.mtu, device.interface.is_active });
+    try device.offload.format(writer);
+    for (std.enums.values(protocol.Drop)) |reason| {
+        try writer.print("dropped_{t}={d}\n", .{ reason, device.interface.counters.get(reason) });
+    }
+}
+
+const WriteFn = fn (device: *Device, writer: *Writer) Writer.Error!void;
+
+/// The length of the answer; it is written only if it fits.
+pub fn writeInto(device: *Device, comptime write: WriteFn, buffer: []u8) usize {
+    var scratch: [256]u8 = undefined;
+    defer std.crypto.secureZero(u8, &scratch);
+    var counting: Writer.Discarding = .init(&scratch);
+    write(device, &counting.writer) catch unreachable; // it cannot fail
+    const length: usize = @intCast(counting.fullCount());
+    if (length <= buffer.len) {
+        var writer: Writer = .fixed(buffer[0..length]);
+        write(device, &writer) catch unreachable; // measured above
+    }
+    return length;
+}
+
+// ---- the UAPI socket ----
+
+pub fn serve(device: *Device, event: io.poller.Event) void {
+    const server = if (device.uapi) |*server| server else return;
+    switch (server.handle(event, device, answer)) {
+        .more => {},
+        .removed => loop.gone(device, "the UAPI socket was removed"),
+    }
+}
+
+/// The answer to one request, allocated here and zeroed by whoever frees it; null when memory is short.
+fn answer(device: *Device, request: []const u8) ?[]u8 {
+    const end = std.mem.findScalar(u8, request, '\n') orelse request.len;
+    const operation = request[0..end];
+    const body = request[@min(end + 1, request.len)..];
+    if (std.mem.eql(u8, operation, "get=1")) return answerGet(device, writeConfiguration);
+    if (std.mem.eql(u8, operation, "pywg_get=1")) return answerGet(device, writeReport);
+    if (std.mem.eql(u8, operation, "set=1")) return answerSet(device, body);
+    return allocPrint(device, "errno={d}\n\n", .{@backingInt(E.PROTO)});
+}
+
+fn answerGet(device: *Device, comptime write: WriteFn) ?[]u8 {
+    const tail = "errno=0\n\n";
+    const length = writeInto(device, write, &.{});
+    const text = device.gpa.alloc(u8, length + tail.len) catch return null;
+    const written = writeInto(device, write, text[0..length]);
+    std.debug.assert(written == length);
+    @memcpy(text[length..], tail);
+    return text;
+}
+
+/// A failing set answers a negative number, a failing get a positive one: `wg` reads them so.
+fn answerSet(device: *Device, body: []const u8) ?[]u8 {
+    var diagnostic: Diagnostic = .{};
+    set(device, body, &diagnostic) catch |err| {
+        device.log.err("configuration refused: {s}", .{diagnostic.text()});
+        const errno: E = switch (err) {
+            error.Invalid => .INVAL,
+            error.Protocol => .PROTO,
+            error.OutOfMemory => .NOMEM,
+            error.LimitExceeded => .NOSPC,
+            error.AddressInUse => .ADDRINUSE,
+            error.Permission => .PERM,
+            error.System => .IO,
+        };
+        return allocPrint(device, "errno=-{d}\n\n", .{@backingInt(errno)});
+    };
+    return allocPrint(device, "errno=0\n\n", .{});
+}
+
+fn allocPrint(device: *Device, comptime format: []const u8, arguments: anytype) ?[]u8 {
+    var buffer: [64]u8 = undefined;
+    const text = std.mem.print(&buffer, format, arguments) catch unreachable;
+    return device.gpa.dupe(u8, text) catch null;
+}

@@ -1,0 +1,29 @@
+//! Why a call failed, in one line for a human: what, where, and what to do. Never holds a key.
+const std = @import("std");
+
+pub const Diagnostic = struct {
+    errno: u16 = 0,
+    /// Of the UAPI text, from 1; 0 for none.
+    line: u32 = 0,
+    column: u32 = 0,
+    buffer: [text_max]u8 = undefined,
+    length: usize = 0,
+
+    pub const text_max = 255;
+
+    pub fn set(diagnostic: *Diagnostic, comptime format: []const u8, arguments: anytype) void {
+        var writer: std.Io.Writer = .fixed(&diagnostic.buffer);
+        writer.print(format, arguments) catch {}; // too long: cut
+        diagnostic.length = writer.buffered().len;
+    }
+
+    pub fn text(diagnostic: *const Diagnostic) []const u8 {
+        return diagnostic.buffer[0..diagnostic.length];
+    }
+};
+
+test "a text that is too long is cut, not lost" {
+    var diagnostic: Diagnostic = .{};
+    diagnostic.set("{s}", .{&@as([300]u8, @splat('x'))});
+    try std.testing.expectEqual(Diagnostic.text_max, diagnostic.text().len);
+}

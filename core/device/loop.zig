@@ -1,0 +1,216 @@
+//! The loop: wait, control, inbound, timers, transmit, outbound. One turn handles at most one batch each
+//! way, so neither direction can starve the other, and reads the clocks once.
+const std = @import("std");
+const control = @import("control.zig");
+const Device = @import("device.zig").Device;
+const io = @import("io");
+const protocol = @import("protocol");
+const train = @import("train.zig");
+const wire = @import("wire");
+
+/// Who an event is for; UAPI clients follow after the fixed ones.
+pub const Token = enum(u64) {
+    tun,
+    udp_ipv4,
+    udp_ipv6,
+    wakeup,
+    monitor,
+    routes,
+    uapi_listener,
+    uapi_removed,
+    uapi_first_client,
+    _,
+
+    pub fn value(token: Token) u64 {
+        return @backingInt(token);
+    }
+};
+
+/// Datagrams of the protocol itself in one send, and room for each: any MTU with overhead.
+pub const transmits_max = 32;
+pub const transmit_length = 65_536;
+
+/// A moved interface sends no netlink events: then its state is asked for this often.
+const probe_interval_ms = 1000;
+
+pub fn run(device: *Device) void {
+    var events: [32]io.poller.Event = undefined;
+    while (!device.stop_requested.load(.acquire) and !device.is_gone) {
+        device.lock.acquire();
+        const timeout_ms = timeoutOf(device);
+        device.lock.release();
+        const ready = device.poller.wait(&events, timeout_ms);
+        device.lock.acquire();
+        defer device.lock.release();
+        turn(device, ready);
+    }
+}
+
+fn timeoutOf(device: *Device) i32 {
+    const limit: i32 = if (device.monitor.is_blind) probe_interval_ms else -1;
+    const deadline = device.interface.deadline() orelse return limit;
+    const left_ns = deadline.since(.{ .ns = io.clock.bootNs() });
+    const left_ms = std.math.divCeil(u64, left_ns, std.time.ns_per_ms) catch unreachable;
+    const capped: i32 = @intCast(@min(left_ms, std.time.ms_per_hour));
+    return if (limit >= 0) @min(limit, capped) else capped;
+}
+
+fn turn(device: *Device, ready: []const io.poller.Event) void {
+    const now = Device.now();
+    var tun_is_ready = false;
+    if (ready.len == 0) probeLink(device);
+    for (ready) |event| {
+        switch (@as(Token, @fromBackingInt(event.data.u64))) {
+            .tun => tun_is_ready = true,
+            .udp_ipv4 => receive(device, .ipv4, now),
+            .udp_ipv6 => receive(device, .ipv6, now),
+            .wakeup => _ = device.wakeup.drain(),
+            .monitor => followLink(device),
+            .routes => if (device.routes.drain()) device.interface.forgetSources(),
+            .uapi_listener, .uapi_removed, .uapi_first_client, _ => control.serve(device, event),
+        }
+        if (device.is_gone) return;
+    }
+    device.interface.expire(now);
+    transmit(device, now);
+    if (tun_is_ready) {
+        sendFromTun(device, now);
+        transmit(device, now);
+    }
+    logOffload(device);
+}
+
+fn receive(device: *Device, family: wire.Family, now: protocol.Now) void {
+    _ = device.inbound.run(&.{
+        .interface = &device.interface,
+        .tun = &device.tun,
+        .udp = &device.udp,
+        .offload = &device.offload,
+        .load = &device.load,
+        .now = now,
+    }, family);
+}
+
+fn sendFromTun(device: *Device, now: protocol.Now) void {
+    device.outbound.run(&.{
+        .interface = &device.interface,
+        .tun = &device.tun,
+        .udp = &device.udp,
+        .now = now,
+    }) catch |err| switch (err) {
+        error.Down => followLink(device),
+        error.Gone => gone(device, "the interface is gone"),
+    };
+}
+
+/// Sends what the protocol itself wants sent, in batches, until there is nothing left.
+pub fn transmit(device: *Device, now: protocol.Now) void {
+    while (true) {
+        var datagrams: [transmits_max]io.udp.Datagram = undefined;
+        var count: usize = 0;
+        while (count < transmits_max) : (count += 1) {
+            const buffer = device.transmit_buffers[count * transmit_length ..][0..transmit_length];
+            const next = device.interface.pollTransmit(buffer, now) orelse break;
+            datagrams[count] = .{
+                .bytes = buffer[0..next.length],
+                .segment_size = 0,
+                .endpoint = next.endpoint,
+                .tos = if (next.is_handshake) protocol.handshake_tos else 0,
+            };
+        }
+        if (count == 0) return;
+        const result = device.udp.send(datagrams[0..count], now.boot.ns);
+        device.interface.counters.add(.send_failed, result.failed_datagrams);
+        if (count < transmits_max) return;
+    }
+}
+
+// ---- link ----
+
+/// Brings sockets and protocol in line with the interface: up, down, MTU, gone.
+pub fn followLink(device: *Device) void {
+    while (device.monitor.read()) |event| {
+        switch (event) {
+            .up => device.link_is_up = true,
+            .down => device.link_is_up = false,
+            .mtu => |mtu| setMtu(device, mtu),
+            .renamed => device.log.name = device.monitor.name(),
+            .blind => device.log.err("the interface moved to a namespace that cannot be followed: asking for its state each second", .{}),
+            .gone => return gone(device, "the interface was removed"),
+        }
+    }
+    if (device.link_is_up) goUp(device) else goDown(device);
+}
+
+fn setMtu(device: *Device, mtu: u32) void {
+    device.interface.mtu = mtu;
+    device.log.verbose("mtu {d}", .{mtu});
+    fitSuperpackets(device);
+}
+
+fn probeLink(device: *Device) void {
+    if (!device.monitor.is_blind) return;
+    switch (io.link.probe(device.tun.fd, device.tun.has_vnet_header)) {
+        .up => device.link_is_up = true,
+        .down => device.link_is_up = false,
+        .gone => return gone(device, "the interface was removed"),
+    }
+    followLink(device);
+}
+
+/// One superpacket read from TUN should fit one UDP_SEGMENT send.
+fn fitSuperpackets(device: *Device) void {
+    const padded = wire.messages.paddedLength(device.interface.mtu, device.interface.mtu);
+    const datagram = padded + wire.messages.transport_overhead;
+    const segments = std.math.clamp(train.bytes_max / datagram, 1, train.packets_max);
+    io.link.setGsoMaxSegs(device.monitor.interface_index, @intCast(segments)) catch {}; // a train is then cut in two, no more
+}
+
+fn goUp(device: *Device) void {
+    if (device.interface.is_active) return;
+    const port = device.udp.open(device.interface.listen_port, device.interface.fwmark) catch |err| {
+        return device.log.err("cannot listen on port {d}: {t}", .{ device.interface.listen_port, err });
+    };
+    device.interface.listen_port = port;
+    watchUdp(device) catch return device.log.err("cannot watch the UDP sockets: out of memory", .{});
+    fitSuperpackets(device);
+    device.interface.setActive(true);
+    device.log.verbose("up, listening on port {d}", .{port});
+    transmit(device, Device.now());
+}
+
+fn goDown(device: *Device) void {
+    if (!device.interface.is_active) return;
+    device.interface.setActive(false);
+    device.udp.close();
+    device.log.verbose("down", .{});
+}
+
+pub fn watchUdp(device: *Device) io.poller.Error!void {
+    if (device.udp.fd(.ipv4)) |fd| try device.poller.add(fd, Token.udp_ipv4.value(), io.poller.in);
+    if (device.udp.fd(.ipv6)) |fd| try device.poller.add(fd, Token.udp_ipv6.value(), io.poller.in);
+}
+
+pub fn gone(device: *Device, reason: []const u8) void {
+    device.is_gone = true;
+    device.log.verbose("{s}: ending", .{reason});
+}
+
+// ---- what the user should know ----
+
+fn logOffload(device: *Device) void {
+    for (std.enums.values(io.offload.Feature), &device.logged.states) |feature, *logged| {
+        const state = device.offload.state(feature);
+        if (state == logged.*) continue;
+        logged.* = state;
+        if (state != .stepped_down) continue;
+        const cause = device.offload.causes[@backingInt(feature)];
+        device.log.err("{t} switched off: the kernel answered {f}; what it refused was sent again without", .{ feature, io.linux.ErrnoName{ .code = cause } });
+    }
+    if (device.offload.refusals_length > device.logged.refusals) {
+        for (device.offload.refusals[device.logged.refusals..device.offload.refusals_length]) |*refusal| {
+            device.log.err("udp_gso is not used towards {f} for a minute: the path refused a train", .{refusal.remote});
+        }
+        device.logged.refusals = device.offload.refusals_length;
+    }
+}

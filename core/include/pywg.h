@@ -1,0 +1,193 @@
+/* pywg: userspace WireGuard as a library. The only public header.
+ *
+ * Two levels:
+ *   device     the whole thing: TUN, UDP sockets, UAPI socket, timers. You supply the thread.
+ *   interface  the protocol alone (sans-I/O): bytes in, bytes out, time as an argument.
+ * Both are configured by the UAPI text of the cross-platform userspace protocol
+ * (https://www.wireguard.com/xplatform/), so peers never become a struct.
+ *
+ * Rules for every function:
+ *   - No thread is started, no libc is needed, no signal handler is set.
+ *   - Strings and buffers belong to the caller and are not kept after the call returns.
+ *   - A NULL where a pointer is needed, or a wrong `size`, gives PYWG_INVALID_ARGUMENT.
+ *   - On failure a pywg_diagnostic, if one was passed, says why in one line of English.
+ */
+#ifndef PYWG_H
+#define PYWG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version ---------------------------------------------------------------------------- */
+
+/* Changes only when something that exists changes. New functions, and new fields at the end of
+ * a struct that starts with its own size, do not change it. */
+#define PYWG_ABI_VERSION 1
+
+uint32_t pywg_abi_version(void);
+/* Static string, for example "0.1.0". */
+const char *pywg_version(void);
+/* Static string: the AEAD path picked for this CPU, for example "x86-64-v3". */
+const char *pywg_cipher_path(void);
+
+/* ---- status ----------------------------------------------------------------------------- */
+
+typedef int32_t pywg_status;
+#define PYWG_OK 0
+#define PYWG_INVALID_ARGUMENT (-1)
+#define PYWG_OUT_OF_MEMORY (-2)
+#define PYWG_BUFFER_TOO_SMALL (-3)
+#define PYWG_CONFIGURATION (-4)
+#define PYWG_PERMISSION (-5)
+#define PYWG_NAME_IN_USE (-6)
+#define PYWG_ADDRESS_IN_USE (-7)
+#define PYWG_NOT_FOUND (-8)
+#define PYWG_LIMIT (-9)
+#define PYWG_CLOSED (-10)
+#define PYWG_SYSTEM (-11)
+
+/* Static string such as "PYWG_NAME_IN_USE"; "PYWG_UNKNOWN" for any other number. */
+const char *pywg_status_name(pywg_status status);
+
+typedef struct pywg_diagnostic {
+    size_t size;      /* in: sizeof(pywg_diagnostic) */
+    int32_t status;   /* the status returned */
+    int32_t os_errno; /* errno of the system call that failed, positive, or 0 */
+    uint32_t line;    /* line of the UAPI text, from 1, or 0 */
+    uint32_t column;  /* column in it, from 1, or 0 */
+    char text[256];   /* one line, NUL-terminated; never holds a key */
+} pywg_diagnostic;
+
+/* ---- device: any thread may call, except where said --------------------------------------- */
+
+typedef struct pywg_device pywg_device;
+
+/* Bits of pywg_device_options.offload_disable: what not to use even if the kernel has it. */
+#define PYWG_OFFLOAD_TUN_TSO 1u /* whole TCP superpackets through TUN, both ways */
+#define PYWG_OFFLOAD_TUN_USO 2u /* whole UDP superpackets through TUN, both ways */
+#define PYWG_OFFLOAD_UDP_GSO 4u /* UDP_SEGMENT on send */
+#define PYWG_OFFLOAD_UDP_GRO 8u /* UDP_GRO on receive */
+
+#define PYWG_LOG_SILENT 0u
+#define PYWG_LOG_ERROR 1u
+#define PYWG_LOG_VERBOSE 2u
+
+typedef struct pywg_device_options {
+    size_t size;              /* sizeof(pywg_device_options) */
+    const char *name;         /* interface name, 1 to 15 of [a-zA-Z0-9_=+.-] */
+    uint32_t mtu;             /* 0 means 1420 */
+    int32_t tun_fd;           /* an open TUN to take over, or -1 to make one called `name` */
+    int32_t uapi_fd;          /* a listening UAPI socket to take over, or -1 to make one */
+    uint32_t offload_disable; /* PYWG_OFFLOAD_*, or-ed */
+    uint32_t log_level;       /* PYWG_LOG_* */
+    int32_t log_fd;           /* log lines are written here; not closed; -1 for none */
+    uint32_t no_uapi;         /* 1: do not listen on /var/run/wireguard/NAME.sock */
+    uint32_t reserved;        /* 0 */
+} pywg_device_options;
+
+/* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
+ * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), LIMIT, SYSTEM, OUT_OF_MEMORY. */
+pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
+/* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.
+ * Nothing is applied on CONFIGURATION. ADDRESS_IN_USE when listen_port is taken. */
+pywg_status pywg_device_set(pywg_device *device, const char *text, size_t length, pywg_diagnostic *diagnostic);
+/* Writes the answer of UAPI "get" (key=value lines, private keys included) without errno line.
+ * BUFFER_TOO_SMALL writes nothing; *length is the size needed either way. */
+pywg_status pywg_device_get(pywg_device *device, char *buffer, size_t capacity, size_t *length);
+/* Offloads and counters as key=value lines, no secrets; the text of UAPI "pywg_get=1". As pywg_device_get. */
+pywg_status pywg_device_report(pywg_device *device, char *buffer, size_t capacity, size_t *length);
+/* The name the kernel gave the interface, without NUL. As pywg_device_get. */
+pywg_status pywg_device_name(pywg_device *device, char *buffer, size_t capacity, size_t *length);
+/* Moves packets until pywg_device_stop, or until the interface or the UAPI socket is removed (OK in
+ * each case). One thread at a time: a second caller gets INVALID_ARGUMENT. SYSTEM on a fatal error. */
+pywg_status pywg_device_run(pywg_device *device, pywg_diagnostic *diagnostic);
+/* Makes pywg_device_run return soon. Async-signal-safe. */
+pywg_status pywg_device_stop(pywg_device *device);
+/* Removes interface and socket, zeroes all keys, frees. Not while another call on it is running. NULL is fine. */
+void pywg_device_close(pywg_device *device);
+
+/* ---- interface: one thread at a time for each handle --------------------------------------- */
+
+typedef struct pywg_interface pywg_interface;
+
+/* Both clocks, read once for each batch. */
+typedef struct pywg_now {
+    uint64_t boot_ns; /* CLOCK_BOOTTIME; any clock that never goes back will do */
+    uint64_t unix_ns; /* CLOCK_REALTIME, since 1970 */
+} pywg_now;
+
+typedef struct pywg_endpoint {
+    uint8_t family; /* 4, 6, or 0 for none */
+    uint8_t reserved;
+    uint16_t port; /* host byte order */
+    uint32_t scope_id;
+    uint8_t address[16]; /* IPv4 in the first four bytes */
+} pywg_endpoint;
+
+/* What became of a packet. */
+#define PYWG_VERDICT_DROPPED 0u   /* `drop` says why: pywg_drop_name */
+#define PYWG_VERDICT_SEALED 1u    /* a datagram to send to `endpoint` */
+#define PYWG_VERDICT_STAGED 2u    /* kept until a handshake completes: now call pywg_interface_poll */
+#define PYWG_VERDICT_DELIVER 3u   /* a decrypted inner packet */
+#define PYWG_VERDICT_HANDSHAKE 4u /* a handshake message was accepted: now call pywg_interface_poll */
+#define PYWG_VERDICT_KEEPALIVE 5u /* authentic and empty */
+
+typedef struct pywg_packet {
+    uint8_t *data;          /* the caller's bytes */
+    size_t length;          /* bytes in use */
+    size_t capacity;        /* bytes there */
+    pywg_endpoint endpoint; /* where from, or where to */
+    uint32_t verdict;       /* out: PYWG_VERDICT_* */
+    uint32_t drop;          /* out: why, if dropped */
+} pywg_packet;
+
+/* Fills a buffer with random bytes: 0 on success. Anything else makes the call that needed it fail. */
+typedef int32_t (*pywg_entropy)(void *context, uint8_t *out, size_t length);
+
+typedef struct pywg_interface_options {
+    size_t size;          /* sizeof(pywg_interface_options) */
+    uint32_t mtu;         /* of the inner packets, bounds padding; 0 means 1420 */
+    uint32_t reserved;    /* 0 */
+    pywg_entropy entropy; /* NULL: getrandom */
+    void *entropy_context;
+} pywg_interface_options;
+
+/* OUT_OF_MEMORY. On success the caller owns *out: pywg_interface_close. */
+pywg_status pywg_interface_open(const pywg_interface_options *options, pywg_interface **out, pywg_diagnostic *diagnostic);
+/* As pywg_device_set; listen_port and fwmark are remembered, nothing is bound. */
+pywg_status pywg_interface_set(pywg_interface *interface, const pywg_now *now, const char *text, size_t length, pywg_diagnostic *diagnostic);
+/* As pywg_device_get. */
+pywg_status pywg_interface_get(pywg_interface *interface, char *buffer, size_t capacity, size_t *length);
+/* Inner packets to datagrams: in[i] is read, out[i] gets datagram, length, endpoint and verdict SEALED,
+ * STAGED or DROPPED. out[i].capacity must be at least in[i].length + 48, else BUFFER_TOO_SMALL before
+ * anything is done. in and out do not overlap. */
+pywg_status pywg_interface_seal(pywg_interface *interface, const pywg_now *now, const pywg_packet *in, pywg_packet *out, size_t count);
+/* Datagrams to inner packets, decrypted in place: packets[i].endpoint says where it came from; on DELIVER
+ * data and length are moved to the inner packet inside the same bytes. Verdicts DELIVER, HANDSHAKE,
+ * KEEPALIVE, DROPPED. under_load demands cookies (whitepaper section 5.3). */
+pywg_status pywg_interface_receive(pywg_interface *interface, const pywg_now *now, pywg_packet *packets, size_t count, uint32_t under_load);
+/* Lets due timers fire. Call when pywg_interface_deadline has passed, then pywg_interface_poll. */
+pywg_status pywg_interface_expire(pywg_interface *interface, const pywg_now *now);
+/* What the protocol itself wants sent (handshakes, cookies, keepalives, packets that were staged):
+ * fills up to count packets, *written of them, each with capacity >= MTU + 48 and >= 148. Call again until
+ * *written < count. */
+pywg_status pywg_interface_poll(pywg_interface *interface, const pywg_now *now, pywg_packet *packets, size_t count, size_t *written);
+/* When pywg_interface_expire is next due, as boot_ns; UINT64_MAX for never. */
+pywg_status pywg_interface_deadline(pywg_interface *interface, uint64_t *boot_ns);
+/* Packets dropped so far for reason `drop`; NOT_FOUND when there is no such reason. */
+pywg_status pywg_interface_dropped(pywg_interface *interface, uint32_t drop, uint64_t *count);
+/* Zeroes all keys and frees. NULL is fine. */
+void pywg_interface_close(pywg_interface *interface);
+
+/* Static string such as "invalid_mac1", or NULL: reasons are numbered from 0 without a gap. */
+const char *pywg_drop_name(uint32_t drop);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* PYWG_H */

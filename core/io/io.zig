@@ -1,0 +1,46 @@
+//! Root of the room `io`: the kernel's side of a tunnel. Imports wire and std; knows bytes, addresses and
+//! descriptors, no keys and no peers. In reading order:
+pub const linux = @import("linux.zig");
+pub const clock = @import("clock.zig");
+pub const entropy = @import("entropy.zig");
+pub const offload = @import("offload.zig");
+pub const vnet_header = @import("vnet_header.zig");
+pub const gso = @import("gso.zig");
+pub const gro = @import("gro.zig");
+pub const tun = @import("tun.zig");
+pub const link = @import("link.zig");
+pub const control_message = @import("control_message.zig");
+pub const udp = @import("udp.zig");
+pub const poller = @import("poller.zig");
+pub const uapi_socket = @import("uapi_socket.zig");
+
+pub const Calls = linux.Calls;
+pub const Failure = linux.Failure;
+pub const Offload = offload.Offload;
+pub const VnetHeader = vnet_header.VnetHeader;
+pub const Tun = tun.Tun;
+pub const Udp = udp.Udp;
+pub const ReceiveBatch = udp.ReceiveBatch;
+pub const Datagram = udp.Datagram;
+pub const Monitor = link.Monitor;
+pub const RouteMonitor = link.RouteMonitor;
+pub const Poller = poller.Poller;
+pub const Wakeup = poller.Wakeup;
+pub const Listener = uapi_socket.Listener;
+pub const Clients = uapi_socket.Clients;
+
+test {
+    _ = linux;
+    _ = clock;
+    _ = entropy;
+    _ = offload;
+    _ = vnet_header;
+    _ = gso;
+    _ = gro;
+    _ = tun;
+    _ = link;
+    _ = control_message;
+    _ = udp;
+    _ = poller;
+    _ = uapi_socket;
+}

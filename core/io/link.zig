@@ -1,0 +1,757 @@
+//! The interface as the network administrator sees it: MTU, up and down, name, removal; also after it was
+//! moved to another network namespace. rtnetlink and interface ioctls; no allocation.
+//! Knows one interface by its TUN descriptor; nothing of packets.
+//!
+//! A moved interface: the kernel tells our namespace RTM_DELLINK and nothing after that, while the TUN
+//! descriptor goes on working. TUNGETDEVNETNS (Linux 5.7) names the new namespace, RTM_NEWNSID gives it an
+//! id in ours, and NETLINK_LISTEN_ALL_NSID then brings its events to the socket we have. This takes
+//! CAP_NET_ADMIN and CAP_NET_BROADCAST in it, and no thread ever leaves its own namespace. Where that
+//! fails the monitor goes blind, and the state is had by `probe`.
+//! Invariant: `read` ends, and after any loss of events the state is asked for anew.
+const std = @import("std");
+const wire = @import("wire");
+const sys = @import("linux.zig");
+
+const linux = std.os.linux;
+const assert = std.debug.assert;
+
+pub const Error = error{
+    PermissionDenied,
+    NotFound,
+    SystemResources,
+};
+
+fn errorOf(errno: sys.E) Error {
+    return switch (errno) {
+        .PERM, .ACCES => error.PermissionDenied,
+        .NODEV, .NXIO, .NOENT => error.NotFound,
+        else => error.SystemResources,
+    };
+}
+
+// ---- by ioctl, in the thread's own namespace -----------------------------------------------------------
+
+pub fn index(name: []const u8) Error!u32 {
+    var request = sys.Ifreq.init(name) orelse return error.NotFound;
+    try control(linux.SIOCGIFINDEX, &request);
+    return @intCast(request.value.integer);
+}
+
+pub fn mtu(name: []const u8) Error!u32 {
+    var request = sys.Ifreq.init(name) orelse return error.NotFound;
+    try control(linux.SIOCGIFMTU, &request);
+    return std.math.cast(u32, request.value.integer) orelse error.SystemResources;
+}
+
+pub fn setMtu(name: []const u8, value: u32) Error!void {
+    var request = sys.Ifreq.init(name) orelse return error.NotFound;
+    request.value.integer = std.math.cast(i32, value) orelse return error.SystemResources;
+    try control(linux.SIOCSIFMTU, &request);
+}
+
+pub fn isUp(name: []const u8) Error!bool {
+    var request = sys.Ifreq.init(name) orelse return error.NotFound;
+    try control(linux.SIOCGIFFLAGS, &request);
+    return request.value.flags & iff_up != 0;
+}
+
+const iff_up = 1;
+
+fn control(request: u32, argument: *sys.Ifreq) Error!void {
+    const socket = switch (sys.result(linux.socket(linux.AF.INET, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC, 0))) {
+        .value => |fd| @as(sys.fd_t, @intCast(fd)),
+        // A kernel without IPv4 has the same ioctls on IPv6 sockets.
+        .failure => switch (sys.result(linux.socket(linux.AF.INET6, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC, 0))) {
+            .value => |fd| @as(sys.fd_t, @intCast(fd)),
+            .failure => |code| return errorOf(code),
+        },
+    };
+    defer sys.close(socket);
+    const errno = linux.errno(linux.ioctl(socket, request, @intFromPtr(argument)));
+    if (errno != .SUCCESS) return errorOf(errno);
+}
+
+// ---- by rtnetlink --------------------------------------------------------------------------------------
+
+/// Bounds the superpackets that TUN hands us, so that one read becomes one UDP_SEGMENT send.
+pub fn setGsoMaxSegs(interface_index: u32, segments: u32) Error!void {
+    var request: Request = .init(sys.RTM_NEWLINK, sys.NLM_F_ACK);
+    request.putHeader(linux.ifinfomsg{ .family = 0, .type = 0, .index = @intCast(interface_index), .flags = 0, .change = 0 });
+    request.putAttribute(sys.IFLA_GSO_MAX_SEGS, std.mem.asBytes(&segments));
+    var buffer: [reply_capacity]u8 align(4) = undefined;
+    _ = try request.exchange(&buffer);
+}
+
+/// The interface by which the kernel would send to `remote` from `source`, or null without a route.
+/// A sticky source whose interface is no longer this one is stale.
+pub fn routeInterface(remote: wire.Address, source: ?wire.Address, fwmark: u32) Error!?u32 {
+    const RouteMessage = extern struct {
+        family: u8,
+        destination_bits: u8,
+        source_bits: u8 = 0,
+        rest: [5]u8 = @splat(0),
+        flags: u32 = 0,
+    };
+    var request: Request = .init(sys.RTM_GETROUTE, 0);
+    request.putHeader(RouteMessage{
+        .family = switch (remote.family) {
+            .ipv4 => linux.AF.INET,
+            .ipv6 => linux.AF.INET6,
+        },
+        .destination_bits = remote.family.bitLength(),
+        .source_bits = if (source != null) remote.family.bitLength() else 0,
+    });
+    request.putAttribute(sys.RTA_DST, remote.slice());
+    if (source) |from| {
+        if (from.family == remote.family) request.putAttribute(rta_src, from.slice());
+    }
+    if (fwmark != 0) request.putAttribute(sys.RTA_MARK, std.mem.asBytes(&fwmark));
+    var buffer: [reply_capacity]u8 align(4) = undefined;
+    const reply = request.exchange(&buffer) catch |err| return if (err == error.PermissionDenied) err else null;
+    if (reply.kind != sys.RTM_NEWROUTE or reply.body.len < @sizeOf(RouteMessage)) return null;
+    return attributeInt(u32, reply.body[@sizeOf(RouteMessage)..], sys.RTA_OIF);
+}
+
+const rta_src: u16 = 2;
+
+/// Longest message we read whole. Link messages with all their statistics take about 2 KiB; one that is
+/// longer is cut, and what is cut off are attributes that we do not read.
+const reply_capacity = 16 << 10;
+
+const netlink_header = @sizeOf(linux.nlmsghdr);
+
+/// One request under construction: header, fixed part, attributes.
+const Request = struct {
+    buffer: [256]u8 align(4) = @splat(0),
+    length: usize = netlink_header,
+
+    const sequence = 1;
+
+    fn init(kind: u16, flags: u16) Request {
+        var request: Request = .{};
+        std.mem.writeInt(u16, request.buffer[4..6], kind, .native);
+        std.mem.writeInt(u16, request.buffer[6..8], flags | sys.NLM_F_REQUEST, .native);
+        std.mem.writeInt(u32, request.buffer[8..12], sequence, .native);
+        return request;
+    }
+
+    fn putHeader(request: *Request, header: anytype) void {
+        const bytes = std.mem.asBytes(&header);
+        @memcpy(request.buffer[request.length..][0..bytes.len], bytes);
+        request.length = std.mem.alignForward(usize, request.length + bytes.len, 4);
+    }
+
+    fn putAttribute(request: *Request, kind: u16, data: []const u8) void {
+        const place = request.buffer[request.length..];
+        std.mem.writeInt(u16, place[0..2], @intCast(4 + data.len), .native);
+        std.mem.writeInt(u16, place[2..4], kind, .native);
+        @memcpy(place[4..][0..data.len], data);
+        request.length = std.mem.alignForward(usize, request.length + 4 + data.len, 4);
+    }
+
+    /// Sends it on a socket of its own and returns the answer; the kernel has it ready when send returns.
+    fn exchange(request: *Request, buffer: *align(4) [reply_capacity]u8) Error!NetlinkMessage {
+        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
+        const socket = try openNetlink(0);
+        defer sys.close(socket);
+        const sent = linux.errno(linux.sendto(socket, &request.buffer, request.length, 0, null, 0));
+        if (sent != .SUCCESS) return errorOf(sent);
+        const length = switch (sys.result(linux.recvfrom(socket, buffer, buffer.len, 0, null, null))) {
+            .value => |length| length,
+            .failure => |code| return errorOf(code),
+        };
+        var messages: NetlinkIterator = .{ .rest = buffer[0..length] };
+        const message = messages.next() orelse return error.SystemResources;
+        if (message.kind == sys.NLMSG_ERROR) {
+            if (message.body.len < 4) return error.SystemResources;
+            const code = std.mem.readInt(i32, message.body[0..4], .native);
+            if (code != 0) return errorOf(linux.errno(@as(usize, @bitCast(@as(isize, code)))));
+        }
+        return message;
+    }
+};
+
+fn openNetlink(groups: u32) Error!sys.fd_t {
+    const kind = linux.SOCK.RAW | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK;
+    const socket: sys.fd_t = switch (sys.result(linux.socket(linux.AF.NETLINK, kind, linux.NETLINK.ROUTE))) {
+        .value => |fd| @intCast(fd),
+        .failure => |code| return errorOf(code),
+    };
+    errdefer sys.close(socket);
+    const address: linux.sockaddr.nl = .{ .pid = 0, .groups = groups };
+    const errno = linux.errno(linux.bind(socket, @ptrCast(&address), @sizeOf(linux.sockaddr.nl)));
+    return if (errno == .SUCCESS) socket else errorOf(errno);
+}
+
+const NetlinkMessage = struct { kind: u16, body: []const u8 };
+
+/// Stops at the first length that cannot be true; a last message that is cut short is given as it is.
+const NetlinkIterator = struct {
+    rest: []const u8,
+
+    fn next(iterator: *NetlinkIterator) ?NetlinkMessage {
+        const rest = iterator.rest;
+        if (rest.len < netlink_header) return null;
+        const length = std.mem.readInt(u32, rest[0..4], .native);
+        if (length < netlink_header) return null;
+        const step = std.mem.alignForward(u64, length, 4);
+        iterator.rest = rest[@intCast(@min(step, rest.len))..];
+        return .{
+            .kind = std.mem.readInt(u16, rest[4..6], .native),
+            .body = rest[netlink_header..@min(length, rest.len)],
+        };
+    }
+};
+
+/// The data of the attribute, or null. Any bytes are walked safely.
+fn attribute(bytes: []const u8, wanted: u16) ?[]const u8 {
+    var rest = bytes;
+    while (rest.len >= 4) {
+        const length = std.mem.readInt(u16, rest[0..2], .native);
+        const kind = std.mem.readInt(u16, rest[2..4], .native) & 0x3fff; // without the nesting flags
+        if (length < 4 or length > rest.len) return null;
+        if (kind == wanted) return rest[4..length];
+        rest = rest[@min(std.mem.alignForward(usize, length, 4), rest.len)..];
+    }
+    return null;
+}
+
+fn attributeInt(comptime T: type, bytes: []const u8, wanted: u16) ?T {
+    const data = attribute(bytes, wanted) orelse return null;
+    if (data.len < @sizeOf(T)) return null;
+    return std.mem.readInt(T, data[0..@sizeOf(T)], .native);
+}
+
+// ---- the monitor -----------------------------------------------------------------------------------
+
+pub const Event = union(enum) {
+    up,
+    down,
+    mtu: u32,
+    /// `Monitor.name` has the new one.
+    renamed,
+    /// The interface was deleted; nothing follows.
+    gone,
+    /// It moved to where we cannot follow: from now on `probe` tells.
+    blind,
+};
+
+pub const Name = struct {
+    bytes: [16]u8 = @splat(0),
+
+    pub fn slice(name: *const Name) []const u8 {
+        return std.mem.sliceTo(&name.bytes, 0);
+    }
+};
+
+const State = struct {
+    up: bool = false,
+    mtu: u32 = 0,
+    name: Name = .{},
+};
+
+pub const Monitor = struct {
+    socket: sys.fd_t,
+    tun_fd: sys.fd_t,
+    interface_index: u32,
+    /// Id of the interface's namespace in ours; null while it is ours.
+    namespace: ?i32 = null,
+    /// What the caller knows, and what the kernel said last: `read` tells the difference one by one.
+    known: State,
+    latest: State,
+    is_gone: bool = false,
+    is_blind: bool = false,
+    blind_told: bool = false,
+
+    /// The first reads tell the MTU, and `up` if it is up.
+    pub fn open(tun_fd: sys.fd_t) Error!Monitor {
+        const socket = try openNetlink(sys.RTMGRP_LINK);
+        errdefer sys.close(socket);
+        var monitor: Monitor = .{
+            .socket = socket,
+            .tun_fd = tun_fd,
+            .interface_index = 0,
+            .known = .{},
+            .latest = .{},
+        };
+        monitor.locate();
+        if (monitor.is_gone) return error.NotFound;
+        monitor.known.name = monitor.latest.name;
+        return monitor;
+    }
+
+    pub fn close(monitor: *Monitor) void {
+        sys.close(monitor.socket);
+        monitor.* = undefined;
+    }
+
+    pub fn fd(monitor: *const Monitor) sys.fd_t {
+        return monitor.socket;
+    }
+
+    pub fn name(monitor: *const Monitor) []const u8 {
+        return monitor.known.name.slice();
+    }
+
+    /// The next event, or null when there is none now.
+    pub fn read(monitor: *Monitor) ?Event {
+        while (true) {
+            if (monitor.difference()) |event| return event;
+            if (monitor.is_gone or !monitor.receive()) return null;
+        }
+    }
+
+    fn difference(monitor: *Monitor) ?Event {
+        const known = &monitor.known;
+        const latest = &monitor.latest;
+        if (monitor.is_gone) {
+            // Told for ever: whoever asks again must not wait for more.
+            return .gone;
+        }
+        if (monitor.is_blind != monitor.blind_told) {
+            monitor.blind_told = monitor.is_blind;
+            if (monitor.is_blind) return .blind;
+        }
+        if (known.mtu != latest.mtu) {
+            known.mtu = latest.mtu;
+            return .{ .mtu = latest.mtu };
+        }
+        if (!std.mem.eql(u8, &known.name.bytes, &latest.name.bytes)) {
+            known.name = latest.name;
+            return .renamed;
+        }
+        if (known.up != latest.up) {
+            known.up = latest.up;
+            return if (latest.up) .up else .down;
+        }
+        return null;
+    }
+
+    /// One datagram from the kernel. False when there is none.
+    fn receive(monitor: *Monitor) bool {
+        var buffer: [reply_capacity]u8 align(4) = undefined;
+        var control_bytes: [64]u8 align(8) = undefined;
+        var vector = [1]sys.iovec{.{ .base = &buffer, .len = buffer.len }};
+        var message: linux.msghdr = .{
+            .name = null,
+            .namelen = 0,
+            .iov = &vector,
+            .iovlen = 1,
+            .control = &control_bytes,
+            .controllen = control_bytes.len,
+            .flags = 0,
+        };
+        switch (sys.result(linux.recvmsg(monitor.socket, &message, 0))) {
+            .value => |length| {
+                const from = namespaceOf(control_bytes[0..@min(message.controllen, control_bytes.len)]);
+                var messages: NetlinkIterator = .{ .rest = buffer[0..length] };
+                while (messages.next()) |each| monitor.judge(each, from);
+                return true;
+            },
+            .failure => |code| switch (code) {
+                .AGAIN => return false,
+                .INTR => return true,
+                else => {
+                    monitor.locate(); // ENOBUFS: events were lost
+                    return code == .NOBUFS;
+                },
+            },
+        }
+    }
+
+    fn namespaceOf(bytes: []const u8) ?i32 {
+        var iterator: @import("control_message.zig").Iterator = .{ .rest = bytes };
+        while (iterator.next()) |message| {
+            if (message.level != sys.SOL_NETLINK or message.kind != sys.NETLINK_LISTEN_ALL_NSID) continue;
+            if (message.data.len >= 4) return std.mem.readInt(i32, message.data[0..4], .native);
+        }
+        return null;
+    }
+
+    fn judge(monitor: *Monitor, message: NetlinkMessage, from: ?i32) void {
+        if (monitor.is_gone or from != monitor.namespace) return;
+        const info = linkInfo(message) orelse return;
+        if (info.index != monitor.interface_index) return;
+        switch (message.kind) {
+            sys.RTM_NEWLINK => monitor.update(message),
+            // Deleted, or moved to another namespace: the TUN descriptor knows which.
+            sys.RTM_DELLINK => monitor.locate(),
+            else => {},
+        }
+    }
+
+    fn update(monitor: *Monitor, message: NetlinkMessage) void {
+        const info = linkInfo(message) orelse return;
+        const attributes = message.body[@sizeOf(linux.ifinfomsg)..];
+        monitor.latest.up = info.flags & iff_up != 0;
+        if (attributeInt(u32, attributes, sys.IFLA_MTU)) |value| monitor.latest.mtu = value;
+        if (attribute(attributes, sys.IFLA_IFNAME)) |text| {
+            var fresh: Name = .{};
+            const length = @min(text.len, fresh.bytes.len - 1);
+            @memcpy(fresh.bytes[0..length], text[0..length]);
+            monitor.latest.name = fresh;
+        }
+    }
+
+    /// Finds the interface wherever it is now, and its state.
+    fn locate(monitor: *Monitor) void {
+        var request: sys.Ifreq = .{};
+        if (linux.errno(linux.ioctl(monitor.tun_fd, sys.TUNGETIFF, @intFromPtr(&request))) != .SUCCESS) {
+            monitor.is_gone = true;
+            return;
+        }
+        monitor.namespace = monitor.findNamespace() catch |err| switch (err) {
+            error.NotFound => {
+                monitor.is_gone = true;
+                return;
+            },
+            error.PermissionDenied, error.SystemResources => return monitor.goBlind(&request),
+        };
+        monitor.query(&request) catch return monitor.goBlind(&request);
+        monitor.is_blind = false;
+    }
+
+    fn goBlind(monitor: *Monitor, request: *const sys.Ifreq) void {
+        monitor.is_blind = true;
+        monitor.interface_index = 0;
+        monitor.latest.name = .{ .bytes = request.name };
+    }
+
+    /// Null for our own namespace; else its id, assigned if need be, with its events turned on.
+    fn findNamespace(monitor: *Monitor) Error!?i32 {
+        const theirs: sys.fd_t = switch (sys.result(linux.ioctl(monitor.tun_fd, sys.TUNGETDEVNETNS, 0))) {
+            .value => |descriptor| @intCast(descriptor),
+            .failure => |code| switch (code) {
+                .BADFD => return error.NotFound,
+                // Too old to ask. Our own namespace, as long as `query` finds it there.
+                .INVAL, .NOTTY => return null,
+                else => return errorOf(code),
+            },
+        };
+        defer sys.close(theirs);
+        if (try isOwnNamespace(theirs)) return null;
+        const id = try namespaceId(theirs);
+        const one: c_int = 1;
+        const errno = linux.errno(linux.setsockopt(
+            monitor.socket,
+            sys.SOL_NETLINK,
+            sys.NETLINK_LISTEN_ALL_NSID,
+            std.mem.asBytes(&one),
+            @sizeOf(c_int),
+        ));
+        return if (errno == .SUCCESS) id else errorOf(errno);
+    }
+
+    /// Asks for the state by name. The answer's index is the truth: moving may have changed it.
+    fn query(monitor: *Monitor, interface: *const sys.Ifreq) Error!void {
+        var request: Request = .init(sys.RTM_GETLINK, 0);
+        request.putHeader(linux.ifinfomsg{ .family = 0, .type = 0, .index = 0, .flags = 0, .change = 0 });
+        const text = interface.nameSlice();
+        request.putAttribute(sys.IFLA_IFNAME, interface.name[0 .. text.len + 1]);
+        if (monitor.namespace) |id| request.putAttribute(sys.IFLA_TARGET_NETNSID, std.mem.asBytes(&id));
+        var buffer: [reply_capacity]u8 align(4) = undefined;
+        const reply = try request.exchange(&buffer);
+        const info = linkInfo(reply) orelse return error.SystemResources;
+        monitor.interface_index = @intCast(info.index);
+        monitor.update(reply);
+    }
+};
+
+fn linkInfo(message: NetlinkMessage) ?linux.ifinfomsg {
+    if (message.kind != sys.RTM_NEWLINK and message.kind != sys.RTM_DELLINK) return null;
+    if (message.body.len < @sizeOf(linux.ifinfomsg)) return null;
+    const info = std.mem.bytesToValue(linux.ifinfomsg, message.body[0..@sizeOf(linux.ifinfomsg)]);
+    return if (info.index > 0) info else null;
+}
+
+fn isOwnNamespace(other: sys.fd_t) Error!bool {
+    var ours: linux.Statx = undefined;
+    var theirs: linux.Statx = undefined;
+    const at: sys.fd_t = linux.AT.FDCWD;
+    const mask: linux.STATX = .{ .INO = true };
+    const first = linux.errno(linux.statx(at, "/proc/thread-self/ns/net", 0, mask, &ours));
+    // Without /proc we take it to be our own; if not, `query` does not find the interface.
+    if (first != .SUCCESS) return true;
+    const second = linux.errno(linux.statx(other, "", linux.AT.EMPTY_PATH, mask, &theirs));
+    if (second != .SUCCESS) return errorOf(second);
+    return ours.ino == theirs.ino and ours.dev_major == theirs.dev_major and ours.dev_minor == theirs.dev_minor;
+}
+
+/// The id by which our namespace calls another one. The kernel gives one when an interface moves there;
+/// after a second move we give it ourselves.
+fn namespaceId(other: sys.fd_t) Error!i32 {
+    if (try askNamespaceId(other)) |id| return id;
+    const any: i32 = -1;
+    var request: Request = .init(sys.RTM_NEWNSID, sys.NLM_F_ACK);
+    request.putHeader([4]u8{ 0, 0, 0, 0 });
+    request.putAttribute(sys.NETNSA_NSID, std.mem.asBytes(&any));
+    request.putAttribute(sys.NETNSA_FD, std.mem.asBytes(&other));
+    var buffer: [reply_capacity]u8 align(4) = undefined;
+    _ = request.exchange(&buffer) catch |err| if (err == error.PermissionDenied) return err;
+    return (try askNamespaceId(other)) orelse error.SystemResources;
+}
+
+fn askNamespaceId(other: sys.fd_t) Error!?i32 {
+    var request: Request = .init(sys.RTM_GETNSID, 0);
+    request.putHeader([4]u8{ 0, 0, 0, 0 }); // struct rtgenmsg and its padding
+    request.putAttribute(sys.NETNSA_FD, std.mem.asBytes(&other));
+    var buffer: [reply_capacity]u8 align(4) = undefined;
+    const reply = try request.exchange(&buffer);
+    if (reply.kind != sys.RTM_NEWNSID or reply.body.len < 4) return error.SystemResources;
+    const id = attributeInt(i32, reply.body[4..], sys.NETNSA_NSID) orelse return error.SystemResources;
+    return if (id >= 0) id else null;
+}
+
+pub const Probed = enum { up, down, gone };
+
+/// The state of an interface that no namespace tells us about, by writing to it: EIO is down, EBADFD gone.
+/// The null write that other implementations use says EINVAL for both up and down since the check for
+/// IFF_UP moved behind those of the packet (4.20). So this writes a whole IPv4 header that the stack
+/// discards: its checksum is wrong and its TTL is 0. It counts as one received packet.
+pub fn probe(tun_fd: sys.fd_t, has_vnet_header: bool) Probed {
+    var packet: [10 + 20]u8 = @splat(0);
+    packet[10] = 0x45;
+    packet[13] = 20;
+    const bytes: []const u8 = if (has_vnet_header) &packet else packet[10..];
+    return switch (sys.result(linux.write(tun_fd, bytes.ptr, bytes.len))) {
+        .value => .up,
+        .failure => |code| switch (code) {
+            .IO => .down,
+            .BADFD, .NODEV, .BADF => .gone,
+            else => .up,
+        },
+    };
+}
+
+/// Tells that a route of the thread's namespace changed, so that sticky sources want another look.
+pub const RouteMonitor = struct {
+    socket: sys.fd_t,
+
+    pub fn open() Error!RouteMonitor {
+        return .{ .socket = try openNetlink(sys.RTMGRP_IPV4_ROUTE | sys.RTMGRP_IPV6_ROUTE) };
+    }
+
+    pub fn close(monitor: *RouteMonitor) void {
+        sys.close(monitor.socket);
+        monitor.* = undefined;
+    }
+
+    pub fn fd(monitor: *const RouteMonitor) sys.fd_t {
+        return monitor.socket;
+    }
+
+    /// Takes up to a few hundred messages, so that a routing daemon's flood comes in portions; true if any
+    /// route changed, or if events were lost (ENOBUFS).
+    pub fn drain(monitor: *RouteMonitor) bool {
+        var changed = false;
+        var byte: [1]u8 = undefined; // what changed does not matter: the rest of each message is discarded
+        for (0..256) |_| {
+            const rc = linux.recvfrom(monitor.socket, &byte, byte.len, 0, null, null);
+            switch (linux.errno(rc)) {
+                .SUCCESS, .NOBUFS => changed = true,
+                .INTR => {},
+                else => break,
+            }
+        }
+        return changed;
+    }
+};
+
+// ---- tests -------------------------------------------------------------------------------------------
+
+const testing = std.testing;
+
+const TestTun = struct {
+    fd: sys.fd_t,
+
+    fn open(name: []const u8) !TestTun {
+        const tun_fd: sys.fd_t = switch (sys.result(linux.open("/dev/net/tun", .{ .ACCMODE = .RDWR, .CLOEXEC = true, .NONBLOCK = true }, 0))) {
+            .value => |descriptor| @intCast(descriptor),
+            .failure => return error.SkipZigTest,
+        };
+        var request = sys.Ifreq.init(name).?;
+        request.value.flags = sys.IFF_TUN | sys.IFF_NO_PI | sys.IFF_VNET_HDR;
+        if (linux.errno(linux.ioctl(tun_fd, sys.TUNSETIFF, @intFromPtr(&request))) != .SUCCESS) {
+            sys.close(tun_fd);
+            return error.SkipZigTest;
+        }
+        return .{ .fd = tun_fd };
+    }
+};
+
+/// Sends a link request with one attribute to the current namespace.
+fn changeLink(kind: u16, interface_index: u32, attribute_kind: u16, data: []const u8) !void {
+    var request: Request = .init(kind, sys.NLM_F_ACK);
+    request.putHeader(linux.ifinfomsg{ .family = 0, .type = 0, .index = @intCast(interface_index), .flags = 0, .change = 0 });
+    if (data.len != 0) request.putAttribute(attribute_kind, data);
+    var buffer: [reply_capacity]u8 align(4) = undefined;
+    _ = try request.exchange(&buffer);
+}
+
+const ifla_net_ns_fd = 28;
+
+test "MTU, flags, index and segment limit are set and read" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    const tun: TestTun = try .open("pywgtest0");
+    defer sys.close(tun.fd);
+    try setMtu("pywgtest0", 1420);
+    try testing.expectEqual(1420, try mtu("pywgtest0"));
+    try testing.expect(!try isUp("pywgtest0"));
+    try sys.TestNamespace.setUp("pywgtest0", true);
+    try testing.expect(try isUp("pywgtest0"));
+    try setGsoMaxSegs(try index("pywgtest0"), 45);
+    try testing.expectError(error.NotFound, index("nothing"));
+    try testing.expectError(error.NotFound, mtu("a name that is too long"));
+    try testing.expectError(error.NotFound, setGsoMaxSegs(12345, 45));
+    try testing.expect(setGsoMaxSegs(try index("pywgtest0"), 1_000_000) == error.SystemResources);
+}
+
+test "the monitor tells MTU, up, down, name and removal, each once" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    const tun: TestTun = try .open("pywgtest0");
+    defer sys.close(tun.fd);
+    var monitor: Monitor = try .open(tun.fd);
+    defer monitor.close();
+    try testing.expectEqual(Event{ .mtu = 1500 }, monitor.read().?);
+    try testing.expectEqual(null, monitor.read());
+    try testing.expectEqualStrings("pywgtest0", monitor.name());
+    try setMtu("pywgtest0", 1280);
+    try testing.expectEqual(Event{ .mtu = 1280 }, monitor.read().?);
+    try testing.expectEqual(null, monitor.read());
+    try sys.TestNamespace.setUp("pywgtest0", true);
+    try testing.expectEqual(Event.up, monitor.read().?);
+    try testing.expectEqual(null, monitor.read());
+    // A short absence is not lost: both events stand in the queue.
+    try sys.TestNamespace.setUp("pywgtest0", false);
+    try sys.TestNamespace.setUp("pywgtest0", true);
+    try testing.expectEqual(Event.down, monitor.read().?);
+    try testing.expectEqual(Event.up, monitor.read().?);
+    try testing.expectEqual(null, monitor.read());
+    // Other interfaces are not ours.
+    const other: TestTun = try .open("pywgtest1");
+    try sys.TestNamespace.setUp("pywgtest1", true);
+    sys.close(other.fd);
+    try testing.expectEqual(null, monitor.read());
+    try sys.TestNamespace.setUp("pywgtest0", false);
+    try testing.expectEqual(Event.down, monitor.read().?);
+    try changeLink(sys.RTM_NEWLINK, monitor.interface_index, sys.IFLA_IFNAME, "renamed\x00");
+    try testing.expectEqual(Event.renamed, monitor.read().?);
+    try testing.expectEqualStrings("renamed", monitor.name());
+    try testing.expectEqual(null, monitor.read());
+    try changeLink(sys.RTM_DELLINK, monitor.interface_index, 0, &.{});
+    try testing.expectEqual(Event.gone, monitor.read().?);
+    try testing.expectEqual(.gone, probe(tun.fd, true));
+}
+
+test "the probe knows up, down and gone" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    const tun: TestTun = try .open("pywgtest0");
+    defer sys.close(tun.fd);
+    try testing.expectEqual(.down, probe(tun.fd, true));
+    try sys.TestNamespace.setUp("pywgtest0", true);
+    try testing.expectEqual(.up, probe(tun.fd, true));
+    try sys.TestNamespace.setUp("pywgtest0", false);
+    try testing.expectEqual(.down, probe(tun.fd, true));
+    try changeLink(sys.RTM_DELLINK, try index("pywgtest0"), 0, &.{});
+    try testing.expectEqual(.gone, probe(tun.fd, true));
+}
+
+test "the monitor follows an interface through two other namespaces and back" {
+    const home: sys.TestNamespace = try .enter();
+    defer home.leave();
+    const tun: TestTun = try .open("pywgtest0");
+    defer sys.close(tun.fd);
+    const home_fd: sys.fd_t = @intCast(linux.open("/proc/thread-self/ns/net", .{ .CLOEXEC = true }, 0));
+    defer sys.close(home_fd);
+    var monitor: Monitor = try .open(tun.fd);
+    defer monitor.close();
+    try testing.expectEqual(Event{ .mtu = 1500 }, monitor.read().?);
+    var places: [2]sys.fd_t = undefined;
+    for (&places) |*place| {
+        const inside: sys.TestNamespace = try .enter();
+        defer inside.leave();
+        place.* = @intCast(linux.open("/proc/thread-self/ns/net", .{ .CLOEXEC = true }, 0));
+    }
+    defer for (places) |place| sys.close(place);
+    var current = home_fd;
+    for ([_]sys.fd_t{ places[0], places[1], home_fd, places[1] }, 0..) |next, step| {
+        try visit(current, home_fd, changeLink, .{ sys.RTM_NEWLINK, monitor.interface_index, ifla_net_ns_fd, std.mem.asBytes(&next) });
+        current = next;
+        try testing.expectEqual(null, monitor.read());
+        try testing.expect(!monitor.is_blind);
+        try testing.expectEqual(next == home_fd, monitor.namespace == null);
+        try visit(current, home_fd, sys.TestNamespace.setUp, .{ "pywgtest0", true });
+        try testing.expectEqual(Event.up, monitor.read().?);
+        const value: u32 = @intCast(1300 + step);
+        try visit(current, home_fd, setMtu, .{ "pywgtest0", value });
+        try testing.expectEqual(Event{ .mtu = value }, monitor.read().?);
+        try visit(current, home_fd, sys.TestNamespace.setUp, .{ "pywgtest0", false });
+        try testing.expectEqual(Event.down, monitor.read().?);
+        try testing.expectEqual(null, monitor.read());
+    }
+    try visit(current, home_fd, changeLink, .{ sys.RTM_DELLINK, monitor.interface_index, 0, "" });
+    try testing.expectEqual(Event.gone, monitor.read().?);
+}
+
+/// Calls `function` inside a namespace.
+fn visit(place: sys.fd_t, home: sys.fd_t, function: anytype, arguments: anytype) !void {
+    assert(linux.errno(linux.setns(place, linux.CLONE.NEWNET)) == .SUCCESS);
+    defer assert(linux.errno(linux.setns(home, linux.CLONE.NEWNET)) == .SUCCESS);
+    try @call(.auto, function, arguments);
+}
+
+test "an interface that moves while it is up is told down, as the kernel takes it down" {
+    const home: sys.TestNamespace = try .enter();
+    defer home.leave();
+    const tun: TestTun = try .open("pywgtest0");
+    defer sys.close(tun.fd);
+    try sys.TestNamespace.setUp("pywgtest0", true);
+    var monitor: Monitor = try .open(tun.fd);
+    defer monitor.close();
+    try testing.expectEqual(Event{ .mtu = 1500 }, monitor.read().?);
+    try testing.expectEqual(Event.up, monitor.read().?);
+    const place = blk: {
+        const inside: sys.TestNamespace = try .enter();
+        defer inside.leave();
+        break :blk @as(sys.fd_t, @intCast(linux.open("/proc/thread-self/ns/net", .{ .CLOEXEC = true }, 0)));
+    };
+    defer sys.close(place);
+    try changeLink(sys.RTM_NEWLINK, monitor.interface_index, ifla_net_ns_fd, std.mem.asBytes(&place));
+    try testing.expectEqual(Event.down, monitor.read().?);
+    try testing.expectEqual(null, monitor.read());
+}
+
+test "the route's interface is found, and a change of routes is told" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    var monitor: RouteMonitor = try .open();
+    defer monitor.close();
+    _ = monitor.drain();
+    const loopback: wire.Address = .fromIpv4(.{ 127, 0, 0, 1 });
+    try testing.expectEqual(1, try routeInterface(loopback, null, 0));
+    try testing.expectEqual(1, try routeInterface(loopback, loopback, 7));
+    try testing.expectEqual(null, try routeInterface(.fromIpv4(.{ 192, 0, 2, 1 }), null, 0));
+    try testing.expectEqual(null, try routeInterface(loopback, .fromIpv4(.{ 192, 0, 2, 1 }), 0));
+    try testing.expect(!monitor.drain());
+    try sys.TestNamespace.setUp("lo", false);
+    try testing.expect(monitor.drain());
+    try testing.expect(!monitor.drain());
+}
+
+test "netlink bytes of any kind are walked without end or overrun" {
+    var prng: std.Random.DefaultPrng = .init(0x2545f4914f6cdd1d);
+    const random = prng.random();
+    var buffer: [200]u8 = undefined;
+    for (0..100_000) |_| {
+        const length = random.uintAtMost(usize, buffer.len);
+        random.bytes(buffer[0..length]);
+        if (length > 20) std.mem.writeInt(u32, buffer[0..4], random.uintAtMost(u32, 250), .native);
+        var messages: NetlinkIterator = .{ .rest = buffer[0..length] };
+        while (messages.next()) |message| _ = linkInfo(message);
+        if (length > 8) std.mem.writeInt(u16, buffer[0..2], random.uintAtMost(u16, 40), .native);
+        _ = attributeInt(u32, buffer[0..length], sys.IFLA_MTU);
+    }
+}

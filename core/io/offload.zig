@@ -1,0 +1,243 @@
+//! What we currently believe the kernel can offload, and what it has refused: one value that TUN and
+//! UDP share. Belief only goes down: a feature that failed once in a way that concerns the device stays
+//! off, a destination that refused GSO gets none for a minute. Makes no system call.
+//! Invariant: every feature can be switched off from outside, and the user can see each state and its cause.
+const std = @import("std");
+const wire = @import("wire");
+const sys = @import("linux.zig");
+
+const SocketAddress = wire.SocketAddress;
+
+/// The bits are PYWG_OFFLOAD_* of pywg.h.
+pub const Feature = enum(u2) {
+    /// Whole TCP superpackets through TUN, both ways.
+    tun_tso,
+    /// Whole UDP superpackets through TUN, both ways. Linux 6.2.
+    tun_uso,
+    /// UDP_SEGMENT on send. Linux 4.18.
+    udp_gso,
+    /// UDP_GRO on receive. Linux 5.12, the first that can be asked whether it is on.
+    udp_gro,
+
+    pub const count = @typeInfo(Feature).@"enum".field_names.len;
+
+    pub fn bit(feature: Feature) u32 {
+        return @as(u32, 1) << @backingInt(feature);
+    }
+};
+
+pub const State = enum {
+    active,
+    /// By option or environment.
+    disabled,
+    /// The kernel does not have it.
+    unsupported,
+    /// It was there and failed at run time.
+    stepped_down,
+};
+
+pub const Counters = struct {
+    /// Trains that the kernel refused and that went out as single datagrams.
+    gso_resent: u64 = 0,
+    /// TUN superpackets that the kernel refused and that were written packet by packet.
+    tun_resent: u64 = 0,
+};
+
+/// A destination may not be reachable with GSO while plain datagrams are: the refusal is the path's.
+const Refusal = struct {
+    remote: SocketAddress,
+    until_ns: u64,
+};
+
+/// Destinations remembered; the one whose time ends first makes way. More narrow paths than this at
+/// once cost a refused send each, no more.
+const refusals_max = 64;
+/// Then the path may have changed, and is tried again.
+pub const refusal_time_ns = 60 * std.time.ns_per_s;
+
+pub const Offload = struct {
+    states: [Feature.count]State = @splat(.active),
+    /// Why a feature stepped down or is unsupported; SUCCESS when the kernel gave no errno.
+    causes: [Feature.count]sys.E = @splat(.SUCCESS),
+    counters: Counters = .{},
+    refusals: [refusals_max]Refusal = undefined,
+    refusals_length: usize = 0,
+    /// The latest time seen, so that the report can leave out refusals that are over.
+    latest_ns: u64 = 0,
+
+    /// Features whose bit is set are never used. Unknown bits mean nothing.
+    pub fn init(disable_mask: u32) Offload {
+        var offload: Offload = .{};
+        for (std.enums.values(Feature)) |feature| {
+            if (disable_mask & feature.bit() != 0) offload.states[@backingInt(feature)] = .disabled;
+        }
+        return offload;
+    }
+
+    pub fn isActive(offload: *const Offload, feature: Feature) bool {
+        return offload.state(feature) == .active;
+    }
+
+    pub fn state(offload: *const Offload, feature: Feature) State {
+        return offload.states[@backingInt(feature)];
+    }
+
+    /// A probe found that the kernel lacks the feature.
+    pub fn setUnsupported(offload: *Offload, feature: Feature, errno: sys.E) void {
+        if (!offload.isActive(feature)) return;
+        offload.states[@backingInt(feature)] = .unsupported;
+        offload.causes[@backingInt(feature)] = errno;
+    }
+
+    /// True the first time: then the caller tells the user.
+    pub fn stepDown(offload: *Offload, feature: Feature, errno: sys.E) bool {
+        if (!offload.isActive(feature)) return false;
+        offload.states[@backingInt(feature)] = .stepped_down;
+        offload.causes[@backingInt(feature)] = errno;
+        return true;
+    }
+
+    /// No GSO to this destination for a while. True when it had not been refused before (worth a line
+    /// in the log); a path that is tried again each minute and fails again is not news.
+    pub fn refuseGso(offload: *Offload, remote: SocketAddress, now_ns: u64) bool {
+        offload.latest_ns = @max(offload.latest_ns, now_ns);
+        const until_ns = now_ns +| refusal_time_ns;
+        if (offload.findRefusal(remote)) |refusal| {
+            refusal.until_ns = until_ns;
+            return false;
+        }
+        offload.newRefusal().* = .{ .remote = remote, .until_ns = until_ns };
+        return true;
+    }
+
+    pub fn gsoAllowed(offload: *Offload, remote: SocketAddress, now_ns: u64) bool {
+        if (!offload.isActive(.udp_gso)) return false;
+        if (offload.refusals_length == 0) return true; // nearly always
+        offload.latest_ns = @max(offload.latest_ns, now_ns);
+        const refusal = offload.findRefusal(remote) orelse return true;
+        return refusal.until_ns <= now_ns;
+    }
+
+    fn findRefusal(offload: *Offload, remote: SocketAddress) ?*Refusal {
+        for (offload.refusals[0..offload.refusals_length]) |*refusal| {
+            if (refusal.remote.eql(remote)) return refusal;
+        }
+        return null;
+    }
+
+    fn newRefusal(offload: *Offload) *Refusal {
+        if (offload.refusals_length < refusals_max) {
+            offload.refusals_length += 1;
+            return &offload.refusals[offload.refusals_length - 1];
+        }
+        var oldest = &offload.refusals[0];
+        for (offload.refusals[1..]) |*refusal| {
+            if (refusal.until_ns < oldest.until_ns) oldest = refusal;
+        }
+        return oldest;
+    }
+
+    /// `key=value` lines for the report.
+    pub fn format(offload: *const Offload, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        for (std.enums.values(Feature)) |feature| {
+            const cause = offload.causes[@backingInt(feature)];
+            try writer.print("offload_{t}={t}", .{ feature, offload.state(feature) });
+            if (cause != .SUCCESS) try writer.print(" {f}", .{sys.ErrnoName{ .code = cause }});
+            try writer.writeByte('\n');
+        }
+        for (offload.refusals[0..offload.refusals_length]) |refusal| {
+            if (refusal.until_ns > offload.latest_ns) try writer.print("gso_refused={f}\n", .{refusal.remote});
+        }
+        try writer.print("gso_resent={d}\ntun_resent={d}\n", .{
+            offload.counters.gso_resent,
+            offload.counters.tun_resent,
+        });
+    }
+};
+
+/// A list such as "udp_gso,tun_tso", "all" or "" to the mask that `init` takes.
+pub fn parseList(text: []const u8) error{UnknownFeature}!u32 {
+    var mask: u32 = 0;
+    var names = std.mem.splitScalar(u8, text, ',');
+    while (names.next()) |padded| {
+        const name = std.mem.trim(u8, padded, " \t");
+        if (name.len == 0) continue;
+        if (std.mem.eql(u8, name, "all")) {
+            mask |= all;
+        } else {
+            const feature = std.meta.stringToEnum(Feature, name) orelse return error.UnknownFeature;
+            mask |= feature.bit();
+        }
+    }
+    return mask;
+}
+
+const all: u32 = (1 << Feature.count) - 1;
+
+const testing = std.testing;
+
+fn remoteAt(port: u16) SocketAddress {
+    return .{ .address = .fromIpv4(.{ 1, 2, 3, 4 }), .port = port };
+}
+
+test "the bits are those of pywg.h" {
+    try testing.expectEqual(1, Feature.tun_tso.bit());
+    try testing.expectEqual(2, Feature.tun_uso.bit());
+    try testing.expectEqual(4, Feature.udp_gso.bit());
+    try testing.expectEqual(8, Feature.udp_gro.bit());
+}
+
+test "lists of features parse to their bits" {
+    try testing.expectEqual(0, try parseList(""));
+    try testing.expectEqual(15, try parseList("all"));
+    try testing.expectEqual(5, try parseList("udp_gso,tun_tso"));
+    try testing.expectEqual(8, try parseList(" udp_gro , "));
+    for ([_][]const u8{ "gso", "udp_gso;tun_tso", "ALL", "1" }) |text| {
+        try testing.expectError(error.UnknownFeature, parseList(text));
+    }
+}
+
+test "a feature steps down once and never comes back" {
+    var offload: Offload = .init(Feature.tun_uso.bit());
+    try testing.expect(offload.isActive(.udp_gso));
+    try testing.expect(offload.stepDown(.udp_gso, .IO));
+    try testing.expect(!offload.stepDown(.udp_gso, .INVAL));
+    try testing.expect(!offload.stepDown(.tun_uso, .INVAL)); // disabled stays disabled
+    offload.setUnsupported(.udp_gro, .NOPROTOOPT);
+    offload.setUnsupported(.udp_gso, .NOPROTOOPT);
+    try testing.expectEqual(.stepped_down, offload.state(.udp_gso));
+    var buffer: [512]u8 = undefined;
+    try testing.expectEqualStrings(
+        \\offload_tun_tso=active
+        \\offload_tun_uso=disabled
+        \\offload_udp_gso=stepped_down EIO
+        \\offload_udp_gro=unsupported ENOPROTOOPT
+        \\gso_resent=0
+        \\tun_resent=0
+        \\
+    , try std.mem.print(&buffer, "{f}", .{offload}));
+}
+
+test "a destination is refused GSO for a minute, and is news only once" {
+    var offload: Offload = .init(0);
+    const second = std.time.ns_per_s;
+    try testing.expect(offload.refuseGso(remoteAt(5), 0));
+    try testing.expect(!offload.gsoAllowed(remoteAt(5), 59 * second));
+    try testing.expect(offload.gsoAllowed(remoteAt(6), 59 * second));
+    var buffer: [512]u8 = undefined;
+    const report = try std.mem.print(&buffer, "{f}", .{offload});
+    try testing.expect(std.mem.find(u8, report, "gso_refused=1.2.3.4:5\n") != null);
+    try testing.expect(offload.gsoAllowed(remoteAt(5), 60 * second));
+    const later = try std.mem.print(&buffer, "{f}", .{offload});
+    try testing.expect(std.mem.find(u8, later, "gso_refused") == null);
+    try testing.expect(!offload.refuseGso(remoteAt(5), 60 * second));
+    try testing.expect(!offload.gsoAllowed(remoteAt(5), 119 * second));
+}
+
+test "the table of refusals replaces the oldest" {
+    var offload: Offload = .init(0);
+    for (0..refusals_max + 1) |i| try testing.expect(offload.refuseGso(remoteAt(@intCast(i)), i));
+    try testing.expect(offload.gsoAllowed(remoteAt(0), 100));
+    for (1..refusals_max + 1) |i| try testing.expect(!offload.gsoAllowed(remoteAt(@intCast(i)), 100));
+    try testing.expectEqual(refusals_max, offload.refusals_length);
+}

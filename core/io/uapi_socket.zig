@@ -1,0 +1,720 @@
+//! The configuration socket, /var/run/wireguard/NAME.sock: listening, accepting, and cutting a client's stream
+//! into requests. Knows blank lines, not what the lines say; those hold keys, so buffers are zeroed before
+//! they are freed or used again.
+//! Invariant: no client can stop another or the device: nothing blocks, everything has a limit.
+const std = @import("std");
+const sys = @import("linux.zig");
+const poller = @import("poller.zig");
+
+const linux = std.os.linux;
+const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
+
+pub const default_folder = "/var/run/wireguard";
+
+/// Of one request, all lines together.
+pub const request_max = 64 << 20;
+/// Of one line, without its newline: 65 535 characters.
+pub const line_max = 64 << 10;
+/// Clients at once; the one that has been silent longest makes way for the next.
+pub const clients_max = 16;
+/// Taken from one client before others have a turn.
+const read_budget = 1 << 20;
+/// A buffer beyond this is given back once it is empty.
+const kept_capacity = 64 << 10;
+
+pub const ListenError = error{
+    /// Somebody answers there.
+    InUse,
+    PermissionDenied,
+    /// Folder and name make a path that does not fit a socket address.
+    NameTooLong,
+    /// The descriptor to take over is not a listening UNIX socket.
+    NotListening,
+    /// Anything else; the `Failure` says what.
+    SystemResources,
+};
+
+fn fail(failure: *sys.Failure, operation: []const u8, errno: sys.E) ListenError {
+    failure.set(operation, errno);
+    return switch (errno) {
+        .PERM, .ACCES, .ROFS => error.PermissionDenied,
+        else => error.SystemResources,
+    };
+}
+
+pub const Listener = struct {
+    fd: sys.fd_t,
+    /// Tells that the socket file changed; null where inotify is not to be had, then ask `wasRemoved` now and then.
+    watch_fd: ?sys.fd_t = null,
+    /// NUL-terminated; empty for a descriptor taken over that has no path.
+    path: [108]u8 = @splat(0),
+    /// Which file it was, so that nobody else's is unlinked. No other has the number while we hold the socket.
+    inode: u64 = 0,
+    owns_path: bool = false,
+
+    /// Makes the folder (0755) and the socket (0600). A socket file that nobody answers on is a
+    /// leftover of a process that was killed, and is replaced.
+    pub fn listen(folder: []const u8, name: []const u8, failure: *sys.Failure) ListenError!Listener {
+        var listener: Listener = .{ .fd = -1 };
+        // One byte stays for the NUL.
+        var writer: std.Io.Writer = .fixed(listener.path[0 .. listener.path.len - 1]);
+        writer.print("{s}/{s}.sock", .{ folder, name }) catch return error.NameTooLong;
+        try makeFolder(folder, failure);
+        try removeStale(&listener, failure);
+        listener.fd = try openSocket(failure);
+        errdefer sys.close(listener.fd);
+        // The mode of the socket is that of its file: set before bind, it holds from the first moment, and the
+        // umask, which belongs to the whole process, need not be touched.
+        _ = linux.fchmod(listener.fd, 0o600);
+        const address = listener.sockaddr();
+        const bound = linux.errno(linux.bind(listener.fd, @ptrCast(&address), @sizeOf(linux.sockaddr.un)));
+        if (bound == .ADDRINUSE) return error.InUse; // somebody was quicker
+        if (bound != .SUCCESS) return fail(failure, "bind", bound);
+        listener.owns_path = true;
+        errdefer _ = linux.unlink(listener.pathZ());
+        // Where sockets have no mode of their own (other kernels' emulations), this is the second best.
+        const changed = linux.errno(linux.chmod(listener.pathZ(), 0o600));
+        if (changed != .SUCCESS) return fail(failure, "chmod", changed);
+        const listening = linux.errno(linux.listen(listener.fd, clients_max));
+        if (listening != .SUCCESS) return fail(failure, "listen", listening);
+        listener.inode = inodeOf(listener.pathZ()) orelse 0;
+        listener.watch();
+        return listener;
+    }
+
+    /// Takes over a listening socket (WG_UAPI_FD). Its file is unlinked on close, as its maker expects.
+    pub fn fromFd(fd: sys.fd_t, failure: *sys.Failure) ListenError!Listener {
+        var listener: Listener = .{ .fd = fd };
+        var accepting: c_int = 0;
+        var length: linux.socklen_t = @sizeOf(c_int);
+        const rc = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.ACCEPTCONN, std.mem.asBytes(&accepting), &length);
+        if (linux.errno(rc) != .SUCCESS or accepting == 0) {
+            failure.set("SO_ACCEPTCONN", linux.errno(rc));
+            return error.NotListening;
+        }
+        const flags = linux.fcntl(fd, linux.F.GETFL, 0);
+        if (linux.errno(flags) != .SUCCESS) return fail(failure, "fcntl", linux.errno(flags));
+        const non_blocking: u32 = @bitCast(linux.O{ .NONBLOCK = true });
+        _ = linux.fcntl(fd, linux.F.SETFL, flags | non_blocking);
+        _ = linux.fcntl(fd, linux.F.SETFD, linux.FD_CLOEXEC);
+        var address: linux.sockaddr.un = .{ .path = @splat(0) };
+        length = @sizeOf(linux.sockaddr.un);
+        const named = linux.errno(linux.getsockname(fd, @ptrCast(&address), &length));
+        if (named != .SUCCESS) return fail(failure, "getsockname", named);
+        if (address.family != linux.AF.UNIX) return error.NotListening;
+        if (address.path[0] == '/' and address.path[address.path.len - 1] == 0) {
+            listener.path = address.path;
+            listener.inode = inodeOf(listener.pathZ()) orelse 0;
+            listener.owns_path = listener.inode != 0;
+            listener.watch();
+        }
+        return listener;
+    }
+
+    /// Unlinks the file if it is still ours.
+    pub fn close(listener: *Listener) void {
+        if (listener.owns_path and !listener.wasRemoved()) _ = linux.unlink(listener.pathZ());
+        if (listener.watch_fd) |fd| sys.close(fd);
+        sys.close(listener.fd);
+        listener.* = undefined;
+    }
+
+    pub fn pathSlice(listener: *const Listener) []const u8 {
+        return std.mem.sliceTo(&listener.path, 0);
+    }
+
+    /// The next client, or null when there is none. Only root and our own user get in, whatever the
+    /// mode of the file has become.
+    pub fn accept(listener: *const Listener) ?sys.fd_t {
+        while (true) {
+            const rc = linux.accept4(listener.fd, null, null, linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK);
+            switch (sys.result(rc)) {
+                .value => |value| {
+                    const fd: sys.fd_t = @intCast(value);
+                    if (isAllowed(fd)) return fd;
+                    sys.close(fd);
+                },
+                .failure => |code| switch (code) {
+                    .INTR, .CONNABORTED => {},
+                    else => return null, // EAGAIN, or out of descriptors: the client waits in the queue
+                },
+            }
+        }
+    }
+
+    fn isAllowed(fd: sys.fd_t) bool {
+        const Credentials = extern struct { pid: i32, uid: u32, gid: u32 };
+        var credentials: Credentials = .{ .pid = 0, .uid = std.math.maxInt(u32), .gid = 0 };
+        var length: linux.socklen_t = @sizeOf(Credentials);
+        const rc = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.PEERCRED, std.mem.asBytes(&credentials), &length);
+        if (linux.errno(rc) != .SUCCESS) return false;
+        return credentials.uid == 0 or credentials.uid == linux.geteuid();
+    }
+
+    /// True when the socket file is gone or is another's: the administrator's way to end us.
+    /// Call it when `watch_fd` is readable, or now and then.
+    pub fn wasRemoved(listener: *const Listener) bool {
+        if (listener.watch_fd) |fd| {
+            var events: [512]u8 align(8) = undefined;
+            // What happened does not matter; only the file's state does.
+            while (linux.errno(linux.read(fd, &events, events.len)) == .SUCCESS) {}
+        }
+        if (!listener.owns_path) return false;
+        return inodeOf(listener.pathZ()) != listener.inode;
+    }
+
+    /// While we hold the socket its inode lives, so an unlink shows as a change of the link count (IN_ATTRIB),
+    /// not as IN_DELETE_SELF.
+    fn watch(listener: *Listener) void {
+        const fd: sys.fd_t = switch (sys.result(linux.inotify_init1(linux.IN.CLOEXEC | linux.IN.NONBLOCK))) {
+            .value => |fd| @intCast(fd),
+            .failure => return,
+        };
+        const mask = linux.IN.ATTRIB | linux.IN.DELETE_SELF | linux.IN.MOVE_SELF | linux.IN.UNMOUNT;
+        const errno = linux.errno(linux.inotify_add_watch(fd, listener.pathZ(), mask));
+        if (errno != .SUCCESS) return sys.close(fd);
+        listener.watch_fd = fd;
+    }
+
+    fn pathZ(listener: *const Listener) [*:0]const u8 {
+        assert(listener.path[listener.path.len - 1] == 0);
+        return @ptrCast(&listener.path);
+    }
+
+    fn sockaddr(listener: *const Listener) linux.sockaddr.un {
+        return .{ .path = listener.path };
+    }
+};
+
+fn openSocket(failure: *sys.Failure) ListenError!sys.fd_t {
+    const kind = linux.SOCK.STREAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK;
+    return switch (sys.result(linux.socket(linux.AF.UNIX, kind, 0))) {
+        .value => |fd| @intCast(fd),
+        .failure => |code| fail(failure, "socket", code),
+    };
+}
+
+/// Only the last part: /var/run exists. If we made it, its mode is 0755 whatever the umask.
+fn makeFolder(folder: []const u8, failure: *sys.Failure) ListenError!void {
+    var path: [109]u8 = @splat(0);
+    if (folder.len >= path.len) return error.NameTooLong;
+    @memcpy(path[0..folder.len], folder);
+    const path_z: [*:0]const u8 = @ptrCast(&path);
+    switch (linux.errno(linux.mkdir(path_z, 0o755))) {
+        .SUCCESS => _ = linux.chmod(path_z, 0o755),
+        .EXIST => {},
+        else => |code| return fail(failure, "mkdir", code),
+    }
+}
+
+fn removeStale(listener: *const Listener, failure: *sys.Failure) ListenError!void {
+    const fd = try openSocket(failure);
+    defer sys.close(fd);
+    const address = listener.sockaddr();
+    switch (linux.errno(linux.connect(fd, &address, @sizeOf(linux.sockaddr.un)))) {
+        .NOENT => {},
+        .CONNREFUSED => {
+            const errno = linux.errno(linux.unlink(listener.pathZ()));
+            if (errno != .SUCCESS and errno != .NOENT) return fail(failure, "unlink", errno);
+        },
+        // EAGAIN: there is a listener, with a full queue.
+        .SUCCESS, .AGAIN => return error.InUse,
+        else => |code| return fail(failure, "connect", code),
+    }
+}
+
+fn inodeOf(path: [*:0]const u8) ?u64 {
+    var status: linux.Statx = undefined;
+    const rc = linux.statx(linux.AT.FDCWD, path, linux.AT.SYMLINK_NOFOLLOW, .{ .INO = true }, &status);
+    return if (linux.errno(rc) == .SUCCESS) status.ino else null;
+}
+
+// ---- clients -----------------------------------------------------------------------------------------
+
+/// Bytes that may be keys: whatever leaves the buffer is zeroed first.
+const SecretBuffer = struct {
+    memory: []u8 = &.{},
+    length: usize = 0,
+
+    fn deinit(buffer: *SecretBuffer, allocator: Allocator) void {
+        std.crypto.secureZero(u8, buffer.memory);
+        allocator.free(buffer.memory);
+        buffer.* = .{};
+    }
+
+    fn items(buffer: *const SecretBuffer) []u8 {
+        return buffer.memory[0..buffer.length];
+    }
+
+    fn ensureUnused(buffer: *SecretBuffer, allocator: Allocator, wanted: usize) error{OutOfMemory}!void {
+        const needed = buffer.length + wanted;
+        if (needed <= buffer.memory.len) return;
+        const grown = try allocator.alloc(u8, @max(needed, buffer.memory.len * 2, 4096));
+        @memcpy(grown[0..buffer.length], buffer.items());
+        std.crypto.secureZero(u8, buffer.memory);
+        allocator.free(buffer.memory);
+        buffer.memory = grown;
+    }
+
+    fn append(buffer: *SecretBuffer, allocator: Allocator, bytes: []const u8) error{OutOfMemory}!void {
+        try buffer.ensureUnused(allocator, bytes.len);
+        @memcpy(buffer.memory[buffer.length..][0..bytes.len], bytes);
+        buffer.length += bytes.len;
+    }
+
+    /// Drops the first `count` bytes and zeroes the room they leave.
+    fn consume(buffer: *SecretBuffer, allocator: Allocator, count: usize) void {
+        if (count == 0) return;
+        const rest = buffer.length - count;
+        std.mem.copyForwards(u8, buffer.memory[0..rest], buffer.memory[count..buffer.length]);
+        std.crypto.secureZero(u8, buffer.memory[rest..buffer.length]);
+        buffer.length = rest;
+        if (rest == 0 and buffer.memory.len > kept_capacity) buffer.deinit(allocator);
+    }
+};
+
+pub const Readable = union(enum) {
+    /// Every line of one request with its newline, without the blank line. Valid until the next call.
+    request: []const u8,
+    /// Nothing complete yet.
+    more,
+    /// The client has gone, or memory for it has.
+    closed,
+    /// Beyond `request_max` or `line_max`: answer and close.
+    too_long,
+};
+
+pub const Client = struct {
+    fd: sys.fd_t,
+    input: SecretBuffer = .{},
+    /// Bytes of `input` that the last request took; they are dropped at the next call.
+    taken: usize = 0,
+    /// Where the search for a blank line goes on, and where the line there began.
+    scanned: usize = 0,
+    line_start: usize = 0,
+    output: SecretBuffer = .{},
+    output_sent: usize = 0,
+    last_active_ns: u64 = 0,
+
+    pub fn deinit(client: *Client, allocator: Allocator) void {
+        client.input.deinit(allocator);
+        client.output.deinit(allocator);
+        sys.close(client.fd);
+        client.* = undefined;
+    }
+
+    /// What to poll for. While a reply waits nothing more is read, so that a client which does not read
+    /// cannot make us hoard replies.
+    pub fn interest(client: *const Client) u32 {
+        return if (client.output.length != 0) poller.out else poller.in;
+    }
+
+    /// Call until it says something other than `request`.
+    pub fn readable(client: *Client, allocator: Allocator) Readable {
+        client.input.consume(allocator, client.taken);
+        client.taken = 0;
+        if (client.output.length != 0) return .more;
+        if (client.scan()) |found| return found;
+        var budget: usize = read_budget;
+        while (budget != 0) {
+            client.input.ensureUnused(allocator, 4096) catch return .closed;
+            const room = client.input.memory[client.input.length..];
+            const rc = linux.read(client.fd, room.ptr, @min(room.len, budget));
+            switch (sys.result(rc)) {
+                .value => |length| {
+                    if (length == 0) return .closed;
+                    client.input.length += length;
+                    budget -= length;
+                    if (client.scan()) |found| return found;
+                },
+                .failure => |code| switch (code) {
+                    .INTR => {},
+                    .AGAIN => return .more,
+                    else => return .closed,
+                },
+            }
+        }
+        return .more;
+    }
+
+    /// Looks at each byte once, however slowly they come.
+    fn scan(client: *Client) ?Readable {
+        const bytes = client.input.items();
+        while (std.mem.findScalarPos(u8, bytes, client.scanned, '\n')) |newline| {
+            const length = newline - client.line_start;
+            if (length >= line_max) return .too_long;
+            client.scanned = newline + 1;
+            if (length == 0) {
+                const request = bytes[0..client.line_start];
+                if (request.len > request_max) return .too_long;
+                client.taken = client.scanned;
+                client.scanned = 0;
+                client.line_start = 0;
+                return .{ .request = request };
+            }
+            client.line_start = client.scanned;
+        }
+        client.scanned = bytes.len;
+        if (bytes.len - client.line_start >= line_max or client.line_start > request_max) return .too_long;
+        return null;
+    }
+
+    pub const Flushed = enum { done, pending, closed };
+
+    /// Sends what goes now and keeps the rest for `flush`.
+    pub fn reply(client: *Client, allocator: Allocator, text: []const u8) Flushed {
+        client.output.append(allocator, text) catch return .closed;
+        return client.flush(allocator);
+    }
+
+    /// Call when the socket is writable. After `done`, call `readable`: requests may be waiting in the buffer.
+    pub fn flush(client: *Client, allocator: Allocator) Flushed {
+        while (client.output_sent < client.output.length) {
+            const rest = client.output.items()[client.output_sent..];
+            const rc = linux.sendto(client.fd, rest.ptr, rest.len, linux.MSG.NOSIGNAL, null, 0);
+            switch (sys.result(rc)) {
+                .value => |length| client.output_sent += length,
+                .failure => |code| switch (code) {
+                    .INTR => {},
+                    .AGAIN => return .pending,
+                    else => return .closed,
+                },
+            }
+        }
+        client.output.consume(allocator, client.output.length);
+        client.output_sent = 0;
+        return .done;
+    }
+};
+
+/// A fixed table; the slot number serves as the poller's token.
+pub const Clients = struct {
+    slots: [clients_max]?Client = @splat(null),
+
+    pub fn deinit(clients: *Clients, allocator: Allocator) void {
+        for (0..clients_max) |slot| clients.remove(allocator, slot);
+    }
+
+    /// The slot of the new client. When all are taken, the client that has been silent longest is closed;
+    /// closing takes its descriptor out of the poller.
+    pub fn add(clients: *Clients, allocator: Allocator, fd: sys.fd_t, now_ns: u64) usize {
+        const slot = clients.freeSlot() orelse blk: {
+            const oldest = clients.oldestSlot();
+            clients.remove(allocator, oldest);
+            break :blk oldest;
+        };
+        clients.slots[slot] = .{ .fd = fd, .last_active_ns = now_ns };
+        return slot;
+    }
+
+    pub fn get(clients: *Clients, slot: usize) ?*Client {
+        if (slot >= clients_max) return null;
+        return if (clients.slots[slot]) |*client| client else null;
+    }
+
+    pub fn remove(clients: *Clients, allocator: Allocator, slot: usize) void {
+        if (clients.slots[slot]) |*client| client.deinit(allocator);
+        clients.slots[slot] = null;
+    }
+
+    fn freeSlot(clients: *const Clients) ?usize {
+        for (clients.slots, 0..) |client, slot| if (client == null) return slot;
+        return null;
+    }
+
+    fn oldestSlot(clients: *const Clients) usize {
+        var oldest: usize = 0;
+        for (clients.slots, 0..) |client, slot| {
+            if (client.?.last_active_ns < clients.slots[oldest].?.last_active_ns) oldest = slot;
+        }
+        return oldest;
+    }
+};
+
+// ---- tests -------------------------------------------------------------------------------------------
+
+const testing = std.testing;
+
+/// A folder of its own for sockets.
+const Folder = struct {
+    buffer: [64]u8 = @splat(0),
+    length: usize = 0,
+
+    var number: u32 = 0;
+
+    fn init() Folder {
+        var folder: Folder = .{};
+        number += 1;
+        const text = std.mem.print(folder.buffer[0..63], "/tmp/pywg-test-{d}-{d}", .{ linux.getpid(), number }) catch unreachable;
+        folder.length = text.len;
+        return folder;
+    }
+
+    fn path(folder: *const Folder) []const u8 {
+        return folder.buffer[0..folder.length];
+    }
+
+    fn deinit(folder: *Folder) void {
+        const rc = linux.rmdir(@ptrCast(&folder.buffer));
+        assert(linux.errno(rc) == .SUCCESS); // nothing is left behind
+    }
+};
+
+fn connectTo(listener: *const Listener) !sys.fd_t {
+    const fd: sys.fd_t = @intCast(linux.socket(linux.AF.UNIX, linux.SOCK.STREAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK, 0));
+    const address = listener.sockaddr();
+    try testing.expectEqual(.SUCCESS, linux.errno(linux.connect(fd, &address, @sizeOf(linux.sockaddr.un))));
+    return fd;
+}
+
+fn modeOf(path: [*:0]const u8) !u16 {
+    var status: linux.Statx = undefined;
+    const rc = linux.statx(linux.AT.FDCWD, path, 0, .{ .MODE = true }, &status);
+    try testing.expectEqual(.SUCCESS, linux.errno(rc));
+    return status.mode & 0o7777;
+}
+
+fn put(fd: sys.fd_t, text: []const u8) !void {
+    try testing.expectEqual(text.len, linux.write(fd, text.ptr, text.len));
+}
+
+/// Both ends of a connection without a listener.
+fn pair() ![2]sys.fd_t {
+    var ends: [2]sys.fd_t = undefined;
+    const kind = linux.SOCK.STREAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK;
+    try testing.expectEqual(.SUCCESS, linux.errno(linux.socketpair(linux.AF.UNIX, kind, 0, &ends)));
+    return ends;
+}
+
+test "folder and socket have the modes that wg expects, and nothing is left after close" {
+    var folder: Folder = .init();
+    defer folder.deinit();
+    const old_umask = linux.syscall1(.umask, 0);
+    defer _ = linux.syscall1(.umask, old_umask);
+    var failure: sys.Failure = .{};
+    var listener: Listener = try .listen(folder.path(), "wg0", &failure);
+    try testing.expectEqual(0o755, try modeOf(@ptrCast(&folder.buffer)));
+    try testing.expectEqual(0o600, try modeOf(listener.pathZ()));
+    try testing.expect(std.mem.endsWith(u8, listener.pathSlice(), "/wg0.sock"));
+    try testing.expect(!listener.wasRemoved());
+    try testing.expectEqual(null, listener.accept());
+    listener.close();
+}
+
+test "a socket that is answered is in use, one that is not is replaced" {
+    var folder: Folder = .init();
+    defer folder.deinit();
+    var failure: sys.Failure = .{};
+    var listener: Listener = try .listen(folder.path(), "wg0", &failure);
+    try testing.expectError(error.InUse, Listener.listen(folder.path(), "wg0", &failure));
+    // As if killed: the file stays, nobody answers. A living listener's inode cannot be used again.
+    listener.owns_path = false;
+    listener.close();
+    var second: Listener = try .listen(folder.path(), "wg0", &failure);
+    // One whose file was removed must not take its successor's away when it ends.
+    _ = linux.unlink(second.pathZ());
+    var third: Listener = try .listen(folder.path(), "wg0", &failure);
+    try testing.expect(second.wasRemoved());
+    second.close();
+    try testing.expect(!third.wasRemoved());
+    third.close();
+    const long: [100]u8 = @splat('n');
+    try testing.expectError(error.NameTooLong, Listener.listen(folder.path(), &long, &failure));
+}
+
+test "removal of the socket file wakes the watch" {
+    var folder: Folder = .init();
+    defer folder.deinit();
+    var failure: sys.Failure = .{};
+    var listener: Listener = try .listen(folder.path(), "wg0", &failure);
+    defer listener.close();
+    const watch_fd = listener.watch_fd orelse return error.SkipZigTest;
+    var waiting: poller.Poller = try .init();
+    defer waiting.deinit();
+    try waiting.add(watch_fd, 1, poller.in);
+    var events: [1]poller.Event = undefined;
+    try testing.expectEqual(0, waiting.wait(&events, 0).len);
+    _ = linux.chmod(listener.pathZ(), 0o660); // wakes, too, but is no removal
+    try testing.expectEqual(1, waiting.wait(&events, 1000).len);
+    try testing.expect(!listener.wasRemoved());
+    try testing.expectEqual(0, waiting.wait(&events, 0).len);
+    _ = linux.unlink(listener.pathZ());
+    try testing.expectEqual(1, waiting.wait(&events, 1000).len);
+    try testing.expect(listener.wasRemoved());
+}
+
+test "a listening descriptor is taken over, any other is refused" {
+    var folder: Folder = .init();
+    defer folder.deinit();
+    var failure: sys.Failure = .{};
+    var first: Listener = try .listen(folder.path(), "wg0", &failure);
+    const duplicate: sys.fd_t = @intCast(linux.dup(first.fd));
+    var second: Listener = try .fromFd(duplicate, &failure);
+    try testing.expectEqualStrings(first.pathSlice(), second.pathSlice());
+    const client = try connectTo(&second);
+    defer sys.close(client);
+    sys.close(second.accept().?);
+    second.close();
+    try testing.expect(first.wasRemoved());
+    first.close();
+    const ends = try pair();
+    defer for (ends) |fd| sys.close(fd);
+    try testing.expectError(error.NotListening, Listener.fromFd(ends[0], &failure));
+    try testing.expectError(error.NotListening, Listener.fromFd(-1, &failure));
+}
+
+test "requests are cut at blank lines, however the bytes come" {
+    const text = "get=1\n\nset=1\nlisten_port=5\n\n\nget=1\n\n";
+    const expected = [_][]const u8{ "get=1\n", "set=1\nlisten_port=5\n", "", "get=1\n" };
+    for ([_]usize{ 1, 2, 3, 7, text.len }) |step| {
+        const ends = try pair();
+        defer sys.close(ends[0]);
+        var client: Client = .{ .fd = ends[1] };
+        defer client.deinit(testing.allocator);
+        var next: usize = 0;
+        var at: usize = 0;
+        while (at < text.len) : (at += step) {
+            try put(ends[0], text[at..@min(at + step, text.len)]);
+            while (true) switch (client.readable(testing.allocator)) {
+                .request => |request| {
+                    try testing.expectEqualStrings(expected[next], request);
+                    next += 1;
+                },
+                .more => break,
+                .closed, .too_long => return error.TestUnexpectedResult,
+            };
+        }
+        try testing.expectEqual(expected.len, next);
+        // What was taken is zeroed, not merely forgotten.
+        for (client.input.memory[client.input.length..]) |byte| {
+            try testing.expect(byte == 0 or byte == 0xaa); // 0xaa: never written
+        }
+    }
+}
+
+test "a client that only connects, or leaves in the middle, is closed" {
+    for ([_][]const u8{ "", "set=1\nprivate_key=" }) |text| {
+        const ends = try pair();
+        var client: Client = .{ .fd = ends[1] };
+        defer client.deinit(testing.allocator);
+        if (text.len != 0) try put(ends[0], text);
+        try testing.expectEqual(.more, std.meta.activeTag(client.readable(testing.allocator)));
+        sys.close(ends[0]);
+        try testing.expectEqual(.closed, std.meta.activeTag(client.readable(testing.allocator)));
+    }
+}
+
+test "lines up to 64 KiB pass, longer ones do not" {
+    const buffer = try testing.allocator.alloc(u8, line_max + 2);
+    defer testing.allocator.free(buffer);
+    for ([_]usize{ line_max - 1, line_max }, [_]bool{ true, false }) |length, passes| {
+        for ([_]bool{ true, false }) |ends_line| {
+            if (passes and !ends_line) continue;
+            const ends = try pair();
+            defer sys.close(ends[0]);
+            var client: Client = .{ .fd = ends[1] };
+            defer client.deinit(testing.allocator);
+            @memset(buffer, 'x');
+            buffer[length] = '\n';
+            buffer[length + 1] = '\n';
+            const sent = buffer[0 .. length + @as(usize, if (ends_line) 2 else 0)];
+            var at: usize = 0;
+            const answer = while (true) {
+                if (at < sent.len) {
+                    const rc = linux.write(ends[0], sent[at..].ptr, sent.len - at);
+                    if (linux.errno(rc) == .SUCCESS) at += rc;
+                }
+                const answer = client.readable(testing.allocator);
+                if (answer != .more) break answer;
+            };
+            switch (answer) {
+                .request => |request| try testing.expectEqual(length + 1, request.len),
+                .too_long => try testing.expect(!passes),
+                else => return error.TestUnexpectedResult,
+            }
+        }
+    }
+}
+
+test "a request without end is refused at its limit" {
+    var client: Client = .{ .fd = -1 };
+    client.input.memory = try testing.allocator.alloc(u8, request_max + 128);
+    defer client.input.deinit(testing.allocator);
+    @memset(client.input.memory, 'x');
+    var i: usize = 63;
+    while (i < client.input.memory.len) : (i += 64) client.input.memory[i] = '\n';
+    client.input.length = request_max;
+    try testing.expectEqual(null, client.scan());
+    client.input.memory[request_max] = '\n';
+    client.input.length = request_max + 1;
+    try testing.expectEqual(request_max, client.scan().?.request.len);
+    client.taken = 0;
+    client.input.memory[request_max] = 'x';
+    client.input.length = request_max + 64;
+    try testing.expectEqual(.too_long, std.meta.activeTag(client.scan().?));
+}
+
+test "a long reply goes out as fast as it is read, and holds back further requests" {
+    const ends = try pair();
+    defer sys.close(ends[0]);
+    var client: Client = .{ .fd = ends[1] };
+    defer client.deinit(testing.allocator);
+    try put(ends[0], "get=1\n\nget=1\n\n");
+    try testing.expect(client.readable(testing.allocator) == .request);
+    const text = try testing.allocator.alloc(u8, 4 << 20);
+    defer testing.allocator.free(text);
+    for (text, 0..) |*byte, i| byte.* = @truncate(i *% 31);
+    try testing.expectEqual(.pending, client.reply(testing.allocator, text));
+    try testing.expectEqual(poller.out, client.interest());
+    try testing.expect(client.readable(testing.allocator) == .more);
+    var received: usize = 0;
+    var chunk: [65_536]u8 = undefined;
+    while (received < text.len) {
+        const rc = linux.read(ends[0], &chunk, chunk.len);
+        if (linux.errno(rc) == .SUCCESS) {
+            try testing.expectEqualSlices(u8, text[received..][0..rc], chunk[0..rc]);
+            received += rc;
+        }
+        _ = client.flush(testing.allocator);
+    }
+    try testing.expectEqual(poller.in, client.interest());
+    try testing.expectEqual(0, client.output.memory.len); // a large buffer is given back
+    try testing.expect(client.readable(testing.allocator) == .request);
+}
+
+test "a reply to a client that has gone closes it, without a signal" {
+    const ends = try pair();
+    var client: Client = .{ .fd = ends[1] };
+    defer client.deinit(testing.allocator);
+    sys.close(ends[0]);
+    try testing.expectEqual(.closed, client.reply(testing.allocator, "errno=0\n\n"));
+}
+
+test "the client that was silent longest makes way" {
+    var clients: Clients = .{};
+    defer clients.deinit(testing.allocator);
+    var others: [clients_max + 1]sys.fd_t = undefined;
+    for (&others, 0..) |*other, i| {
+        const ends = try pair();
+        other.* = ends[0];
+        const slot = clients.add(testing.allocator, ends[1], i);
+        if (i == clients_max - 1) clients.get(0).?.last_active_ns = 1000; // it spoke
+        if (i == clients_max) try testing.expectEqual(1, slot);
+    }
+    defer for (others) |fd| sys.close(fd);
+    var byte: [1]u8 = undefined;
+    try testing.expectEqual(0, linux.read(others[1], &byte, 1)); // end of file
+    try testing.expectEqual(sys.E.AGAIN, linux.errno(linux.read(others[0], &byte, 1)));
+    try testing.expect(clients.get(clients_max) == null);
+}
+
+test "no memory for a client closes it and leaves the others" {
+    const ends = try pair();
+    defer sys.close(ends[0]);
+    var client: Client = .{ .fd = ends[1] };
+    defer client.deinit(testing.allocator);
+    try put(ends[0], "get=1\n\n");
+    try testing.expect(client.readable(testing.failing_allocator) == .closed);
+    try testing.expectEqual(.closed, client.reply(testing.failing_allocator, "x"));
+}

@@ -1,0 +1,378 @@
+//! The cold half of Interface: handshake messages in (whitepaper sections 5.3, 5.4), timers (section 6),
+//! and what the protocol itself wants sent. Replies leave by `pollTransmit`, never from here.
+//! Invariant: a forged or replayed message changes nothing but a counter.
+const std = @import("std");
+const assert = std.debug.assert;
+const wire = @import("wire");
+const messages = wire.messages;
+const constants = @import("constants.zig");
+const crypto = @import("crypto.zig");
+const Drop = @import("drop.zig").Drop;
+const interface_file = @import("interface.zig");
+const Interface = interface_file.Interface;
+const Transmit = interface_file.Transmit;
+const noise = @import("noise.zig");
+const Peer = @import("peer.zig").Peer;
+const time = @import("time.zig");
+const timers = @import("timers.zig");
+const Now = time.Now;
+
+// ---- in ----
+
+/// Takes an initiation, response or cookie reply. Answers why it was dropped, or null.
+pub fn handle(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+    const reason = route(interface, datagram, from, under_load, now) orelse return null;
+    interface.counters.add(reason, 1);
+    return reason;
+}
+
+fn route(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+    switch (messages.classify(datagram) orelse return .malformed) {
+        .transport => return .malformed,
+        .cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), now),
+        .initiation => {
+            const message: *const messages.Initiation = @ptrCast(datagram.ptr);
+            if (checkMacs(interface, datagram, &message.sender, from, under_load, now)) |reason| return reason;
+            return consumeInitiation(interface, message, from, now);
+        },
+        .response => {
+            const message: *const messages.Response = @ptrCast(datagram.ptr);
+            if (checkMacs(interface, datagram, &message.sender, from, under_load, now)) |reason| return reason;
+            return consumeResponse(interface, message, from, now);
+        },
+    }
+}
+
+fn checkMacs(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+    if (interface.local == null) return .invalid_mac1;
+    var fresh_secret: [32]u8 = @splat(0);
+    defer crypto.zero(&fresh_secret);
+    if (under_load and !interface.entropy.fill(&fresh_secret)) return .cookie_required;
+    switch (interface.checker.check(datagram, &from.remote, under_load, now.boot, &fresh_secret)) {
+        .invalid_mac1 => return .invalid_mac1,
+        .valid_mac1 => {
+            if (!under_load) return null;
+            replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
+            return .cookie_required;
+        },
+        .valid_mac2 => {
+            if (under_load and !interface.limiter.allow(from.remote.address, now.boot)) return .rate_limited;
+            return null;
+        },
+    }
+}
+
+fn replyWithCookie(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, now: Now, fresh_secret: *const [32]u8) void {
+    if (interface.cookie_reply_count == interface.cookie_replies.len) return; // it will ask again
+    var nonce: [24]u8 = undefined;
+    if (!interface.entropy.fill(&nonce)) return;
+    const place = (interface.cookie_reply_first + interface.cookie_reply_count) % interface.cookie_replies.len;
+    const out = &interface.cookie_replies[place];
+    out.endpoint = from.*;
+    const receiver_index = std.mem.readInt(u32, sender, .little);
+    interface.checker.createReply(&out.message, datagram, &from.remote, receiver_index, &nonce, now.boot, fresh_secret);
+    interface.cookie_reply_count += 1;
+}
+
+fn consumeCookieReply(interface: *Interface, message: *const messages.CookieReply, now: Now) ?Drop {
+    const entry = interface.by_index.lookup(std.mem.readInt(u32, &message.receiver, .little)) orelse return .unknown_index;
+    const peer = interface.get(entry.peer) orelse return .unknown_index;
+    // It moves neither the endpoint nor a timer: anyone who saw our initiation could have sent it.
+    return if (peer.cookie_maker.consumeReply(message, now.boot)) null else .invalid_cookie_reply;
+}
+
+fn consumeInitiation(interface: *Interface, message: *const messages.Initiation, from: *const wire.Endpoint, now: Now) ?Drop {
+    const local = if (interface.local) |*local| local else return .invalid_handshake;
+    var opened = noise.openInitiation(local, message) orelse return .invalid_handshake;
+    defer opened.zero();
+    const index = interface.by_key.find(&opened.static) orelse return .unknown_peer;
+    const peer = interface.peers.at(index);
+    var timestamp: time.Timestamp = undefined;
+    if (!noise.finishInitiation(&opened, &peer.remote, message, &timestamp)) return .invalid_handshake;
+    if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;
+    if (peer.last_initiation_consumption) |last| {
+        if (now.boot.since(last) < std.time.ns_per_s / constants.INITIATIONS_PER_SECOND) return .initiation_flood;
+    }
+    peer.latest_timestamp = timestamp;
+    peer.last_initiation_consumption = now.boot;
+    forgetHandshakeIndex(interface, peer);
+    peer.handshake.acceptInitiation(&opened, message);
+    peer.pending.initiation = false; // theirs is under way, ours would cross it
+    peer.pending.response = true;
+    noteAuthenticated(interface, peer, index, @sizeOf(messages.Initiation), from, now);
+    enqueue(interface, index);
+    return null;
+}
+
+fn consumeResponse(interface: *Interface, message: *const messages.Response, from: *const wire.Endpoint, now: Now) ?Drop {
+    const local = if (interface.local) |*local| local else return .invalid_handshake;
+    const entry = interface.by_index.lookup(std.mem.readInt(u32, &message.receiver, .little)) orelse return .unknown_index;
+    if (entry.kind != .handshake) return .unknown_index;
+    const peer = interface.get(entry.peer) orelse return .unknown_index;
+    const index = entry.peer.index;
+    if (!peer.handshake.consumeResponse(local, &peer.remote, message)) return .invalid_handshake;
+    noteAuthenticated(interface, peer, index, @sizeOf(messages.Response), from, now);
+    beginSession(interface, peer, index, now);
+    peer.timers.handshakeComplete();
+    peer.last_handshake_unix_ns = now.unix_ns;
+    peer.pending.initiation = false;
+    peer.pending.keepalive = true; // confirms the session to the responder, unless data does
+    interface.reschedule(index);
+    requestStaged(interface, index);
+    return null;
+}
+
+fn noteAuthenticated(interface: *Interface, peer: *Peer, index: u32, bytes: u64, from: *const wire.Endpoint, now: Now) void {
+    Interface.roam(peer, from);
+    peer.rx_bytes += bytes;
+    peer.timers.anyAuthenticatedPacketReceived();
+    peer.timers.anyAuthenticatedPacketTraversal(now.boot);
+    interface.reschedule(index);
+}
+
+fn beginSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
+    var keys = peer.handshake.beginSession() orelse return;
+    defer keys.zero();
+    assert(peer.handshake_index.? == keys.local_index);
+    peer.handshake_index = null;
+    const added = interface.sessions.at(index).add(&keys, now.boot);
+    interface.forgetIndices(added.retired.slice());
+    _ = interface.by_index.remove(keys.local_index);
+    interface.by_index.insertAssumeCapacity(keys.local_index, .{ .peer = interface.idOf(index), .kind = .session, .slot = added.slot });
+    peer.timers.sessionDerived(now.boot);
+    interface.reschedule(index);
+}
+
+// ---- timers ----
+
+/// Lets every timer that is due fire.
+pub fn expire(interface: *Interface, now: Now) void {
+    while (interface.deadlines.min()) |first| {
+        if (now.boot.ns < first.deadline) return;
+        const peer = interface.peers.at(first.peer);
+        interface.deadlines.remove(first.peer);
+        peer.heap_deadline = .never;
+        while (peer.timers.expired(now.boot)) |kind| fire(interface, peer, first.peer, kind, now);
+        interface.reschedule(first.peer);
+    }
+}
+
+fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: Now) void {
+    switch (kind) {
+        .retransmit_handshake => retransmitOrGiveUp(interface, peer, index, now),
+        .send_keepalive => {
+            requestKeepalive(interface, index);
+            if (peer.timers.need_another_keepalive) {
+                peer.timers.need_another_keepalive = false;
+                peer.timers.arm(.send_keepalive, now.boot, constants.KEEPALIVE_TIMEOUT);
+            }
+        },
+        .new_handshake => {
+            peer.clearSource();
+            requestInitiation(interface, index, now, .first);
+        },
+        .zero_key_material => clearKeys(interface, peer, index),
+        .persistent_keepalive => if (peer.timers.persistent_keepalive_interval != 0) requestKeepalive(interface, index),
+    }
+}
+
+fn retransmitOrGiveUp(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
+    if (peer.timers.handshake_attempts <= constants.MAX_TIMER_HANDSHAKES) {
+        peer.timers.handshake_attempts += 1;
+        peer.clearSource();
+        return requestInitiation(interface, index, now, .retry);
+    }
+    peer.timers.cancel(.send_keepalive);
+    const given_up = interface.staging_pool.clear(&peer.staged);
+    interface.counters.add(.handshake_gave_up, given_up);
+    if (!peer.timers.isPending(.zero_key_material)) {
+        peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
+    }
+}
+
+/// Forgets handshake and sessions of a peer.
+pub fn clearKeys(interface: *Interface, peer: *Peer, index: u32) void {
+    clearHandshake(interface, peer);
+    const retired = interface.sessions.at(index).clear();
+    interface.forgetIndices(retired.slice());
+}
+
+pub fn clearHandshake(interface: *Interface, peer: *Peer) void {
+    forgetHandshakeIndex(interface, peer);
+    peer.handshake.clear();
+}
+
+fn forgetHandshakeIndex(interface: *Interface, peer: *Peer) void {
+    if (peer.handshake_index) |old| _ = interface.by_index.remove(old);
+    peer.handshake_index = null;
+}
+
+// ---- wishes ----
+
+/// Puts a peer into the queue of those that have something to send.
+pub fn enqueue(interface: *Interface, index: u32) void {
+    const peer = interface.peers.at(index);
+    if (peer.is_queued or !peer.pending.any()) return;
+    peer.is_queued = true;
+    peer.next_queued = null;
+    if (interface.queue_tail) |tail| {
+        interface.peers.at(tail).next_queued = index;
+    } else {
+        interface.queue_head = index;
+    }
+    interface.queue_tail = index;
+}
+
+/// What was staged is to go out now: there may be a session, or else one is asked for.
+pub fn requestStaged(interface: *Interface, index: u32) void {
+    const peer = interface.peers.at(index);
+    if (peer.staged.packets != 0) peer.pending.staged = true;
+    enqueue(interface, index);
+}
+
+/// A new handshake, unless one was begun less than REKEY_TIMEOUT ago.
+pub fn requestInitiation(interface: *Interface, index: u32, now: Now, attempt: enum { first, retry }) void {
+    const peer = interface.peers.at(index);
+    if (attempt == .first) peer.timers.handshake_attempts = 0;
+    if (peer.timers.last_sent_handshake) |last| {
+        if (now.boot.since(last) < constants.REKEY_TIMEOUT) return;
+    }
+    peer.pending.initiation = true;
+    enqueue(interface, index);
+}
+
+pub fn requestKeepalive(interface: *Interface, index: u32) void {
+    interface.peers.at(index).pending.keepalive = true;
+    enqueue(interface, index);
+}
+
+// ---- out ----
+
+/// Writes the next datagram that the protocol itself wants sent; null when there is none.
+/// `buffer` must hold the MTU and 48 bytes, and any handshake message.
+pub fn pollTransmit(interface: *Interface, buffer: []u8, now: Now) ?Transmit {
+    assert(buffer.len >= messages.handshake_length_max);
+    if (takeCookieReply(interface, buffer)) |transmit| return transmit;
+    while (interface.queue_head) |index| {
+        const peer = interface.peers.at(index);
+        if (peer.in_use and interface.is_active) {
+            if (transmitFor(interface, peer, index, buffer, now)) |transmit| return transmit;
+        }
+        peer.pending = .{};
+        peer.is_queued = false;
+        interface.queue_head = peer.next_queued;
+        if (interface.queue_head == null) interface.queue_tail = null;
+    }
+    return null;
+}
+
+fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
+    if (interface.cookie_reply_count == 0) return null;
+    const out = &interface.cookie_replies[interface.cookie_reply_first];
+    interface.cookie_reply_first = (interface.cookie_reply_first + 1) % interface.cookie_replies.len;
+    interface.cookie_reply_count -= 1;
+    @memcpy(buffer[0..@sizeOf(messages.CookieReply)], std.mem.asBytes(&out.message));
+    return .{ .endpoint = out.endpoint, .length = @sizeOf(messages.CookieReply), .is_handshake = true };
+}
+
+fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?Transmit {
+    const endpoint = peer.endpoint orelse return null;
+    if (peer.pending.response) {
+        peer.pending.response = false;
+        if (writeResponse(interface, peer, index, buffer, now)) |length| {
+            return .{ .endpoint = endpoint, .length = length, .is_handshake = true };
+        }
+    }
+    if (peer.staged.packets == 0) peer.pending.staged = false;
+    const wants_session = peer.pending.staged or peer.pending.keepalive;
+    const ticket = if (wants_session) interface.sessionForSending(index, 1, now) else null;
+    // What is staged waits for the session; a keepalive has done its work by asking for one.
+    if (wants_session and ticket == null) requestInitiation(interface, index, now, .first);
+    if (ticket) |granted| {
+        peer.pending.keepalive = false;
+        const length = writeTransport(interface, peer, index, granted, buffer, now);
+        return .{ .endpoint = endpoint, .length = length, .is_handshake = false };
+    }
+    if (peer.pending.initiation) {
+        peer.pending.initiation = false;
+        if (writeInitiation(interface, peer, index, buffer, now)) |length| {
+            return .{ .endpoint = endpoint, .length = length, .is_handshake = true };
+        }
+    }
+    return null;
+}
+
+fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
+    const local = if (interface.local) |*local| local else return null;
+    const timestamp = peer.nextTimestamp(now);
+    var ephemeral: [32]u8 = undefined;
+    defer crypto.zero(&ephemeral);
+    const local_index = freshIndexAndEphemeral(interface, &ephemeral) orelse return null;
+    peer.timers.last_sent_handshake = now.boot;
+    forgetHandshakeIndex(interface, peer);
+    const message: *messages.Initiation = @ptrCast(buffer.ptr);
+    peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch return null;
+    rememberHandshakeIndex(interface, peer, index, local_index);
+    const bytes = buffer[0..@sizeOf(messages.Initiation)];
+    peer.cookie_maker.addMacs(bytes, now.boot);
+    noteHandshakeSent(peer, bytes.len, now);
+    peer.timers.handshakeInitiated(now.boot, interface.nextJitter());
+    interface.reschedule(index);
+    return bytes.len;
+}
+
+fn writeResponse(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
+    if (peer.handshake.state != .consumed_initiation) return null;
+    var ephemeral: [32]u8 = undefined;
+    defer crypto.zero(&ephemeral);
+    const local_index = freshIndexAndEphemeral(interface, &ephemeral) orelse return null;
+    peer.timers.last_sent_handshake = now.boot;
+    const message: *messages.Response = @ptrCast(buffer.ptr);
+    peer.handshake.createResponse(&peer.remote, local_index, &ephemeral, message) catch return null;
+    rememberHandshakeIndex(interface, peer, index, local_index);
+    const bytes = buffer[0..@sizeOf(messages.Response)];
+    peer.cookie_maker.addMacs(bytes, now.boot);
+    beginSession(interface, peer, index, now);
+    noteHandshakeSent(peer, bytes.len, now);
+    interface.reschedule(index);
+    return bytes.len;
+}
+
+fn noteHandshakeSent(peer: *Peer, bytes: u64, now: Now) void {
+    peer.tx_bytes += bytes;
+    peer.timers.anyAuthenticatedPacketTraversal(now.boot);
+    peer.timers.anyAuthenticatedPacketSent();
+}
+
+fn freshIndexAndEphemeral(interface: *Interface, ephemeral: *[32]u8) ?u32 {
+    if (!interface.entropy.fill(ephemeral)) return null;
+    while (true) {
+        var bytes: [4]u8 = undefined;
+        if (!interface.entropy.fill(&bytes)) return null;
+        const index = std.mem.readInt(u32, &bytes, .little);
+        if (!interface.by_index.contains(index)) return index;
+    }
+}
+
+fn rememberHandshakeIndex(interface: *Interface, peer: *Peer, index: u32, local_index: u32) void {
+    assert(peer.handshake_index == null);
+    peer.handshake_index = local_index;
+    interface.by_index.insertAssumeCapacity(local_index, .{ .peer = interface.idOf(index), .kind = .handshake, .slot = 0 });
+}
+
+/// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.
+fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interface_file.SealTicket, buffer: []u8, now: Now) usize {
+    const is_keepalive = peer.staged.packets == 0;
+    const plain_length = if (is_keepalive) 0 else interface.staging_pool.peekLength(&peer.staged).?;
+    const padded = messages.paddedLength(plain_length, interface.mtu);
+    const total = padded + messages.transport_overhead;
+    assert(buffer.len >= total);
+    const body = buffer[@sizeOf(messages.TransportHeader)..total];
+    if (!is_keepalive) _ = interface.staging_pool.pop(&peer.staged, body).?;
+    @memset(body[plain_length..padded], 0);
+    const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
+    @memcpy(buffer[0..@sizeOf(messages.TransportHeader)], std.mem.asBytes(&header));
+    crypto.aeadSeal(body, ticket.key, ticket.counter, body[0..padded], "");
+    interface.noteSent(peer, index, total, !is_keepalive, now);
+    return total;
+}

@@ -1,0 +1,413 @@
+//! Interface: one private key, its peers and tables; the front door of the protocol (whitepaper section 2).
+//! The data plane is here: prepareSeal/finishSeal, prepareOpen/finishOpen. Handshakes and what the
+//! protocol itself sends are in handshaking.zig, the control plane is in configuring.zig.
+//! Does no I/O and reads no clock. Nothing allocates outside `init` and `configure`.
+//! Invariant: a ticket is good until the next call that is not a prepare or finish of the same batch.
+const std = @import("std");
+const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
+const wire = @import("wire");
+const messages = wire.messages;
+const allowed_ips = @import("allowed_ips.zig");
+const configuring = @import("configuring.zig");
+const configuration = @import("configuration.zig");
+const constants = @import("constants.zig");
+const cookie = @import("cookie.zig");
+const crypto = @import("crypto.zig");
+const drop = @import("drop.zig");
+const Drop = drop.Drop;
+const handshaking = @import("handshaking.zig");
+const heap = @import("heap.zig");
+const index_table = @import("index_table.zig");
+const noise = @import("noise.zig");
+const Peer = @import("peer.zig").Peer;
+const peer_table = @import("peer_table.zig");
+pub const PeerId = peer_table.PeerId;
+const rate_limiter = @import("rate_limiter.zig");
+const Segments = @import("segments.zig").Segments;
+const session = @import("session.zig");
+const Sessions = session.Sessions;
+const staging = @import("staging.zig");
+const time = @import("time.zig");
+const Now = time.Now;
+const Instant = time.Instant;
+
+/// The only source of randomness. `fill` answers false when it has none: then nothing is sent.
+pub const Entropy = struct {
+    context: ?*anyopaque,
+    fillFn: *const fn (context: ?*anyopaque, out: []u8) bool,
+
+    pub fn fill(entropy: Entropy, out: []u8) bool {
+        return entropy.fillFn(entropy.context, out);
+    }
+};
+
+pub const Options = struct {
+    allocator: Allocator,
+    entropy: Entropy,
+    /// Of the inner packets: bounds their padding.
+    mtu: u32 = 1420,
+    /// Chunks of 2 KiB that all peers share for packets waiting for a handshake.
+    staging_chunks: u32 = 1024,
+};
+
+/// Leave to seal `count` packets with consecutive nonces.
+pub const SealTicket = struct {
+    peer: PeerId,
+    slot: session.Slot,
+    receiver_index: u32,
+    counter: u64,
+    key: *const [32]u8,
+};
+
+pub const Seal = union(enum) {
+    seal: SealTicket,
+    /// No session: keep the packets with `stage`; a handshake is on its way.
+    stage,
+    drop: Drop,
+};
+
+/// A transport message with a session to open it.
+pub const OpenTicket = struct {
+    peer: PeerId,
+    slot: session.Slot,
+    receiver_index: u32,
+    counter: u64,
+    key: *const [32]u8,
+};
+
+pub const Open = union(enum) {
+    open: OpenTicket,
+    /// Not transport data: give it to `handleHandshake`.
+    handshake,
+    drop: Drop,
+};
+
+pub const Opened = union(enum) {
+    /// The inner packet without padding.
+    deliver: []u8,
+    keepalive,
+    drop: Drop,
+};
+
+/// A datagram that the protocol wants sent.
+pub const Transmit = struct {
+    endpoint: wire.Endpoint,
+    length: usize,
+    is_handshake: bool,
+};
+
+/// Handshake datagrams carry DSCP AF41, as the kernel's do.
+pub const handshake_tos: u8 = 0x88;
+
+const CookieOut = struct { endpoint: wire.Endpoint, message: messages.CookieReply };
+pub const cookie_replies_max = 64;
+
+pub const Interface = struct {
+    gpa: Allocator,
+    entropy: Entropy,
+    jitter: std.Random.DefaultPrng,
+    mtu: u32,
+    /// Link up: timers run and packets flow.
+    is_active: bool = false,
+
+    local: ?noise.Local = null,
+    listen_port: u16 = 0,
+    fwmark: u32 = 0,
+
+    peers: Segments(Peer, 64) = .{},
+    sessions: Segments(Sessions, 64) = .{},
+    /// Indices below this have been used; those that are free again are in `free_peers`.
+    peer_high: u32 = 0,
+    free_peers: std.ArrayList(u32) = .empty,
+    peer_count: u32 = 0,
+    by_key: peer_table.PeerTable,
+    by_index: index_table.IndexTable = .init,
+    allowed_ips: allowed_ips.AllowedIps = .init,
+    staging_pool: staging.Pool,
+    deadlines: heap.Heap = .init,
+
+    checker: cookie.Checker,
+    limiter: rate_limiter.RateLimiter,
+    cookie_replies: [cookie_replies_max]CookieOut = undefined,
+    cookie_reply_first: usize = 0,
+    cookie_reply_count: usize = 0,
+    queue_head: ?u32 = null,
+    queue_tail: ?u32 = null,
+
+    counters: drop.Counters = .{},
+
+    // ---- life ----
+
+    pub fn init(options: Options) error{ OutOfMemory, EntropyUnavailable }!Interface {
+        var seed: [40]u8 = undefined;
+        if (!options.entropy.fill(&seed)) return error.EntropyUnavailable;
+        defer crypto.zero(&seed);
+        const gpa = options.allocator;
+        const limiter_entries = try gpa.alloc(rate_limiter.Entry, rate_limiter.RateLimiter.entries_default);
+        errdefer gpa.free(limiter_entries);
+        return .{
+            .gpa = gpa,
+            .entropy = options.entropy,
+            .jitter = .init(std.mem.readInt(u64, seed[32..40], .little)),
+            .mtu = options.mtu,
+            .by_key = .init(seed[16..32].*),
+            .staging_pool = try .init(gpa, options.staging_chunks),
+            .checker = cookie.Checker.init,
+            .limiter = .init(limiter_entries, seed[0..16]),
+        };
+    }
+
+    pub fn deinit(interface: *Interface) void {
+        const gpa = interface.gpa;
+        for (0..interface.peer_high) |i| {
+            crypto.zero(interface.peers.at(i));
+            _ = interface.sessions.at(i).clear();
+        }
+        interface.peers.deinit(gpa);
+        interface.sessions.deinit(gpa);
+        interface.free_peers.deinit(gpa);
+        interface.by_key.deinit(gpa);
+        interface.by_index.deinit(gpa);
+        interface.allowed_ips.deinit(gpa);
+        interface.staging_pool.deinit(gpa);
+        interface.deadlines.deinit(gpa);
+        gpa.free(interface.limiter.entries);
+        crypto.zero(interface);
+    }
+
+    // ---- control plane: configuring.zig ----
+
+    pub const ConfigureError = configuring.Error;
+    pub const configure = configuring.configure;
+    pub const writeConfiguration = configuring.write;
+    pub const setActive = configuring.setActive;
+
+    // ---- handshakes and timers: handshaking.zig ----
+
+    pub const handleHandshake = handshaking.handle;
+    pub const expire = handshaking.expire;
+    pub const pollTransmit = handshaking.pollTransmit;
+
+    /// When `expire` is next due.
+    pub fn deadline(interface: *const Interface) ?Instant {
+        const first = interface.deadlines.min() orelse return null;
+        return .{ .ns = first.deadline };
+    }
+
+    // ---- out: an inner packet finds its peer, then a nonce ----
+
+    /// The peer whose allowed IPs hold the packet's destination.
+    pub fn route(interface: *Interface, packet: []const u8) union(enum) { peer: PeerId, drop: Drop } {
+        const index = interface.lookupOutgoing(packet) catch {
+            interface.counters.add(.malformed_outgoing, 1);
+            return .{ .drop = .malformed_outgoing };
+        } orelse {
+            interface.counters.add(.no_peer, 1);
+            return .{ .drop = .no_peer };
+        };
+        return .{ .peer = interface.idOf(index) };
+    }
+
+    fn lookupOutgoing(interface: *const Interface, packet: []const u8) error{Malformed}!?u32 {
+        if (packet.len == 0) return error.Malformed;
+        switch (packet[0] >> 4) {
+            4 => {
+                if (packet.len < 20) return error.Malformed;
+                return interface.allowed_ips.lookupBytes(.ipv4, packet[16..20]);
+            },
+            6 => {
+                if (packet.len < 40) return error.Malformed;
+                return interface.allowed_ips.lookupBytes(.ipv6, packet[24..40]);
+            },
+            else => return error.Malformed,
+        }
+    }
+
+    /// Reserves nonces for `count` packets to one peer, or starts the handshake that is missing.
+    pub fn prepareSeal(interface: *Interface, id: PeerId, count: u32, now: Now) Seal {
+        assert(count > 0);
+        const peer = interface.get(id) orelse return interface.refuseSeal(.peer_removed, count);
+        if (peer.endpoint == null) return interface.refuseSeal(.no_endpoint, count);
+        if (peer.staged.packets == 0) { // else those that wait go first
+            if (interface.sessionForSending(id.index, count, now)) |ticket| return .{ .seal = ticket };
+        }
+        return .stage;
+    }
+
+    fn refuseSeal(interface: *Interface, reason: Drop, count: u32) Seal {
+        interface.counters.add(reason, count);
+        return .{ .drop = reason };
+    }
+
+    pub fn sessionForSending(interface: *Interface, index: u32, count: u32, now: Now) ?SealTicket {
+        const sessions = interface.sessions.at(index);
+        const current = sessions.currentSession() orelse return null;
+        const counter = current.reserve(count, now.boot) orelse return null;
+        return .{
+            .peer = interface.idOf(index),
+            .slot = sessions.current.?,
+            .receiver_index = current.remote_index,
+            .counter = counter,
+            .key = &current.sending_key,
+        };
+    }
+
+    /// Keeps a copy of the packet until `pollTransmit` finds a session for it, or asks for one.
+    pub fn stage(interface: *Interface, id: PeerId, packet: []const u8) void {
+        const peer = interface.get(id) orelse return interface.counters.add(.peer_removed, 1);
+        const result = interface.staging_pool.push(&peer.staged, packet);
+        interface.counters.add(.staging_full, result.dropped + @intFromBool(!result.stored));
+        handshaking.requestStaged(interface, id.index);
+    }
+
+    /// Call once for each ticket, after its datagrams were sealed. `bytes` counts whole datagrams.
+    pub fn finishSeal(interface: *Interface, ticket: SealTicket, bytes: u64, now: Now) ?wire.Endpoint {
+        const peer = interface.get(ticket.peer) orelse return null;
+        interface.noteSent(peer, ticket.peer.index, bytes, true, now);
+        return peer.endpoint;
+    }
+
+    /// What follows from sending transport data: statistics, timers, a rekey if it is time.
+    pub fn noteSent(interface: *Interface, peer: *Peer, index: u32, bytes: u64, has_data: bool, now: Now) void {
+        peer.tx_bytes += bytes;
+        peer.timers.anyAuthenticatedPacketTraversal(now.boot);
+        peer.timers.anyAuthenticatedPacketSent();
+        if (has_data) peer.timers.dataSent(now.boot, interface.nextJitter());
+        if (interface.sessions.at(index).currentSession()) |current| {
+            if (current.wantsRekeyAfterSend(now.boot)) handshaking.requestInitiation(interface, index, now, .first);
+        }
+        interface.reschedule(index);
+    }
+
+    // ---- in: a datagram finds its session, then its packet a peer ----
+
+    pub fn prepareOpen(interface: *Interface, datagram: []const u8, now: Now) Open {
+        const kind = messages.classify(datagram) orelse return interface.refuseOpen(.malformed);
+        if (kind != .transport) return .handshake;
+        const header: *const messages.TransportHeader = @ptrCast(datagram.ptr);
+        const receiver_index = std.mem.readInt(u32, &header.receiver, .little);
+        const entry = interface.by_index.lookup(receiver_index) orelse return interface.refuseOpen(.unknown_index);
+        if (entry.kind != .session) return interface.refuseOpen(.unknown_index);
+        const slot: session.Slot = @intCast(entry.slot);
+        const candidate = &interface.sessions.at(entry.peer.index).slots[slot];
+        assert(candidate.local_index == receiver_index);
+        const counter = std.mem.readInt(u64, &header.counter, .little);
+        if (!candidate.mayReceive(counter, now.boot)) return interface.refuseOpen(.expired_session);
+        return .{ .open = .{
+            .peer = entry.peer,
+            .slot = slot,
+            .receiver_index = receiver_index,
+            .counter = counter,
+            .key = &candidate.receiving_key,
+        } };
+    }
+
+    fn refuseOpen(interface: *Interface, reason: Drop) Open {
+        interface.counters.add(reason, 1);
+        return .{ .drop = reason };
+    }
+
+    /// `plaintext` is the opened message with its padding; null when the tag was wrong.
+    pub fn finishOpen(interface: *Interface, ticket: OpenTicket, plaintext: ?[]u8, from: *const wire.Endpoint, now: Now) Opened {
+        const inner = plaintext orelse return interface.refuseOpened(.not_authentic);
+        const peer = interface.get(ticket.peer) orelse return interface.refuseOpened(.peer_removed);
+        const index = ticket.peer.index;
+        const sessions = interface.sessions.at(index);
+        const opened_by = &sessions.slots[ticket.slot];
+        // The session may have been retired by an earlier packet of this batch.
+        if (opened_by.local_index != ticket.receiver_index) return interface.refuseOpened(.expired_session);
+        if (!opened_by.window.commit(ticket.counter)) return interface.refuseOpened(.replayed);
+
+        roam(peer, from);
+        if (sessions.isNext(ticket.slot)) interface.confirmSession(peer, index, now);
+        interface.noteReceived(peer, index, inner.len, now);
+        if (inner.len == 0) return .keepalive;
+        return interface.admit(ticket.peer, inner);
+    }
+
+    fn refuseOpened(interface: *Interface, reason: Drop) Opened {
+        interface.counters.add(reason, 1);
+        return .{ .drop = reason };
+    }
+
+    /// The peer is where its last authentic packet came from.
+    pub fn roam(peer: *Peer, from: *const wire.Endpoint) void {
+        if (peer.endpoint) |known| if (known.eql(from.*)) return;
+        peer.endpoint = from.*;
+    }
+
+    /// The kernel no longer sends from the source that the peer last spoke to.
+    pub fn forgetSource(interface: *Interface, id: PeerId) void {
+        const peer = interface.get(id) orelse return;
+        peer.clearSource();
+    }
+
+    /// A route changed: answers may have to leave elsewhere now.
+    pub fn forgetSources(interface: *Interface) void {
+        for (0..interface.peer_high) |i| {
+            const peer = interface.peers.at(i);
+            if (peer.in_use) peer.clearSource();
+        }
+    }
+
+    fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
+        const retired = interface.sessions.at(index).confirm();
+        interface.forgetIndices(retired.slice());
+        peer.timers.handshakeComplete();
+        peer.last_handshake_unix_ns = now.unix_ns;
+        handshaking.requestStaged(interface, index);
+    }
+
+    fn noteReceived(interface: *Interface, peer: *Peer, index: u32, inner_length: usize, now: Now) void {
+        peer.rx_bytes += inner_length + messages.transport_overhead;
+        if (interface.sessions.at(index).currentSession()) |current| {
+            if (!peer.timers.sent_lastminute_handshake and current.wantsRekeyAfterReceive(now.boot)) {
+                peer.timers.sent_lastminute_handshake = true;
+                handshaking.requestInitiation(interface, index, now, .first);
+            }
+        }
+        peer.timers.anyAuthenticatedPacketReceived();
+        peer.timers.anyAuthenticatedPacketTraversal(now.boot);
+        if (inner_length != 0) peer.timers.dataReceived(now.boot);
+        interface.reschedule(index);
+    }
+
+    /// Cryptokey routing (section 2): the source must be this very peer's, by longest match.
+    fn admit(interface: *Interface, id: PeerId, inner: []u8) Opened {
+        const packet = wire.ip.Packet.parse(inner) orelse return interface.refuseOpened(.malformed_inner);
+        const source = packet.source();
+        const owner = interface.allowed_ips.lookup(&source);
+        if (owner == null or owner.? != id.index) return interface.refuseOpened(.disallowed_source);
+        return .{ .deliver = inner[0..packet.bytes.len] };
+    }
+
+    // ---- shared by the parts ----
+
+    pub fn get(interface: *const Interface, id: PeerId) ?*Peer {
+        if (id.index >= interface.peer_high) return null;
+        const peer = interface.peers.at(id.index);
+        return if (peer.in_use and peer.generation == id.generation) peer else null;
+    }
+
+    pub fn idOf(interface: *const Interface, index: u32) PeerId {
+        return .{ .index = index, .generation = interface.peers.at(index).generation };
+    }
+
+    pub fn forgetIndices(interface: *Interface, indices: []const u32) void {
+        for (indices) |index| _ = interface.by_index.remove(index);
+    }
+
+    /// Brings the heap up to date. Later deadlines are left to be found out when the old one fires.
+    pub fn reschedule(interface: *Interface, index: u32) void {
+        const peer = interface.peers.at(index);
+        const next = peer.timers.deadline();
+        if (!next.isBefore(peer.heap_deadline)) return;
+        peer.heap_deadline = next;
+        interface.deadlines.set(index, next.ns);
+    }
+
+    pub fn nextJitter(interface: *Interface) u64 {
+        return interface.jitter.random().uintLessThan(u64, constants.REKEY_TIMEOUT_JITTER_MAX);
+    }
+};

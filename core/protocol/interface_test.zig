@@ -1,0 +1,651 @@
+//! Interfaces talking to each other without a kernel: virtual time, seeded randomness, a network that
+//! is a function call. Each test is a sentence of the protocol's promise.
+const std = @import("std");
+const testing = std.testing;
+const wire = @import("wire");
+const messages = wire.messages;
+const constants = @import("constants.zig");
+const crypto = @import("crypto.zig");
+const Drop = @import("drop.zig").Drop;
+const interface_file = @import("interface.zig");
+const Interface = interface_file.Interface;
+const session = @import("session.zig");
+const time = @import("time.zig");
+const uapi = @import("uapi.zig");
+
+const second = std.time.ns_per_s;
+
+fn fillFromPrng(context: ?*anyopaque, out: []u8) bool {
+    const prng: *std.Random.DefaultPrng = @ptrCast(@alignCast(context.?));
+    prng.random().bytes(out);
+    return true;
+}
+
+/// One end: an interface, its address inside (10.0.0.N) and outside (192.0.2.N).
+const End = struct {
+    interface: Interface,
+    number: u8,
+    endpoint: wire.Endpoint,
+    /// What was delivered last, and how often something was.
+    delivered: [2048]u8 = undefined,
+    delivered_length: usize = 0,
+    delivered_count: usize = 0,
+    initiations_sent: usize = 0,
+    keepalives_received: usize = 0,
+
+    fn dropped(end: *const End, reason: Drop) u64 {
+        return end.interface.counters.get(reason);
+    }
+};
+
+const Net = struct {
+    prng: std.Random.DefaultPrng,
+    now: time.Now = .{ .boot = .{ .ns = 1000 * second }, .unix_ns = 1_700_000_000 * second },
+    a: End = undefined,
+    b: End = undefined,
+    /// While set, everything sent is lost.
+    is_cut: bool = false,
+    datagrams: usize = 0,
+    /// The last datagram that crossed.
+    last: [2048]u8 = undefined,
+    last_length: usize = 0,
+
+    fn init(net: *Net, a_extra: []const u8, b_extra: []const u8) !void {
+        net.* = .{ .prng = .init(42) };
+        try net.open(&net.a, 1);
+        try net.open(&net.b, 2);
+        try net.configure(&net.a, &net.b, a_extra);
+        try net.configure(&net.b, &net.a, b_extra);
+        net.a.interface.setActive(true);
+        net.b.interface.setActive(true);
+    }
+
+    fn deinit(net: *Net) void {
+        net.a.interface.deinit();
+        net.b.interface.deinit();
+    }
+
+    fn open(net: *Net, end: *End, number: u8) !void {
+        end.* = .{
+            .interface = try .init(.{
+                .allocator = testing.allocator,
+                .entropy = .{ .context = &net.prng, .fillFn = fillFromPrng },
+            }),
+            .number = number,
+            .endpoint = endpointOf(number, 51820),
+        };
+    }
+
+    fn configure(net: *Net, end: *End, other: *End, extra: []const u8) !void {
+        _ = net;
+        var text: [1024]u8 = undefined;
+        const all = try std.mem.print(&text, "private_key={x}\npublic_key={x}\nendpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\n{s}", .{
+            &privateKey(end.number), &crypto.publicKey(&privateKey(other.number)), other.number, other.number, extra,
+        });
+        try set(end, all);
+    }
+
+    fn peerOf(net: *Net, end: *End) *End {
+        return if (end == &net.a) &net.b else &net.a;
+    }
+
+    /// Sends an inner packet of `length` bytes to the other end, then lets everything settle.
+    fn send(net: *Net, from: *End, length: usize) !void {
+        var packet: [1500]u8 = undefined;
+        try net.sendPacket(from, innerPacket(&packet, from.number, net.peerOf(from).number, length));
+    }
+
+    fn sendPacket(net: *Net, from: *End, packet: []u8) !void {
+        const id = switch (from.interface.route(packet)) {
+            .peer => |id| id,
+            .drop => return,
+        };
+        switch (from.interface.prepareSeal(id, 1, net.now)) {
+            .drop => return,
+            .stage => from.interface.stage(id, packet),
+            .seal => |ticket| {
+                var datagram: [2048]u8 = undefined;
+                const total = seal(&datagram, ticket, packet);
+                _ = from.interface.finishSeal(ticket, total, net.now).?;
+                try net.cross(from, datagram[0..total]);
+            },
+        }
+        try net.settle();
+    }
+
+    /// Until neither end wants to send.
+    fn settle(net: *Net) error{TestUnexpectedResult}!void {
+        for (0..1000) |_| {
+            const a = try net.pump(&net.a);
+            const b = try net.pump(&net.b);
+            if (!a and !b) return;
+        }
+        return error.TestUnexpectedResult; // they talk for ever
+    }
+
+    fn pump(net: *Net, end: *End) !bool {
+        var buffer: [2048]u8 = undefined;
+        var any = false;
+        while (end.interface.pollTransmit(&buffer, net.now)) |transmit| {
+            any = true;
+            if (messages.classify(buffer[0..transmit.length]).? == .initiation) end.initiations_sent += 1;
+            try net.cross(end, buffer[0..transmit.length]);
+        }
+        return any;
+    }
+
+    fn cross(net: *Net, from: *End, datagram: []const u8) !void {
+        net.datagrams += 1;
+        @memcpy(net.last[0..datagram.len], datagram);
+        net.last_length = datagram.len;
+        if (net.is_cut) return;
+        net.arrive(net.peerOf(from), datagram, &from.endpoint);
+    }
+
+    fn arrive(net: *Net, to: *End, datagram: []const u8, from: *const wire.Endpoint) void {
+        var copy: [2048]u8 = undefined;
+        @memcpy(copy[0..datagram.len], datagram);
+        switch (to.interface.prepareOpen(copy[0..datagram.len], net.now)) {
+            .drop => {},
+            .handshake => _ = to.interface.handleHandshake(copy[0..datagram.len], from, false, net.now),
+            .open => |ticket| {
+                const sealed = copy[16..datagram.len];
+                const plain = sealed[0 .. sealed.len - 16];
+                const is_authentic = crypto.aeadOpen(plain, ticket.key, ticket.counter, sealed, "");
+                switch (to.interface.finishOpen(ticket, if (is_authentic) plain else null, from, net.now)) {
+                    .deliver => |inner| {
+                        @memcpy(to.delivered[0..inner.len], inner);
+                        to.delivered_length = inner.len;
+                        to.delivered_count += 1;
+                    },
+                    .keepalive => to.keepalives_received += 1,
+                    .drop => {},
+                }
+            },
+        }
+    }
+
+    /// Time passes; timers fire when they are due.
+    fn pass(net: *Net, duration_ns: u64) !void {
+        const end = net.now.boot.after(duration_ns);
+        while (true) {
+            var due = end;
+            for ([_]*End{ &net.a, &net.b }) |side| {
+                if (side.interface.deadline()) |instant| if (instant.isBefore(due)) {
+                    due = instant;
+                };
+            }
+            net.jumpTo(due);
+            net.a.interface.expire(net.now);
+            net.b.interface.expire(net.now);
+            try net.settle();
+            if (due.ns == end.ns) return;
+        }
+    }
+
+    fn jumpTo(net: *Net, instant: time.Instant) void {
+        const elapsed = instant.since(net.now.boot);
+        net.now.boot = net.now.boot.after(elapsed);
+        net.now.unix_ns += elapsed;
+    }
+};
+
+fn privateKey(number: u8) [32]u8 {
+    var key: [32]u8 = @splat(number);
+    crypto.clamp(&key);
+    return key;
+}
+
+fn endpointOf(number: u8, port: u16) wire.Endpoint {
+    return .{ .remote = .{ .address = .fromIpv4(.{ 192, 0, 2, number }), .port = port } };
+}
+
+fn set(end: *End, text: []const u8) !void {
+    var diagnostic: uapi.Diagnostic = .{};
+    var change = try uapi.parse(testing.allocator, text, &diagnostic);
+    defer change.deinit(testing.allocator);
+    try end.interface.configure(&change);
+}
+
+fn innerPacket(buffer: []u8, from: u8, to: u8, length: usize) []u8 {
+    const packet = buffer[0..length];
+    @memset(packet, 0xa5);
+    packet[0] = 0x45;
+    packet[1] = 0;
+    std.mem.writeInt(u16, packet[2..4], @intCast(length), .big);
+    packet[12..16].* = .{ 10, 0, 0, from };
+    packet[16..20].* = .{ 10, 0, 0, to };
+    return packet;
+}
+
+fn seal(datagram: []u8, ticket: interface_file.SealTicket, packet: []const u8) usize {
+    const padded = messages.paddedLength(packet.len, 1420);
+    datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
+    @memcpy(datagram[16..][0..packet.len], packet);
+    @memset(datagram[16 + packet.len ..][0 .. padded - packet.len], 0);
+    crypto.aeadSeal(datagram[16..][0 .. padded + 16], ticket.key, ticket.counter, datagram[16..][0..padded], "");
+    return padded + 32;
+}
+
+test "the first packet waits for the handshake and arrives whole" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try testing.expectEqual(1, net.b.delivered_count);
+    try testing.expectEqual(100, net.b.delivered_length);
+    // initiation, response, and the staged packet itself confirms
+    try testing.expectEqual(3, net.datagrams);
+    try net.send(&net.b, 60);
+    try testing.expectEqual(60, net.a.delivered_length);
+    try testing.expectEqual(0, net.a.initiations_sent - 1);
+}
+
+test "a preshared key on one side only keeps them apart, on both lets them talk" {
+    const psk = "preshared_key=0101010101010101010101010101010101010101010101010101010101010101\n";
+    var net: Net = undefined;
+    try net.init(psk, "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try testing.expectEqual(0, net.b.delivered_count);
+    try testing.expect(net.a.dropped(.invalid_handshake) > 0);
+    try net.configure(&net.b, &net.a, psk);
+    try net.pass(6 * second);
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
+test "an initiator renews after REKEY_AFTER_TIME and the old session still receives" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.pass(119 * second);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(1, net.a.initiations_sent);
+    try net.pass(2 * second);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(2, net.a.initiations_sent);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(4, net.b.delivered_count);
+    try testing.expectEqual(0, net.b.initiations_sent);
+    try testing.expect(net.b.interface.sessions.at(0).previous != null);
+}
+
+test "the receiving initiator renews before REJECT_AFTER_TIME without sending data itself" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.pass(164 * second);
+    try net.send(&net.b, 100);
+    try testing.expectEqual(1, net.a.initiations_sent);
+    try net.pass(1 * second);
+    try net.send(&net.b, 100);
+    try testing.expectEqual(2, net.a.initiations_sent);
+    try testing.expectEqual(2, net.a.delivered_count);
+}
+
+test "an unanswered initiation is sent again for REKEY_ATTEMPT_TIME, then given up with its packets" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    net.is_cut = true;
+    try net.send(&net.a, 100);
+    try net.pass(4 * second);
+    try testing.expectEqual(1, net.a.initiations_sent);
+    try net.pass(2 * second);
+    try testing.expectEqual(2, net.a.initiations_sent);
+    try net.pass(200 * second);
+    try testing.expectEqual(constants.MAX_TIMER_HANDSHAKES + 2, net.a.initiations_sent);
+    try testing.expectEqual(1, net.a.dropped(.handshake_gave_up));
+    net.is_cut = false;
+    try net.send(&net.a, 100);
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
+test "a passive keepalive answers data after ten seconds and is not answered itself" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const before = net.datagrams;
+    try net.pass(11 * second);
+    try testing.expectEqual(before + 1, net.datagrams);
+    try testing.expectEqual(1, net.a.keepalives_received);
+    try net.pass(100 * second);
+    try testing.expectEqual(before + 1, net.datagrams);
+}
+
+test "data that stays without any answer asks for a new handshake" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.pass(30 * second);
+    net.is_cut = true;
+    try net.send(&net.a, 100);
+    try net.pass(14 * second);
+    try testing.expectEqual(1, net.a.initiations_sent);
+    try net.pass(2 * second);
+    try testing.expectEqual(2, net.a.initiations_sent);
+}
+
+test "persistent keepalive opens the tunnel and keeps its beat" {
+    var net: Net = undefined;
+    try net.init("persistent_keepalive_interval=25\n", "");
+    defer net.deinit();
+    try net.settle();
+    try testing.expectEqual(1, net.a.initiations_sent);
+    try testing.expectEqual(1, net.b.keepalives_received);
+    try net.pass(100 * second);
+    try testing.expectEqual(5, net.b.keepalives_received);
+    try testing.expectEqual(1, net.a.initiations_sent);
+}
+
+test "keys are forgotten after three times REJECT_AFTER_TIME" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const sessions = net.a.interface.sessions.at(0);
+    const slot = sessions.current.?;
+    try net.pass(541 * second);
+    try testing.expectEqual(null, sessions.current);
+    try testing.expect(std.mem.allEqual(u8, &sessions.slots[slot].sending_key, 0));
+    try testing.expectEqual(0, net.a.interface.by_index.count);
+}
+
+test "a session past REJECT_AFTER_TIME neither sends nor receives" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const old = net.last;
+    const old_length = net.last_length;
+    net.is_cut = true;
+    net.jumpTo(net.now.boot.after(constants.REJECT_AFTER_TIME));
+    net.arrive(&net.b, old[0..old_length], &net.a.endpoint);
+    try testing.expectEqual(1, net.b.dropped(.expired_session));
+    net.is_cut = false;
+    try net.send(&net.a, 80);
+    try testing.expectEqual(80, net.b.delivered_length);
+    try testing.expectEqual(2, net.a.initiations_sent);
+}
+
+test "a peer is followed after its first authentic packet, and only then" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const moved = endpointOf(77, 1234);
+    const peer = net.b.interface.peers.at(0);
+    var forged = net.last;
+    forged[net.last_length - 1] ^= 1;
+    std.mem.writeInt(u64, forged[8..16], 1 << 63, .little);
+    net.arrive(&net.b, forged[0..net.last_length], &moved);
+    try testing.expectEqual(1, net.b.dropped(.not_authentic));
+    try testing.expect(peer.endpoint.?.eql(net.a.endpoint));
+    net.arrive(&net.b, net.last[0..net.last_length], &moved);
+    try testing.expectEqual(1, net.b.dropped(.replayed));
+    try testing.expect(peer.endpoint.?.eql(net.a.endpoint));
+    net.a.endpoint = moved;
+    try net.send(&net.a, 100);
+    try testing.expect(peer.endpoint.?.eql(moved));
+    try testing.expectEqual(2, net.b.delivered_count);
+}
+
+test "an inner packet is only taken from the peer that owns its source" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    var buffer: [200]u8 = undefined;
+    try net.sendPacket(&net.a, innerPacket(&buffer, 9, 2, 100)); // nobody's
+    try testing.expectEqual(1, net.b.dropped(.disallowed_source));
+    // 10.0.0.0/24 belongs to a, but 10.0.0.9 to a third peer: the longest match must be the sender.
+    try net.configure(&net.b, &net.a, "allowed_ip=10.0.0.0/24\npublic_key=0303030303030303030303030303030303030303030303030303030303030303\nallowed_ip=10.0.0.9/32\n");
+    try net.sendPacket(&net.a, innerPacket(&buffer, 9, 2, 100));
+    try testing.expectEqual(2, net.b.dropped(.disallowed_source));
+    try net.sendPacket(&net.a, innerPacket(&buffer, 8, 2, 100));
+    try testing.expectEqual(2, net.b.delivered_count);
+}
+
+test "inner lengths that lie are dropped and counted" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    var buffer: [200]u8 = undefined;
+    const lies = [_]struct { usize, u8, u16 }{ .{ 100, 0x45, 130 }, .{ 100, 0x45, 19 }, .{ 100, 0x55, 100 }, .{ 100, 0x44, 100 }, .{ 20, 0x4f, 20 }, .{ 100, 0x05, 100 } };
+    for (lies, 1..) |lie, count| {
+        const packet = innerPacket(&buffer, 1, 2, lie[0]);
+        packet[0] = lie[1];
+        std.mem.writeInt(u16, packet[2..4], lie[2], .big);
+        const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+        var datagram: [2048]u8 = undefined;
+        const total = seal(&datagram, ticket, packet);
+        net.arrive(&net.b, datagram[0..total], &net.a.endpoint);
+        try testing.expectEqual(count, net.b.dropped(.malformed_inner));
+    }
+    // padding is not delivered
+    const packet = innerPacket(&buffer, 1, 2, 100);
+    std.mem.writeInt(u16, packet[2..4], 90, .big);
+    const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+    var datagram: [2048]u8 = undefined;
+    net.arrive(&net.b, datagram[0..seal(&datagram, ticket, packet)], &net.a.endpoint);
+    try testing.expectEqual(90, net.b.delivered_length);
+}
+
+test "under load a handshake needs a cookie, and gets through with one" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    var packet: [100]u8 = undefined;
+    const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
+    net.a.interface.stage(id, &packet);
+    const first = net.a.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(.cookie_required, net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now).?);
+    const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(64, reply.length);
+    try testing.expectEqual(null, net.a.interface.handleHandshake(buffer[0..reply.length], &net.b.endpoint, false, net.now));
+    try testing.expectEqual(null, net.a.interface.peers.at(0).endpoint.?.source);
+    net.jumpTo(net.now.boot.after(6 * second));
+    net.a.interface.expire(net.now);
+    const second_try = net.a.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(148, second_try.length);
+    const elsewhere = endpointOf(1, 9999);
+    try testing.expectEqual(.cookie_required, net.b.interface.handleHandshake(buffer[0..148], &elsewhere, true, net.now).?);
+    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..148], &net.a.endpoint, true, net.now));
+    try net.settle();
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
+test "replayed and rushed initiations are refused, and change nothing" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    var packet: [100]u8 = undefined;
+    const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
+    net.a.interface.stage(id, &packet);
+    const length = net.a.interface.pollTransmit(&buffer, net.now).?.length;
+    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
+    try testing.expectEqual(.replayed_initiation, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?);
+    // a later timestamp, but only ten milliseconds after
+    const peer = net.a.interface.peers.at(0);
+    peer.timers.last_sent_handshake = null;
+    peer.pending.initiation = true;
+    @import("handshaking.zig").enqueue(&net.a.interface, 0);
+    _ = net.a.interface.pollTransmit(&buffer, net.now).?;
+    net.jumpTo(net.now.boot.after(10 * std.time.ns_per_ms));
+    try testing.expectEqual(.initiation_flood, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?);
+}
+
+test "any forged byte of a handshake is refused" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    var packet: [100]u8 = undefined;
+    const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
+    net.a.interface.stage(id, &packet);
+    const length = net.a.interface.pollTransmit(&buffer, net.now).?.length;
+    for (0..length - 16) |i| { // all but MAC2, which counts only under load
+        buffer[i] ^= 0x10;
+        defer buffer[i] ^= 0x10;
+        try testing.expect(net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now) != null);
+    }
+    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
+}
+
+test "both ends may begin at once and still end with a working tunnel" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var packet: [100]u8 = undefined;
+    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    net.b.interface.stage(net.b.interface.route(innerPacket(&packet, 2, 1, 100)).peer, &packet);
+    var from_a: [2048]u8 = undefined;
+    var from_b: [2048]u8 = undefined;
+    const a_length = net.a.interface.pollTransmit(&from_a, net.now).?.length;
+    const b_length = net.b.interface.pollTransmit(&from_b, net.now).?.length;
+    net.arrive(&net.b, from_a[0..a_length], &net.a.endpoint);
+    net.arrive(&net.a, from_b[0..b_length], &net.b.endpoint);
+    try net.settle();
+    try net.pass(20 * second);
+    try testing.expectEqual(1, net.a.delivered_count);
+    try testing.expectEqual(1, net.b.delivered_count);
+    try net.send(&net.a, 70);
+    try net.send(&net.b, 71);
+    try testing.expectEqual(70, net.b.delivered_length);
+    try testing.expectEqual(71, net.a.delivered_length);
+}
+
+test "after a suspend of any length traffic flows again at once" {
+    for ([_]u64{ 1, 100, 179, 181, 600, 86_400 * 30 }) |seconds| {
+        var net: Net = undefined;
+        try net.init("", "");
+        defer net.deinit();
+        try net.send(&net.a, 100);
+        net.jumpTo(net.now.boot.after(seconds * second));
+        try net.send(&net.a, 77);
+        try net.pass(6 * second);
+        try testing.expectEqual(77, net.b.delivered_length);
+    }
+}
+
+test "a wall clock set back does not silence us" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    net.now.unix_ns -= 365 * 86_400 * second;
+    try net.pass(200 * second);
+    try net.send(&net.a, 90);
+    try testing.expectEqual(90, net.b.delivered_length);
+    try testing.expectEqual(2, net.a.initiations_sent);
+}
+
+test "applying the same configuration again sends nothing and keeps the session" {
+    var net: Net = undefined;
+    try net.init("persistent_keepalive_interval=25\n", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const before = net.datagrams;
+    const current = net.a.interface.sessions.at(0).current;
+    try net.configure(&net.a, &net.b, "persistent_keepalive_interval=25\nreplace_allowed_ips=true\nallowed_ip=10.0.0.2/32\n");
+    try net.settle();
+    try testing.expectEqual(before, net.datagrams);
+    try testing.expectEqual(current, net.a.interface.sessions.at(0).current);
+    try testing.expectEqual(1, net.a.interface.peer_count);
+}
+
+test "a new private key needs a new handshake and removes the peer that equals us" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    var text: [400]u8 = undefined;
+    try set(&net.a, try std.mem.print(&text, "private_key={x}\n", .{&privateKey(3)}));
+    try set(&net.b, try std.mem.print(&text, "public_key={x}\nendpoint=192.0.2.1:51820\nallowed_ip=10.0.0.1/32\n", .{&crypto.publicKey(&privateKey(3))}));
+    try net.pass(1 * second);
+    try net.send(&net.a, 66);
+    try testing.expectEqual(66, net.b.delivered_length);
+    try testing.expectEqual(2, net.a.initiations_sent);
+    try set(&net.a, try std.mem.print(&text, "private_key={x}\n", .{&privateKey(2)}));
+    try testing.expectEqual(0, net.a.interface.peer_count);
+    try set(&net.a, try std.mem.print(&text, "public_key={x}\n", .{&crypto.publicKey(&privateKey(2))}));
+    try testing.expectEqual(0, net.a.interface.peer_count);
+}
+
+test "a removed peer leaves nothing behind and its old tickets are refused" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const id = net.a.interface.idOf(0);
+    var text: [200]u8 = undefined;
+    try set(&net.a, try std.mem.print(&text, "public_key={x}\nremove=true\n", .{&crypto.publicKey(&privateKey(2))}));
+    try testing.expectEqual(0, net.a.interface.by_index.count);
+    try testing.expectEqual(0, net.a.interface.allowed_ips.nodeCount());
+    try testing.expectEqual(null, net.a.interface.deadline());
+    try testing.expectEqual(.peer_removed, net.a.interface.prepareSeal(id, 1, net.now).drop);
+    try net.configure(&net.a, &net.b, "");
+    try testing.expectEqual(.peer_removed, net.a.interface.prepareSeal(id, 1, net.now).drop);
+    try net.pass(1 * second);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(2, net.b.delivered_count);
+}
+
+test "link down forgets sessions, link up begins anew" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    net.a.interface.setActive(false);
+    try testing.expectEqual(null, net.a.interface.sessions.at(0).current);
+    try testing.expectEqual(null, net.a.interface.deadline());
+    net.a.interface.setActive(true);
+    try net.pass(1 * second);
+    try net.send(&net.a, 50);
+    try testing.expectEqual(50, net.b.delivered_length);
+}
+
+test "the data plane allocates nothing" {
+    var net: Net = undefined;
+    try net.init("persistent_keepalive_interval=7\n", "");
+    defer net.deinit();
+    const gpa = net.a.interface.gpa;
+    net.a.interface.gpa = testing.failing_allocator;
+    net.b.interface.gpa = testing.failing_allocator;
+    defer {
+        net.a.interface.gpa = gpa;
+        net.b.interface.gpa = gpa;
+    }
+    for (0..100) |i| {
+        try net.send(if (i % 2 == 0) &net.a else &net.b, 100 + i);
+        try net.pass(11 * second);
+    }
+    try testing.expect(net.b.delivered_count == 50 and net.a.delivered_count == 50);
+}
+
+test "packets out of order are taken once each, deep into the window" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    var packet: [100]u8 = undefined;
+    _ = innerPacket(&packet, 1, 2, 100);
+    var datagrams: [300][148]u8 = undefined;
+    for (&datagrams) |*datagram| {
+        const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+        try testing.expectEqual(144, seal(datagram, ticket, &packet));
+    }
+    net.prng.random().shuffle([148]u8, &datagrams);
+    for (0..2) |_| {
+        for (&datagrams) |*datagram| net.arrive(&net.b, datagram[0..144], &net.a.endpoint);
+    }
+    try testing.expectEqual(301, net.b.delivered_count);
+    try testing.expectEqual(300, net.b.dropped(.replayed));
+}

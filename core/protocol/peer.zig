@@ -1,0 +1,102 @@
+//! Peer: all that is known of one peer except its sessions, which lie apart so that an idle peer is small.
+//! Composition only: handshake, cookie maker, timers, endpoint, statistics, what is waiting to be sent.
+//! Decisions are in interface.zig.
+const std = @import("std");
+const cookie = @import("cookie.zig");
+const crypto = @import("crypto.zig");
+const noise = @import("noise.zig");
+const staging = @import("staging.zig");
+const time = @import("time.zig");
+const Timers = @import("timers.zig").Timers;
+const wire = @import("wire");
+
+/// What `Interface.pollTransmit` is to send for a peer, most urgent first.
+pub const Pending = packed struct(u8) {
+    response: bool = false,
+    initiation: bool = false,
+    keepalive: bool = false,
+    staged: bool = false,
+    unused: u4 = 0,
+
+    pub fn any(pending: Pending) bool {
+        return @as(u8, @bitCast(pending)) != 0;
+    }
+};
+
+pub const Peer = struct {
+    /// Whether this slot holds a peer, and how many it has held: old PeerIds fit no new peer.
+    in_use: bool,
+    generation: u32,
+    remote: noise.Remote,
+    handshake: noise.Handshake,
+    /// Our index of the running handshake in the index table.
+    handshake_index: ?u32 = null,
+    cookie_maker: cookie.Maker,
+    timers: Timers = .{},
+    endpoint: ?wire.Endpoint = null,
+
+    /// The greatest timestamp received: initiations must be later (section 5.1).
+    latest_timestamp: time.Timestamp = @splat(0),
+    last_initiation_consumption: ?time.Instant = null,
+    /// The last timestamp sent, so that a clock set back does not silence us.
+    last_sent_timestamp: time.Timestamp = @splat(0),
+
+    last_handshake_unix_ns: ?u64 = null,
+    rx_bytes: u64 = 0,
+    tx_bytes: u64 = 0,
+
+    staged: staging.Queue = .empty,
+    pending: Pending = .{},
+    is_queued: bool,
+    next_queued: ?u32,
+    /// Key of this peer in the deadline heap; never when it is not in there.
+    heap_deadline: time.Instant = .never,
+
+    /// A slot that was never used.
+    pub fn initEmpty(peer: *Peer) void {
+        peer.in_use = false;
+        peer.generation = 0;
+        peer.is_queued = false;
+        peer.next_queued = null;
+    }
+
+    /// A slot that is free may still be linked in the queue, so that link is kept.
+    pub fn init(peer: *Peer, local: ?*const noise.Local, public_key: *const [32]u8) void {
+        std.debug.assert(!peer.in_use);
+        // Read first: an assignment from a literal writes field by field.
+        const generation = peer.generation +% 1;
+        const is_queued = peer.is_queued;
+        const next_queued = peer.next_queued;
+        peer.* = .{
+            .in_use = true,
+            .generation = generation,
+            .is_queued = is_queued,
+            .next_queued = next_queued,
+            .remote = noise.Remote.init(local, public_key, &@splat(0)),
+            .handshake = noise.Handshake.zeroed,
+            .cookie_maker = cookie.Maker.init(public_key),
+        };
+    }
+
+    /// Keys are zeroed; generation and queue link outlive the peer.
+    pub fn deinit(peer: *Peer) void {
+        std.debug.assert(peer.in_use and peer.handshake_index == null and peer.staged.packets == 0);
+        peer.handshake.clear();
+        peer.remote.zero();
+        crypto.zero(&peer.cookie_maker);
+        peer.pending = .{};
+        peer.in_use = false;
+    }
+
+    /// The next timestamp to send: later than the last, whatever the wall clock does.
+    pub fn nextTimestamp(peer: *Peer, now: time.Now) time.Timestamp {
+        const label = now.timestamp();
+        peer.last_sent_timestamp = if (time.isLater(label, peer.last_sent_timestamp)) label else time.next(peer.last_sent_timestamp);
+        return peer.last_sent_timestamp;
+    }
+
+    /// Replies leave by a fresh route: the sticky source may be what broke.
+    pub fn clearSource(peer: *Peer) void {
+        if (peer.endpoint) |*endpoint| endpoint.source = null;
+    }
+};

@@ -1,0 +1,54 @@
+//! The protocol room: table of contents, in the order to read it. Whitepaper section | file:
+//!   6.1        constants.zig     durations and limits, spelled as in the paper
+//!   5.1        time.zig          Instant, Timestamp (TAI64N), Now
+//!   5.4        crypto.zig        DH, AEAD, hash, MAC, KDF in the paper's notation
+//!   5.4.2-5.4.5 noise.zig        how trust begins: initiation, response, keys
+//!   5.3, 5.4.7 cookie.zig        MAC1, MAC2, cookie replies; rate_limiter.zig
+//!   5.4.6      replay.zig, session.zig   how bytes are sealed, once
+//!   6          timers.zig        what happens when nothing happens
+//!   2          allowed_ips.zig   cryptokey routing
+//!              peer.zig, interface.zig, handshaking.zig, configuring.zig   all of it together
+//! No system call, clock, thread or global: time and randomness are passed in.
+const std = @import("std");
+
+pub const configuration = @import("configuration.zig");
+pub const constants = @import("constants.zig");
+pub const crypto = @import("crypto.zig");
+pub const drop = @import("drop.zig");
+pub const time = @import("time.zig");
+pub const uapi = @import("uapi.zig");
+
+pub const Drop = drop.Drop;
+pub const Instant = time.Instant;
+pub const Now = time.Now;
+
+const interface = @import("interface.zig");
+pub const Interface = interface.Interface;
+pub const Entropy = interface.Entropy;
+pub const Options = interface.Options;
+pub const PeerId = interface.PeerId;
+pub const SealTicket = interface.SealTicket;
+pub const OpenTicket = interface.OpenTicket;
+pub const Transmit = interface.Transmit;
+pub const handshake_tos = interface.handshake_tos;
+
+test {
+    _ = @import("allowed_ips.zig");
+    _ = @import("configuration.zig");
+    _ = @import("cookie.zig");
+    _ = @import("crypto.zig");
+    _ = @import("drop.zig");
+    _ = @import("heap.zig");
+    _ = @import("index_table.zig");
+    _ = @import("interface_test.zig");
+    _ = @import("noise.zig");
+    _ = @import("peer_table.zig");
+    _ = @import("rate_limiter.zig");
+    _ = @import("replay.zig");
+    _ = @import("segments.zig");
+    _ = @import("session.zig");
+    _ = @import("staging.zig");
+    _ = @import("time.zig");
+    _ = @import("timers.zig");
+    _ = @import("uapi.zig");
+}

@@ -1,0 +1,251 @@
+//! Packets that wait for a session (section 6.4: "queued"): one pool of chunks for all peers, a FIFO for each.
+//! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates.
+//! Invariant: every chunk is in the free list or in exactly one queue.
+const std = @import("std");
+const constants = @import("constants.zig");
+const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
+
+/// A full-size packet of an ordinary MTU fits into one.
+pub const chunk_size = 2048;
+
+const none = std.math.maxInt(u32);
+
+/// The packets of one peer, oldest first. Lives in the Peer; only the Pool it was filled from may touch it.
+pub const Queue = struct {
+    head: u32 = none,
+    tail: u32 = none,
+    packets: u32 = 0,
+    chunks: u32 = 0,
+
+    pub const empty: Queue = .{};
+};
+
+pub const PushResult = struct {
+    /// Older packets of the same queue that made way.
+    dropped: u32,
+    stored: bool,
+};
+
+pub const Pool = struct {
+    memory: []u8,
+    links: []Link,
+    free_head: u32,
+    free_count: u32,
+
+    const Link = struct {
+        /// The next chunk of the queue, or of the free list.
+        next: u32,
+        /// In the first chunk of a packet: the length of the packet.
+        length: u32,
+    };
+
+    pub fn init(gpa: Allocator, chunk_count: u32) Allocator.Error!Pool {
+        assert(chunk_count < none);
+        const bytes = std.math.mul(usize, chunk_count, chunk_size) catch return error.OutOfMemory;
+        const memory = try gpa.alloc(u8, bytes);
+        errdefer gpa.free(memory);
+        const links = try gpa.alloc(Link, chunk_count);
+        for (links, 1..) |*link, next| link.* = .{ .next = @intCast(next), .length = 0 };
+        if (chunk_count > 0) links[chunk_count - 1].next = none;
+        return .{
+            .memory = memory,
+            .links = links,
+            .free_head = if (chunk_count > 0) 0 else none,
+            .free_count = chunk_count,
+        };
+    }
+
+    pub fn deinit(pool: *Pool, gpa: Allocator) void {
+        gpa.free(pool.memory);
+        gpa.free(pool.links);
+        pool.* = undefined;
+    }
+
+    /// Keeps a copy. A full queue, or an exhausted pool, costs the queue's oldest packets, as in the
+    /// kernel; other peers' packets are safe. Not stored: even all of them would not have been enough.
+    pub fn push(pool: *Pool, queue: *Queue, bytes: []const u8) PushResult {
+        const needed = chunksFor(bytes.len);
+        if (needed > @as(u64, pool.free_count) + queue.chunks) return .{ .dropped = 0, .stored = false };
+        var dropped: u32 = 0;
+        while (queue.packets >= constants.staged_packets_max or pool.free_count < needed) {
+            pool.dropOldest(queue);
+            dropped += 1;
+        }
+        pool.append(queue, bytes);
+        return .{ .dropped = dropped, .stored = true };
+    }
+
+    /// Length of the oldest packet.
+    pub fn peekLength(pool: *const Pool, queue: *const Queue) ?usize {
+        return if (queue.head == none) null else pool.links[queue.head].length;
+    }
+
+    /// Takes the oldest packet out and copies it; `out` holds at least peekLength. Returns its length.
+    pub fn pop(pool: *Pool, queue: *Queue, out: []u8) ?usize {
+        const length = pool.peekLength(queue) orelse return null;
+        assert(out.len >= length);
+        var chunk = queue.head;
+        var done: usize = 0;
+        while (done < length) {
+            const part = @min(length - done, chunk_size);
+            @memcpy(out[done..][0..part], pool.chunkBytes(chunk)[0..part]);
+            done += part;
+            chunk = pool.links[chunk].next;
+        }
+        pool.dropOldest(queue);
+        return length;
+    }
+
+    /// Empties the queue; returns how many packets it had.
+    pub fn clear(pool: *Pool, queue: *Queue) u32 {
+        const packets = queue.packets;
+        while (queue.packets > 0) pool.dropOldest(queue);
+        return packets;
+    }
+
+    fn append(pool: *Pool, queue: *Queue, bytes: []const u8) void {
+        const chunk_count = chunksFor(bytes.len);
+        for (0..@intCast(chunk_count)) |i| {
+            const chunk = pool.free_head;
+            pool.free_head = pool.links[chunk].next;
+            pool.links[chunk] = .{ .next = none, .length = if (i == 0) @intCast(bytes.len) else 0 };
+            const part = bytes[i * chunk_size .. @min(bytes.len, (i + 1) * chunk_size)];
+            @memcpy(pool.chunkBytes(chunk)[0..part.len], part);
+            if (queue.tail == none) queue.head = chunk else pool.links[queue.tail].next = chunk;
+            queue.tail = chunk;
+        }
+        pool.free_count -= @intCast(chunk_count);
+        queue.chunks += @intCast(chunk_count);
+        queue.packets += 1;
+    }
+
+    fn dropOldest(pool: *Pool, queue: *Queue) void {
+        const chunk_count: u32 = @intCast(chunksFor(pool.links[queue.head].length));
+        for (0..chunk_count) |_| {
+            const chunk = queue.head;
+            queue.head = pool.links[chunk].next;
+            pool.links[chunk].next = pool.free_head;
+            pool.free_head = chunk;
+        }
+        if (queue.head == none) queue.tail = none;
+        pool.free_count += chunk_count;
+        queue.chunks -= chunk_count;
+        queue.packets -= 1;
+        assert((queue.packets == 0) == (queue.chunks == 0));
+    }
+
+    /// An empty packet takes a chunk too: its place in the queue.
+    fn chunksFor(length: usize) u64 {
+        return @max(1, std.math.divCeil(u64, length, chunk_size) catch unreachable);
+    }
+
+    fn chunkBytes(pool: *Pool, chunk: u32) []u8 {
+        return pool.memory[@as(usize, chunk) * chunk_size ..][0..chunk_size];
+    }
+};
+
+const testing = std.testing;
+
+test "packets come out in order and whole, whatever their length" {
+    const gpa = testing.allocator;
+    var pool: Pool = try .init(gpa, 40);
+    defer pool.deinit(gpa);
+    var queue: Queue = .empty;
+    var sent: [65535]u8 = undefined;
+    var prng: std.Random.DefaultPrng = .init(4);
+    prng.random().bytes(&sent);
+    var received: [65535]u8 = undefined;
+    for ([_]usize{ 0, 1, 2047, 2048, 2049, 4096, 65535 }) |length| {
+        try testing.expectEqual(PushResult{ .dropped = 0, .stored = true }, pool.push(&queue, sent[0..length]));
+        try testing.expectEqual(PushResult{ .dropped = 0, .stored = true }, pool.push(&queue, "second"));
+        try testing.expectEqual(length, pool.peekLength(&queue));
+        try testing.expectEqual(length, pool.pop(&queue, &received));
+        try testing.expectEqualSlices(u8, sent[0..length], received[0..length]);
+        try testing.expectEqual(6, pool.pop(&queue, &received));
+        try testing.expectEqualStrings("second", received[0..6]);
+        try testing.expectEqual(null, pool.pop(&queue, &received));
+        try testing.expectEqual(null, pool.peekLength(&queue));
+    }
+    try testing.expectEqual(40, pool.free_count);
+}
+
+test "a full queue loses its oldest packet" {
+    const gpa = testing.allocator;
+    var pool: Pool = try .init(gpa, constants.staged_packets_max + 8);
+    defer pool.deinit(gpa);
+    var queue: Queue = .empty;
+    for (0..constants.staged_packets_max) |i| {
+        try testing.expectEqual(PushResult{ .dropped = 0, .stored = true }, pool.push(&queue, &.{@intCast(i)}));
+    }
+    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&queue, "x"));
+    var out: [1]u8 = undefined;
+    try testing.expectEqual(1, pool.pop(&queue, &out));
+    try testing.expectEqual(1, out[0]);
+    try testing.expectEqual(constants.staged_packets_max - 1, pool.clear(&queue));
+    try testing.expectEqual(pool.links.len, pool.free_count);
+}
+
+test "an exhausted pool costs the pushing peer only" {
+    const gpa = testing.allocator;
+    var pool: Pool = try .init(gpa, 4);
+    defer pool.deinit(gpa);
+    var greedy: Queue = .empty;
+    var modest: Queue = .empty;
+    const three_chunks: [3 * chunk_size]u8 = @splat(1);
+    const two_chunks: [2 * chunk_size]u8 = @splat(2);
+    try testing.expect(pool.push(&greedy, "a").stored);
+    try testing.expect(pool.push(&greedy, &three_chunks).stored);
+    try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&modest, "b"));
+    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&greedy, "c"));
+    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&greedy, &two_chunks));
+    try testing.expect(pool.push(&modest, "b").stored);
+    // Five chunks never fit, so nothing is given up for them.
+    const five_chunks: [5 * chunk_size]u8 = @splat(5);
+    try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&greedy, &five_chunks));
+    try testing.expectEqual(2, pool.clear(&greedy));
+    try testing.expectEqual(1, pool.clear(&modest));
+    try testing.expectEqual(0, pool.clear(&modest));
+    try testing.expectEqual(4, pool.free_count);
+}
+
+test "a pool without chunks stores nothing" {
+    var pool: Pool = try .init(testing.allocator, 0);
+    defer pool.deinit(testing.allocator);
+    var queue: Queue = .empty;
+    try testing.expect(!pool.push(&queue, "").stored);
+}
+
+test "random pushes and pops agree with a list, and no chunk is lost" {
+    const gpa = testing.allocator;
+    var pool: Pool = try .init(gpa, 64);
+    defer pool.deinit(gpa);
+    const Packet = struct { length: usize, seed: u8 };
+    var queues: [4]Queue = @splat(.empty);
+    var models: [4]std.ArrayList(Packet) = @splat(.empty);
+    defer for (&models) |*model| model.deinit(gpa);
+    var prng: std.Random.DefaultPrng = .init(5);
+    const random = prng.random();
+    var buffer: [10_000]u8 = undefined;
+    for (0..20_000) |_| {
+        const which = random.uintLessThan(usize, queues.len);
+        const queue = &queues[which];
+        const model = &models[which];
+        if (random.uintLessThan(u8, 5) < 3) {
+            const length = random.uintAtMost(usize, if (random.uintLessThan(u8, 8) == 0) buffer.len else 1500);
+            const seed = random.int(u8);
+            @memset(buffer[0..length], seed);
+            const result = pool.push(queue, buffer[0..length]);
+            try model.replaceRange(gpa, 0, result.dropped, &.{});
+            if (result.stored) try model.append(gpa, .{ .length = length, .seed = seed });
+        } else if (pool.pop(queue, &buffer)) |length| {
+            const expected = model.orderedRemove(0);
+            try testing.expectEqual(expected.length, length);
+            try testing.expect(std.mem.allEqual(u8, buffer[0..length], expected.seed));
+        }
+        try testing.expectEqual(model.items.len, queue.packets);
+        var chunks: u32 = pool.free_count;
+        for (queues) |q| chunks += q.chunks;
+        try testing.expectEqual(64, chunks);
+    }
+}

@@ -1,0 +1,157 @@
+//! The five timers of a peer (whitepaper section 6, and the kernel's names for their events).
+//! A table of deadlines: events come in, `deadline` and `expired` come out. Knows no packet and no
+//! clock; what an expiry means is decided in interface.zig.
+//! Invariant: at most one deadline per kind; a deadline in the past fires once.
+const std = @import("std");
+const constants = @import("constants.zig");
+const Instant = @import("time.zig").Instant;
+
+pub const Kind = enum {
+    /// An initiation got no response: send it again, or give up.
+    retransmit_handshake,
+    /// We received data and sent nothing back: say that we are here.
+    send_keepalive,
+    /// We sent data and heard nothing: the session may be dead.
+    new_handshake,
+    /// Nothing derived for three times REJECT_AFTER_TIME: forget all keys.
+    zero_key_material,
+    /// The persistent keepalive of the configuration.
+    persistent_keepalive,
+
+    const count = @typeInfo(Kind).@"enum".field_names.len;
+};
+
+pub const Timers = struct {
+    deadlines: [Kind.count]Instant = @splat(.never),
+    handshake_attempts: u32 = 0,
+    last_sent_handshake: ?Instant = null,
+    need_another_keepalive: bool = false,
+    sent_lastminute_handshake: bool = false,
+    /// Seconds; 0 is off.
+    persistent_keepalive_interval: u16 = 0,
+
+    pub fn dataSent(timers: *Timers, now: Instant, jitter_ns: u64) void {
+        if (timers.isPending(.new_handshake)) return;
+        timers.arm(.new_handshake, now, constants.KEEPALIVE_TIMEOUT + constants.REKEY_TIMEOUT + jitter_ns);
+    }
+
+    pub fn dataReceived(timers: *Timers, now: Instant) void {
+        if (timers.isPending(.send_keepalive)) {
+            timers.need_another_keepalive = true;
+        } else {
+            timers.arm(.send_keepalive, now, constants.KEEPALIVE_TIMEOUT);
+        }
+    }
+
+    pub fn anyAuthenticatedPacketSent(timers: *Timers) void {
+        timers.cancel(.send_keepalive);
+    }
+
+    pub fn anyAuthenticatedPacketReceived(timers: *Timers) void {
+        timers.cancel(.new_handshake);
+    }
+
+    /// Sent or received: either way the path was used, so the persistent keepalive starts anew.
+    pub fn anyAuthenticatedPacketTraversal(timers: *Timers, now: Instant) void {
+        if (timers.persistent_keepalive_interval == 0) return;
+        timers.arm(.persistent_keepalive, now, @as(u64, timers.persistent_keepalive_interval) * std.time.ns_per_s);
+    }
+
+    pub fn handshakeInitiated(timers: *Timers, now: Instant, jitter_ns: u64) void {
+        timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);
+    }
+
+    pub fn handshakeComplete(timers: *Timers) void {
+        timers.cancel(.retransmit_handshake);
+        timers.handshake_attempts = 0;
+        timers.sent_lastminute_handshake = false;
+    }
+
+    pub fn sessionDerived(timers: *Timers, now: Instant) void {
+        timers.arm(.zero_key_material, now, constants.REJECT_AFTER_TIME * 3);
+    }
+
+    /// Interface down: nothing fires any more, the persistent interval stays.
+    pub fn stop(timers: *Timers) void {
+        const interval = timers.persistent_keepalive_interval;
+        timers.* = .{ .persistent_keepalive_interval = interval };
+    }
+
+    pub fn deadline(timers: *const Timers) Instant {
+        var earliest: Instant = .never;
+        for (timers.deadlines) |instant| {
+            if (instant.isBefore(earliest)) earliest = instant;
+        }
+        return earliest;
+    }
+
+    /// Takes one due timer off the table; call until null.
+    pub fn expired(timers: *Timers, now: Instant) ?Kind {
+        for (&timers.deadlines, 0..) |*instant, i| {
+            if (now.isBefore(instant.*)) continue;
+            instant.* = .never;
+            return @fromBackingInt(@as(@typeInfo(Kind).@"enum".tag_type, @intCast(i)));
+        }
+        return null;
+    }
+
+    pub fn isPending(timers: *const Timers, kind: Kind) bool {
+        return timers.deadlines[@backingInt(kind)].ns != Instant.never.ns;
+    }
+
+    pub fn arm(timers: *Timers, kind: Kind, now: Instant, delay_ns: u64) void {
+        timers.deadlines[@backingInt(kind)] = now.after(delay_ns);
+    }
+
+    pub fn cancel(timers: *Timers, kind: Kind) void {
+        timers.deadlines[@backingInt(kind)] = .never;
+    }
+};
+
+const testing = std.testing;
+
+fn at(seconds: u64) Instant {
+    return .{ .ns = seconds * std.time.ns_per_s };
+}
+
+test "a keepalive is due ten seconds after data that got no answer, and once more if more came" {
+    var timers: Timers = .{};
+    timers.dataReceived(at(0));
+    timers.dataReceived(at(4));
+    try testing.expectEqual(at(10), timers.deadline());
+    try testing.expectEqual(null, timers.expired(at(9)));
+    try testing.expectEqual(.send_keepalive, timers.expired(at(10)).?);
+    try testing.expectEqual(null, timers.expired(at(10)));
+    try testing.expect(timers.need_another_keepalive);
+    timers.dataReceived(at(20));
+    timers.anyAuthenticatedPacketSent();
+    try testing.expectEqual(Instant.never, timers.deadline());
+}
+
+test "silence after sending asks for a new handshake after fifteen seconds and jitter" {
+    var timers: Timers = .{};
+    timers.dataSent(at(0), 7);
+    timers.dataSent(at(9), 0);
+    try testing.expectEqual(at(15).ns + 7, timers.deadline().ns);
+    timers.anyAuthenticatedPacketReceived();
+    try testing.expectEqual(Instant.never, timers.deadline());
+}
+
+test "persistent keepalive restarts with every packet and survives a stop as a setting only" {
+    var timers: Timers = .{};
+    timers.anyAuthenticatedPacketTraversal(at(1));
+    try testing.expectEqual(Instant.never, timers.deadline());
+    timers.persistent_keepalive_interval = 25;
+    timers.anyAuthenticatedPacketTraversal(at(1));
+    timers.anyAuthenticatedPacketTraversal(at(3));
+    try testing.expectEqual(at(28), timers.deadline());
+    timers.stop();
+    try testing.expectEqual(Instant.never, timers.deadline());
+    try testing.expectEqual(25, timers.persistent_keepalive_interval);
+}
+
+test "deadlines near the end of time saturate" {
+    var timers: Timers = .{};
+    timers.sessionDerived(.{ .ns = std.math.maxInt(u64) - 1 });
+    try testing.expectEqual(Instant.never, timers.deadline());
+}

@@ -1,0 +1,24 @@
+//! Root of the room `wire`: bytes as they lie in packets. Imports std only; no state, no allocation.
+//! Knows layouts and sums; what a packet means to a tunnel is decided in protocol/.
+pub const address = @import("address.zig");
+pub const messages = @import("messages.zig");
+pub const checksum = @import("checksum.zig");
+pub const ip = @import("ip.zig");
+pub const transport = @import("transport.zig");
+pub const icmp = @import("icmp.zig");
+
+pub const Family = address.Family;
+pub const Address = address.Address;
+pub const Prefix = address.Prefix;
+pub const SocketAddress = address.SocketAddress;
+pub const Source = address.Source;
+pub const Endpoint = address.Endpoint;
+
+test {
+    _ = address;
+    _ = messages;
+    _ = checksum;
+    _ = ip;
+    _ = transport;
+    _ = icmp;
+}

@@ -1,0 +1,85 @@
+"""The build hook: compiles the core for the wheel, or into the tree for an editable install.
+
+Environment, since hatchling passes no config settings on:
+    PYWG_ZIG_TARGET=aarch64    build for another machine (x86_64, aarch64, armv7l, riscv64)
+    PYWG_ZIG=/usr/bin/zig      this zig instead of the `ziglang` wheel
+    PYWG_ZIG_OPTIMIZE=Debug    how everything but the AEAD is compiled (default ReleaseSafe)
+    PYWG_PREBUILT=DIRECTORY    no zig at all: take libpywg.so and pywgd from there
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ZIGLANG = "ziglang==0.17.1"  # pinned: Zig breaks with every release
+PACKAGED = ("libpywg.so", "pywgd")
+# No libc is linked, so one file serves glibc and musl.
+PLATFORMS = {
+    "x86_64": "manylinux_2_17_x86_64.manylinux2014_x86_64.musllinux_1_1_x86_64",
+    "aarch64": "manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
+    "armv7l": "manylinux_2_17_armv7l.manylinux2014_armv7l.musllinux_1_1_armv7l",
+    "riscv64": "manylinux_2_31_riscv64.musllinux_1_2_riscv64",
+}
+
+
+class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    def dependencies(self) -> list[str]:
+        needs_zig = not os.environ.get("PYWG_ZIG") and not os.environ.get("PYWG_PREBUILT")
+        return [ZIGLANG] if needs_zig and self.target_name == "wheel" else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        core = self._build_core_module()
+        arch = core.find_arch()
+        built = self._products(core, arch)
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{PLATFORMS[arch]}"
+        if version == "editable":
+            self._install_in_tree(built)
+            return
+        # Never through the tree: a build for another machine must not replace an editable install.
+        for name, path in built.items():
+            build_data["force_include"][str(path)] = f"pywg/_native/{name}"
+
+    def _products(self, core: ModuleType, arch: str) -> dict[str, Path]:
+        prebuilt = os.environ.get("PYWG_PREBUILT")
+        if prebuilt:
+            return {name: Path(prebuilt).resolve() / name for name in PACKAGED}
+        products: dict[str, Path] = core.build(
+            Path(self.root) / ".zig-cache" / "wheel" / arch,
+            arch,
+            core.find_zig(),
+            optimize=os.environ.get("PYWG_ZIG_OPTIMIZE", core.OPTIMIZE_DEFAULT),
+            products=PACKAGED,
+        )
+        return products
+
+    def _install_in_tree(self, built: dict[str, Path]) -> None:
+        """By rename: a tunnel that runs keeps the file it has mapped."""
+        native = Path(self.root) / "pywg" / "_native"
+        native.mkdir(exist_ok=True)
+        for name, path in built.items():
+            fresh = native / f".{name}.new"
+            shutil.copy(path, fresh)
+            fresh.replace(native / name)
+
+    def _build_core_module(self) -> ModuleType:
+        """scripts/build_core.py; hatchling does not put the project on sys.path."""
+        path = Path(self.root) / "scripts" / "build_core.py"
+        spec = importlib.util.spec_from_file_location("build_core", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot import {path}")
+        module = importlib.util.module_from_spec(spec)
+        # Registered first: dataclasses look their own module up.
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module

@@ -1,0 +1,57 @@
+"""pywg run: the contract of wireguard-go, hosted by Python."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from pywg.cli.names import check_name, log_settings, no_offload_option
+from pywg.device import Offload
+from pywg.errors import PywgError
+from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
+
+
+@click.command()
+@click.argument("name")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
+@no_offload_option
+def run(name: str, foreground: bool, no_offload: Offload) -> None:
+    """Host interface NAME until it is removed, its socket is removed, or SIGTERM.
+
+    Returns when the interface (link down) and its UAPI socket exist. Then `wg setconf` and `ip`
+    do the rest. Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD,
+    LOG_LEVEL=verbose|debug|error|silent, PYWG_NO_OFFLOAD.
+    """
+    check_name(name)
+    stay = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
+    level, keep_log = log_settings()
+    tun_fd, uapi_fd = inherited_fd("WG_TUN_FD"), inherited_fd("WG_UAPI_FD")
+    hosting = Hosting(
+        name,
+        tun_fd=tun_fd,
+        uapi_fd=uapi_fd,
+        offload_disable=int(no_offload),
+        log_level=level,
+        log_fd=2 if stay or keep_log else -1,
+    )
+    if stay:
+        forbid_dumps()
+        host(hosting)
+        return
+    keep = {fd for fd in (tun_fd, uapi_fd, hosting.log_fd) if fd >= 0}
+    with Supervisor(keep) as supervisor:
+        supervisor.start(hosting)
+
+
+def inherited_fd(variable: str) -> int:
+    """A file descriptor given by number in the environment, or -1."""
+    text = os.environ.get(variable, "")
+    if not text:
+        return -1
+    try:
+        fd = int(text)
+        os.fstat(fd)
+    except (ValueError, OSError, OverflowError):
+        raise PywgError(f"{variable} does not name an open file descriptor") from None
+    return fd

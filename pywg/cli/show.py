@@ -1,0 +1,195 @@
+"""pywg show: what `wg show` prints, read from the UAPI sockets of any userspace WireGuard."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import click
+
+from pywg import uapi
+from pywg.errors import UapiError
+
+_STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}
+_UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+@click.command()
+@click.argument("what", metavar="[NAME|all|interfaces]", default="all")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; without secrets.")
+@click.option("--offload", is_flag=True, help="Also what the kernel offloads, and drops by reason.")
+def show(what: str, as_json: bool, offload: bool) -> None:
+    """Show interfaces and peers. Environment: WG_COLOR_MODE, NO_COLOR, WG_HIDE_KEYS."""
+    if what == "interfaces":
+        names = uapi.interfaces()
+        click.echo(json.dumps(names) if as_json else " ".join(names))
+        return
+    names = uapi.interfaces() if what == "all" else [what]
+    found = [(name, uapi.get(name), report_of(name, what) if offload else None) for name in names]
+    if as_json:
+        shown = {name: to_json(status, report) for name, status, report in found}
+        click.echo(json.dumps(shown, indent=2))
+        return
+    pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
+    blocks = [pretty.interface(name, status, report) for name, status, report in found]
+    if blocks:
+        click.echo("\n\n".join(blocks), color=True)
+
+
+def report_of(name: str, what: str) -> uapi.Report | None:
+    """None where another implementation, which knows no such question, is one of all."""
+    try:
+        return uapi.report(name)
+    except UapiError:
+        if what == "all":
+            return None
+        raise
+
+
+def wants_color() -> bool:
+    mode = os.environ.get("WG_COLOR_MODE", "auto")
+    if mode in ("always", "never"):
+        return mode == "always"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+class Pretty:
+    """The layout of wg(8), to the byte."""
+
+    def __init__(self, *, color: bool, hide_keys: bool = True, now_s: int | None = None) -> None:
+        self.color = color
+        self.hide_keys = hide_keys
+        self.now_s = int(time.time()) if now_s is None else now_s
+
+    def interface(self, name: str, status: uapi.Status, report: uapi.Report | None = None) -> str:
+        reset = "\033[0m" if self.color else ""  # wg starts from a clean terminal
+        lines = [reset + self._head("interface", "green", name)]
+        if status.private_key is not None:
+            hidden = "(hidden)" if self.hide_keys else status.private_key.to_base64()
+            lines.append(self._field("public key", str(status.public_key)))
+            lines.append(self._field("private key", hidden))
+        if status.listen_port:
+            lines.append(self._field("listening port", str(status.listen_port)))
+        if status.fwmark:
+            lines.append(self._field("fwmark", f"0x{status.fwmark:x}"))
+        if report is not None:
+            lines += self._report(report)
+        blocks = ["\n".join(lines)]
+        # Newest handshake first; peers without one keep their order at the end.
+        by_handshake = sorted(status.peers, key=lambda peer: -peer.last_handshake_ns)
+        blocks += [self._peer(peer) for peer in by_handshake]
+        return "\n\n".join(blocks)
+
+    def _peer(self, peer: uapi.PeerStatus) -> str:
+        lines = [self._head("peer", "yellow", str(peer.public_key))]
+        if peer.preshared_key is not None:
+            hidden = "(hidden)" if self.hide_keys else peer.preshared_key.to_base64()
+            lines.append(self._field("preshared key", hidden))
+        if peer.endpoint is not None:
+            lines.append(self._field("endpoint", str(peer.endpoint)))
+        allowed = ", ".join(
+            f"{ip.network_address}{self._style('/', 'cyan')}{ip.prefixlen}"
+            for ip in peer.allowed_ips
+        )
+        lines.append(self._field("allowed ips", allowed or "(none)"))
+        if peer.last_handshake_ns:
+            ago = self._ago(peer.last_handshake_ns // 1_000_000_000)
+            lines.append(self._field("latest handshake", ago))
+        if peer.rx_bytes or peer.tx_bytes:
+            moved = f"{self._bytes(peer.rx_bytes)} received, {self._bytes(peer.tx_bytes)} sent"
+            lines.append(self._field("transfer", moved))
+        if peer.persistent_keepalive:
+            every = self._duration(peer.persistent_keepalive)
+            lines.append(self._field("persistent keepalive", f"every {every}"))
+        return "\n".join(lines)
+
+    def _report(self, report: uapi.Report) -> list[str]:
+        lines = [
+            self._field(f"offload {name.replace('_', ' ')}", value.replace("_", " "))
+            for name, value in report.offloads.items()
+        ]
+        if report.gso_refused:
+            lines.append(self._field("gso refused by", ", ".join(report.gso_refused)))
+        if report.cipher:
+            lines.append(self._field("cipher", report.cipher))
+        lines += [
+            self._field(f"dropped {reason.replace('_', ' ')}", str(count))
+            for reason, count in report.dropped.items()
+            if count
+        ]
+        return lines
+
+    def _head(self, word: str, color: str, value: str) -> str:
+        return f"{self._style(word, color, 'bold')}: {self._style(value, color)}"
+
+    def _field(self, name: str, value: str) -> str:
+        return f"  {self._style(name, 'bold')}: {value}"
+
+    def _style(self, text: str, *styles: str) -> str:
+        if not self.color:
+            return text
+        return "".join(f"\033[{_STYLES[style]}m" for style in styles) + text + "\033[0m"
+
+    def _ago(self, then_s: int) -> str:
+        if then_s == self.now_s:
+            return "Now"
+        if then_s > self.now_s:
+            warning = self._style(
+                "System clock wound backward; connection problems may ensue.", "red"
+            )
+            return f"({warning})"
+        return f"{self._duration(self.now_s - then_s)} ago"
+
+    def _duration(self, seconds: int) -> str:
+        parts = []
+        for unit, size in _UNITS:
+            count, seconds = divmod(seconds, size)
+            if count:
+                plural = "s" if count > 1 else ""
+                parts.append(f"{count} {self._style(unit + plural, 'cyan')}")
+        return ", ".join(parts)
+
+    def _bytes(self, count: int) -> str:
+        if count < 1024:
+            return f"{count} {self._style('B', 'cyan')}"
+        value = float(count)
+        for unit in ("KiB", "MiB", "GiB"):
+            value /= 1024
+            if value < 1024:
+                return f"{value:.2f} {self._style(unit, 'cyan')}"
+        return f"{value / 1024:.2f} {self._style('TiB', 'cyan')}"
+
+
+def to_json(status: uapi.Status, report: uapi.Report | None = None) -> dict[str, Any]:
+    """The key names of wg-json; absent things are left out, and so are secrets."""
+    shown: dict[str, Any] = {}
+    if status.public_key is not None:
+        shown["publicKey"] = str(status.public_key)
+    if status.listen_port:
+        shown["listenPort"] = status.listen_port
+    if status.fwmark:
+        shown["fwmark"] = status.fwmark
+    if report is not None:
+        shown["offload"] = report.offloads
+        shown["gsoRefused"] = report.gso_refused
+        shown["dropped"] = report.dropped
+        shown["cipher"] = report.cipher
+    shown["peers"] = {str(peer.public_key): _peer_to_json(peer) for peer in status.peers}
+    return shown
+
+
+def _peer_to_json(peer: uapi.PeerStatus) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if peer.endpoint is not None:
+        shown["endpoint"] = str(peer.endpoint)
+    if peer.last_handshake_ns:
+        shown["latestHandshake"] = peer.last_handshake_ns // 1_000_000_000
+    shown["transferRx"] = peer.rx_bytes
+    shown["transferTx"] = peer.tx_bytes
+    if peer.persistent_keepalive:
+        shown["persistentKeepalive"] = peer.persistent_keepalive
+    shown["allowedIps"] = [str(network) for network in peer.allowed_ips]
+    return shown

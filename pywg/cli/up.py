@@ -1,0 +1,55 @@
+"""pywg up: file to plan, plan to deeds; all or nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pywg import network, plan, resolve, uapi
+from pywg.cli.names import config_file, log_settings, no_offload_option, warn_if_world_accessible
+from pywg.config import Config
+from pywg.device import Offload
+from pywg.errors import PywgError
+from pywg.supervisor import Hosting, Supervisor
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG|NAME")
+@no_offload_option
+def up(config: str, no_offload: Offload) -> None:
+    """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
+    name, path = config_file(config)
+    warn_if_world_accessible(path)
+    parsed = Config.load(path)
+    for warning in parsed.warnings:
+        print(warning, file=sys.stderr)
+    plan.refuse_default_route(name, parsed)
+    if network.exists(name) or uapi.is_interface(name):
+        raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    bring_up(name, resolve.resolve(parsed), no_offload)
+
+
+def bring_up(name: str, config: Config, no_offload: Offload) -> None:
+    level, keep_log = log_settings()
+    hosting = Hosting(
+        name,
+        uapi.set_text(config),
+        offload_disable=int(no_offload),
+        log_level=level,
+        log_fd=2 if keep_log else -1,
+    )
+    with Supervisor(keep_fds=(2,) if keep_log else ()) as supervisor, network.Network() as kernel:
+
+        def perform(step: plan.Step) -> None:
+            if isinstance(step, plan.CreateInterface):
+                supervisor.start(hosting)
+            else:
+                kernel.apply(step)
+
+        plan.execute(plan.plan(name, config, kernel.facts(config)), perform, echo)
+
+
+def echo(step: plan.Step) -> None:
+    """People paste this trace into reports: it reads as wg-quick's."""
+    print(f"[#] {step}", file=sys.stderr, flush=True)

@@ -1,0 +1,250 @@
+"""Device: a whole WireGuard interface in this process. TUN, sockets and timers are the core's.
+
+Knows handles and threads, not files or addresses: those are plan.py's. The core starts no thread,
+so ``start`` gives it one of Python's (ctypes releases the interpreter lock while it runs).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from enum import IntEnum, IntFlag
+from types import TracebackType
+from typing import Self
+
+from pywg import _abi, _library, uapi
+from pywg.config import Config
+from pywg.errors import DeviceError, Status
+
+
+class Offload(IntFlag):
+    """What the kernel can do for us; each can be switched off by name."""
+
+    NONE = 0
+    TUN_TSO = _abi.PYWG_OFFLOAD_TUN_TSO
+    TUN_USO = _abi.PYWG_OFFLOAD_TUN_USO
+    UDP_GSO = _abi.PYWG_OFFLOAD_UDP_GSO
+    UDP_GRO = _abi.PYWG_OFFLOAD_UDP_GRO
+    ALL = TUN_TSO | TUN_USO | UDP_GSO | UDP_GRO
+
+    @classmethod
+    def parse(cls, text: str) -> Offload:
+        """``tun_tso,udp-gso`` or ``all``; ValueError names the word that is none."""
+        result = cls.NONE
+        for word in text.replace(",", " ").split():
+            name = word.replace("-", "_").upper()
+            if name not in cls.__members__:
+                known = ", ".join(member.lower() for member in cls.__members__ if member != "NONE")
+                raise ValueError(f'unknown offload "{word}"; there are {known}')
+            result |= cls[name]
+        return result
+
+
+class LogLevel(IntEnum):
+    SILENT = _abi.PYWG_LOG_SILENT
+    ERROR = _abi.PYWG_LOG_ERROR
+    VERBOSE = _abi.PYWG_LOG_VERBOSE
+
+    @classmethod
+    def parse(cls, text: str) -> LogLevel:
+        """LOG_LEVEL as wireguard-go reads it; anything unknown means errors."""
+        levels = {"verbose": cls.VERBOSE, "debug": cls.VERBOSE, "silent": cls.SILENT}
+        return levels.get(text.lower(), cls.ERROR)
+
+
+class Device:
+    """An interface of this process: made by the constructor (link down), gone after ``close``.
+
+    ``with Device("wg0", config) as device:`` also gives it a thread for the length of the block.
+    Any thread may call ``set``, ``get``, ``report`` and ``stop``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Config | str | None = None,
+        *,
+        mtu: int = 0,
+        tun_fd: int = -1,
+        uapi_fd: int = -1,
+        uapi_socket: bool = True,
+        offload_disable: Offload = Offload.NONE,
+        log_level: LogLevel = LogLevel.ERROR,
+        log_fd: int = -1,
+    ) -> None:
+        self._handle: ctypes.c_void_p | None = None
+        self._library = _library.load()
+        self._pid = os.getpid()
+        self._calls = threading.Lock()  # close must not overlap with another call
+        self._running = threading.Lock()  # held while some thread is in run()
+        self._thread: threading.Thread | None = None
+        self._failure: DeviceError | None = None
+        self._subject = name
+        options = _abi.pywg_device_options(
+            size=ctypes.sizeof(_abi.pywg_device_options),
+            name=name.encode("utf-8", "surrogateescape"),
+            mtu=mtu,
+            tun_fd=tun_fd,
+            uapi_fd=uapi_fd,
+            offload_disable=int(offload_disable),
+            log_level=int(log_level),
+            log_fd=log_fd,
+            no_uapi=0 if uapi_socket else 1,
+        )
+        handle = ctypes.c_void_p()
+        diagnostic = new_diagnostic()
+        status = self._library.pywg_device_open(
+            ctypes.byref(options), ctypes.byref(handle), ctypes.byref(diagnostic)
+        )
+        check(status, diagnostic, name)
+        self._handle = handle
+        if config is not None:
+            try:
+                self.set(config)
+            except BaseException:
+                self.close()
+                raise
+
+    def set(self, config: Config | str) -> None:
+        """Applies a Config (replacing all peers) or UAPI `set` text (as it is)."""
+        text = uapi.set_text(config) if isinstance(config, Config) else config
+        data = text.encode("utf-8")
+        diagnostic = new_diagnostic()
+        with self._calls:
+            status = self._library.pywg_device_set(
+                self._open_handle(), data, len(data), ctypes.byref(diagnostic)
+            )
+        check(status, diagnostic, self._subject)
+
+    def get(self) -> uapi.Status:
+        return uapi.parse_get(self.get_text())
+
+    def get_text(self) -> str:
+        """The answer of UAPI `get`. It holds the private key."""
+        return self._read(self._library.pywg_device_get)
+
+    def report(self) -> uapi.Report:
+        """Offloads in use, packets dropped by reason, the cipher path."""
+        return uapi.parse_report(self._read(self._library.pywg_device_report))
+
+    @property
+    def name(self) -> str:
+        """What the kernel calls the interface."""
+        return self._read(self._library.pywg_device_name)
+
+    def run(self) -> None:
+        """Moves packets in this thread until ``stop``, or until the interface is removed.
+
+        Python's signal handlers do not run meanwhile: in a main thread use ``start`` instead.
+        """
+        diagnostic = new_diagnostic()
+        with self._running:
+            with self._calls:
+                handle = self._open_handle()
+            status = self._library.pywg_device_run(handle, ctypes.byref(diagnostic))
+        check(status, diagnostic, self._subject)
+
+    def start(self, finished: Callable[[], None] | None = None) -> None:
+        """Runs in a thread of its own; ``finished`` is called there when it ends, however."""
+        if self._thread is not None:
+            raise DeviceError(f"{self._subject}: runs already", Status.INVALID_ARGUMENT)
+
+        def body() -> None:
+            try:
+                self.run()
+            except DeviceError as error:
+                self._failure = error
+            finally:
+                if finished is not None:
+                    finished()
+
+        self._thread = threading.Thread(target=body, name=f"pywg {self._subject}", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """True when the thread has ended; raises what ended it."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def stop(self) -> None:
+        """Makes ``run`` return soon; harmless when it does not run."""
+        with self._calls:
+            if self._handle is not None:
+                self._library.pywg_device_stop(self._handle)
+
+    def close(self) -> None:
+        """Removes interface and socket and zeroes all keys. A second time is harmless."""
+        if self._handle is None or os.getpid() != self._pid:
+            return  # after a fork the device belongs to the parent
+        self.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._running, self._calls:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                self._library.pywg_device_close(handle)
+
+    def __enter__(self) -> Self:
+        if self._thread is None:
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._handle is None else "open"
+        return f"<pywg.Device {self._subject} {state}>"
+
+    def _open_handle(self) -> ctypes.c_void_p:
+        if self._handle is None:
+            raise DeviceError.explain(Status.CLOSED, subject=self._subject)
+        if os.getpid() != self._pid:
+            raise DeviceError(f"{self._subject}: belongs to the parent process", Status.CLOSED)
+        return self._handle
+
+    def _read(self, function: Callable[..., int]) -> str:
+        with self._calls:
+            return read_text(function, self._open_handle(), self._subject)
+
+
+def read_text(function: Callable[..., int], handle: ctypes.c_void_p, subject: str) -> str:
+    """Calls a function that fills (buffer, capacity, *length), with room as it asks for."""
+    capacity = 1 << 14
+    while True:
+        buffer = ctypes.create_string_buffer(capacity)
+        length = ctypes.c_size_t()
+        status = function(handle, buffer, capacity, ctypes.byref(length))
+        if status != Status.BUFFER_TOO_SMALL:
+            break
+        capacity = max(length.value, capacity) + 4096  # it may have grown before the next call
+    check(status, None, subject)
+    text = buffer.raw[: length.value].decode("utf-8", errors="replace")
+    ctypes.memset(buffer, 0, capacity)  # it may hold keys
+    return text
+
+
+def new_diagnostic() -> _abi.pywg_diagnostic:
+    return _abi.pywg_diagnostic(size=ctypes.sizeof(_abi.pywg_diagnostic))
+
+
+def check(status: int, diagnostic: _abi.pywg_diagnostic | None, subject: str) -> None:
+    """Raises what a status other than OK means."""
+    if status == Status.OK:
+        return
+    if diagnostic is None:
+        raise DeviceError.explain(status, subject=subject)
+    text = diagnostic.text.decode("utf-8", errors="replace")
+    raise DeviceError.explain(status, diagnostic.os_errno, text, subject)

@@ -1,0 +1,174 @@
+"""Every error pywg raises, and the one table that turns a status and an errno into advice.
+
+Knows no other module. Invariant: no message holds a private or preshared key.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from enum import IntEnum
+
+
+class PywgError(Exception):
+    """The base of all errors of this package; ``str()`` is one line for a human."""
+
+
+class KeyFormatError(PywgError, ValueError):
+    """Text or bytes that are no key. The message never repeats them."""
+
+
+class ConfigError(PywgError):
+    """A configuration file says something wrong, at ``path:line:column``."""
+
+    def __init__(self, path: str, line: int, column: int, message: str) -> None:
+        super().__init__(f"{path}:{line}:{column}: {message}")
+        self.path = path
+        self.line = line
+        self.column = column
+        self.message = message
+
+
+class CoreLoadError(PywgError, ImportError):
+    """The compiled core was not found, or is not the one this package was written for."""
+
+
+class UapiError(PywgError):
+    """The other end of a UAPI socket refused, or answered something that is not UAPI."""
+
+    def __init__(self, message: str, os_errno: int = 0) -> None:
+        super().__init__(message)
+        self.os_errno = os_errno
+
+
+class NetworkError(PywgError):
+    """The kernel refused an address, a link setting or a route."""
+
+    def __init__(self, message: str, os_errno: int = 0) -> None:
+        super().__init__(message)
+        self.os_errno = os_errno
+
+
+class Status(IntEnum):
+    """``pywg_status`` of pywg.h."""
+
+    OK = 0
+    INVALID_ARGUMENT = -1
+    OUT_OF_MEMORY = -2
+    BUFFER_TOO_SMALL = -3
+    CONFIGURATION = -4
+    PERMISSION = -5
+    NAME_IN_USE = -6
+    ADDRESS_IN_USE = -7
+    NOT_FOUND = -8
+    LIMIT = -9
+    CLOSED = -10
+    SYSTEM = -11
+
+
+NEEDS_PRIVILEGE = "making an interface needs CAP_NET_ADMIN: run it with sudo"
+NO_TUN = (
+    "modprobe tun; without udev: mkdir -p /dev/net && mknod /dev/net/tun c 10 200; "
+    "in Docker: --device /dev/net/tun --cap-add NET_ADMIN"
+)
+TUN_NOT_OURS = "chmod 666 /dev/net/tun, or run it with sudo"
+
+# What went wrong in a few words, and what to do about it. An entry with an errno goes first.
+_ADVICE: dict[tuple[int, int], tuple[str, str]] = {
+    (Status.INVALID_ARGUMENT, 0): (
+        "a value is not allowed",
+        "an interface name is 1 to 15 of [a-zA-Z0-9_=+.-], an MTU 68 to 65535",
+    ),
+    (Status.OUT_OF_MEMORY, 0): ("out of memory", "free some memory, or lower the number of peers"),
+    (Status.BUFFER_TOO_SMALL, 0): ("a buffer is too small", "give each packet 48 bytes of room"),
+    (Status.CONFIGURATION, 0): ("the configuration was refused", ""),
+    (Status.PERMISSION, 0): ("permission denied", NEEDS_PRIVILEGE),
+    (Status.PERMISSION, errno.EPERM): ("permission denied", NEEDS_PRIVILEGE),
+    (Status.PERMISSION, errno.EACCES): ("permission denied", f"{NEEDS_PRIVILEGE}; {TUN_NOT_OURS}"),
+    (Status.NAME_IN_USE, 0): (
+        "the name is in use",
+        "choose another name, or remove the old one: ip link delete dev NAME",
+    ),
+    (Status.NAME_IN_USE, errno.EBUSY): (
+        "another process holds an interface of this name",
+        "stop it first: pywg down NAME",
+    ),
+    (Status.ADDRESS_IN_USE, 0): (
+        "the listen port is taken",
+        "choose another ListenPort, or find its owner: ss -ulpn",
+    ),
+    (Status.NOT_FOUND, 0): ("not found", ""),
+    (Status.NOT_FOUND, errno.ENOENT): ("there is no /dev/net/tun", NO_TUN),
+    (Status.NOT_FOUND, errno.ENODEV): ("the kernel has no TUN driver", NO_TUN),
+    (Status.NOT_FOUND, errno.ENXIO): ("the kernel has no TUN driver", NO_TUN),
+    (Status.LIMIT, 0): ("a limit was reached", ""),
+    (Status.LIMIT, errno.EMFILE): ("too many open files", "raise it: ulimit -n 4096"),
+    (Status.LIMIT, errno.ENFILE): (
+        "too many open files in the system",
+        "raise it: sysctl fs.file-max",
+    ),
+    (Status.LIMIT, errno.ENAMETOOLONG): (
+        "the interface name is too long",
+        "at most 15 characters",
+    ),
+    (Status.CLOSED, 0): ("the device is closed", "open a new one"),
+    (Status.SYSTEM, 0): ("a system call failed", ""),
+    (Status.SYSTEM, errno.ENODEV): ("the kernel has no TUN driver", NO_TUN),
+    (Status.SYSTEM, errno.ENOENT): ("there is no /dev/net/tun", NO_TUN),
+    (Status.SYSTEM, errno.EROFS): (
+        "/var/run/wireguard cannot be written",
+        "mount a tmpfs on /var/run/wireguard",
+    ),
+    (Status.SYSTEM, errno.EAFNOSUPPORT): (
+        "the kernel lacks an address family",
+        "IPv4 or IPv6 must be there: sysctl net.ipv6.conf.all.disable_ipv6",
+    ),
+}
+
+
+class DeviceError(PywgError):
+    """The core refused. ``status`` and ``os_errno`` for programs, ``hint`` for people."""
+
+    def __init__(self, message: str, status: int, os_errno: int = 0, hint: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.status = status
+        self.os_errno = os_errno
+        self.hint = hint
+
+    @staticmethod
+    def explain(status: int, os_errno: int = 0, text: str = "", subject: str = "") -> DeviceError:
+        """The error for a status of the core: what, why and what to do, in one line.
+
+        ``text`` is what the core said, ``subject`` the name of the interface it is about.
+        """
+        cause, hint = advice(status, os_errno)
+        if text:
+            cause = text if status in _SPECIFIC else f"{cause}: {text}"
+        elif os_errno and (status, os_errno) not in _ADVICE:
+            cause = f"{cause}: {os.strerror(os_errno)}"
+        message = f"{subject}: {cause}" if subject else cause
+        if subject:
+            hint = hint.replace("NAME", subject)
+        kind = PermissionDenied if status == Status.PERMISSION else DeviceError
+        return kind(message, status, os_errno, hint)
+
+
+class PermissionDenied(DeviceError):
+    """The kernel said EPERM or EACCES."""
+
+
+# Here the core's own line says more than any general sentence.
+_SPECIFIC = frozenset({Status.CONFIGURATION, Status.INVALID_ARGUMENT, Status.LIMIT})
+
+
+def advice(status: int, os_errno: int = 0) -> tuple[str, str]:
+    """Cause and remedy of a status; the errno makes them more exact where it can."""
+    found = _ADVICE.get((status, os_errno)) or _ADVICE.get((status, 0))
+    return found or (f"the core failed with status {status}", "")
+
+
+def system_call(error: OSError, doing: str) -> PywgError:
+    """An OSError of our own making as one line with its remedy."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    hint = " (run it with sudo)" if error.errno in (errno.EPERM, errno.EACCES) else ""
+    return PywgError(f"{doing}: {reason}{hint}")

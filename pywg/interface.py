@@ -1,0 +1,295 @@
+"""Interface: the WireGuard protocol alone. Bytes in, bytes out; time is an argument.
+
+For simulators, tests and transports of one's own. Knows no socket and no file; the clock is read
+only by the default of ``now``. All packets go in batches; a batch of one is fine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from pywg import _abi, _library, uapi
+from pywg.config import Config
+from pywg.device import check, new_diagnostic, read_text
+from pywg.errors import DeviceError, Status
+
+OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
+HANDSHAKE_LENGTH_MAX = 148
+NEVER = (1 << 64) - 1
+POLL_BATCH = 16
+
+# As socket.recvfrom returns it and socket.sendto takes it.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+class Now(NamedTuple):
+    """Both clocks, read once for each batch."""
+
+    boot_ns: int
+    unix_ns: int
+
+
+def now() -> Now:
+    return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
+
+
+class Verdict(IntEnum):
+    """What became of a packet."""
+
+    DROPPED = _abi.PYWG_VERDICT_DROPPED
+    SEALED = _abi.PYWG_VERDICT_SEALED
+    STAGED = _abi.PYWG_VERDICT_STAGED
+    DELIVER = _abi.PYWG_VERDICT_DELIVER
+    HANDSHAKE = _abi.PYWG_VERDICT_HANDSHAKE
+    KEEPALIVE = _abi.PYWG_VERDICT_KEEPALIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet after the core looked at it."""
+
+    verdict: Verdict
+    data: bytes = b""
+    address: SocketAddress | None = None  # where to send it, or where it came from
+    drop: str | None = None  # why, if dropped: "invalid_mac1", ...
+
+
+class Interface:
+    """A private key and its peers. Not for several threads at once."""
+
+    def __init__(
+        self,
+        config: Config | str | None = None,
+        *,
+        mtu: int = 1420,
+        entropy: Callable[[int], bytes] | None = None,
+        now: Now | None = None,
+    ) -> None:
+        """``entropy(length)`` replaces the kernel's random bytes: for tests that repeat."""
+        self._handle: ctypes.c_void_p | None = None
+        self._library = _library.load()
+        self.mtu = mtu
+        # ctypes keeps no reference to a callback: this attribute does, for the life of the handle.
+        self._entropy = _abi.pywg_entropy() if entropy is None else _entropy_callback(entropy)
+        options = _abi.pywg_interface_options(
+            size=ctypes.sizeof(_abi.pywg_interface_options),
+            mtu=mtu,
+            entropy=self._entropy,
+        )
+        handle = ctypes.c_void_p()
+        diagnostic = new_diagnostic()
+        status = self._library.pywg_interface_open(
+            ctypes.byref(options), ctypes.byref(handle), ctypes.byref(diagnostic)
+        )
+        check(status, diagnostic, "")
+        self._handle = handle
+        if config is not None:
+            try:
+                self.set(config, now)
+            except BaseException:
+                self.close()
+                raise
+
+    def set(self, config: Config | str, now: Now | None = None) -> None:
+        """Applies a Config (replacing all peers) or UAPI `set` text (as it is)."""
+        text = uapi.set_text(config) if isinstance(config, Config) else config
+        data = text.encode("utf-8")
+        diagnostic = new_diagnostic()
+        status = self._library.pywg_interface_set(
+            self._open_handle(), _clock(now), data, len(data), ctypes.byref(diagnostic)
+        )
+        check(status, diagnostic, "")
+
+    def get(self) -> uapi.Status:
+        return uapi.parse_get(self.get_text())
+
+    def get_text(self) -> str:
+        """The answer of UAPI `get`. It holds the private key."""
+        return read_text(self._library.pywg_interface_get, self._open_handle(), "")
+
+    def seal(self, packets: Sequence[bytes], now: Now | None = None) -> list[Packet]:
+        """Inner packets to datagrams: SEALED, STAGED (then call ``poll``) or DROPPED, in order."""
+        plain = _Batch(packets)
+        sealed = _Batch.empty([len(packet) + OVERHEAD for packet in packets])
+        status = self._library.pywg_interface_seal(
+            self._open_handle(), _clock(now), plain.array, sealed.array, len(packets)
+        )
+        check(status, None, "")
+        return sealed.results(self._drop_name)
+
+    def receive(
+        self,
+        datagrams: Sequence[tuple[bytes, SocketAddress]],
+        now: Now | None = None,
+        *,
+        under_load: bool = False,
+    ) -> list[Packet]:
+        """Datagrams to inner packets: DELIVER, HANDSHAKE (then ``poll``), KEEPALIVE, DROPPED."""
+        batch = _Batch([data for data, _ in datagrams])
+        for packet, (_, address) in zip(batch.array, datagrams, strict=False):
+            packet.endpoint = _to_endpoint(address)
+        status = self._library.pywg_interface_receive(
+            self._open_handle(), _clock(now), batch.array, len(datagrams), int(under_load)
+        )
+        check(status, None, "")
+        return batch.results(self._drop_name)
+
+    def poll(self, now: Now | None = None) -> list[Packet]:
+        """Everything the protocol itself wants sent now: handshakes, keepalives, staged packets."""
+        clock = _clock(now)
+        packets: list[Packet] = []
+        capacity = max(self.mtu + OVERHEAD, HANDSHAKE_LENGTH_MAX)
+        written = ctypes.c_size_t(POLL_BATCH)
+        while written.value == POLL_BATCH:
+            batch = _Batch.empty([capacity] * POLL_BATCH)
+            status = self._library.pywg_interface_poll(
+                self._open_handle(), clock, batch.array, POLL_BATCH, ctypes.byref(written)
+            )
+            check(status, None, "")
+            packets += batch.results(self._drop_name, written.value, Verdict.SEALED)
+        return packets
+
+    def expire(self, now: Now | None = None) -> None:
+        """Lets due timers fire: call it when ``deadline`` has passed, and then ``poll``."""
+        check(self._library.pywg_interface_expire(self._open_handle(), _clock(now)), None, "")
+
+    def deadline(self) -> int | None:
+        """When ``expire`` is next due, on the boot_ns clock; None for never."""
+        boot_ns = ctypes.c_uint64()
+        status = self._library.pywg_interface_deadline(self._open_handle(), ctypes.byref(boot_ns))
+        check(status, None, "")
+        return None if boot_ns.value == NEVER else boot_ns.value
+
+    def dropped(self) -> dict[str, int]:
+        """Packets refused so far, by reason; all reasons are there."""
+        counts: dict[str, int] = {}
+        number = 0
+        while (name := self._drop_name(number)) is not None:
+            count = ctypes.c_uint64()
+            status = self._library.pywg_interface_dropped(
+                self._open_handle(), number, ctypes.byref(count)
+            )
+            check(status, None, "")
+            counts[name] = count.value
+            number += 1
+        return counts
+
+    def close(self) -> None:
+        """Zeroes all keys. A second time is harmless."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._library.pywg_interface_close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    def _open_handle(self) -> ctypes.c_void_p:
+        if self._handle is None:
+            raise DeviceError("the interface is closed", Status.CLOSED)
+        return self._handle
+
+    def _drop_name(self, number: int) -> str | None:
+        name = self._library.pywg_drop_name(number)
+        return None if name is None else str(name, "ascii")
+
+
+class _Batch:
+    """An array of pywg_packet over one piece of memory that lives as long as the array."""
+
+    def __init__(self, contents: Sequence[bytes], capacities: Sequence[int] | None = None) -> None:
+        sizes = [len(data) for data in contents] if capacities is None else capacities
+        self._memory = ctypes.create_string_buffer(max(sum(sizes), 1))
+        self.array = (_abi.pywg_packet * max(len(sizes), 1))()
+        self._count = len(sizes)
+        address = ctypes.addressof(self._memory)
+        if contents:
+            ctypes.memmove(self._memory, b"".join(contents), sum(sizes))
+        for packet, size in zip(self.array, sizes, strict=False):
+            packet.data = address
+            packet.length = size if contents else 0
+            packet.capacity = size
+            address += size
+
+    @classmethod
+    def empty(cls, capacities: Sequence[int]) -> _Batch:
+        return cls((), capacities)
+
+    def results(
+        self,
+        drop_name: Callable[[int], str | None],
+        count: int | None = None,
+        verdict: Verdict | None = None,
+    ) -> list[Packet]:
+        """Copies out what the core wrote. ``verdict`` where the call has only one."""
+        number = self._count if count is None else count
+        packets = []
+        for index in range(number):
+            raw = self.array[index]
+            outcome = Verdict(raw.verdict) if verdict is None else verdict
+            with_data = outcome in (Verdict.SEALED, Verdict.DELIVER)
+            data = ctypes.string_at(raw.data, raw.length) if with_data else b""
+            drop = drop_name(raw.drop) if outcome is Verdict.DROPPED else None
+            packets.append(Packet(outcome, data, _from_endpoint(raw.endpoint), drop))
+        return packets
+
+
+def _clock(value: Now | None) -> object:
+    boot_ns, unix_ns = now() if value is None else value
+    return ctypes.byref(_abi.pywg_now(boot_ns, unix_ns))
+
+
+def _to_endpoint(address: SocketAddress) -> _abi.pywg_endpoint:
+    host, _, zone = address[0].partition("%")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    raw = socket.inet_pton(family, host)
+    scope_id = address[3] if len(address) == 4 else int(zone or 0)
+    endpoint = _abi.pywg_endpoint(
+        family=6 if family == socket.AF_INET6 else 4, port=address[1], scope_id=scope_id
+    )
+    ctypes.memmove(endpoint.address, raw, len(raw))
+    return endpoint
+
+
+def _from_endpoint(endpoint: _abi.pywg_endpoint) -> SocketAddress | None:
+    raw = bytes(endpoint.address)
+    match endpoint.family:
+        case 4:
+            return socket.inet_ntop(socket.AF_INET, raw[:4]), endpoint.port
+        case 6:
+            host = socket.inet_ntop(socket.AF_INET6, raw)
+            return host, endpoint.port, 0, endpoint.scope_id
+        case _:
+            return None
+
+
+def _entropy_callback(entropy: Callable[[int], bytes]) -> object:
+    def fill(context: object, out: object, length: int) -> int:
+        try:
+            data = entropy(length)
+        except Exception:
+            return 1  # an exception cannot cross C: the call that needed the bytes fails
+        if len(data) != length:
+            return 1
+        ctypes.memmove(out, data, length)  # type: ignore[arg-type]
+        return 0
+
+    return _abi.pywg_entropy(fill)

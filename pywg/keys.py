@@ -1,0 +1,159 @@
+"""Keys as values: PrivateKey, PublicKey, PresharedKey. Strict base64, X25519 by `cryptography`.
+
+Knows nothing of files or devices. Invariant: a secret leaves its object only through a method
+whose name says so (``to_base64``, ``to_hex``, ``bytes()``); ``repr``, ``str`` and errors hide it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+from typing import Any, ClassVar, NoReturn, Self
+
+from pywg.errors import KeyFormatError
+
+LENGTH = 32
+BASE64_LENGTH = 44
+
+
+class _Key:
+    """32 bytes that cannot change."""
+
+    __slots__ = ("_raw",)
+    _raw: bytes
+    _noun: ClassVar[str] = "key"
+
+    def __init__(self, raw: bytes) -> None:
+        if not isinstance(raw, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a {self._noun} is made of bytes, not {type(raw).__name__}")
+        if len(raw) != LENGTH:
+            raise KeyFormatError(f"a {self._noun} has {LENGTH} bytes, not {len(raw)}")
+        object.__setattr__(self, "_raw", bytes(raw))
+
+    @classmethod
+    def from_base64(cls, text: str) -> Self:
+        """Exactly what `wg` takes: 44 characters, padded, without stray low bits."""
+        if len(text) != BASE64_LENGTH:
+            raise KeyFormatError(
+                f"{len(text)} characters, a key has {BASE64_LENGTH} (32 bytes in base64)"
+            )
+        try:
+            raw = base64.b64decode(text.encode("ascii"), validate=True)
+        except (binascii.Error, UnicodeEncodeError, ValueError):
+            raise KeyFormatError("not base64") from None
+        if len(raw) != LENGTH or base64.b64encode(raw).decode("ascii") != text:
+            raise KeyFormatError("not 32 bytes in canonical base64")
+        return cls(raw)
+
+    @classmethod
+    def from_hex(cls, text: str) -> Self:
+        """The spelling of UAPI: 64 hexadecimal digits."""
+        try:
+            if len(text) != 2 * LENGTH:
+                raise ValueError
+            return cls(binascii.unhexlify(text.encode("ascii")))
+        except ValueError:
+            raise KeyFormatError("a key in hex has 64 digits") from None
+
+    def to_base64(self) -> str:
+        return base64.b64encode(self._raw).decode("ascii")
+
+    def to_hex(self) -> str:
+        return self._raw.hex()
+
+    def __bytes__(self) -> bytes:
+        return self._raw
+
+    def is_zero(self) -> bool:
+        """All zero means "no key" in UAPI."""
+        return hmac.compare_digest(self._raw, bytes(LENGTH))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, _Key)  # noqa: S101 - narrows the type for mypy
+        return hmac.compare_digest(self._raw, other._raw)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._raw))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a {self._noun} cannot be changed")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a {self._noun} cannot be changed")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
+        return type(self), (self._raw,)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(hidden)"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+class PublicKey(_Key):
+    """Curve25519 public key; names a peer and may be shown to anybody."""
+
+    __slots__ = ()
+    _noun = "public key"
+
+    def __repr__(self) -> str:
+        return f"PublicKey({self.to_base64()!r})"
+
+    def __str__(self) -> str:
+        return self.to_base64()
+
+
+class PrivateKey(_Key):
+    """Curve25519 private key."""
+
+    __slots__ = ()
+    _noun = "private key"
+
+    @classmethod
+    def generate(cls) -> Self:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+        # Not private_bytes_raw(), which cryptography has only since version 40.
+        raw = bytearray(
+            X25519PrivateKey.generate().private_bytes(
+                serialization.Encoding.Raw,
+                serialization.PrivateFormat.Raw,
+                serialization.NoEncryption(),
+            )
+        )
+        raw[0] &= 248  # clamped as `wg genkey` does, whatever the backend returns
+        raw[31] = raw[31] & 127 | 64
+        return cls(bytes(raw))
+
+    @property
+    def public(self) -> PublicKey:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+        public = X25519PrivateKey.from_private_bytes(self._raw).public_key()
+        return PublicKey(
+            public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        )
+
+
+class PresharedKey(_Key):
+    """Symmetric key mixed into the handshake, against quantum computers of the future."""
+
+    __slots__ = ()
+    _noun = "preshared key"
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(os.urandom(LENGTH))

@@ -1,0 +1,167 @@
+"""The background process of a tunnel: hosts the device, and nothing else.
+
+``Supervisor`` forks it before it is needed (so that it carries no netlink library), hands it the
+options and the UAPI text over a socket pair, and waits for its one answer. Invariant: the
+configuration never appears in an argument, an environment variable or a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Self
+
+from pywg.device import Device, LogLevel, Offload
+from pywg.errors import PywgError, system_call
+
+_PR_SET_DUMPABLE = 4
+_READY = b"ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """What to host, and how."""
+
+    name: str
+    config_text: str = ""
+    tun_fd: int = -1
+    uapi_fd: int = -1
+    offload_disable: int = 0
+    log_level: int = LogLevel.ERROR
+    log_fd: int = -1
+
+    def __repr__(self) -> str:
+        return f"Hosting({self.name!r})"  # the text holds keys
+
+
+def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
+    """Opens the device, says so, and returns when it was stopped, removed or signalled to end."""
+    # Blocked before the thread starts, which inherits it: so a signal waits for sigwait below.
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        device = Device(
+            hosting.name,
+            hosting.config_text or None,
+            tun_fd=hosting.tun_fd,
+            uapi_fd=hosting.uapi_fd,
+            offload_disable=Offload(hosting.offload_disable),
+            log_level=LogLevel(hosting.log_level),
+            log_fd=hosting.log_fd,
+        )
+        try:
+            device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            if ready is not None:
+                ready.sendall(_READY)
+                ready.close()
+            if signal.sigwait(signals) == signal.SIGUSR1:
+                device.wait()
+        finally:
+            device.close()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Supervisor:
+    """A process that waits for its Hosting. It ends by itself if it never gets one."""
+
+    def __init__(self, keep_fds: Iterable[int] = ()) -> None:
+        try:
+            self._socket, theirs = socket.socketpair()
+            child = os.fork()
+        except OSError as error:
+            raise system_call(error, "cannot start the background process") from None
+        if child == 0:
+            self._socket.close()
+            _detach(theirs, {theirs.fileno(), *keep_fds})
+        theirs.close()
+        os.waitpid(child, 0)  # the first of two forks ends at once
+
+    def start(self, hosting: Hosting) -> None:
+        """Returns when interface and UAPI socket exist; raises the line the process left."""
+        self._socket.sendall(json.dumps(asdict(hosting)).encode("utf-8"))
+        self._socket.shutdown(socket.SHUT_WR)
+        answer = _read_all(self._socket)
+        if answer != _READY:
+            message = answer.decode("utf-8", errors="replace")
+            raise PywgError(message or f"{hosting.name}: the background process ended at once")
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _detach(control: socket.socket, keep: set[int]) -> None:
+    """The child: leaves the session, forks once more and serves. Does not return."""
+    code = 1
+    try:
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        _harden(keep)
+        code = _serve(control)
+    finally:
+        os._exit(code)
+
+
+def _serve(control: socket.socket) -> int:
+    request = _read_all(control)
+    if not request:
+        return 0  # the parent changed its mind, or died
+    try:
+        host(Hosting(**json.loads(request)), control)
+    except PywgError as error:
+        with contextlib.suppress(OSError):
+            control.sendall(str(error).encode("utf-8"))
+        return 1
+    return 0
+
+
+def _harden(keep: set[int]) -> None:
+    """No terminal, no core dump, no debugger, no inherited files but those asked for."""
+    forbid_dumps()
+    os.umask(0o077)
+    os.chdir("/")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        if fd not in keep:
+            os.dup2(null, fd)
+    last = 2
+    for fd in sorted(keep | {1 << 20}):
+        if fd > last:
+            os.closerange(last + 1, fd)
+            last = fd
+
+
+def forbid_dumps() -> None:
+    """Keys must not end in a core file, nor be read by another process of the same user."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _read_all(stream: socket.socket) -> bytes:
+    data = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := stream.recv(1 << 16):
+            data += chunk
+    return bytes(data)

@@ -1,0 +1,268 @@
+"""The text of the cross-platform userspace protocol: Config to `set`, `get` to Status, and a client
+for the sockets in /var/run/wireguard.
+
+Knows the text and the socket, not the device behind it: any userspace WireGuard will do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+from pywg.config import Config, Endpoint, IPNetwork, PeerSection
+from pywg.errors import KeyFormatError, UapiError
+from pywg.keys import PresharedKey, PrivateKey, PublicKey
+
+SOCKET_DIRECTORY = Path("/var/run/wireguard")
+TIMEOUT_S = 10.0
+
+
+# ---- set
+
+
+def set_text(config: Config) -> str:
+    """What makes a device equal to this file: `set` without ``set=1`` and the final empty line.
+
+    Endpoints have to be numeric already; see pywg.resolve.
+    """
+    return "".join(f"{line}\n" for line in _set_lines(config))
+
+
+def _set_lines(config: Config) -> Iterator[str]:
+    interface = config.interface
+    if interface.private_key is not None:
+        yield f"private_key={interface.private_key.to_hex()}"
+    if interface.listen_port is not None:
+        yield f"listen_port={interface.listen_port}"
+    if interface.fwmark is not None:
+        yield f"fwmark={interface.fwmark}"
+    yield "replace_peers=true"
+    for peer in config.peers:
+        yield from _peer_lines(peer)
+
+
+def _peer_lines(peer: PeerSection) -> Iterator[str]:
+    yield f"public_key={peer.public_key.to_hex()}"
+    if peer.preshared_key is not None:
+        yield f"preshared_key={peer.preshared_key.to_hex()}"
+    if peer.endpoint is not None:
+        if peer.endpoint.address() is None:
+            raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
+        yield f"endpoint={peer.endpoint}"
+    if peer.persistent_keepalive is not None:
+        yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
+    yield "replace_allowed_ips=true"
+    for allowed in peer.allowed_ips:
+        yield f"allowed_ip={allowed.network}"
+
+
+# ---- get
+
+
+@dataclass(slots=True)
+class PeerStatus:
+    """A peer as a running device sees it."""
+
+    public_key: PublicKey
+    preshared_key: PresharedKey | None = None
+    endpoint: Endpoint | None = None
+    allowed_ips: list[IPNetwork] = field(default_factory=list)
+    last_handshake_ns: int = 0  # Unix time; 0 for never
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    persistent_keepalive: int = 0
+
+
+@dataclass(slots=True)
+class Status:
+    """A running device."""
+
+    private_key: PrivateKey | None = None
+    listen_port: int = 0
+    fwmark: int = 0
+    peers: list[PeerStatus] = field(default_factory=list)
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        return self.private_key.public if self.private_key else None
+
+
+def parse_get(text: str) -> Status:
+    """The answer of `get`, with or without its errno line. Unknown keys are skipped."""
+    status = Status()
+    for number, line in enumerate(text.splitlines(), start=1):
+        key, separator, value = line.partition("=")
+        if not line:
+            continue
+        if not separator:
+            raise UapiError(f"line {number} of the answer is not key=value")
+        try:
+            _read_line(status, key, value)
+        except (ValueError, IndexError, KeyFormatError):
+            # The value may be a key: name the line, not its content.
+            raise UapiError(f"line {number} of the answer: bad value for {key}") from None
+    return status
+
+
+def _read_line(status: Status, key: str, value: str) -> None:
+    match key:
+        case "private_key":
+            private_key = PrivateKey.from_hex(value)
+            status.private_key = None if private_key.is_zero() else private_key
+        case "listen_port":
+            status.listen_port = int(value)
+        case "fwmark":
+            status.fwmark = int(value)
+        case "public_key":
+            status.peers.append(PeerStatus(PublicKey.from_hex(value)))
+        case _:
+            if status.peers:
+                _read_peer_line(status.peers[-1], key, value)
+
+
+def _read_peer_line(peer: PeerStatus, key: str, value: str) -> None:
+    match key:
+        case "preshared_key":
+            preshared_key = PresharedKey.from_hex(value)
+            peer.preshared_key = None if preshared_key.is_zero() else preshared_key
+        case "endpoint":
+            host, _, port = value.rpartition(":")
+            peer.endpoint = Endpoint(host.removeprefix("[").removesuffix("]"), int(port))
+        case "last_handshake_time_sec":
+            peer.last_handshake_ns += int(value) * 1_000_000_000
+        case "last_handshake_time_nsec":
+            peer.last_handshake_ns += int(value)
+        case "rx_bytes":
+            peer.rx_bytes = int(value)
+        case "tx_bytes":
+            peer.tx_bytes = int(value)
+        case "persistent_keepalive_interval":
+            peer.persistent_keepalive = int(value)
+        case "allowed_ip":
+            peer.allowed_ips.append(ip_network(value))
+        case _:
+            pass
+
+
+# ---- report: pywg's own question
+
+
+@dataclass(slots=True)
+class Report:
+    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them."""
+
+    offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
+    gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
+    cipher: str = ""
+    other: dict[str, str] = field(default_factory=dict)
+
+
+def parse_report(text: str) -> Report:
+    report = Report()
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key.startswith("offload_"):
+            report.offloads[key.removeprefix("offload_")] = value
+        elif key.startswith("dropped_") and value.isdigit():
+            report.dropped[key.removeprefix("dropped_")] = int(value)
+        elif key == "gso_refused":
+            report.gso_refused.append(value)
+        elif key == "cipher":
+            report.cipher = value
+        elif key and key != "errno":
+            report.other[key] = value
+    return report
+
+
+# ---- client
+
+
+def socket_path(name: str) -> Path:
+    return SOCKET_DIRECTORY / f"{name}.sock"
+
+
+def interfaces() -> list[str]:
+    """Names with a socket that somebody listens on. Left-over files are passed by."""
+    try:
+        paths = sorted(SOCKET_DIRECTORY.glob("*.sock"))
+    except OSError:
+        return []
+    return [path.stem for path in paths if _is_alive(path)]
+
+
+def is_interface(name: str) -> bool:
+    return _is_alive(socket_path(name))
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(TIMEOUT_S)
+        try:
+            client.connect(os.fspath(path))
+        except OSError as error:
+            # Not ours to talk to, but somebody's: it is listed, and asking it says why not.
+            return error.errno in (errno.EACCES, errno.EPERM)
+    return True
+
+
+def get(name: str) -> Status:
+    """What the device behind NAME's socket does."""
+    return parse_get(request(name, "get=1\n\n"))
+
+
+def report(name: str) -> Report:
+    """pywg's own figures; another implementation answers with an error."""
+    return parse_report(request(name, "pywg_get=1\n\n"))
+
+
+def request(name: str, text: str) -> str:
+    """One question, one answer without its errno line; a non-zero errno is raised."""
+    path = socket_path(name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(TIMEOUT_S)
+        try:
+            client.connect(os.fspath(path))
+            client.sendall(text.encode("ascii"))
+            answer = _read_answer(client)
+        except TimeoutError:
+            raise UapiError(f"{name}: no answer on {path}", errno.ETIMEDOUT) from None
+        except OSError as error:
+            raise _unreachable(name, path, error) from None
+    if not answer:
+        raise UapiError(f"{name}: the device hung up without an answer", errno.EPROTO)
+    body, _, code = answer.rstrip("\n").rpartition("errno=")
+    try:
+        number = abs(int(code))  # `set` answers a negative number, `get` a positive one
+    except ValueError:
+        raise UapiError(f"{name}: the answer does not end with errno=") from None
+    if number:
+        raise UapiError(f"{name}: the device answered: {os.strerror(number)}", number)
+    return body
+
+
+def _read_answer(client: socket.socket) -> str:
+    """Until the empty line that ends an answer, or until the other end hangs up."""
+    answer = bytearray()
+    while not answer.endswith(b"\n\n"):
+        chunk = client.recv(1 << 16)
+        if not chunk:
+            break
+        answer += chunk
+    return answer.decode("utf-8", errors="replace")
+
+
+def _unreachable(name: str, path: Path, error: OSError) -> UapiError:
+    code = error.errno or 0
+    match code:
+        case errno.ENOENT | errno.ECONNREFUSED:
+            return UapiError(f"{name}: no userspace WireGuard interface of this name runs", code)
+        case errno.EACCES | errno.EPERM:
+            return UapiError(f"{path}: permission denied (run it with sudo)", code)
+        case _:
+            return UapiError(f"{path}: {os.strerror(code)}", code)

@@ -1,0 +1,118 @@
+r"""The tests that need root work in this place, made anew for each of them and removed after it:
+
+      namespace a                                            namespace b
+    +---------------------------+                          +---------------------------+
+    |  ping, TCP, UDP           |                          |           ping, TCP, UDP  |
+    |        |                  |                          |                  |        |
+    |   TUN of the daemon       |      (the tunnel)        |       TUN of the daemon   |
+    |   10.99.0.1/24  - - - - - - - - - - - - - - - - - - - - - - - - - 10.99.0.2/24    |
+    |   fd99::1/64              |                          |              fd99::2/64   |
+    |        |                  |                          |                  |        |
+    |   daemon A, UDP 51820     |                          |     daemon B, UDP 51820   |
+    |        |                  |                          |                  |        |
+    |   veth 192.0.2.1/24       |         a cable          |       veth 192.0.2.2/24   |
+    |        2001:db8::1/64 ==================================== 2001:db8::2/64        |
+    +---------------------------+                          +---------------------------+
+
+test_integrity.py puts a third namespace with a relay between the two, drawn there. Daemons are told apart by
+interface names that hold our pid, because they share /var/run/wireguard.
+
+The daemon under test is $PYWGD, or the one built in this repository. With PYWGD=wireguard-go the tests test
+themselves; those that ask for what only pywg promises are then skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from helpers import programs
+from helpers.lab import Lab
+from helpers.namespaces import sweep
+from helpers.programs import Missing, Program
+
+HERE = Path(__file__).parent
+NEED_ROOT = (HERE / "netns", HERE / "interop")
+_labs: list[Lab] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "netns: end to end in network namespaces; needs root")
+    config.addinivalue_line("markers", "interop: with a peer that is not pywg; needs root")
+    config.addinivalue_line("markers", "matrix: every combination of offloads; about four minutes")
+    config.addinivalue_line("markers", "slow: waits for a timer of the protocol, ten seconds or more")
+    config.addinivalue_line("markers", "pywgd_only: asks for what only pywg promises")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    standing_in = _is_standing_in()
+    for item in items:
+        place = next((place for place in NEED_ROOT if place in item.path.parents), None)
+        if place is None:
+            continue
+        item.add_marker(getattr(pytest.mark, place.name))
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root: makes network namespaces and TUN interfaces"))
+        elif standing_in and item.get_closest_marker("pywgd_only"):
+            item.add_marker(pytest.mark.skip(reason=f"{standing_in} stands in for pywgd and does not promise this"))
+
+
+def _is_standing_in() -> str | None:
+    try:
+        subject = programs.subject()
+    except Missing:
+        return None
+    return None if subject.is_pywgd else subject.label
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failure shows what the daemons said."""
+    report = yield
+    if report.failed and report.when == "call":
+        for lab in _labs:
+            for daemon in lab.daemons[-4:]:
+                report.sections.append((f"log of {daemon}", daemon.log()[-4000:]))
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leftovers() -> None:
+    if os.geteuid() == 0:
+        sweep()
+
+
+@pytest.fixture(scope="session")
+def subject() -> Program:
+    """The daemon under test."""
+    try:
+        return programs.subject()
+    except Missing as missing:
+        pytest.fail(str(missing))
+
+
+@pytest.fixture
+def lab(subject: Program, tmp_path: Path) -> Iterator[Lab]:
+    yield from _open_lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_lab(subject: Program, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One place for all tests of a file: for tables of many short cases."""
+    yield from _open_lab(tmp_path_factory.mktemp("lab"))
+
+
+def _open_lab(directory: Path) -> Iterator[Lab]:
+    opened = Lab(directory)
+    _labs.append(opened)
+    try:
+        yield opened
+    finally:
+        _labs.remove(opened)
+        opened.close()

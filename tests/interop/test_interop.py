@@ -1,0 +1,94 @@
+"""pywg and its peers: either may begin, over either family, with and without a preshared key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from helpers import programs
+from helpers.lab import Lab
+from helpers.namespaces import add_address
+from helpers.programs import Missing, Program
+from helpers.traffic import exchange, iperf3, received_bits_per_second
+from helpers.waiting import wait_until
+from helpers.wire import Wire
+
+PEERS: dict[str, Callable[[], Program]] = {
+    "wireguard-go-debian": programs.wireguard_go_debian,
+    "wireguard-go": programs.wireguard_go_current,
+    "boringtun": programs.boringtun,
+}
+
+
+@pytest.fixture(params=PEERS)
+def partner(request: pytest.FixtureRequest) -> Program:
+    try:
+        return PEERS[request.param]()
+    except Missing as missing:
+        if request.param == "wireguard-go-debian":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize("psk", [False, True], ids=["no-psk", "psk"])
+@pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
+@pytest.mark.parametrize("beginner", ["pywg", "peer"])
+def test_they_talk_whoever_begins(lab: Lab, partner: Program, beginner: str, outer: int, psk: bool) -> None:
+    # Only who begins knows where the other is. Side a is pywg.
+    begins = "a" if beginner == "pywg" else "b"
+    tunnel = lab.tunnel(b=partner, outer=outer, psk=psk, knows=begins, log_level="error")
+    wires = (Wire(tunnel.a.namespace), Wire(tunnel.b.namespace))
+    tunnel.ping(sender=begins)
+    tunnel.ping(sender="b" if begins == "a" else "a")
+    assert wires[0 if begins == "a" else 1]["initiation_output"] == 1
+    assert wires[0 if begins == "a" else 1]["initiation_input"] == 0
+    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner6, 1 << 20, 1 << 20)
+    report = iperf3(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 1, reverse=beginner == "peer")
+    assert received_bits_per_second(report) > 1e6
+
+
+def test_keepalives_pass_both_ways(lab: Lab, partner: Program) -> None:
+    tunnel = lab.tunnel(b=partner, log_level="error")
+    wire = Wire(tunnel.a.namespace)
+    tunnel.a.daemon.set("peer", tunnel.b.key.public, "persistent-keepalive", "1")
+    tunnel.b.daemon.set("peer", tunnel.a.key.public, "persistent-keepalive", "1")
+    wait_until(
+        lambda: wire["keepalive_output"] >= 2 and wire["keepalive_input"] >= 2, "two keepalives each way", 10, every=0.05
+    )
+    assert int(tunnel.a.daemon.peer(tunnel.b.key.public)["handshake"]) > 0
+    assert int(tunnel.b.daemon.peer(tunnel.a.key.public)["handshake"]) > 0
+
+
+def test_a_moving_peer_is_followed_by_either(lab: Lab, partner: Program) -> None:
+    tunnel = lab.tunnel(b=partner, log_level="error")
+    tunnel.session()
+    for here, there, new in ((tunnel.a, tunnel.b, "192.0.2.71"), (tunnel.b, tunnel.a, "192.0.2.72")):
+        here.namespace.run("sysctl", "-q", "net.ipv4.conf.veth.promote_secondaries=1")
+        add_address(here.namespace, "veth", f"{new}/24")
+        here.namespace.ip("address", "delete", f"{here.outer4}/24", "dev", "veth")
+        _until_it_answers(lambda sender="a" if here is tunnel.a else "b": tunnel.ping(1, sender))
+        endpoint = there.daemon.peer(here.key.public)["endpoint"]
+        assert endpoint.startswith(new), endpoint
+
+
+def _until_it_answers(ask: Callable[[], None], seconds: float = 40) -> None:
+    """A peer that keeps a source address which is gone notices by its silence, after fifteen seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def test_either_may_be_restarted(lab: Lab, partner: Program, subject: Program) -> None:
+    tunnel = lab.tunnel(b=partner, log_level="error")
+    tunnel.session()
+    for label, side, program in (("a", tunnel.a, subject), ("b", tunnel.b, partner)):
+        side.daemon.close()
+        side.daemon = lab.daemon(program, side.namespace, side.daemon.name, log_level="error")
+        side.daemon.setconf(tunnel.configuration(label))
+        side.daemon.up(f"{side.inner4}/24", f"{side.inner6}/64")
+        tunnel.ping(sender=label)

@@ -1,0 +1,489 @@
+"""The command line: exit codes, one-line errors, and what each command prints. No root, no core."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pywg import cli, network, plan, uapi
+from pywg.cli import down as down_module
+from pywg.cli import names, show
+from pywg.cli import up as up_module
+from pywg.errors import NetworkError, PywgError, UapiError
+from pywg.keys import PrivateKey
+
+PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
+PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
+PEER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+CONFIG = f"[Interface]\nPrivateKey={PRIVATE}\nAddress=10.0.0.1/24\n[Peer]\nPublicKey={PEER}\n"
+
+
+@pytest.fixture
+def run(capsys):
+    """run("up", ...) -> (exit code, stdout, stderr)"""
+
+    def call(*arguments):
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "wg0.conf"
+    path.write_text(CONFIG)
+    path.chmod(0o600)
+    return path
+
+
+# ---- the frame
+
+
+def test_help_and_version(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert re.fullmatch(r"pywg \d\S*\n", out)
+    for arguments in ((), ("--help",), ("-h",)):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        for name in cli.COMMANDS:
+            assert f"  {name}" in out
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_has_help(run, name):
+    code, out, err = run(name, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: pywg {name}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("up",),
+        ("up", "wg0", "wg1"),
+        ("show", "--nonsense"),
+        ("demo", "--tier", "cloud"),
+        ("demo", "--seconds", "0"),
+        ("run", "--no-offload", "banana", "wg0"),
+    ],
+)
+def test_wrong_usage_is_2_and_one_line(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"pywg: .+\n", err)
+
+
+def test_errors_and_interrupts_are_1_and_one_line(run, monkeypatch):
+    for error in (PywgError("no\nway"), KeyboardInterrupt(), OSError(5, "x", "file")):
+
+        def fail(error=error):
+            raise error
+
+        monkeypatch.setattr(uapi, "interfaces", fail)
+        code, out, err = run("show")
+        assert (code, out) == (1, "")
+        # click ends the line on which the terminal showed ^C
+        assert re.fullmatch(r"\n?pywg: .+\n", err)
+
+
+def test_python_m_pywg_works_and_does_not_import_what_it_does_not_need():
+    code = (
+        "import sys; from pywg.cli import main; main(['--version']);"
+        "print([m for m in ('pyroute2', 'cryptography', 'asyncio') if m in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert output.stdout.splitlines()[-1] == "[]"
+
+
+# ---- keys
+
+
+def test_genkey_and_pubkey(run, monkeypatch):
+    code, out, _ = run("genkey")
+    assert code == 0
+    key = PrivateKey.from_base64(out.removesuffix("\n"))
+    assert pubkey(out) == (0, f"{key.public}\n", "")
+    assert pubkey(PRIVATE) == (0, f"{PUBLIC}\n", "")
+    assert run("genpsk")[1] != run("genpsk")[1]
+
+
+def pubkey(text):
+    result = subprocess.run(
+        [sys.executable, "-m", "pywg", "pubkey"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("text", ["", PRIVATE[:-1], PRIVATE[:-2] + "l=", "x" * 44])
+def test_pubkey_is_strict_and_does_not_repeat_its_input(text):
+    code, out, err = pubkey(text)
+    assert (code, out) == (1, "")
+    assert err.startswith("pywg: stdin: not a private key")
+    assert PRIVATE[:8] not in err
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o600, False)])
+def test_genkey_warns_about_a_world_accessible_file(tmp_path, mode, warned):
+    path = tmp_path / "key"
+    with open(path, "w") as out:
+        os.fchmod(out.fileno(), mode)
+        result = subprocess.run(
+            [sys.executable, "-m", "pywg", "genkey"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+    assert ("world accessible" in result.stderr) is warned
+    assert len(path.read_text()) == 45
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("argument", "name", "path"),
+    [
+        ("wg0", "wg0", "/etc/wireguard/wg0.conf"),
+        ("a_=+.-9", "a_=+.-9", "/etc/wireguard/a_=+.-9.conf"),
+        ("wg0.conf", "wg0", "wg0.conf"),
+        ("./x/wg1.conf", "wg1", "x/wg1.conf"),
+        ("/x/fifteen-chars-x.conf", "fifteen-chars-x", "/x/fifteen-chars-x.conf"),
+    ],
+)
+def test_names_and_files(argument, name, path):
+    assert names.config_file(argument) == (name, Path(path))
+
+
+@pytest.mark.parametrize(
+    "argument", ["", "sixteen-chars-xx", "wg 0", "wg\n", "..", "./wg0", "/x/w*.conf", "é"]
+)
+def test_bad_names_are_refused(argument):
+    with pytest.raises(PywgError):
+        names.config_file(argument)
+
+
+# ---- up
+
+
+class Tunnel:
+    """What `up` touches, replaced: the supervisor and the kernel."""
+
+    def __init__(self, monkeypatch):
+        self.done = []
+        self.hosting = None
+        self.fail_at = None
+        tunnel = self
+
+        class FakeSupervisor:
+            def __init__(self, keep_fds=()):
+                pass
+
+            def start(self, hosting):
+                tunnel.hosting = hosting
+                tunnel.perform("start")
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *ignored):
+                pass
+
+        class FakeNetwork:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *ignored):
+                pass
+
+            def facts(self, config):
+                return plan.Facts(default_route_mtu=1500)
+
+            def apply(self, step):
+                tunnel.perform(str(step))
+
+        monkeypatch.setattr(up_module, "Supervisor", FakeSupervisor)
+        monkeypatch.setattr(network, "Network", FakeNetwork)
+        monkeypatch.setattr(network, "exists", lambda name: False)
+        monkeypatch.setattr(uapi, "is_interface", lambda name: False)
+
+    def perform(self, what):
+        if what == self.fail_at:
+            raise NetworkError("the kernel said no")
+        self.done.append(what)
+
+
+@pytest.fixture
+def tunnel(monkeypatch):
+    return Tunnel(monkeypatch)
+
+
+def test_up_starts_configures_and_traces(run, tunnel, file):
+    code, out, err = run("up", str(file), "--no-offload", "udp_gso")
+    assert (code, out) == (0, "")
+    assert tunnel.done == [
+        "start",
+        "ip -4 address add 10.0.0.1/24 dev wg0",
+        "ip link set mtu 1420 up dev wg0",
+    ]
+    assert err.splitlines() == ["[#] pywg run wg0", *(f"[#] {line}" for line in tunnel.done[1:])]
+    assert tunnel.hosting.name == "wg0"
+    assert tunnel.hosting.offload_disable == 4
+    assert "private_key=" in tunnel.hosting.config_text
+    assert "private_key" not in repr(tunnel.hosting)
+
+
+def test_up_undoes_everything_when_a_step_fails(run, tunnel, file):
+    tunnel.fail_at = "ip link set mtu 1420 up dev wg0"
+    code, _, err = run("up", str(file))
+    assert code == 1
+    assert err.splitlines()[-1] == "pywg: the kernel said no"
+    assert tunnel.done[-2:] == [
+        "ip -4 address delete 10.0.0.1/24 dev wg0",
+        "ip link delete dev wg0",
+    ]
+
+
+def test_up_does_nothing_when_the_device_does_not_start(run, tunnel, file):
+    tunnel.fail_at = "start"
+    assert run("up", str(file))[0] == 1
+    assert tunnel.done == []
+
+
+def test_up_refuses_an_interface_that_exists(run, tunnel, file, monkeypatch):
+    monkeypatch.setattr(network, "exists", lambda name: name == "wg0")
+    code, _, err = run("up", str(file))
+    assert code == 1
+    assert err.startswith("pywg: wg0 already exists")
+    assert tunnel.done == []
+
+
+def test_up_refuses_a_default_route_before_it_does_anything(run, tunnel, file):
+    file.write_text(CONFIG + "AllowedIPs = 0.0.0.0/0\n")
+    code, _, err = run("up", str(file))
+    assert code == 1
+    assert re.match(rf"pywg: {re.escape(str(file))}:6:14: AllowedIPs: 0\.0\.0\.0/0 ", err)
+    assert tunnel.done == []
+
+
+def test_up_tells_a_mistake_with_its_place(run, tunnel, file):
+    file.write_text(CONFIG + "AlowedIPs = 10.0.0.0/8\n")
+    code, _, err = run("up", str(file))
+    assert code == 1
+    expected = f'pywg: {file}:6:1: unknown key "AlowedIPs" in [Peer]; did you mean "AllowedIPs"?\n'
+    assert err == expected
+
+
+def test_up_names_a_missing_file(run, tunnel):
+    code, _, err = run("up", "no-such-tunnel")
+    assert code == 1
+    assert err.startswith("pywg: /etc/wireguard/no-such-tunnel.conf: ")
+
+
+def test_up_warns_about_a_world_accessible_file(run, tunnel, file):
+    file.parent.chmod(0o755)
+    file.chmod(0o644)
+    assert f"Warning: `{file}' is world accessible" in run("up", str(file))[2]
+    file.parent.chmod(0o700)
+    assert "world accessible" not in run("up", str(file))[2]
+    file.parent.chmod(0o755)
+    file.chmod(0o600)
+    assert "world accessible" not in run("up", str(file))[2]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+# ---- down
+
+
+def test_down_refuses_what_is_no_tunnel(run, monkeypatch):
+    monkeypatch.setattr(uapi, "is_interface", lambda name: False)
+    code, _, err = run("down", "eth0")
+    assert code == 1
+    assert err.startswith("pywg: eth0 is not a userspace WireGuard interface")
+
+
+def test_down_deletes_the_link_and_waits(run, tunnel, monkeypatch, tmp_path):
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
+    code, _, err = run("down", "/etc/wireguard/wg0.conf")
+    assert (code, err) == (0, "[#] ip link delete dev wg0\n")
+    assert tunnel.done == ["ip link delete dev wg0"]
+
+
+def test_down_says_when_the_process_stays(run, tunnel, monkeypatch, tmp_path):
+    (tmp_path / "wg0.sock").touch()
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
+    monkeypatch.setattr(down_module.wait_until, "__defaults__", (0.0,))
+    code, _, err = run("down", "wg0")
+    assert code == 1
+    assert "still holds" in err
+
+
+# ---- show
+
+
+STATUS = uapi.parse_get(
+    f"private_key={PrivateKey.from_base64(PRIVATE).to_hex()}\nlisten_port=51820\nfwmark=51820\n"
+    f"public_key={'00' * 31}01\nprotocol_version=1\nallowed_ip=10.0.0.2/32\nallowed_ip=fd00::/8\n"
+    f"public_key={'00' * 31}02\npreshared_key={'01' * 32}\nendpoint=[2001:db8::1]:5\n"
+    "last_handshake_time_sec=1000\nlast_handshake_time_nsec=0\n"
+    "rx_bytes=1436549\ntx_bytes=12\npersistent_keepalive_interval=25\n"
+)
+REPORT = uapi.parse_report(
+    "offload_tun_tso=active\ndropped_no_peer=3\ndropped_malformed=0\ncipher=v3\n"
+)
+
+
+def b64(last):
+    return "A" * 42 + {1: "E=", 2: "I="}[last]
+
+
+def test_show_prints_what_wg_prints():
+    text = show.Pretty(color=False, now_s=1000 + 86400 + 63).interface("wg0", STATUS)
+    assert text == (
+        "interface: wg0\n"
+        f"  public key: {PUBLIC}\n"
+        "  private key: (hidden)\n"
+        "  listening port: 51820\n"
+        "  fwmark: 0xca6c\n"
+        "\n"
+        f"peer: {b64(2)}\n"
+        "  preshared key: (hidden)\n"
+        "  endpoint: [2001:db8::1]:5\n"
+        "  allowed ips: (none)\n"
+        "  latest handshake: 1 day, 1 minute, 3 seconds ago\n"
+        "  transfer: 1.37 MiB received, 12 B sent\n"
+        "  persistent keepalive: every 25 seconds\n"
+        "\n"
+        f"peer: {b64(1)}\n"
+        "  allowed ips: 10.0.0.2/32, fd00::/8"
+    )
+
+
+def test_show_has_wgs_colors():
+    text = show.Pretty(color=True, now_s=1000).interface("wg0", STATUS)
+    assert text.removeprefix("\033[0m").startswith(
+        "\033[32m\033[1minterface\033[0m: \033[32mwg0\033[0m\n  \033[1mpublic key"
+    )
+    assert "latest handshake\033[0m: Now" in text
+    assert "10.0.0.2\033[36m/\033[0m32" in text
+
+
+def test_show_tells_of_a_clock_set_back():
+    text = show.Pretty(color=False, now_s=999).interface("wg0", STATUS)
+    assert "(System clock wound backward; connection problems may ensue.)" in text
+
+
+def test_show_shows_keys_only_when_asked():
+    assert PRIVATE in show.Pretty(color=False, hide_keys=False).interface("wg0", STATUS)
+
+
+@pytest.fixture
+def running(monkeypatch):
+    def report(name):
+        if name == "go0":
+            raise UapiError("go0: the device answered: Invalid argument", 22)
+        return REPORT
+
+    monkeypatch.setattr(uapi, "interfaces", lambda: ["go0", "wg0"])
+    monkeypatch.setattr(uapi, "get", lambda name: STATUS)
+    monkeypatch.setattr(uapi, "report", report)
+
+
+def test_show_interfaces_is_one_line(run, running):
+    assert run("show", "interfaces") == (0, "go0 wg0\n", "")
+    assert run("show", "interfaces", "--json") == (0, '["go0", "wg0"]\n', "")
+
+
+def test_show_all_and_one(run, running):
+    assert run("show")[1].count("interface: ") == 2
+    assert run("show", "all")[1] == run("show")[1]
+    assert run("show", "wg0")[1].startswith("interface: wg0\n")
+
+
+def test_show_without_interfaces_prints_nothing(run, monkeypatch):
+    monkeypatch.setattr(uapi, "interfaces", list)
+    assert run("show") == (0, "", "")
+
+
+def test_show_json_has_wg_jsons_names_and_no_secrets(run, running):
+    code, out, _ = run("show", "wg0", "--json", "--offload")
+    assert code == 0
+    assert PRIVATE not in out
+    shown = json.loads(out)["wg0"]
+    assert shown["publicKey"] == PUBLIC
+    assert shown["offload"] == {"tun_tso": "active"}
+    assert shown["dropped"] == {"no_peer": 3, "malformed": 0}
+    assert shown["peers"][b64(2)] == {
+        "endpoint": "[2001:db8::1]:5",
+        "latestHandshake": 1000,
+        "transferRx": 1436549,
+        "transferTx": 12,
+        "persistentKeepalive": 25,
+        "allowedIps": [],
+    }
+
+
+def test_show_offload_prints_states_and_drops(run, running):
+    out = run("show", "wg0", "--offload")[1]
+    assert "  offload tun tso: active\n" in out
+    assert "  cipher: v3\n" in out
+    assert "  dropped no peer: 3\n" in out
+    assert "malformed" not in out
+
+
+def test_show_offload_of_another_implementation(run, running):
+    assert run("show", "--offload")[0] == 0
+    code, _, err = run("show", "go0", "--offload")
+    assert code == 1
+    assert "Invalid argument" in err
+
+
+# ---- run
+
+
+def test_run_checks_the_name_and_the_descriptors(run, monkeypatch):
+    assert run("run", "a/b")[0] == 1
+    monkeypatch.setenv("WG_TUN_FD", "banana")
+    code, _, err = run("run", "-f", "wg0")
+    assert code == 1
+    assert err == "pywg: WG_TUN_FD does not name an open file descriptor\n"
+
+
+def test_run_passes_the_core_error_through_the_background_process(tmp_path):
+    environment = {**os.environ, "PYWG_CORE": str(tmp_path / "none.so")}
+    for arguments in (["wg0"], ["-f", "wg0"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "pywg", "run", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            cwd=Path(__file__).parents[2],
+        )
+        assert result.returncode == 1
+        assert re.fullmatch(r"pywg: the compiled core is missing: .+\n", result.stderr)

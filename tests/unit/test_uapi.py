@@ -1,0 +1,257 @@
+"""UAPI: text out, text in, and a client against a server made of a list."""
+
+import errno
+import socket
+import threading
+
+import pytest
+
+from pywg import resolve, uapi
+from pywg.config import Endpoint, parse
+from pywg.errors import ConfigError, UapiError
+from pywg.keys import PrivateKey, PublicKey
+
+KEY = PrivateKey(bytes([8] * 31 + [72]))
+PEER = PublicKey(bytes(range(32)))
+PSK = bytes(range(32, 64))
+
+
+def config(peer_lines: str = "", interface_lines: str = ""):
+    return parse(
+        f"[Interface]\nPrivateKey={KEY.to_base64()}\n{interface_lines}\n"
+        f"[Peer]\nPublicKey={PEER}\n{peer_lines}"
+    )
+
+
+def test_set_text_has_device_keys_first_and_replaces_peers():
+    text = uapi.set_text(
+        config(
+            "Endpoint=[2001:db8::1]:5\nAllowedIPs=10.0.0.0/8,::/0\nPersistentKeepalive=25",
+            "ListenPort=7\nFwMark=0x10\nAddress=10.0.0.1/24\nMTU=1400",
+        )
+    )
+    assert text == (
+        f"private_key={KEY.to_hex()}\n"
+        "listen_port=7\n"
+        "fwmark=16\n"
+        "replace_peers=true\n"
+        f"public_key={PEER.to_hex()}\n"
+        "endpoint=[2001:db8::1]:5\n"
+        "persistent_keepalive_interval=25\n"
+        "replace_allowed_ips=true\n"
+        "allowed_ip=10.0.0.0/8\n"
+        "allowed_ip=::/0\n"
+    )
+
+
+def test_set_text_leaves_out_what_the_file_leaves_out():
+    assert uapi.set_text(parse("")) == "replace_peers=true\n"
+    assert "listen_port" not in uapi.set_text(config())
+
+
+def test_set_text_wants_numeric_endpoints():
+    with pytest.raises(UapiError, match="not been resolved"):
+        uapi.set_text(config("Endpoint=example.com:5"))
+
+
+GET = f"""\
+private_key={KEY.to_hex()}
+listen_port=51820
+fwmark=51820
+public_key={PEER.to_hex()}
+preshared_key={PSK.hex()}
+protocol_version=1
+endpoint=[fe80::1%3]:5
+last_handshake_time_sec=1700000000
+last_handshake_time_nsec=5
+tx_bytes=4294967296
+rx_bytes=2
+persistent_keepalive_interval=25
+allowed_ip=10.0.0.0/8
+allowed_ip=fd00::/8
+something_new=1
+public_key={KEY.public.to_hex()}
+preshared_key={"0" * 64}
+endpoint=1.2.3.4:5
+errno=0
+
+"""
+
+
+def test_get_text_becomes_a_status():
+    status = uapi.parse_get(GET)
+    assert status.private_key == KEY
+    assert status.public_key == KEY.public
+    assert (status.listen_port, status.fwmark) == (51820, 51820)
+    first, second = status.peers
+    assert first.public_key == PEER
+    assert bytes(first.preshared_key) == PSK
+    assert first.endpoint == Endpoint("fe80::1%3", 5)
+    assert first.last_handshake_ns == 1_700_000_000_000_000_005
+    assert (first.tx_bytes, first.rx_bytes) == (1 << 32, 2)
+    assert [str(network) for network in first.allowed_ips] == ["10.0.0.0/8", "fd00::/8"]
+    assert second.preshared_key is None
+    assert second.endpoint == Endpoint("1.2.3.4", 5)
+    assert second.last_handshake_ns == 0
+
+
+def test_repr_of_a_status_hides_secrets():
+    assert KEY.to_hex() not in repr(uapi.parse_get(GET))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "private_key=zz", "listen_port=x", f"public_key={PEER.to_hex()}\nrx_bytes="],
+)
+def test_a_bad_answer_is_an_error_without_its_value(text):
+    with pytest.raises(UapiError) as caught:
+        uapi.parse_get(text)
+    assert "zz" not in str(caught.value)
+
+
+def test_report_text_becomes_a_report():
+    report = uapi.parse_report(
+        "offload_tun_tso=active\noffload_udp_gso=stepped_down EIO\ngso_refused=1.2.3.4:5\n"
+        "dropped_no_peer=3\ncipher=x86-64-v3\nlater=1\nerrno=0\n\n"
+    )
+    assert report.offloads == {"tun_tso": "active", "udp_gso": "stepped_down EIO"}
+    assert report.gso_refused == ["1.2.3.4:5"]
+    assert report.dropped == {"no_peer": 3}
+    assert report.cipher == "x86-64-v3"
+    assert report.other == {"later": "1"}
+
+
+# ---- the client
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """serve(name, answer): a socket that gives one answer to anything; returns what it heard."""
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    threads, servers = [], []
+
+    def start(name, answer):
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(tmp_path / f"{name}.sock"))
+        server.listen()
+        heard = []
+
+        def body():
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    data = client.recv(4096)
+                    if data:
+                        heard.append(data)
+                        for byte in range(0, len(answer), 7):  # in pieces
+                            client.sendall(answer[byte : byte + 7])
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        threads.append(thread)
+        servers.append(server)
+        return heard
+
+    yield start
+    for server in servers:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+    for thread in threads:
+        thread.join()
+
+
+def test_get_asks_and_reads_to_the_empty_line(serve):
+    heard = serve("wg0", GET.encode())
+    assert uapi.get("wg0") == uapi.parse_get(GET)
+    assert heard == [b"get=1\n\n"]
+
+
+def test_report_asks_pywgs_own_question(serve):
+    heard = serve("wg0", b"cipher=neon\nerrno=0\n\n")
+    assert uapi.report("wg0").cipher == "neon"
+    assert heard == [b"pywg_get=1\n\n"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, -errno.EINVAL])
+def test_an_errno_of_either_sign_is_raised(serve, number):
+    serve("wg0", f"errno={number}\n\n".encode())
+    with pytest.raises(UapiError, match="Invalid argument") as caught:
+        uapi.request("wg0", "set=1\n\n")
+    assert caught.value.os_errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("answer", [b"\n\n", b"fwmark=1\n\n", b"errno=x\n\n"])
+def test_an_answer_without_errno_is_raised(serve, answer):
+    serve("wg0", answer)
+    with pytest.raises(UapiError, match=r"errno="):
+        uapi.request("wg0", "get=1\n\n")
+
+
+def test_a_device_that_hangs_up_is_told_apart(serve):
+    serve("wg0", b"")
+    with pytest.raises(UapiError, match="hung up"):
+        uapi.report("wg0")
+
+
+def test_interfaces_are_those_somebody_listens_for(serve, tmp_path):
+    serve("wg1", b"")
+    serve("wg0", b"")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "old.sock"))
+    (tmp_path / "file.sock").touch()
+    assert uapi.interfaces() == ["wg0", "wg1"]
+    assert uapi.is_interface("wg0")
+    assert not uapi.is_interface("old")
+    with pytest.raises(UapiError, match="no userspace WireGuard interface"):
+        uapi.get("old")
+    with pytest.raises(UapiError, match="no userspace WireGuard interface"):
+        uapi.get("none")
+
+
+# ---- endpoint names
+
+
+def test_numeric_endpoints_need_no_resolver(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    numeric = config("Endpoint=1.2.3.4:5")
+    assert resolve.resolve(numeric) == numeric
+
+
+def test_a_name_is_tried_again_with_growing_pauses(monkeypatch):
+    answers = [socket.gaierror(socket.EAI_AGAIN, "later")] * 3
+    pauses = []
+
+    def getaddrinfo(host, port, **ignored):
+        if answers:
+            raise answers.pop()
+        return [(socket.AF_INET6, 0, 0, "", ("fe80::1%eth0", port, 0, 2))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolved = resolve.resolve(config("Endpoint=example.com:5"), pauses.append)
+    assert resolved.peers[0].endpoint == Endpoint("fe80::1%2", 5)
+    assert pauses == pytest.approx([1, 1.2, 1.44])
+
+
+@pytest.mark.parametrize(
+    ("code", "retries", "pauses"),
+    [
+        (socket.EAI_NONAME, "15", 0),
+        (socket.EAI_AGAIN, "0", 0),
+        (socket.EAI_AGAIN, "2", 2),
+        (socket.EAI_AGAIN, "", 15),
+    ],
+)
+def test_resolution_gives_up_with_the_line(monkeypatch, code, retries, pauses):
+    def getaddrinfo(host, port, **ignored):
+        raise socket.gaierror(code, "no")
+
+    slept = []
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", retries)
+    with pytest.raises(ConfigError, match=r"cannot resolve example\.com") as caught:
+        resolve.resolve(config("Endpoint=example.com:5"), slept.append)
+    assert caught.value.line == 6
+    assert len(slept) == pauses
