@@ -14,6 +14,16 @@ const x86_64_flavours = [_]Flavour{
 };
 const other_flavours = [_]Flavour{.{ .name = "baseline", .cpu = null }};
 
+const Rooms = struct {
+    wire: *std.Build.Module,
+    protocol: *std.Build.Module,
+    cipher: *std.Build.Module,
+    io: *std.Build.Module,
+    device: *std.Build.Module,
+    abi: *std.Build.Module,
+    daemon: *std.Build.Module,
+};
+
 const Build = struct {
     b: *std.Build,
     target: std.Build.ResolvedTarget,
@@ -23,30 +33,37 @@ const Build = struct {
     cipher_options: *std.Build.Step.Options,
     build_options: *std.Build.Step.Options,
 
-    /// The graph of rooms; returns a module for `root` that may import every room below it.
-    fn module(self: *const Build, root: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
-        const wire = self.room("core/wire/wire.zig", optimize);
-        const protocol = self.room("core/protocol/protocol.zig", optimize);
-        const cipher = self.room("core/cipher/cipher.zig", optimize);
-        const io = self.room("core/io/io.zig", optimize);
-        const device = self.room("core/device/device.zig", optimize);
-        protocol.addImport("wire", wire);
-        io.addImport("wire", wire);
+    /// The graph of rooms, with the tops that may import all of them.
+    fn rooms(self: *const Build, optimize: std.lang.OptimizeMode) Rooms {
+        const all: Rooms = .{
+            .wire = self.room("core/wire/wire.zig", optimize),
+            .protocol = self.room("core/protocol/protocol.zig", optimize),
+            .cipher = self.cipherRoom("core/cipher/cipher.zig", optimize),
+            .io = self.room("core/io/io.zig", optimize),
+            .device = self.room("core/device/device.zig", optimize),
+            .abi = self.room("core/abi/abi.zig", optimize),
+            .daemon = self.room("core/daemon.zig", optimize),
+        };
+        all.protocol.addImport("wire", all.wire);
+        all.io.addImport("wire", all.wire);
+        for ([_]*std.Build.Module{ all.device, all.abi, all.daemon }) |upper| {
+            upper.addImport("wire", all.wire);
+            upper.addImport("protocol", all.protocol);
+            upper.addImport("cipher", all.cipher);
+            upper.addImport("io", all.io);
+        }
+        for ([_]*std.Build.Module{ all.abi, all.daemon }) |top| {
+            top.addImport("device", all.device);
+            top.addOptions("build_options", self.build_options);
+        }
+        return all;
+    }
+
+    fn cipherRoom(self: *const Build, root: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
+        const cipher = self.room(root, optimize);
         cipher.addOptions("cipher_options", self.cipher_options);
         for (self.kernels) |object| cipher.addObject(object);
-        device.addImport("wire", wire);
-        device.addImport("protocol", protocol);
-        device.addImport("cipher", cipher);
-        device.addImport("io", io);
-        const top = self.room(root, optimize);
-        top.addImport("wire", wire);
-        top.addImport("protocol", protocol);
-        top.addImport("cipher", cipher);
-        top.addImport("io", io);
-        top.addImport("device", device);
-        top.addOptions("build_options", self.build_options);
-        top.addOptions("cipher_options", self.cipher_options);
-        return top;
+        return cipher;
     }
 
     fn room(self: *const Build, path: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
@@ -63,21 +80,20 @@ const Build = struct {
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline, .os_tag = .linux, .abi = .none } });
     const optimize = b.option(std.lang.OptimizeMode, "optimize", "safe (default), debug, fast, small") orelse .safe;
-    const self: Build = .{
+    var self: Build = .{
         .b = b,
         .target = target,
         .optimize = optimize,
         .strip = b.option(bool, "strip", "Leave out debug information") orelse (optimize != .debug),
-        .kernels = undefined,
+        .kernels = &.{},
         .cipher_options = b.addOptions(),
         .build_options = b.addOptions(),
     };
-    var with_kernels = self;
-    with_kernels.kernels = addKernels(&self);
-    with_kernels.build_options.addOption([]const u8, "version", zon.version);
-    install(&with_kernels);
-    addTests(&with_kernels);
-    addBench(&with_kernels);
+    self.kernels = addKernels(&self);
+    self.build_options.addOption([]const u8, "version", zon.version);
+    install(&self);
+    addTests(&self);
+    addBench(&self);
     const check = b.addFmt(.{ .paths = &.{ b.path("build.zig"), b.path("core") }, .check = true });
     b.step("fmt", "Check the formatting").dependOn(&check.step);
 }
@@ -115,13 +131,14 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
 
 fn install(self: *const Build) void {
     const b = self.b;
-    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = self.module("core/abi/abi.zig", self.optimize), .use_llvm = true });
+    const all = self.rooms(self.optimize);
+    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = all.abi, .use_llvm = true });
     shared.installHeader(b.path("core/include/pywg.h"), "pywg.h");
     b.installArtifact(shared);
-    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = self.module("core/abi/abi.zig", self.optimize), .use_llvm = true });
+    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = all.abi, .use_llvm = true });
     static.bundle_compiler_rt = true; // so that a C linker needs nothing else
     b.installArtifact(static);
-    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = self.module("core/daemon.zig", self.optimize), .use_llvm = true });
+    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.daemon, .use_llvm = true });
     b.installArtifact(daemon);
 }
 
@@ -129,10 +146,8 @@ fn install(self: *const Build) void {
 fn addTests(self: *const Build) void {
     const b = self.b;
     const step = b.step("test", "Run the Zig tests");
-    const roots = [_][]const u8{ "core/wire/wire.zig", "core/protocol/protocol.zig", "core/cipher/cipher.zig", "core/io/io.zig", "core/device/device.zig" };
-    for (roots) |root| {
-        const tested = self.module(root, .safe);
-        if (std.mem.endsWith(u8, root, "cipher.zig")) for (self.kernels) |object| tested.addObject(object);
+    const all = self.rooms(.safe);
+    for ([_]*std.Build.Module{ all.wire, all.protocol, all.cipher, all.io, all.device }) |tested| {
         const run = b.addRunArtifact(b.addTest(.{ .root_module = tested, .use_llvm = true }));
         step.dependOn(&run.step);
     }
@@ -140,7 +155,7 @@ fn addTests(self: *const Build) void {
 
 fn addBench(self: *const Build) void {
     const b = self.b;
-    const bench = b.addExecutable(.{ .name = "bench", .root_module = self.module("core/cipher/bench.zig", .fast), .use_llvm = true });
+    const bench = b.addExecutable(.{ .name = "bench", .root_module = self.cipherRoom("core/cipher/bench.zig", .fast), .use_llvm = true });
     const run = b.addRunArtifact(bench);
     run.addPassthruArgs();
     b.step("bench", "Measure the cipher").dependOn(&run.step);

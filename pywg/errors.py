@@ -142,23 +142,21 @@ class DeviceError(PywgError):
         ``text`` is what the core said, ``subject`` the name of the interface it is about.
         """
         cause, hint = advice(status, os_errno)
-        if text:
-            cause = text if status in _SPECIFIC else f"{cause}: {text}"
-        elif os_errno and (status, os_errno) not in _ADVICE:
+        if os_errno and (status, os_errno) not in _ADVICE:
             cause = f"{cause}: {os.strerror(os_errno)}"
-        message = f"{subject}: {cause}" if subject else cause
-        if subject:
-            hint = hint.replace("NAME", subject)
+        hint = hint.replace("NAME", subject) if subject else hint
         kind = PermissionDenied if status == Status.PERMISSION else DeviceError
-        return kind(message, status, os_errno, hint)
+        prefix = f"{subject}: " if subject else ""
+        if not text:
+            return kind(prefix + cause, status, os_errno, hint)
+        # The core knows more than any table: its line has cause and remedy already.
+        error = kind(prefix + text, status, os_errno)
+        error.hint = hint
+        return error
 
 
 class PermissionDenied(DeviceError):
     """The kernel said EPERM or EACCES."""
-
-
-# Here the core's own line says more than any general sentence.
-_SPECIFIC = frozenset({Status.CONFIGURATION, Status.INVALID_ARGUMENT, Status.LIMIT})
 
 
 def advice(status: int, os_errno: int = 0) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from pywg import plan
 from pywg.config import Config
 from pywg.errors import NetworkError
 
+_BOOT = 3  # RTPROT_BOOT: what ip(8) marks its routes with
 _HINTS = {
     errno.EPERM: "run it with sudo",
     errno.EACCES: "run it with sudo",
@@ -32,6 +33,21 @@ def exists(name: str) -> bool:
         socket.if_nametoindex(name)
     except OSError:
         return False
+    return True
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a UDP port can be bound. The device binds it only when its link goes up, and by then
+    it could not tell us."""
+    for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
     return True
 
 
@@ -114,9 +130,9 @@ class Network:
             case plan.LinkDown():
                 self._ip.link("set", index=index, state="down")
             case plan.AddRoute(network=network):
-                self._ip.route("add", dst=str(network), oif=index, **_scope(network))
+                self._ip.route("add", dst=str(network), oif=index, **_route_options(network))
             case plan.DeleteRoute(network=network):
-                self._ip.route("delete", dst=str(network), oif=index, **_scope(network))
+                self._ip.route("delete", dst=str(network), oif=index, **_route_options(network))
             case plan.DeleteInterface():
                 self._ip.link("delete", index=index)
             case _:
@@ -141,8 +157,8 @@ def _address(address: Any) -> dict[str, Any]:
     return {"address": str(address.ip), "prefixlen": address.network.prefixlen, "family": family}
 
 
-def _scope(network: Any) -> dict[str, Any]:
+def _route_options(network: Any) -> dict[str, Any]:
     """`ip route add … dev X` gives IPv4 routes link scope: there is no next hop."""
     if network.version == 4:
-        return {"family": socket.AF_INET, "scope": 253}
-    return {"family": socket.AF_INET6}
+        return {"family": socket.AF_INET, "proto": _BOOT, "scope": 253}
+    return {"family": socket.AF_INET6, "proto": _BOOT}

@@ -14,6 +14,7 @@ hash. Files appear by rename, so a running tunnel keeps the library it has mappe
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -22,7 +23,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ MODULES: dict[str, tuple[str, list[str]]] = {
     "protocol": ("core/protocol/protocol.zig", ["wire"]),
     "cipher": ("core/cipher/cipher.zig", ["cipher_options"]),
     "io": ("core/io/io.zig", ["wire"]),
-    "device": ("core/device/device.zig", ["wire", "protocol", "cipher", "io", "build_options"]),
+    "device": ("core/device/device.zig", ["wire", "protocol", "cipher", "io"]),
     "abi": (
         "core/abi/abi.zig",
         ["wire", "protocol", "cipher", "io", "device", "build_options"],
@@ -115,7 +115,7 @@ class Build:
             *("-fPIC", "-fstrip", "-fomit-frame-pointer"),
             f"-femit-bin={self.work / f'cipher_{flavour}.o'}",
             *("--name", f"cipher_{flavour}"),
-            *("--dep", KERNELS_OPTIONS, f"-Mroot={ROOT / KERNELS}"),
+            *("--dep", KERNELS_OPTIONS, f"-Mroot={KERNELS}"),
             f"-M{KERNELS_OPTIONS}={self.options_file(f'{KERNELS_OPTIONS}_{flavour}')}",
         ]
 
@@ -148,7 +148,7 @@ class Build:
             file, imports = MODULES.get(name, (str(self.options_file(name)), []))
             for imported in imports:
                 arguments += ["--dep", imported]
-            arguments.append(f"-M{'root' if name == root else name}={ROOT / file}")
+            arguments.append(f"-M{'root' if name == root else name}={file}")
         return arguments
 
 
@@ -179,27 +179,38 @@ def build(
     """Puts the products in `out` unless they are there for this content of core/."""
     stamp, digest = out / ".content", content_digest(arch, optimize, flags, products)
     paths = {product: out / product for product in products}
-    present = all(path.is_file() for path in paths.values())
-    if not force and present and stamp.is_file() and stamp.read_text(encoding="ascii") == digest:
-        log("the core is unchanged")
-        return paths
     out.mkdir(parents=True, exist_ok=True)
-    stamp.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=out) as work:
-        job = Build(zig, arch, optimize, version(), Path(work), flags)
-        job.write_options()
-        _run_all([job.kernels(flavour, cpu) for flavour, cpu in job.flavours], log)
-        makers = {
-            LIBRARY: job.shared_library,
-            STATIC_LIBRARY: job.static_library,
-            DAEMON: job.daemon,
-        }
-        _run_all([makers[product]() for product in products], log)
+    with open(out / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and finds the work done
+        present = all(path.is_file() for path in paths.values())
+        known = stamp.read_text(encoding="ascii") if stamp.is_file() else ""
+        if present and known == digest and not force:
+            log("the core is unchanged")
+            return paths
+        stamp.unlink(missing_ok=True)
+        # Always the same folder: its name is part of zig's cache key.
+        work = out / ".build"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        _compile(Build(zig, arch, optimize, version(), work, flags), products, log)
         for product, path in paths.items():
-            (Path(work) / product).replace(path)
-            path.chmod(0o644 if product == STATIC_LIBRARY else 0o755)
-    stamp.write_text(digest, encoding="ascii")
+            (work / product).chmod(0o644 if product == STATIC_LIBRARY else 0o755)
+            (work / product).replace(path)
+        shutil.rmtree(work)
+        stamp.write_text(digest, encoding="ascii")
     return paths
+
+
+def _compile(job: Build, products: Sequence[str], log: Callable[[str], None]) -> None:
+    """First the AEAD flavours, then what links them; a few at a time."""
+    job.write_options()
+    _run_all([job.kernels(flavour, cpu) for flavour, cpu in job.flavours], log)
+    makers = {
+        LIBRARY: job.shared_library,
+        STATIC_LIBRARY: job.static_library,
+        DAEMON: job.daemon,
+    }
+    _run_all([makers[product]() for product in products], log)
 
 
 def content_digest(arch: str, optimize: str, flags: Sequence[str], products: Sequence[str]) -> str:
@@ -265,7 +276,9 @@ def _run_all(commands: Sequence[Sequence[str]], log: Callable[[str], None]) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build libpywg.so, libpywg.a and pywgd.")
-    parser.add_argument("--out", type=Path, default=ROOT / "pywg" / "_native")
+    parser.add_argument(
+        "--out", type=lambda text: Path(text).resolve(), default=ROOT / "pywg" / "_native"
+    )
     parser.add_argument("--arch", choices=sorted(TARGETS), default=find_arch())
     parser.add_argument(
         "--optimize",

@@ -14,18 +14,18 @@ r"""The tests that need root work in this place, made anew for each of them and 
     |        2001:db8::1/64 ==================================== 2001:db8::2/64        |
     +---------------------------+                          +---------------------------+
 
-test_integrity.py puts a third namespace with a relay between the two, drawn there. Daemons are told apart by
-interface names that hold our pid, because they share /var/run/wireguard.
+test_integrity.py puts a third namespace with a relay between the two, drawn there. Daemons are told
+apart by interface names that hold our pid, because they share /var/run/wireguard.
 
-The daemon under test is $PYWGD, or the one built in this repository. With PYWGD=wireguard-go the tests test
-themselves; those that ask for what only pywg promises are then skipped.
+The daemon under test is $PYWGD, or the one built in this repository. With PYWGD=wireguard-go the
+tests test themselves; those that ask for what only pywg promises are then skipped.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,10 @@ _labs: list[Lab] = []
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "netns: end to end in network namespaces; needs root")
     config.addinivalue_line("markers", "interop: with a peer that is not pywg; needs root")
-    config.addinivalue_line("markers", "matrix: every combination of offloads; about four minutes")
-    config.addinivalue_line("markers", "slow: waits for a timer of the protocol, ten seconds or more")
+    config.addinivalue_line("markers", "matrix: every combination of offloads; about two minutes")
+    config.addinivalue_line(
+        "markers", "slow: waits for a timer of the protocol, ten seconds or more"
+    )
     config.addinivalue_line("markers", "pywgd_only: asks for what only pywg promises")
 
 
@@ -58,9 +60,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(getattr(pytest.mark, place.name))
         if os.geteuid() != 0:
-            item.add_marker(pytest.mark.skip(reason="needs root: makes network namespaces and TUN interfaces"))
+            item.add_marker(
+                pytest.mark.skip(reason="needs root: makes network namespaces and TUN interfaces")
+            )
         elif standing_in and item.get_closest_marker("pywgd_only"):
-            item.add_marker(pytest.mark.skip(reason=f"{standing_in} stands in for pywgd and does not promise this"))
+            item.add_marker(
+                pytest.mark.skip(
+                    reason=f"{standing_in} stands in for pywgd and does not promise this"
+                )
+            )
 
 
 def _is_standing_in() -> str | None:
@@ -72,7 +80,9 @@ def _is_standing_in() -> str | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure shows what the daemons said."""
     report = yield
     if report.failed and report.when == "call":

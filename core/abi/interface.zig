@@ -179,6 +179,11 @@ pub fn seal(handle: ?*Handle, now: ?*const Now, in: ?[*]const Packet, out: ?[*]P
 fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Packet, destination: *Packet) void {
     destination.length = 0;
     const packet = source.data.?[0..source.length];
+    // Longer ones could be staged and then not fit the buffers that poll asks for.
+    if (packet.len > interface.mtu) {
+        interface.counters.add(.malformed_outgoing, 1);
+        return destination.refuse(.malformed_outgoing);
+    }
     const id = switch (interface.route(packet)) {
         .peer => |id| id,
         .drop => |reason| return destination.refuse(reason),
@@ -261,7 +266,6 @@ pub fn poll(handle: ?*Handle, now: ?*const Now, packets: ?[*]Packet, count: usiz
     filled.* = 0;
     if (count == 0) return Status.ok.value();
     const batch = (packets orelse return Status.invalid_argument.value())[0..count];
-    // A staged packet may be longer than the MTU promises, so its room is checked where it is known.
     const needed = @max(messages.handshake_length_max, target.interface.mtu + seal_room);
     for (batch) |*packet| {
         if (packet.data == null) return Status.invalid_argument.value();

@@ -86,6 +86,9 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
         next_packet: usize,
         next_offset: usize,
 
+        /// Packets whose Poly1305 key is there.
+        keys_ready: usize,
+
         // Work of the authenticator, in units: `units(length)` for a packet.
         /// May be absorbed: the packet's key and its ciphertext are there.
         ready: usize,
@@ -103,6 +106,7 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
                 .next_key = 0,
                 .next_packet = 0,
                 .next_offset = 0,
+                .keys_ready = 0,
                 .ready = 0,
                 .absorbed = 0,
                 .wanted = 0,
@@ -114,16 +118,14 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
 
             var group: Group = undefined;
             while (window.plan(&group)) {
-                const due = switch (direction) {
-                    .seal => window.ready,
-                    .open => @min(window.ready, @max(window.wanted, window.absorbed + pace)),
-                };
-                window.generate(&mac, group.position, due - window.absorbed);
-                window.absorbed = due;
+                const share = window.shareOf(pace);
+                window.generate(&mac, group.position, share);
+                window.absorbed += share * chacha20.double_rounds;
 
                 for (0..group.key_count) |i| {
                     window.mac_keys[group.key_first + i] = .init(window.keystream[i * 64 ..][0..32]);
                 }
+                window.keys_ready += group.key_count;
                 if (direction == .open) {
                     window.ready += group.work;
                     // Only when the packets of a group have got their keys in the same group.
@@ -211,7 +213,10 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             };
         }
 
-        /// Units a group should absorb so that all groups after the first carry the same load.
+        /// Units a double round usually takes: four blocks a lane over ten double rounds, less the keys' lanes.
+        const usual_share = lanes * 3 / 8;
+
+        /// Units a double round should absorb so that all groups after the first carry the same load.
         fn evenPace(window: *const Self) usize {
             if (direction == .seal) return 0;
             var work: usize = 0;
@@ -220,20 +225,33 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
                 work += units(job.length);
                 blocks += (job.length + chacha20.block_length - 1) / chacha20.block_length;
             }
-            return work / @max(1, blocks / lanes) + 1;
+            return std.math.divCeil(usize, work, @max(1, blocks / lanes) * chacha20.double_rounds) catch unreachable;
+        }
+
+        /// Units each double round of this group takes. Whole units a round, the same in every round: branches
+        /// that always go the same way cost nothing.
+        inline fn shareOf(window: *const Self, pace: usize) usize {
+            const possible = (window.ready - window.absorbed) / chacha20.double_rounds;
+            switch (direction) {
+                .seal => return possible,
+                .open => {
+                    const missing = window.wanted -| window.absorbed;
+                    const needed = (missing + chacha20.double_rounds - 1) / chacha20.double_rounds;
+                    return @min(possible, @max(needed, pace));
+                },
+            }
         }
 
         // The cipher.
 
-        /// One group of key stream; meanwhile `due` units of Poly1305, spread over the double rounds.
-        inline fn generate(window: *Self, mac_state: *Mac, position: Chacha.Position, due: usize) void {
+        /// One group of key stream; meanwhile `share` units of Poly1305 in each double round.
+        inline fn generate(window: *Self, mac_state: *Mac, position: Chacha.Position, share: usize) void {
             var mac = mac_state.*;
             var state = Chacha.initial(&window.key_words, position);
-            const share = due / chacha20.double_rounds;
-            const extra = due % chacha20.double_rounds;
-            for (0..chacha20.double_rounds) |round| {
-                window.advance(&mac, share + @intFromBool(round < extra));
-                Chacha.doubleRound(&state);
+            for (0..chacha20.double_rounds) |_| {
+                window.advance(&mac, share);
+                Chacha.columnRound(&state);
+                Chacha.diagonalRound(&state);
             }
             Chacha.finish(&state, &window.key_words, position, &window.keystream);
             mac_state.* = mac;
@@ -280,6 +298,12 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             packet: usize,
             begun: bool,
 
+            inline fn absorbBlock(mac: *Mac) void {
+                mac.poly.absorb(mac.cursor[0..poly1305.block_length]);
+                mac.cursor += poly1305.block_length;
+                mac.blocks -= 1;
+            }
+
             const idle: Mac = .{
                 .poly = undefined,
                 .cursor = undefined,
@@ -289,22 +313,22 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             };
         };
 
-        /// A packet's work: one unit to begin, one a whole block, one to close.
+        /// A packet's work: a unit for each whole block and one to close.
         inline fn units(length: usize) usize {
-            return length / poly1305.block_length + 2;
+            return length / poly1305.block_length + 1;
         }
 
         inline fn advance(window: *Self, mac: *Mac, count: usize) void {
+            if (count == usual_share and mac.blocks >= usual_share) {
+                inline for (0..usual_share) |_| mac.absorbBlock();
+                return;
+            }
             var left = count;
             while (left > 0) : (left -= 1) {
                 if (mac.blocks == 0) {
                     @branchHint(.unlikely);
                     mac.* = window.turn(mac.*);
-                } else {
-                    mac.poly.absorb(mac.cursor[0..poly1305.block_length]);
-                    mac.cursor += poly1305.block_length;
-                    mac.blocks -= 1;
-                }
+                } else mac.absorbBlock();
             }
         }
 
@@ -314,20 +338,34 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             mac_state.* = mac;
         }
 
-        /// Begins a packet or closes it. By value, so that the state stays in registers around the call.
+        /// Where a packet ends and the next begins. By value, so that the state stays in registers around the call.
         noinline fn turn(window: *Self, before: Mac) Mac {
             var mac = before;
-            const job = window.jobs[mac.packet];
             if (!mac.begun) {
-                mac.poly = .init(&window.mac_keys[mac.packet]);
-                mac.cursor = switch (direction) {
-                    .seal => job.destination,
-                    .open => job.data,
-                };
-                mac.blocks = job.length / poly1305.block_length;
-                mac.begun = true;
-                return mac;
+                window.begin(&mac);
+                if (mac.blocks > 0) {
+                    mac.absorbBlock();
+                    return mac;
+                }
             }
+            window.close(&mac);
+            if (mac.packet < window.keys_ready) window.begin(&mac);
+            return mac;
+        }
+
+        inline fn begin(window: *const Self, mac: *Mac) void {
+            const job = window.jobs[mac.packet];
+            mac.poly = .init(&window.mac_keys[mac.packet]);
+            mac.cursor = switch (direction) {
+                .seal => job.destination,
+                .open => job.data,
+            };
+            mac.blocks = job.length / poly1305.block_length;
+            mac.begun = true;
+        }
+
+        inline fn close(window: *Self, mac: *Mac) void {
+            const job = window.jobs[mac.packet];
             // Zero padding, then the lengths of the associated data (none) and of the ciphertext.
             const rest = job.length % poly1305.block_length;
             if (rest != 0) {
@@ -349,7 +387,6 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             }
             mac.packet += 1;
             mac.begun = false;
-            return mac;
         }
     };
 }

@@ -8,6 +8,7 @@ const mem = std.mem;
 
 pub const block_length = 64;
 pub const double_rounds = 10;
+pub const rounds = 2 * double_rounds;
 
 /// The key as the eight words every lane shares.
 pub fn keyWords(key: *const [32]u8) [8]u32 {
@@ -63,9 +64,11 @@ pub fn Group(comptime lanes: comptime_int) type {
             return s;
         }
 
-        /// A column round, then a diagonal round.
-        pub inline fn doubleRound(s: *State) void {
+        pub inline fn columnRound(s: *State) void {
             quarterRounds(s, .{ 0, 1, 2, 3 }, .{ 4, 5, 6, 7 }, .{ 8, 9, 10, 11 }, .{ 12, 13, 14, 15 });
+        }
+
+        pub inline fn diagonalRound(s: *State) void {
             quarterRounds(s, .{ 0, 1, 2, 3 }, .{ 5, 6, 7, 4 }, .{ 10, 11, 8, 9 }, .{ 15, 12, 13, 14 });
         }
 
@@ -190,7 +193,10 @@ fn keystream(comptime lanes: comptime_int, key: *const [32]u8, nonce: u64, block
     var position: G.Position = .zero;
     position.place(0, nonce, block);
     var s = G.initial(&words, position);
-    for (0..double_rounds) |_| G.doubleRound(&s);
+    for (0..double_rounds) |_| {
+        G.columnRound(&s);
+        G.diagonalRound(&s);
+    }
     var out: [lanes * 64]u8 = undefined;
     G.finish(&s, &words, position, &out);
     return out;
@@ -219,7 +225,10 @@ test "lanes of different nonces do not disturb one another" {
     position.place(1, 1 << 40, 3);
     position.place(6, 78, 1);
     var s = G.initial(&words, position);
-    for (0..double_rounds) |_| G.doubleRound(&s);
+    for (0..double_rounds) |_| {
+        G.columnRound(&s);
+        G.diagonalRound(&s);
+    }
     var out: [512]u8 = undefined;
     G.finish(&s, &words, position, &out);
     try std.testing.expectEqualSlices(u8, keystream(4, &key, 77, 0)[0..64], out[0..64]);

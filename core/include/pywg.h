@@ -164,7 +164,7 @@ pywg_status pywg_interface_set(pywg_interface *interface, const pywg_now *now, c
 pywg_status pywg_interface_get(pywg_interface *interface, char *buffer, size_t capacity, size_t *length);
 /* Inner packets to datagrams: in[i] is read, out[i] gets datagram, length, endpoint and verdict SEALED,
  * STAGED or DROPPED. out[i].capacity must be at least in[i].length + 48, else BUFFER_TOO_SMALL before
- * anything is done. in and out do not overlap. */
+ * anything is done. A packet longer than the MTU is DROPPED as malformed_outgoing. in and out do not overlap. */
 pywg_status pywg_interface_seal(pywg_interface *interface, const pywg_now *now, const pywg_packet *in, pywg_packet *out, size_t count);
 /* Datagrams to inner packets, decrypted in place: packets[i].endpoint says where it came from; on DELIVER
  * data and length are moved to the inner packet inside the same bytes. Verdicts DELIVER, HANDSHAKE,

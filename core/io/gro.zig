@@ -26,7 +26,7 @@ const iovecs_max = 1024;
 /// IPv4's total length ends here, and the kernel's own superpackets do as well.
 const frame_length_max = 65535;
 
-/// UDP_MAX_SEGMENTS of kernels before 6.9; later ones take 128.
+/// UDP_MAX_SEGMENTS of older kernels; newer ones take 128.
 const udp_segments_max = 64;
 
 /// One iovec for the vnet header, one for the merged headers.
@@ -217,7 +217,8 @@ pub const Coalescer = struct {
         const storage = coalescer.storage;
         const first = storage.packets[item.first];
         const packet = storage.packets[index];
-        if (!segment.joinable or !hasRoom(item, segment) or !sameHeaders(item.segment, first, segment, packet)) return false;
+        if (!segment.joinable or !hasRoom(item, segment)) return false;
+        if (!sameHeaders(item.segment, first, segment, packet)) return false;
         if (segment.protocol == .tcp) {
             const expected = tcpSequence(item.segment, first) +% item.payload_length;
             if (tcpSequence(segment, packet) != expected) return false;

@@ -76,7 +76,8 @@ pub const Splitter = struct {
         };
         const partial = header.flags & VnetHeader.NEEDS_CSUM != 0;
         // Without NEEDS_CSUM (a forwarded packet whose checksum the hardware vouched for) the two are unset.
-        if (partial and (header.csum_start != upper.offset or header.csum_offset != field_offset)) return error.Malformed;
+        const says_so = header.csum_start == upper.offset and header.csum_offset == field_offset;
+        if (partial and !says_so) return error.Malformed;
         // The vnet header's hdr_len covers too little or too much on the forward path: the packet knows better.
         const transport = parsed.bytes[upper.offset..];
         const transport_length = switch (kind) {

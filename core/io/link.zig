@@ -76,10 +76,14 @@ fn control(request: u32, argument: *sys.Ifreq) Error!void {
 /// Bounds the superpackets that TUN hands us, so that one read becomes one UDP_SEGMENT send.
 pub fn setGsoMaxSegs(interface_index: u32, segments: u32) Error!void {
     var request: Request = .init(sys.RTM_NEWLINK, sys.NLM_F_ACK);
-    request.putHeader(linux.ifinfomsg{ .family = 0, .type = 0, .index = @intCast(interface_index), .flags = 0, .change = 0 });
+    request.putHeader(linkHeader(interface_index));
     request.putAttribute(sys.IFLA_GSO_MAX_SEGS, std.mem.asBytes(&segments));
     var buffer: [reply_capacity]u8 align(4) = undefined;
     _ = try request.exchange(&buffer);
+}
+
+fn linkHeader(interface_index: u32) linux.ifinfomsg {
+    return .{ .family = 0, .type = 0, .index = @intCast(interface_index), .flags = 0, .change = 0 };
 }
 
 /// The interface by which the kernel would send to `remote` from `source`, or null without a route.
@@ -445,7 +449,7 @@ pub const Monitor = struct {
     /// Asks for the state by name. The answer's index is the truth: moving may have changed it.
     fn query(monitor: *Monitor, interface: *const sys.Ifreq) Error!void {
         var request: Request = .init(sys.RTM_GETLINK, 0);
-        request.putHeader(linux.ifinfomsg{ .family = 0, .type = 0, .index = 0, .flags = 0, .change = 0 });
+        request.putHeader(linkHeader(0));
         const text = interface.nameSlice();
         request.putAttribute(sys.IFLA_IFNAME, interface.name[0 .. text.len + 1]);
         if (monitor.namespace) |id| request.putAttribute(sys.IFLA_TARGET_NETNSID, std.mem.asBytes(&id));
@@ -565,7 +569,8 @@ const TestTun = struct {
     fd: sys.fd_t,
 
     fn open(name: []const u8) !TestTun {
-        const tun_fd: sys.fd_t = switch (sys.result(linux.open("/dev/net/tun", .{ .ACCMODE = .RDWR, .CLOEXEC = true, .NONBLOCK = true }, 0))) {
+        const flags: linux.O = .{ .ACCMODE = .RDWR, .CLOEXEC = true, .NONBLOCK = true };
+        const tun_fd: sys.fd_t = switch (sys.result(linux.open("/dev/net/tun", flags, 0))) {
             .value => |descriptor| @intCast(descriptor),
             .failure => return error.SkipZigTest,
         };
@@ -582,7 +587,7 @@ const TestTun = struct {
 /// Sends a link request with one attribute to the current namespace.
 fn changeLink(kind: u16, interface_index: u32, attribute_kind: u16, data: []const u8) !void {
     var request: Request = .init(kind, sys.NLM_F_ACK);
-    request.putHeader(linux.ifinfomsg{ .family = 0, .type = 0, .index = @intCast(interface_index), .flags = 0, .change = 0 });
+    request.putHeader(linkHeader(interface_index));
     if (data.len != 0) request.putAttribute(attribute_kind, data);
     var buffer: [reply_capacity]u8 align(4) = undefined;
     _ = try request.exchange(&buffer);
@@ -678,7 +683,9 @@ test "the monitor follows an interface through two other namespaces and back" {
     defer for (places) |place| sys.close(place);
     var current = home_fd;
     for ([_]sys.fd_t{ places[0], places[1], home_fd, places[1] }, 0..) |next, step| {
-        try visit(current, home_fd, changeLink, .{ sys.RTM_NEWLINK, monitor.interface_index, ifla_net_ns_fd, std.mem.asBytes(&next) });
+        const target = std.mem.asBytes(&next);
+        const move = .{ sys.RTM_NEWLINK, monitor.interface_index, ifla_net_ns_fd, target };
+        try visit(current, home_fd, changeLink, move);
         current = next;
         try testing.expectEqual(null, monitor.read());
         try testing.expect(!monitor.is_blind);

@@ -452,8 +452,9 @@ test "packets written arrive at a socket, packets sent come out of read" {
         var payload: [200]u8 = undefined;
         try testing.expectEqual(100, linux.recvfrom(socket, &payload, payload.len, 0, null, null));
 
-        const remote: sys.SockaddrIn = .{ .port = .{ 0, 9 }, .address = .{ 10, 9, 9, 2 } };
-        try testing.expectEqual(100, linux.sendto(socket, &payload, 100, 0, @ptrCast(@alignCast(&remote)), @sizeOf(sys.SockaddrIn)));
+        const remote: sys.SockaddrIn align(4) = .{ .port = .{ 0, 9 }, .address = .{ 10, 9, 9, 2 } };
+        const to: *const linux.sockaddr = @ptrCast(@alignCast(&remote));
+        try testing.expectEqual(100, linux.sendto(socket, &payload, 100, 0, to, @sizeOf(sys.SockaddrIn)));
         const large = try testing.allocator.alloc(u8, packet_max);
         defer testing.allocator.free(large);
         var seen = false;

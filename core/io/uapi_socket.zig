@@ -446,7 +446,8 @@ const Folder = struct {
     fn init() Folder {
         var folder: Folder = .{};
         number += 1;
-        const text = std.mem.print(folder.buffer[0..63], "/tmp/pywg-test-{d}-{d}", .{ linux.getpid(), number }) catch unreachable;
+        const names = .{ linux.getpid(), number };
+        const text = std.mem.print(folder.buffer[0..63], "/tmp/pywg-test-{d}-{d}", names) catch unreachable;
         folder.length = text.len;
         return folder;
     }
@@ -462,7 +463,8 @@ const Folder = struct {
 };
 
 fn connectTo(listener: *const Listener) !sys.fd_t {
-    const fd: sys.fd_t = @intCast(linux.socket(linux.AF.UNIX, linux.SOCK.STREAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK, 0));
+    var failure: sys.Failure = .{};
+    const fd = try openSocket(&failure);
     const address = listener.sockaddr();
     try testing.expectEqual(.SUCCESS, linux.errno(linux.connect(fd, &address, @sizeOf(linux.sockaddr.un))));
     return fd;

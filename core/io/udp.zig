@@ -817,7 +817,7 @@ test "a source that no interface has any more is dropped, and the datagrams go" 
     for ([_]Family{ .ipv4, .ipv6 }) |family| {
         if (fixture.b.fd(family) == null) continue;
         var endpoint = fixture.target(family);
-        const gone: wire.Address = if (family == .ipv4) .fromIpv4(.{ 192, 0, 2, 1 }) else wire.Address.parse("2001:db8::1").?;
+        const gone = wire.Address.parse(if (family == .ipv4) "192.0.2.1" else "2001:db8::1").?;
         endpoint.source = .{ .address = gone, .interface_index = 1 };
         var buffer: [3 * 100]u8 = undefined;
         var datagrams = [_]Datagram{
@@ -897,7 +897,9 @@ test "a source refused under EINVAL costs the source, not GSO" {
 }
 
 test "a refused message costs itself only, wherever in the batch it stands" {
-    const passing = [_]sys.E{ .PERM, .NOBUFS, .AGAIN, .CONNREFUSED, .HOSTUNREACH, .NETUNREACH, .INVAL, .IO, .MSGSIZE, .NOMEM, .PIPE };
+    const passing = [_]sys.E{
+        .PERM, .NOBUFS, .AGAIN, .CONNREFUSED, .HOSTUNREACH, .NETUNREACH, .INVAL, .IO, .MSGSIZE, .NOMEM, .PIPE,
+    };
     for (passing) |errno| for ([_]u8{ 0, 3, 6 }) |position| {
         var fixture: Fixture = .{};
         try fixture.start(&Fault.calls);

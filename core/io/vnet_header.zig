@@ -20,7 +20,7 @@ pub const VnetHeader = extern struct {
 
     pub const GSO_NONE = 0;
     pub const GSO_TCPV4 = 1;
-    /// UFO, gone since Linux 4.14: known so that it can be refused.
+    /// UFO, which we never ask for: known so that it can be refused.
     pub const GSO_UDP = 3;
     pub const GSO_TCPV6 = 4;
     pub const GSO_UDP_L4 = 5;

@@ -14,6 +14,9 @@ const header_length = 8;
 const ipv4_reply_length_max = 576;
 const ipv6_reply_length_max = 1280;
 
+const ipv4_quoted_length_max = ipv4_reply_length_max - ip.ipv4_header_length_min - header_length;
+const ipv6_quoted_length_max = ipv6_reply_length_max - ip.ipv6_header_length - header_length;
+
 /// What `out` must hold for any reply.
 pub const reply_length_max = ipv6_reply_length_max;
 
@@ -30,7 +33,7 @@ pub fn hostUnreachable(packet: []const u8, out: []u8) ?[]u8 {
 }
 
 fn replyIpv4(original: ip.Packet, out: []u8) []u8 {
-    const quoted = original.bytes[0..@min(original.bytes.len, ipv4_reply_length_max - ip.ipv4_header_length_min - header_length)];
+    const quoted = original.bytes[0..@min(original.bytes.len, ipv4_quoted_length_max)];
     const reply = out[0 .. ip.ipv4_header_length_min + header_length + quoted.len];
     // Precedence "internetwork control", as the kernel's ICMP errors have; atomic, so no identification.
     reply[0..12].* = .{ 0x45, 0xc0, 0, 0, 0, 0, 0x40, 0, 64, @backingInt(ip.Protocol.icmp), 0, 0 };
@@ -45,7 +48,7 @@ fn replyIpv4(original: ip.Packet, out: []u8) []u8 {
 }
 
 fn replyIpv6(original: ip.Packet, out: []u8) []u8 {
-    const quoted = original.bytes[0..@min(original.bytes.len, ipv6_reply_length_max - ip.ipv6_header_length - header_length)];
+    const quoted = original.bytes[0..@min(original.bytes.len, ipv6_quoted_length_max)];
     const reply = out[0 .. ip.ipv6_header_length + header_length + quoted.len];
     reply[0..8].* = .{ 0x60, 0, 0, 0, 0, 0, @backingInt(ip.Protocol.icmpv6), 64 };
     reply[8..24].* = original.destinationBytes()[0..16].*;

@@ -27,6 +27,10 @@ def up(config: str, no_offload: Offload) -> None:
     plan.refuse_default_route(name, parsed)
     if network.exists(name) or uapi.is_interface(name):
         raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    port = parsed.interface.listen_port
+    if port and not network.port_is_free(port):
+        taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
+        raise PywgError(f"{name}: {taken}")
     bring_up(name, resolve.resolve(parsed), no_offload)
 
 

@@ -52,7 +52,8 @@ def is_listening(name: str) -> bool:
 
 
 def pid_of(name: str) -> int | None:
-    """The process whose last argument is this interface name: how a daemon in the background is found."""
+    """The process whose last argument is this interface name: how a daemon in the background is
+    found."""
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             with contextlib.suppress(OSError):
@@ -71,6 +72,7 @@ class Daemon:
         namespace: Namespace,
         name: str,
         log_directory: Path,
+        *,
         no_offload: str = "",
         environment: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
@@ -87,7 +89,10 @@ class Daemon:
         with self.log_path.open("wb") as log:
             self.process = namespace.popen(
                 [*wrapper, program.path, *program.arguments, name],
-                env=surroundings, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=surroundings,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         try:
             self._wait_ready()
@@ -135,7 +140,11 @@ class Daemon:
 
     def drops(self) -> dict[str, int]:
         """Packets refused by reason, without the packets the kernel sends on its own account."""
-        counters = {key[8:]: int(value) for key, value in self.report().items() if key.startswith("dropped_")}
+        counters = {
+            key[8:]: int(value)
+            for key, value in self.report().items()
+            if key.startswith("dropped_")
+        }
         return {reason: count for reason, count in counters.items() if reason not in UNSOLICITED}
 
     # What is told to it.

@@ -1,7 +1,8 @@
-"""A WireGuard initiator of its own, straight from the whitepaper (section 5.4), that can also misbehave.
+"""A WireGuard initiator of its own, straight from the whitepaper (section 5.4), that can also
+misbehave.
 
-It shares no code with pywg: `cryptography` and hashlib only. It knows nothing of sockets or time; the caller
-sends the bytes and says what time it is.
+It shares no code with pywg: `cryptography` and hashlib only. It knows nothing of sockets or time;
+the caller sends the bytes and says what time it is.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def public(private: bytes) -> bytes:
 
 
 def dh(private: bytes, peer: bytes) -> bytes:
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(peer))
+    return X25519PrivateKey.from_private_bytes(private).exchange(
+        X25519PublicKey.from_public_bytes(peer)
+    )
 
 
 def tai64n(unix_ns: int) -> bytes:
@@ -91,7 +94,9 @@ class Initiator:
         kind, sender, receiver = struct.unpack_from("<III", response)
         assert (kind, receiver) == (RESPONSE, self.index)
         ephemeral, empty = response[12:44], response[44:60]
-        assert response[60:76] == mac(blake2s(LABEL_MAC1 + public(self.private)), response[:60]), "MAC1 of the response"
+        assert response[60:76] == mac(blake2s(LABEL_MAC1 + public(self.private)), response[:60]), (
+            "MAC1 of the response"
+        )
         self._mix(ephemeral)  # e
         self.hash = blake2s(self.hash + ephemeral)
         self._mix(dh(self.ephemeral, ephemeral))  # ee
@@ -137,21 +142,38 @@ class Session:
 
 def checksum(data: bytes) -> int:
     words = struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2))
-    total = sum(words)
+    total: int = sum(words)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
 
 
-def ipv4(source: bytes, target: bytes, content: bytes, protocol: int = 1, total: int | None = None, version: int = 4) -> bytes:
+def ipv4(
+    source: bytes,
+    target: bytes,
+    content: bytes,
+    *,
+    protocol: int = 1,
+    total: int | None = None,
+    version: int = 4,
+) -> bytes:
     """An IPv4 packet; `total` and `version` may lie."""
     total = 20 + len(content) if total is None else total
-    head = struct.pack(">BBHHHBBH4s4s", version << 4 | 5, 0, total, 0, 0, 64, protocol, 0, source, target)
+    head = struct.pack(
+        ">BBHHHBBH4s4s", version << 4 | 5, 0, total, 0, 0, 64, protocol, 0, source, target
+    )
     head = head[:10] + struct.pack(">H", checksum(head)) + head[12:]
     return head + content
 
 
-def ipv6(source: bytes, target: bytes, content: bytes, next_header: int = 59, length: int | None = None) -> bytes:
+def ipv6(
+    source: bytes,
+    target: bytes,
+    content: bytes,
+    *,
+    next_header: int = 59,
+    length: int | None = None,
+) -> bytes:
     """An IPv6 packet; `length` may lie."""
     length = len(content) if length is None else length
     return struct.pack(">IHBB16s16s", 6 << 28, length, next_header, 64, source, target) + content

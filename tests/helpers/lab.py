@@ -1,4 +1,5 @@
-"""Everything one test has made, and its removal in the opposite order, whatever happened in between."""
+"""Everything one test has made, and its removal in the opposite order, whatever happened in
+between."""
 
 from __future__ import annotations
 
@@ -31,9 +32,16 @@ class Side:
     inner6: str
     veth: str = "veth"
 
-    def peer_section(self, psk: str | None = None, outer: int | None = None, keepalive: int = 0) -> str:
-        """This side as a [Peer] of the other; `outer` is the family of its endpoint, if it is to be known."""
-        lines = ["[Peer]", f"PublicKey = {self.key.public}", f"AllowedIPs = {self.inner4}/32, {self.inner6}/128"]
+    def peer_section(
+        self, psk: str | None = None, outer: int | None = None, keepalive: int = 0
+    ) -> str:
+        """This side as a [Peer] of the other; `outer` is the family of its endpoint, if it is to be
+        known."""
+        lines = [
+            "[Peer]",
+            f"PublicKey = {self.key.public}",
+            f"AllowedIPs = {self.inner4}/32, {self.inner6}/128",
+        ]
         if psk:
             lines.append(f"PresharedKey = {psk}")
         if outer:
@@ -110,27 +118,41 @@ class Lab:
         self.stack.callback(lambda: socket_path(name).unlink(missing_ok=True))
         return name
 
-    def daemon(self, program: Program | None, namespace: Namespace, name: str | None = None, **options: Any) -> Daemon:
+    def daemon(
+        self, program: Program | None, namespace: Namespace, name: str | None = None, **options: Any
+    ) -> Daemon:
         made = Daemon(
-            program or programs.subject(), namespace, name or self.name("w"), self.directory, **options
+            program or programs.subject(),
+            namespace,
+            name or self.name("w"),
+            self.directory,
+            **options,
         )
         self.daemons.append(made)
         self.stack.callback(made.close)
         return made
 
-    def side(self, program: Program | None, number: int, namespace: Namespace, **options: Any) -> Side:
-        """A daemon with a fresh key and the addresses of its number; not yet configured, link down."""
+    def side(
+        self, program: Program | None, number: int, namespace: Namespace, **options: Any
+    ) -> Side:
+        """A daemon with a fresh key and the addresses of its number; not yet configured, link
+        down."""
         return Side(
-            namespace, self.daemon(program, namespace, **options), self.key(),
-            f"192.0.2.{number}", f"2001:db8::{number}", f"10.99.0.{number}", f"fd99::{number}",
+            namespace,
+            self.daemon(program, namespace, **options),
+            self.key(),
+            f"192.0.2.{number}",
+            f"2001:db8::{number}",
+            f"10.99.0.{number}",
+            f"fd99::{number}",
         )
 
     def cabled(self) -> tuple[Namespace, Namespace]:
         """Namespaces a and b with the cable of the drawing in conftest.py."""
         a, b = self.namespace("a"), self.namespace("b")
         cable(
-            a, "veth", ["192.0.2.1/24", "2001:db8::1/64"],
-            b, "veth", ["192.0.2.2/24", "2001:db8::2/64"],
+            (a, "veth", ["192.0.2.1/24", "2001:db8::1/64"]),
+            (b, "veth", ["192.0.2.2/24", "2001:db8::2/64"]),
         )
         return a, b
 
@@ -138,6 +160,7 @@ class Lab:
         self,
         a: Program | None = None,
         b: Program | None = None,
+        *,
         outer: int = 4,
         psk: bool = False,
         knows: str = "ab",
@@ -145,7 +168,8 @@ class Lab:
         mtu: int | None = None,
         **options: Any,
     ) -> Tunnel:
-        """The whole drawing. `knows`: which sides are told the other's endpoint. `keepalive` is side a's."""
+        """The whole drawing. `knows`: which sides are told the other's endpoint. `keepalive` holds
+        for both."""
         spaces = self.cabled()
         left = self.side(a, 1, spaces[0], **options)
         right = self.side(b, 2, spaces[1], **options)
@@ -153,7 +177,7 @@ class Lab:
         tunnel = Tunnel(left, right, shared, outer)
         for label, here, there in (("a", left, right), ("b", right, left)):
             tunnel.settings[label] = here.interface_section() + there.peer_section(
-                shared, outer if label in knows else None, keepalive if label == "a" else 0
+                shared, outer if label in knows else None, keepalive
             )
             here.daemon.setconf(tunnel.settings[label])
             here.daemon.up(f"{here.inner4}/24", f"{here.inner6}/64", mtu=mtu)

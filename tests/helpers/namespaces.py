@@ -1,8 +1,8 @@
 """Network namespaces and the cables between them.
 
-A thread can step into a namespace; sockets and processes it makes there stay there. So a test talks from inside
-a namespace without leaving its own process. Names carry our pid, so that runs side by side do not meet and the
-leftovers of a killed run can be told from the living.
+A thread can step into a namespace; sockets and processes it makes there stay there. So a test talks
+from inside a namespace without leaving its own process. Names carry our pid, so that runs side by
+side do not meet and the leftovers of a killed run can be told from the living.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 CLONE_NEWNET = 0x40000000
@@ -28,7 +29,8 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def unique(prefix: str) -> str:
-    """An interface name no other run uses: at most 15 characters, pid and serial number in base 36."""
+    """An interface name no other run uses: at most 15 characters, pid and serial number in base
+    36."""
     name = prefix + _base36(os.getpid()) + "n" + _base36(next(_serial))
     assert len(name) <= 15, name
     return name
@@ -43,12 +45,19 @@ def _base36(number: int) -> str:
             return digits
 
 
-def run(*argv: str, check: bool = True, text: str | None = None, timeout: float = 30, **more: Any) -> str:
+def run(
+    *argv: str, check: bool = True, text: str | None = None, timeout: float = 30, **more: Any
+) -> str:
     """Runs a program to its end; its standard output, or an error that shows what it said."""
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=timeout, check=False, **more)
+    done = subprocess.run(
+        argv, input=text, capture_output=True, text=True, timeout=timeout, check=False, **more
+    )
     if check and done.returncode != 0:
-        raise AssertionError(f"{' '.join(argv)} gave {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+        raise AssertionError(
+            f"{' '.join(argv)} gave {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+        )
+    said: str = done.stdout
+    return said
 
 
 class Namespace:
@@ -83,17 +92,23 @@ class Namespace:
         with self.entered():
             return run(*argv, **options)
 
-    def attempt(self, *argv: str, text: str | None = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    def attempt(
+        self, *argv: str, text: str | None = None, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a program that may fail; the test looks at what it answered."""
         with self.entered():
-            return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=timeout, check=False)
+            return subprocess.run(
+                argv, input=text, capture_output=True, text=True, timeout=timeout, check=False
+            )
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Starts a program here that dies with us, even if we are killed."""
         with self.entered():
             return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], **options)
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
+    def socket(
+        self, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM, protocol: int = 0
+    ) -> socket.socket:
         with self.entered():
             return socket.socket(family, kind, protocol)
 
@@ -121,18 +136,15 @@ class Namespace:
 
 
 def cable(
-    left: Namespace, left_name: str, left_addresses: Sequence[str],
-    right: Namespace, right_name: str, right_addresses: Sequence[str],
+    left: tuple[Namespace, str, Sequence[str]], right: tuple[Namespace, str, Sequence[str]]
 ) -> None:
-    """A veth pair, up at both ends."""
-    run(
-        "ip", "link", "add", left_name, "netns", left.name,
-        "type", "veth", "peer", "name", right_name, "netns", right.name,
-    )
-    for end, name, addresses in ((left, left_name, left_addresses), (right, right_name, right_addresses)):
+    """A veth pair, up at both ends: each is a namespace, a name and its addresses."""
+    ends = f"{left[1]} netns {left[0].name} type veth peer name {right[1]} netns {right[0].name}"
+    run("ip", "link", "add", *ends.split())
+    for namespace, name, addresses in (left, right):
         for address in addresses:
-            add_address(end, name, address)
-        end.ip("link", "set", name, "up")
+            add_address(namespace, name, address)
+        namespace.ip("link", "set", name, "up")
 
 
 def add_address(namespace: Namespace, interface: str, address: str) -> None:
@@ -147,7 +159,7 @@ def sweep() -> None:
         return
     for line in run("ip", "netns", "list", check=False).splitlines():
         found = re.match(rf"({PREFIX}-(\d+)-\w+)", line)
-        if found is None or os.path.exists(f"/proc/{found[2]}"):
+        if found is None or Path(f"/proc/{found[2]}").exists():
             continue
         for pid in run("ip", "netns", "pids", found[1], check=False).split():
             with contextlib.suppress(ProcessLookupError):

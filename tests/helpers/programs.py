@@ -13,7 +13,8 @@ CACHE = Path(os.environ.get("PYWG_PEERS", Path.home() / ".cache" / "pywg-peers")
 
 @dataclass(frozen=True)
 class Program:
-    """A WireGuard daemon. `pywgd` decides whether the promises that only pywg makes are asked for."""
+    """A WireGuard daemon. `pywgd` decides whether the promises that only pywg makes are asked
+    for."""
 
     label: str
     path: str
@@ -37,7 +38,10 @@ def subject() -> Program:
         if found is None:
             raise Missing(f"PYWGD={wanted} is no program")
         return Program("pywgd" if Path(found).name.startswith("pywgd") else Path(found).name, found)
-    for place in (REPOSITORY / "zig-out" / "bin" / "pywgd", REPOSITORY / "pywg" / "_native" / "pywgd"):
+    for place in (
+        REPOSITORY / "zig-out" / "bin" / "pywgd",
+        REPOSITORY / "pywg" / "_native" / "pywgd",
+    ):
         if os.access(place, os.X_OK):
             return Program("pywgd", str(place))
     raise Missing("no pywgd: run `zig build`, or name one with PYWGD=/path/to/pywgd")
@@ -52,7 +56,11 @@ def wireguard_go_current() -> Program:
 
 
 def boringtun() -> Program:
-    return _peer("boringtun", [str(CACHE / "boringtun-cli"), "boringtun-cli"], ("-f", "--disable-drop-privileges"))
+    return _peer(
+        "boringtun",
+        [str(CACHE / "boringtun-cli"), "boringtun-cli"],
+        ("-f", "--disable-drop-privileges"),
+    )
 
 
 def _peer(label: str, places: list[str], arguments: tuple[str, ...] = ("-f",)) -> Program:

@@ -1,12 +1,14 @@
 """A UDP relay between two daemons that loses and reorders their data messages.
 
-It takes whole trains (UDP_GRO), draws for every single datagram in them, and sends what is left as trains again
-(UDP_SEGMENT), so that loss and reordering strike inside trains and the receiver still meets trains.
-Handshake messages pass untouched: losing one would only test the five seconds until the next attempt.
+It takes whole trains (UDP_GRO), draws for every single datagram in them, and sends what is left as
+trains again (UDP_SEGMENT), so that loss and reordering strike inside trains and the receiver still
+meets trains. Handshake messages pass untouched: losing one would only test the five seconds until
+the next attempt.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import select
 import socket
@@ -27,6 +29,7 @@ class Relay:
     def __init__(
         self,
         namespace: Namespace,
+        *,
         left: tuple[str, int],
         left_daemon: tuple[str, int],
         right: tuple[str, int],
@@ -42,7 +45,9 @@ class Relay:
         self.held_back = 0
         self.directions = {}
         sockets = [_socket(namespace, left), _socket(namespace, right)]
-        self.directions[sockets[0].fileno()] = _Direction(self, sockets[0], sockets[1], right_daemon)
+        self.directions[sockets[0].fileno()] = _Direction(
+            self, sockets[0], sockets[1], right_daemon
+        )
         self.directions[sockets[1].fileno()] = _Direction(self, sockets[1], sockets[0], left_daemon)
         self.wake_reader, self.wake_writer = socket.socketpair()
         self.thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -118,7 +123,8 @@ class _Direction:
         self._send([datagram for _, datagram in late])
 
     def _send(self, datagrams: list[bytes]) -> None:
-        """In this order, as few calls as the rules of UDP_SEGMENT allow: equal sizes, the last may be shorter."""
+        """In this order, as few calls as the rules of UDP_SEGMENT allow: equal sizes, the last may
+        be shorter."""
         start = 0
         while start < len(datagrams):
             size = len(datagrams[start])
@@ -133,10 +139,9 @@ class _Direction:
                 total += len(datagrams[end])
                 end += 1
             ancillary = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", size))] if end - start > 1 else []
-            try:
+            # Refused while the daemon behind it is being restarted.
+            with contextlib.suppress(ConnectionRefusedError):
                 self.target.sendmsg([b"".join(datagrams[start:end])], ancillary, 0, self.daemon)
-            except ConnectionRefusedError:
-                pass  # The daemon behind it is being restarted.
             start = end
 
 

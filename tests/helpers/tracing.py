@@ -12,11 +12,24 @@ from helpers.waiting import wait_until
 
 @contextlib.contextmanager
 def failing(pid: int, calls: str, error: str, when: str, log: Path) -> Iterator[None]:
-    """While inside, the calls fail with the error at the given times (strace's `when=`, counted by thread)."""
+    """While inside, the calls fail with the error at the given times (strace's `when=`, counted by
+    thread)."""
     tracer = subprocess.Popen(
-        ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={calls}",
-         "-e", f"inject={calls}:error={error}:when={when}", "-p", str(pid)],
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            str(log),
+            "-e",
+            f"trace={calls}",
+            "-e",
+            f"inject={calls}:error={error}:when={when}",
+            "-p",
+            str(pid),
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
 
     def attached() -> bool:
@@ -24,7 +37,8 @@ def failing(pid: int, calls: str, error: str, when: str, log: Path) -> Iterator[
             assert tracer.stderr is not None
             raise AssertionError(f"strace ended: {tracer.stderr.read().decode()}")
         return all(
-            "TracerPid:\t0\n" not in (thread / "status").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()
+            "TracerPid:\t0\n" not in (thread / "status").read_text()
+            for thread in Path(f"/proc/{pid}/task").iterdir()
         )
 
     try:

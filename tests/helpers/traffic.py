@@ -26,18 +26,43 @@ def family_of(address: str) -> int:
 
 
 def ping(
-    namespace: Namespace, address: str, count: int = 3, seconds: float = 8, size: int = 56, options: tuple[str, ...] = ()
+    namespace: Namespace,
+    address: str,
+    count: int = 3,
+    *,
+    seconds: float = 8,
+    size: int = 56,
+    options: tuple[str, ...] = (),
 ) -> None:
     """Every one of `count` echoes comes back in time."""
-    answer = ping_attempt(namespace, address, count, seconds, size, options)
-    assert answer.returncode == 0, f"ping {address} from {namespace}: {answer.stdout}{answer.stderr}"
+    answer = ping_attempt(namespace, address, count, seconds=seconds, size=size, options=options)
+    assert answer.returncode == 0, (
+        f"ping {address} from {namespace}: {answer.stdout}{answer.stderr}"
+    )
 
 
 def ping_attempt(
-    namespace: Namespace, address: str, count: int = 1, seconds: float = 1, size: int = 56, options: tuple[str, ...] = ()
+    namespace: Namespace,
+    address: str,
+    count: int = 1,
+    *,
+    seconds: float = 1,
+    size: int = 56,
+    options: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
     return namespace.attempt(
-        "ping", "-n", "-i", "0.01", "-c", str(count), "-w", f"{seconds:g}", "-s", str(size), *options, address
+        "ping",
+        "-n",
+        "-i",
+        "0.01",
+        "-c",
+        str(count),
+        "-w",
+        f"{seconds:g}",
+        "-s",
+        str(size),
+        *options,
+        address,
     )
 
 
@@ -52,12 +77,14 @@ def exchange(
     server_address: str,
     forward: int,
     backward: int,
+    *,
     seconds: float = 30,
     midway: Callable[[], None] | None = None,
     seed: int = 1,
 ) -> float:
-    """Sends `forward` bytes one way and `backward` the other in one TCP connection, at the same time, and compares
-    SHA-256 sums. `midway` is called when half of everything has arrived. Returns the seconds it took."""
+    """Sends `forward` bytes one way and `backward` the other in one TCP connection, at the same
+    time, and compares SHA-256 sums. `midway` is called when half of everything has arrived. Returns
+    the seconds it took."""
     family = family_of(server_address)
     started = time.monotonic()
     with (
@@ -72,7 +99,10 @@ def exchange(
         left.connect((server_address, listener.getsockname()[1]))
         right, _ = listener.accept()
         with right:
-            ends = [_End(left, payload(forward, seed), backward), _End(right, payload(backward, seed + 1), forward)]
+            ends = [
+                _End(left, payload(forward, seed), backward),
+                _End(right, payload(backward, seed + 1), forward),
+            ]
             for end in ends:
                 end.socket.setblocking(False)
                 end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -90,8 +120,12 @@ def exchange(
                 if midway and sum(end.received for end in ends) * 2 >= forward + backward:
                     midway()
                     midway = None
-            assert ends[0].digest() == hashlib.sha256(ends[1].data).digest(), "what came back is not what was sent"
-            assert ends[1].digest() == hashlib.sha256(ends[0].data).digest(), "what arrived is not what was sent"
+            assert ends[0].digest() == hashlib.sha256(ends[1].data).digest(), (
+                "what came back is not what was sent"
+            )
+            assert ends[1].digest() == hashlib.sha256(ends[0].data).digest(), (
+                "what arrived is not what was sent"
+            )
     return time.monotonic() - started
 
 
@@ -164,14 +198,15 @@ class Datagrams:
         assert arrived == data, f"a datagram of {len(data)} bytes changed on its way"
 
     def send_train(self, datagrams: list[bytes]) -> None:
-        """Equal-sized datagrams in one call: through TUN they travel as one superpacket where the kernel can."""
+        """Equal-sized datagrams in one call: through TUN they travel as one superpacket where the
+        kernel can."""
         self.sender.setsockopt(SOL_UDP, UDP_SEGMENT, len(datagrams[0]))
         self.sender.send(b"".join(datagrams))
         self.sender.setsockopt(SOL_UDP, UDP_SEGMENT, 0)
 
 
 def iperf3(
-    client: Namespace, server: Namespace, address: str, seconds: float, reverse: bool = False, more: tuple[str, ...] = ()
+    client: Namespace, server: Namespace, address: str, seconds: float, *, reverse: bool = False
 ) -> dict[str, Any]:
     """One iperf3 run; its JSON report, as seen by the client."""
     listener = server.popen(
@@ -181,7 +216,13 @@ def iperf3(
         table = Path(f"/proc/{listener.pid}/net/{'tcp6' if ':' in address else 'tcp'}")
         wait_until(lambda: ":1451 " in table.read_text(), "iperf3 listens")
         answer = client.attempt(
-            "iperf3", "-J", "-c", address, "-t", f"{seconds:g}", *(["-R"] if reverse else []), *more,
+            "iperf3",
+            "-J",
+            "-c",
+            address,
+            "-t",
+            f"{seconds:g}",
+            *(["-R"] if reverse else []),
             timeout=seconds + 30,
         )
         report: dict[str, Any] = json.loads(answer.stdout or "{}")

@@ -9,7 +9,9 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 
-def wait_until(question: Callable[[], Answer], what: str, seconds: float = 5.0, every: float = 0.005) -> Answer:
+def wait_until(
+    question: Callable[[], Answer], what: str, seconds: float = 5.0, every: float = 0.005
+) -> Answer:
     """Asks until the answer is true and returns it; after the deadline says what did not happen."""
     deadline = time.monotonic() + seconds
     while True:

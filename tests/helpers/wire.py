@@ -1,5 +1,5 @@
-"""Counts WireGuard messages as they enter or leave a namespace, by nftables: no packet is copied to us,
-and a count cannot be missed by being late. A train sent with UDP_SEGMENT counts as one."""
+"""Counts WireGuard messages as they enter or leave a namespace, by nftables: no packet is copied to
+us, and a count cannot be missed by being late. A train sent with UDP_SEGMENT counts as one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 
 from helpers.namespaces import Namespace
 
-# The first byte of the UDP payload is the message type; a keepalive is a data message without content:
-# 16 bytes of header and 16 of tag behind 8 bytes of UDP header.
+# The first byte of the UDP payload is the message type; a keepalive is a data message without
+# content: 16 bytes of header and 16 of tag behind 8 bytes of UDP header.
 _MATCHES = {
     "initiation": "meta l4proto udp @th,64,32 0x01000000",
     "response": "meta l4proto udp @th,64,32 0x02000000",
@@ -29,19 +29,28 @@ class Wire:
             rules += f"chain {direction} {{ type filter hook {direction} priority 0;\n"
             for kind, match in _MATCHES.items():
                 rules += f"{match} counter name {kind}_{direction}\n"
-            if direction == "output":
-                rules += "".join(f"{match} counter name {name}\n" for name, match in matches.items() if "iif" not in match)
-            else:
-                rules += "".join(f"{match} counter name {name}\n" for name, match in matches.items() if "iif" in match)
+            for name, match in matches.items():
+                # What names an interface to come in by is counted on its way in, all else on its
+                # way out.
+                if ("iifname" in match) == (direction == "input"):
+                    rules += f"{match} counter name {name}\n"
             rules += "}\n"
         namespace.nft(f"table inet wire {{\n{rules}}}\n")
 
     def _names(self) -> list[str]:
-        return [f"{kind}_{way}" for kind in _MATCHES for way in ("input", "output")] + list(self.matches)
+        return [f"{kind}_{way}" for kind in _MATCHES for way in ("input", "output")] + list(
+            self.matches
+        )
 
     def counts(self) -> dict[str, int]:
-        answer = json.loads(self.namespace.run("nft", "-j", "list", "counters", "table", "inet", "wire"))
-        return {item["counter"]["name"]: item["counter"]["packets"] for item in answer["nftables"] if "counter" in item}
+        answer = json.loads(
+            self.namespace.run("nft", "-j", "list", "counters", "table", "inet", "wire")
+        )
+        return {
+            item["counter"]["name"]: item["counter"]["packets"]
+            for item in answer["nftables"]
+            if "counter" in item
+        }
 
     def __getitem__(self, name: str) -> int:
         return self.counts()[name]

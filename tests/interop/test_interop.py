@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from helpers import programs
-from helpers.lab import Lab
+from helpers.lab import PORT, Lab
 from helpers.namespaces import add_address
 from helpers.programs import Missing, Program
 from helpers.traffic import exchange, iperf3, received_bits_per_second
@@ -34,7 +34,9 @@ def partner(request: pytest.FixtureRequest) -> Program:
 @pytest.mark.parametrize("psk", [False, True], ids=["no-psk", "psk"])
 @pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
 @pytest.mark.parametrize("beginner", ["pywg", "peer"])
-def test_they_talk_whoever_begins(lab: Lab, partner: Program, beginner: str, outer: int, psk: bool) -> None:
+def test_they_talk_whoever_begins(
+    lab: Lab, partner: Program, beginner: str, outer: int, psk: bool
+) -> None:
     # Only who begins knows where the other is. Side a is pywg.
     begins = "a" if beginner == "pywg" else "b"
     tunnel = lab.tunnel(b=partner, outer=outer, psk=psk, knows=begins, log_level="error")
@@ -44,43 +46,40 @@ def test_they_talk_whoever_begins(lab: Lab, partner: Program, beginner: str, out
     assert wires[0 if begins == "a" else 1]["initiation_output"] == 1
     assert wires[0 if begins == "a" else 1]["initiation_input"] == 0
     exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner6, 1 << 20, 1 << 20)
-    report = iperf3(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 1, reverse=beginner == "peer")
+    report = iperf3(
+        tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 1, reverse=beginner == "peer"
+    )
     assert received_bits_per_second(report) > 1e6
 
 
 def test_keepalives_pass_both_ways(lab: Lab, partner: Program) -> None:
-    tunnel = lab.tunnel(b=partner, log_level="error")
+    tunnel = lab.tunnel(b=partner, keepalive=1, log_level="error")
     wire = Wire(tunnel.a.namespace)
-    tunnel.a.daemon.set("peer", tunnel.b.key.public, "persistent-keepalive", "1")
-    tunnel.b.daemon.set("peer", tunnel.a.key.public, "persistent-keepalive", "1")
     wait_until(
-        lambda: wire["keepalive_output"] >= 2 and wire["keepalive_input"] >= 2, "two keepalives each way", 10, every=0.05
+        lambda: wire["keepalive_output"] >= 2 and wire["keepalive_input"] >= 2,
+        "two keepalives each way",
+        12,
+        every=0.05,
     )
     assert int(tunnel.a.daemon.peer(tunnel.b.key.public)["handshake"]) > 0
     assert int(tunnel.b.daemon.peer(tunnel.a.key.public)["handshake"]) > 0
 
 
 def test_a_moving_peer_is_followed_by_either(lab: Lab, partner: Program) -> None:
-    tunnel = lab.tunnel(b=partner, log_level="error")
+    if partner.label == "boringtun":
+        # By default it ties a socket to the address it has first, and cannot move at all.
+        partner = replace(partner, arguments=(*partner.arguments, "--disable-connected-udp"))
+    # Over IPv6: of a source address that is gone wireguard-go learns over IPv4 only by fifteen
+    # seconds of silence.
+    tunnel = lab.tunnel(b=partner, outer=6, log_level="error")
     tunnel.session()
-    for here, there, new in ((tunnel.a, tunnel.b, "192.0.2.71"), (tunnel.b, tunnel.a, "192.0.2.72")):
-        here.namespace.run("sysctl", "-q", "net.ipv4.conf.veth.promote_secondaries=1")
-        add_address(here.namespace, "veth", f"{new}/24")
-        here.namespace.ip("address", "delete", f"{here.outer4}/24", "dev", "veth")
-        _until_it_answers(lambda sender="a" if here is tunnel.a else "b": tunnel.ping(1, sender))
+    moves = ((tunnel.a, tunnel.b, "a", "2001:db8::71"), (tunnel.b, tunnel.a, "b", "2001:db8::72"))
+    for here, there, sender, new in moves:
+        add_address(here.namespace, "veth", f"{new}/64")
+        here.namespace.ip("address", "delete", f"{here.outer6}/64", "dev", "veth")
+        tunnel.ping(1, sender)
         endpoint = there.daemon.peer(here.key.public)["endpoint"]
-        assert endpoint.startswith(new), endpoint
-
-
-def _until_it_answers(ask: Callable[[], None], seconds: float = 40) -> None:
-    """A peer that keeps a source address which is gone notices by its silence, after fifteen seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return ask()
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
+        assert endpoint == f"[{new}]:{PORT}"
 
 
 def test_either_may_be_restarted(lab: Lab, partner: Program, subject: Program) -> None:

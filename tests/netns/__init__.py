@@ -1,1 +1,2 @@
-"""End to end: real daemons, real TUN interfaces, real packets, in network namespaces. Needs root."""
+"""End to end: real daemons, real TUN interfaces, real packets, in network namespaces. Needs
+root."""

@@ -1,4 +1,5 @@
-"""When it cannot start it says why and what to do, in one line, with exit code 1, and leaves nothing behind."""
+"""When it cannot start it says why and what to do, in one line, with exit code 1, and leaves
+nothing behind."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,18 @@ from helpers.lab import Lab
 from helpers.namespaces import Namespace
 from helpers.programs import REPOSITORY, Program
 
-UNPRIVILEGED = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--")
+Pywg = Callable[..., subprocess.CompletedProcess[str]]
+
+UNPRIVILEGED = (
+    "setpriv",
+    "--reuid",
+    "65534",
+    "--regid",
+    "65534",
+    "--clear-groups",
+    "--inh-caps=-all",
+    "--",
+)
 
 
 def refused(answer: subprocess.CompletedProcess[str], *patterns: str) -> str:
@@ -50,12 +62,14 @@ def space(lab: Lab) -> Namespace:
 def anyones_copy(subject: Program) -> Iterator[str]:
     """The daemon where an unprivileged user can reach it."""
     with tempfile.TemporaryDirectory() as place:
-        os.chmod(place, 0o755)
-        yield shutil.copy(subject.path, Path(place) / Path(subject.path).name)
+        Path(place).chmod(0o755)
+        yield shutil.copy(subject.path, place)
 
 
 @pytest.mark.pywgd_only
-def test_without_permission_it_names_the_capability(lab: Lab, space: Namespace, anyones_copy: str) -> None:
+def test_without_permission_it_names_the_capability(
+    lab: Lab, space: Namespace, anyones_copy: str
+) -> None:
     name = lab.name("w")
     answer = space.attempt(*UNPRIVILEGED, anyones_copy, "-f", name)
     refused(answer, r"permi|privilege|not permitted", r"root|CAP_NET_ADMIN|sudo")
@@ -73,24 +87,32 @@ def test_without_the_tun_device_it_names_it(lab: Lab, space: Namespace, subject:
 
 @pytest.mark.pywgd_only
 @pytest.mark.parametrize("name", ["sixteenletters16", "with/slash", "with space", "", ".", ".."])
-def test_a_name_that_cannot_be_an_interface_is_refused(space: Namespace, subject: Program, name: str) -> None:
+def test_a_name_that_cannot_be_an_interface_is_refused(
+    space: Namespace, subject: Program, name: str
+) -> None:
     answer = space.attempt(subject.path, "-f", name, timeout=5)
     refused(answer, r"15|name|characters")
     assert len(space.run("ip", "-o", "link").splitlines()) == 1, "only lo is here"
 
 
 @pytest.mark.pywgd_only
-def test_a_name_that_another_interface_has_is_refused(lab: Lab, space: Namespace, subject: Program) -> None:
+def test_a_name_that_another_interface_has_is_refused(
+    lab: Lab, space: Namespace, subject: Program
+) -> None:
     name = lab.name("w")
     space.ip("link", "add", name, "type", "veth", "peer", "name", "other")
     refused(space.attempt(subject.path, "-f", name, timeout=5), name, r"exists|in use|taken|busy")
     assert not socket_path(name).exists()
     link = space.link(name)
-    assert link is not None and link["linkinfo"]["info_kind"] == "veth", "the other interface is as it was"
+    assert link is not None and link["linkinfo"]["info_kind"] == "veth", (
+        "the other interface is as it was"
+    )
 
 
 @pytest.mark.pywgd_only
-def test_in_the_background_it_fails_just_as_loudly(lab: Lab, space: Namespace, subject: Program) -> None:
+def test_in_the_background_it_fails_just_as_loudly(
+    lab: Lab, space: Namespace, subject: Program
+) -> None:
     name = lab.name("w")
     space.ip("link", "add", name, "type", "veth", "peer", "name", "other")
     refused(space.attempt(subject.path, name, timeout=5), name, r"exists|in use|taken|busy")
@@ -98,13 +120,21 @@ def test_in_the_background_it_fails_just_as_loudly(lab: Lab, space: Namespace, s
 
 
 @pytest.mark.pywgd_only
-def test_a_second_daemon_is_told_that_the_first_one_runs(lab: Lab, space: Namespace, subject: Program) -> None:
+def test_a_second_daemon_is_told_that_the_first_one_runs(
+    lab: Lab, space: Namespace, subject: Program
+) -> None:
     daemon = lab.daemon(None, space)
-    refused(space.attempt(subject.path, "-f", daemon.name, timeout=5), daemon.name, r"in use|running|exists|busy")
+    refused(
+        space.attempt(subject.path, "-f", daemon.name, timeout=5),
+        daemon.name,
+        r"in use|running|exists|busy",
+    )
 
 
 @pytest.mark.pywgd_only
-@pytest.mark.parametrize("arguments", [[], ["--no-such-flag", "w"], ["-f"], ["one", "two"], ["--no-offload", "gso", "w"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--no-such-flag", "w"], ["-f"], ["one", "two"], ["--no-offload", "gso", "w"]]
+)
 def test_a_wrong_command_line_is_answered_with_usage(
     space: Namespace, subject: Program, arguments: list[str]
 ) -> None:
@@ -115,12 +145,18 @@ def test_a_wrong_command_line_is_answered_with_usage(
 
 
 @pytest.mark.pywgd_only
-def test_an_unknown_offload_in_the_environment_is_refused(lab: Lab, space: Namespace, subject: Program) -> None:
+def test_an_unknown_offload_in_the_environment_is_refused(
+    lab: Lab, space: Namespace, subject: Program
+) -> None:
     name = lab.name("w")
     with space.entered():
         answer = subprocess.run(
-            [subject.path, "-f", name], env={**os.environ, "PYWG_NO_OFFLOAD": "tun_tso,warp"},
-            capture_output=True, text=True, timeout=5, check=False,
+            [subject.path, "-f", name],
+            env={**os.environ, "PYWG_NO_OFFLOAD": "tun_tso,warp"},
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     assert answer.returncode in (1, 2)
     assert "warp" in answer.stderr
@@ -147,7 +183,7 @@ def test_a_taken_port_is_refused_and_the_device_goes_on(lab: Lab) -> None:
 
 
 @pytest.fixture
-def pywg(space: Namespace, subject: Program) -> object:
+def pywg(space: Namespace, subject: Program) -> Pywg:
     """Runs `pywg` inside the namespace."""
     if not subject.is_pywgd:
         pytest.skip("the command line of the package needs its own core")
@@ -157,8 +193,13 @@ def pywg(space: Namespace, subject: Program) -> object:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         with space.entered():
             return subprocess.run(
-                [sys.executable, "-m", "pywg", *arguments], capture_output=True, text=True, timeout=30, check=False,
-                stdin=subprocess.DEVNULL, cwd=REPOSITORY,
+                [sys.executable, "-m", "pywg", *arguments],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                cwd=REPOSITORY,
             )
 
     return call
@@ -180,7 +221,11 @@ BROKEN = {
     "an endpoint without port": (GOOD + "Endpoint = 192.0.2.1\n", 6, "Endpoint"),
     "a port out of range": (GOOD.replace("[Peer]", "ListenPort = 65536\n[Peer]"), 3, "ListenPort"),
     "a keepalive out of range": (GOOD + "PersistentKeepalive = 65536\n", 6, "PersistentKeepalive"),
-    "a peer without key": (f"[Interface]\nPrivateKey = {KEY}\n[Peer]\nAllowedIPs = 10.0.0.0/8\n", 3, "PublicKey"),
+    "a peer without key": (
+        f"[Interface]\nPrivateKey = {KEY}\n[Peer]\nAllowedIPs = 10.0.0.0/8\n",
+        3,
+        "PublicKey",
+    ),
     "a line before any section": ("PrivateKey = x\n", 1, "section|Interface"),
     "a line that is no setting": (GOOD + "hello\n", 6, "hello|="),
 }
@@ -189,38 +234,40 @@ BROKEN = {
 @pytest.mark.pywgd_only
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_file_is_refused_with_file_line_and_key(
-    lab: Lab, space: Namespace, pywg: object, tmp_path: Path, what: str
+    lab: Lab, space: Namespace, pywg: Pywg, tmp_path: Path, what: str
 ) -> None:
     text, line, named = BROKEN[what]
     name = lab.name("w")
     path = tmp_path / f"{name}.conf"
     path.touch(0o600)
     path.write_text(text)
-    said = refused(pywg("up", str(path)), re.escape(f"{path.name}:{line}"), named)  # type: ignore[operator]
+    said = refused(pywg("up", str(path)), re.escape(f"{path.name}:{line}"), named)
     assert KEY not in said, "the message shows the private key"
     nothing_left(space, name)
 
 
 @pytest.mark.pywgd_only
-def test_up_with_a_taken_port_undoes_everything(lab: Lab, space: Namespace, pywg: object, tmp_path: Path) -> None:
+def test_up_with_a_taken_port_undoes_everything(
+    lab: Lab, space: Namespace, pywg: Pywg, tmp_path: Path
+) -> None:
     name = lab.name("w")
     path = tmp_path / f"{name}.conf"
     path.touch(0o600)
     path.write_text(GOOD.replace("[Peer]", "ListenPort = 4999\nAddress = 10.1.0.1/24\n[Peer]"))
     with space.socket(socket.AF_INET) as other:
         other.bind(("0.0.0.0", 4999))
-        refused(pywg("up", str(path)), "4999", "in use|taken")  # type: ignore[operator]
+        refused(pywg("up", str(path)), "4999", "in use|taken")
     nothing_left(space, name)
 
 
 @pytest.mark.pywgd_only
-def test_up_of_a_file_that_is_not_there_names_it(lab: Lab, space: Namespace, pywg: object) -> None:
+def test_up_of_a_file_that_is_not_there_names_it(lab: Lab, space: Namespace, pywg: Pywg) -> None:
     name = lab.name("w")
-    refused(pywg("up", f"/nowhere/{name}.conf"), name)  # type: ignore[operator]
+    refused(pywg("up", f"/nowhere/{name}.conf"), name)
     nothing_left(space, name)
 
 
 @pytest.mark.pywgd_only
-def test_down_of_an_interface_that_is_not_up_says_so(lab: Lab, pywg: object) -> None:
+def test_down_of_an_interface_that_is_not_up_says_so(lab: Lab, pywg: Pywg) -> None:
     name = lab.name("w")
-    refused(pywg("down", name), name)  # type: ignore[operator]
+    refused(pywg("down", name), name)

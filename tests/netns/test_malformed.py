@@ -1,6 +1,7 @@
 """Whatever arrives that should not: dropped, counted once under its reason, and the tunnel goes on.
 
-The peer here is the initiator of helpers/handshake.py, which can misbehave where a daemon would not.
+The peer here is the initiator of helpers/handshake.py, which can misbehave where a daemon would
+not.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Peer:
     def __init__(self, lab: Lab, subject: Program) -> None:
         self.counted = subject.is_pywgd
         a, self.namespace = lab.cabled()
-        # No IPv6 inside on the daemon's side of the kernel: its router solicitations would be packets of their own.
+        # No IPv6 inside on the daemon's side of the kernel: its router solicitations would be
+        # packets of their own.
         self.side: Side = lab.side(None, 1, a)
         a.run("sysctl", "-q", f"net.ipv6.conf.{self.side.daemon.name}.addr_gen_mode=1")
         self.key = lab.key()
@@ -153,13 +155,21 @@ DATAGRAMS: dict[str, tuple[Callable[[Peer], bytes], str | None]] = {
     "an initiation too long": (lambda peer: _fresh(peer) + b"\0", "malformed"),
     "a response too short": (lambda peer: _response(peer, _own_index(peer))[:-1], "malformed"),
     "a response too long": (lambda peer: _response(peer, _own_index(peer)) + b"\0", "malformed"),
-    "a cookie reply too short": (lambda peer: b"\3\0\0\0" + _own_index(peer) + bytes(55), "malformed"),
+    "a cookie reply too short": (
+        lambda peer: b"\3\0\0\0" + _own_index(peer) + bytes(55),
+        "malformed",
+    ),
     "a data message without a tag": (lambda peer: peer.data(b"")[:31], "malformed"),
     # Handshake messages.
     "an initiation with a wrong MAC1": (lambda peer: _flip(_fresh(peer), 116), "invalid_mac1"),
-    "a response with a wrong MAC1": (lambda peer: _flip(_response(peer, _own_index(peer)), 60), "invalid_mac1"),
+    "a response with a wrong MAC1": (
+        lambda peer: _flip(_response(peer, _own_index(peer)), 60),
+        "invalid_mac1",
+    ),
     "an initiation meant for another": (
-        lambda peer: Initiator(os.urandom(32), handshake.public(os.urandom(32))).initiation(time.time_ns()),
+        lambda peer: Initiator(os.urandom(32), handshake.public(os.urandom(32))).initiation(
+            time.time_ns()
+        ),
         "invalid_mac1",
     ),
     "an initiation that does not decrypt": (_broken_static, "invalid_handshake"),
@@ -167,41 +177,78 @@ DATAGRAMS: dict[str, tuple[Callable[[Peer], bytes], str | None]] = {
     "an initiation of a stranger": (_of_a_stranger, "unknown_peer"),
     "the same initiation again": (lambda peer: peer.first, "replayed_initiation"),
     "an initiation from yesterday": (
-        lambda peer: peer.initiator().initiation(time.time_ns() - 86_400 * 10**9), "replayed_initiation",
+        lambda peer: peer.initiator().initiation(time.time_ns() - 86_400 * 10**9),
+        "replayed_initiation",
     ),
     "a response to nobody": (lambda peer: _response(peer, _other_index(peer)), "unknown_index"),
     "a cookie reply that does not decrypt": (
-        lambda peer: b"\3\0\0\0" + _own_index(peer) + os.urandom(56), "invalid_cookie_reply",
+        lambda peer: b"\3\0\0\0" + _own_index(peer) + os.urandom(56),
+        "invalid_cookie_reply",
     ),
     # Data messages before they are opened.
-    "a data message to nobody": (lambda peer: b"\4\0\0\0" + _other_index(peer) + bytes(24), "unknown_index"),
+    "a data message to nobody": (
+        lambda peer: b"\4\0\0\0" + _other_index(peer) + bytes(24),
+        "unknown_index",
+    ),
     "a broken tag": (lambda peer: _flip(peer.data(bytes(64)), -1 % 96), "not_authentic"),
     "a changed byte": (lambda peer: _flip(peer.data(bytes(64)), 20), "not_authentic"),
     "a changed counter": (lambda peer: _flip(peer.data(bytes(64)), 8), "not_authentic"),
     "a forged counter at the end of all counters": (
-        lambda peer: b"\4\0\0\0" + _own_index(peer) + struct.pack("<Q", 2**63) + bytes(32), "not_authentic",
+        lambda peer: b"\4\0\0\0" + _own_index(peer) + struct.pack("<Q", 2**63) + bytes(32),
+        "not_authentic",
     ),
     "the same data message again": (_again, "replayed"),
     # Data messages after that.
     "an inner packet of one byte": (lambda peer: peer.session.seal(b"\x45"), "malformed_inner"),
     "zeros": (lambda peer: peer.data(bytes(64)), "malformed_inner"),
-    "inner version 5": (lambda peer: peer.data(ipv4(OURS, THEIRS, bytes(28), version=5)), "malformed_inner"),
-    "inner version 15": (lambda peer: peer.data(ipv4(OURS, THEIRS, bytes(28), version=15)), "malformed_inner"),
+    "inner version 5": (
+        lambda peer: peer.data(ipv4(OURS, THEIRS, bytes(28), version=5)),
+        "malformed_inner",
+    ),
+    "inner version 15": (
+        lambda peer: peer.data(ipv4(OURS, THEIRS, bytes(28), version=15)),
+        "malformed_inner",
+    ),
     "an IPv4 total length of 0": (lambda peer: _total_length(peer, 0), "malformed_inner"),
-    "an IPv4 total length below the header": (lambda peer: _total_length(peer, 19), "malformed_inner"),
-    "an IPv4 total length beyond the packet": (lambda peer: _total_length(peer, 49), "malformed_inner"),
+    "an IPv4 total length below the header": (
+        lambda peer: _total_length(peer, 19),
+        "malformed_inner",
+    ),
+    "an IPv4 total length beyond the packet": (
+        lambda peer: _total_length(peer, 49),
+        "malformed_inner",
+    ),
     "an IPv4 total length of 65535": (lambda peer: _total_length(peer, 65535), "malformed_inner"),
-    "an IPv6 payload length beyond the packet": (lambda peer: _payload_length(peer, 25), "malformed_inner"),
-    "an IPv6 payload length of 65535": (lambda peer: _payload_length(peer, 65535), "malformed_inner"),
-    "an IPv6 payload length of 65496": (lambda peer: _payload_length(peer, 65496), "malformed_inner"),
+    "an IPv6 payload length beyond the packet": (
+        lambda peer: _payload_length(peer, 25),
+        "malformed_inner",
+    ),
+    "an IPv6 payload length of 65535": (
+        lambda peer: _payload_length(peer, 65535),
+        "malformed_inner",
+    ),
+    "an IPv6 payload length of 65496": (
+        lambda peer: _payload_length(peer, 65496),
+        "malformed_inner",
+    ),
     "an IPv6 header cut short": (lambda peer: peer.data(b"\x60" + bytes(31)), "malformed_inner"),
-    "an IPv4 source not allowed": (lambda peer: peer.data(ipv4(STRANGE, THEIRS, bytes(28))), "disallowed_source"),
-    "the daemon's own address as source": (lambda peer: peer.data(ipv4(THEIRS, OURS, bytes(28))), "disallowed_source"),
-    "an IPv6 source not allowed": (lambda peer: peer.data(ipv6(THEIRS6, OURS6, bytes(24))), "disallowed_source"),
+    "an IPv4 source not allowed": (
+        lambda peer: peer.data(ipv4(STRANGE, THEIRS, bytes(28))),
+        "disallowed_source",
+    ),
+    "the daemon's own address as source": (
+        lambda peer: peer.data(ipv4(THEIRS, OURS, bytes(28))),
+        "disallowed_source",
+    ),
+    "an IPv6 source not allowed": (
+        lambda peer: peer.data(ipv6(THEIRS6, OURS6, bytes(24))),
+        "disallowed_source",
+    ),
     # Right ones, for comparison.
     "a keepalive": (lambda peer: peer.session.seal(b""), NOTHING),
     "a data message whose padding is long": (
-        lambda peer: peer.data(ipv4(OURS, STRANGE, bytes(8), protocol=253) + bytes(100)), NOTHING,
+        lambda peer: peer.data(ipv4(OURS, STRANGE, bytes(8), protocol=253) + bytes(100)),
+        NOTHING,
     ),
 }
 
@@ -212,7 +259,10 @@ FATAL_ELSEWHERE = {"an IPv6 payload length of 65496", "an IPv6 payload length of
 
 @pytest.mark.parametrize(
     "what",
-    [pytest.param(what, marks=pytest.mark.pywgd_only if what in FATAL_ELSEWHERE else ()) for what in DATAGRAMS],
+    [
+        pytest.param(what, marks=pytest.mark.pywgd_only if what in FATAL_ELSEWHERE else ())
+        for what in DATAGRAMS
+    ],
 )
 def test_it_is_dropped_for_its_reason_and_the_tunnel_goes_on(peer: Peer, what: str) -> None:
     make, reason = DATAGRAMS[what]
@@ -230,7 +280,9 @@ def test_it_is_dropped_for_its_reason_and_the_tunnel_goes_on(peer: Peer, what: s
 
     wait_until(lambda: new_drops() == expected, f"drops are {expected}: {new_drops()}", 2)
     passed = 1 if reason is NOTHING and "keepalive" not in what else 0
-    assert peer.delivered() - delivered == 1 + passed, "the ping, and nothing else, reached the kernel"
+    assert peer.delivered() - delivered == 1 + passed, (
+        "the ping, and nothing else, reached the kernel"
+    )
 
 
 def test_a_wrong_mac2_is_fine_while_there_is_no_load(peer: Peer) -> None:

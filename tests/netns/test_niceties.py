@@ -1,8 +1,10 @@
-"""What the kernel's WireGuard does for its users beyond the protocol, and other userspace ones do not:
-unreachable messages for the local sender, ECN across the tunnel both ways, DSCP on handshakes."""
+"""What the kernel's WireGuard does for its users beyond the protocol, and other userspace ones do
+not: unreachable messages for the local sender, ECN across the tunnel both ways, DSCP on
+handshakes."""
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -10,6 +12,8 @@ from helpers.handshake import ipv4
 from helpers.lab import Lab, Tunnel
 from helpers.traffic import ping, ping_attempt
 from helpers.wire import Wire
+
+IP_RECVERR = 11
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -28,7 +32,9 @@ def test_a_destination_without_peer_is_unreachable_at_once(lab: Lab, address: st
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 def test_a_peer_without_endpoint_is_unreachable_at_once(lab: Lab, family: int) -> None:
     tunnel = lab.tunnel(knows="b")
-    answer = ping_attempt(tunnel.a.namespace, tunnel.b.inner4 if family == 4 else tunnel.b.inner6, seconds=3)
+    answer = ping_attempt(
+        tunnel.a.namespace, tunnel.b.inner4 if family == 4 else tunnel.b.inner6, seconds=3
+    )
     assert answer.returncode == 1
     assert "nreachable" in answer.stdout, answer.stdout
     assert tunnel.a.daemon.report()["dropped_no_endpoint"] != "0"
@@ -38,6 +44,8 @@ def test_a_sender_by_udp_learns_of_it(lab: Lab) -> None:
     tunnel = lab.tunnel()
     with tunnel.a.namespace.socket() as sender:
         sender.settimeout(2)
+        # Without it the kernel keeps "host unreachable" from UDP, as something that may pass.
+        sender.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         sender.connect(("10.99.0.200", 9))
         sender.send(b"to nobody")
         with pytest.raises(OSError) as refused:
@@ -48,10 +56,11 @@ def test_a_sender_by_udp_learns_of_it(lab: Lab) -> None:
 def test_unreachable_messages_do_not_answer_each_other(lab: Lab) -> None:
     """An ICMP error that itself goes nowhere must not make another."""
     tunnel = lab.tunnel()
-    wire = Wire(tunnel.a.namespace, errors=f'iifname "{tunnel.a.daemon.name}" icmp type destination-unreachable')
+    wire = Wire(
+        tunnel.a.namespace,
+        errors=f'iifname "{tunnel.a.daemon.name}" icmp type destination-unreachable',
+    )
     with tunnel.a.namespace.entered():
-        import socket
-
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     error = b"\3\1\0\0" + bytes(4) + ipv4(bytes([10, 99, 0, 200]), bytes([10, 99, 0, 1]), bytes(8))
     with raw:
@@ -87,20 +96,28 @@ OUTWARD = {0: {0}, 1: {1}, 2: {2}, 3: {2, 3}}
 @pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
 @pytest.mark.parametrize("inner", [4, 6], ids=["v4-inside", "v6-inside"])
 @pytest.mark.parametrize("bits", OUTWARD, ids=["not-ECT", "ECT1", "ECT0", "CE"])
-def test_ecn_inside_is_shown_outside_and_kept_inside(lab: Lab, bits: int, inner: int, outer: int) -> None:
+def test_ecn_inside_is_shown_outside_and_kept_inside(
+    lab: Lab, bits: int, inner: int, outer: int
+) -> None:
     tunnel = lab.tunnel(outer=outer)
     tunnel.session()
     outside = "ip ecn" if outer == 4 else "ip6 ecn"
+    family = "ip" if inner == 4 else "ip6"
     wire = Wire(
         tunnel.a.namespace,
         **{f"out{code}": f"meta l4proto udp @th,64,8 4 {outside} {code}" for code in range(4)},
     )
     arrived = Wire(
         tunnel.b.namespace,
-        kept=f'iifname "{tunnel.b.daemon.name}" {_echo(inner)} {"ip" if inner == 4 else "ip6"} ecn {bits}',
+        kept=f'iifname "{tunnel.b.daemon.name}" {_echo(inner)} {family} ecn {bits}',
     )
     before = wire.counts()
-    ping(tunnel.a.namespace, tunnel.b.inner4 if inner == 4 else tunnel.b.inner6, 5, options=("-Q", str(bits)))
+    ping(
+        tunnel.a.namespace,
+        tunnel.b.inner4 if inner == 4 else tunnel.b.inner6,
+        5,
+        options=("-Q", str(bits)),
+    )
     counts = wire.counts()
     shown = {code for code in range(4) if counts[f"out{code}"] > before[f"out{code}"]}
     assert shown and shown <= OUTWARD[bits], counts
@@ -109,18 +126,31 @@ def test_ecn_inside_is_shown_outside_and_kept_inside(lab: Lab, bits: int, inner:
 
 @pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
 @pytest.mark.parametrize("inner", [4, 6], ids=["v4-inside", "v6-inside"])
-@pytest.mark.parametrize(("bits", "expected"), [(0, 0), (1, 3), (2, 3), (3, 3)], ids=["not-ECT", "ECT1", "ECT0", "CE"])
-def test_congestion_met_outside_is_told_inside(lab: Lab, bits: int, expected: int, inner: int, outer: int) -> None:
-    """RFC 6040, except that a packet whose sender knows no ECN is delivered unmarked and not dropped."""
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(0, 0), (1, 3), (2, 3), (3, 3)], ids=["not-ECT", "ECT1", "ECT0", "CE"]
+)
+def test_congestion_met_outside_is_told_inside(
+    lab: Lab, bits: int, expected: int, inner: int, outer: int
+) -> None:
+    """RFC 6040, except that a packet whose sender knows no ECN is delivered unmarked and not
+    dropped."""
     tunnel = lab.tunnel(outer=outer)
     tunnel.session()
     _congest(tunnel, outer)
     family = "ip" if inner == 4 else "ip6"
     arrived = Wire(
         tunnel.b.namespace,
-        **{f"in{code}": f'iifname "{tunnel.b.daemon.name}" {_echo(inner)} {family} ecn {code}' for code in range(4)},
+        **{
+            f"in{code}": f'iifname "{tunnel.b.daemon.name}" {_echo(inner)} {family} ecn {code}'
+            for code in range(4)
+        },
     )
-    ping(tunnel.a.namespace, tunnel.b.inner4 if inner == 4 else tunnel.b.inner6, 5, options=("-Q", str(bits)))
+    ping(
+        tunnel.a.namespace,
+        tunnel.b.inner4 if inner == 4 else tunnel.b.inner6,
+        5,
+        options=("-Q", str(bits)),
+    )
     counts = arrived.counts()
     assert counts[f"in{expected}"] == 5, counts
 

@@ -25,7 +25,9 @@ def test_a_transfer_goes_on_when_the_sender_changes_its_address(
     tunnel = lab.tunnel(outer=outer)
     tunnel.session()
     here, there = (tunnel.a, tunnel.b) if mover == "a" else (tunnel.b, tunnel.a)
-    old, new, length = (here.outer4, "192.0.2.77", 24) if outer == 4 else (here.outer6, "2001:db8::77", 64)
+    old, new, length = (
+        (here.outer4, "192.0.2.77", 24) if outer == 4 else (here.outer6, "2001:db8::77", 64)
+    )
 
     here.namespace.run("sysctl", "-q", "net.ipv4.conf.veth.promote_secondaries=1")
 
@@ -33,10 +35,12 @@ def test_a_transfer_goes_on_when_the_sender_changes_its_address(
         add_address(here.namespace, "veth", f"{new}/{length}")
         here.namespace.ip("address", "delete", f"{old}/{length}", "dev", "veth")
 
-    # A source address that is gone gives ENETUNREACH (IPv4) or EINVAL (IPv6). wireguard-go knows only the latter,
-    # and otherwise waits fifteen seconds for silence to become a new handshake.
+    # A source address that is gone gives ENETUNREACH (IPv4) or EINVAL (IPv6). wireguard-go knows
+    # only the latter, and otherwise waits fifteen seconds for silence to become a new handshake.
     patience = 12 if subject.is_pywgd else 60
-    exchange(here.namespace, there.namespace, there.inner4, BYTES, 1 << 20, patience, midway=move)
+    exchange(
+        here.namespace, there.namespace, there.inner4, BYTES, 1 << 20, seconds=patience, midway=move
+    )
     endpoint = there.daemon.peer(here.key.public)["endpoint"]
     assert endpoint == (f"{new}:{PORT}" if outer == 4 else f"[{new}]:{PORT}")
 
@@ -45,7 +49,11 @@ def test_a_transfer_goes_on_when_a_peer_changes_its_port(lab: Lab) -> None:
     tunnel = lab.tunnel()
     tunnel.session()
     exchange(
-        tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner6, BYTES, 1 << 20,
+        tunnel.a.namespace,
+        tunnel.b.namespace,
+        tunnel.b.inner6,
+        BYTES,
+        1 << 20,
         midway=lambda: tunnel.a.daemon.set("listen-port", "4999"),
     )
     assert tunnel.b.daemon.peer(tunnel.a.key.public)["endpoint"] == "192.0.2.1:4999"
@@ -67,7 +75,8 @@ class Roamer:
         self.side = lab.side(None, 1, a)
         self.key = lab.key()
         self.side.daemon.setconf(
-            self.side.interface_section() + f"[Peer]\nPublicKey = {self.key.public}\nAllowedIPs = 10.99.0.2/32\n"
+            self.side.interface_section()
+            + f"[Peer]\nPublicKey = {self.key.public}\nAllowedIPs = 10.99.0.2/32\n"
         )
         self.side.daemon.up("10.99.0.1/24")
         self.home = speak_from(self.namespace, "192.0.2.2")
@@ -80,7 +89,9 @@ class Roamer:
         self.check(self.home)
 
     def echo(self) -> bytes:
-        return self.session.seal(ipv4(bytes([10, 99, 0, 2]), bytes([10, 99, 0, 1]), echo_request(1)))
+        return self.session.seal(
+            ipv4(bytes([10, 99, 0, 2]), bytes([10, 99, 0, 1]), echo_request(1))
+        )
 
     def check(self, place: socket.socket) -> None:
         """An echo sent from here is answered to here."""
@@ -98,6 +109,11 @@ class Roamer:
         self.elsewhere.close()
 
 
+def at(place: socket.socket) -> str:
+    address, port = place.getsockname()
+    return f"{address}:{port}"
+
+
 def speak_from(namespace: Namespace, address: str) -> socket.socket:
     made = namespace.socket()
     made.bind((address, 0))
@@ -109,7 +125,7 @@ def speak_from(namespace: Namespace, address: str) -> socket.socket:
 def test_forged_and_repeated_packets_do_not_move_the_endpoint(lab: Lab, subject: Program) -> None:
     roamer = Roamer(lab)
     at_home = roamer.endpoint()
-    assert at_home == "%s:%d" % roamer.home.getsockname()
+    assert at_home == at(roamer.home)
     genuine = roamer.echo()
     roamer.home.send(genuine)
     stranger = Initiator(decode(lab.key().private), decode(roamer.side.key.public))
@@ -118,11 +134,15 @@ def test_forged_and_repeated_packets_do_not_move_the_endpoint(lab: Lab, subject:
     forged = {
         "the same datagram again": genuine,
         "its tag broken": genuine[:-1] + bytes([genuine[-1] ^ 1]),
-        "a counter from the far future": genuine[:8] + b"\xff\xff\xff\xff\xff\xff\xff\x7f" + genuine[16:],
+        "a counter from the far future": genuine[:8]
+        + b"\xff\xff\xff\xff\xff\xff\xff\x7f"
+        + genuine[16:],
         "noise": b"\4\0\0\0" + index + bytes(8) + bytes(64),
         "the same initiation again": roamer.first,
         "the initiation of a stranger": stranger.initiation(time.time_ns()),
-        "a response to nothing": with_macs(b"\2\0\0\0" + own_index + index + bytes(48), decode(roamer.side.key.public)),
+        "a response to nothing": with_macs(
+            b"\2\0\0\0" + own_index + index + bytes(48), decode(roamer.side.key.public)
+        ),
         "a cookie reply": b"\3\0\0\0" + index + bytes(56),
         "an empty datagram": b"",
     }
@@ -139,8 +159,8 @@ def test_forged_and_repeated_packets_do_not_move_the_endpoint(lab: Lab, subject:
 def test_one_authentic_data_packet_moves_the_endpoint(lab: Lab) -> None:
     roamer = Roamer(lab)
     roamer.check(roamer.elsewhere)
-    wait_until(lambda: roamer.endpoint() == "%s:%d" % roamer.elsewhere.getsockname(), "the endpoint moved")
+    wait_until(lambda: roamer.endpoint() == at(roamer.elsewhere), "the endpoint moved")
     roamer.elsewhere.send(b"\4" + bytes(31))
     roamer.check(roamer.home)
-    assert roamer.endpoint() == "%s:%d" % roamer.home.getsockname()
+    assert roamer.endpoint() == at(roamer.home)
     roamer.close()

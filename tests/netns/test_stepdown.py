@@ -1,6 +1,7 @@
 """The kernel refuses what it offered: pywg steps down, says so once, and the data flows on.
 
-Two refusals are made by strace in the place of the kernel; the third, a train larger than the path allows, is real.
+Two refusals are made by strace in the place of the kernel; the third, a train larger than the path
+allows, is real.
 """
 
 from __future__ import annotations
@@ -57,13 +58,18 @@ def test_emsgsize_from_a_train_switches_trains_off_for_that_destination_alone(
     if subject.is_pywgd:
         report = daemon.report()
         assert report["gso_refused"] == tunnel.b.endpoint()
-        assert report["offload_udp_gso"] == "active", "one narrow path is no reason to give up on all"
+        assert report["offload_udp_gso"] == "active", (
+            "one narrow path is no reason to give up on all"
+        )
         assert len(lines_about(daemon, rf"{re.escape(tunnel.b.outer4)}.*")) >= 1, daemon.log()
 
 
 @pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
-def test_a_path_narrower_than_the_tunnel_still_carries_it(lab: Lab, subject: Program, outer: int) -> None:
-    """Trains of full-sized datagrams are refused by the kernel (EMSGSIZE); single ones are fragmented."""
+def test_a_path_narrower_than_the_tunnel_still_carries_it(
+    lab: Lab, subject: Program, outer: int
+) -> None:
+    """Trains of full-sized datagrams are refused by the kernel (EMSGSIZE); single ones are
+    fragmented."""
     tunnel = lab.tunnel(outer=outer)
     for side in (tunnel.a, tunnel.b):
         side.namespace.ip("link", "set", "veth", "mtu", "1280")
@@ -76,7 +82,9 @@ def test_a_path_narrower_than_the_tunnel_still_carries_it(lab: Lab, subject: Pro
             assert report["offload_udp_gso"] in ("active", "unsupported")
             if report["offload_udp_gso"] == "active":
                 assert report["gso_refused"] == other.endpoint(outer)
-                told = lines_about(side.daemon, rf"(gso|train|EMSGSIZE).*{PORT}|{PORT}.*(gso|train|EMSGSIZE)")
+                told = lines_about(
+                    side.daemon, rf"(gso|train|EMSGSIZE).*{PORT}|{PORT}.*(gso|train|EMSGSIZE)"
+                )
                 assert len(told) == 1, told
 
 
@@ -88,11 +96,15 @@ def test_a_path_that_narrows_under_way_goes_on_carrying(lab: Lab) -> None:
         for side in (tunnel.a, tunnel.b):
             side.namespace.ip("link", "set", "veth", "mtu", "1300")
 
-    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 2 * BYTES, BYTES, midway=narrow)
+    exchange(
+        tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 2 * BYTES, BYTES, midway=narrow
+    )
     tunnel.ping()
 
 
-def test_a_superpacket_refused_by_tun_ends_superpackets(lab: Lab, subject: Program, tmp_path: Path) -> None:
+def test_a_superpacket_refused_by_tun_ends_superpackets(
+    lab: Lab, subject: Program, tmp_path: Path
+) -> None:
     tunnel = lab.tunnel()
     tunnel.session()
     trace = tmp_path / "trace"
@@ -106,8 +118,12 @@ def test_a_superpacket_refused_by_tun_ends_superpackets(lab: Lab, subject: Progr
         assert len(lines_about(daemon, r"tun_tso.*EINVAL|EINVAL.*tun_tso")) == 1, daemon.log()
 
 
-@pytest.mark.parametrize("error", ["ENOBUFS", "EAGAIN", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "EINTR", "ENOMEM"])
-def test_a_send_that_fails_for_a_moment_costs_packets_and_no_more(lab: Lab, tmp_path: Path, error: str) -> None:
+@pytest.mark.parametrize(
+    "error", ["ENOBUFS", "EAGAIN", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "EINTR", "ENOMEM"]
+)
+def test_a_send_that_fails_for_a_moment_costs_packets_and_no_more(
+    lab: Lab, tmp_path: Path, error: str
+) -> None:
     tunnel = lab.tunnel(log_level="error")
     tunnel.session()
     trace = tmp_path / "trace"
@@ -131,14 +147,19 @@ def test_any_other_call_that_fails_for_a_moment_costs_packets_and_no_more(
     exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, BYTES, BYTES)
 
 
-def test_a_firewall_that_forbids_sending_for_a_while_is_outlived(lab: Lab, subject: Program) -> None:
+def test_a_firewall_that_forbids_sending_for_a_while_is_outlived(
+    lab: Lab, subject: Program
+) -> None:
     tunnel = lab.tunnel()
     tunnel.session()
     tunnel.a.namespace.nft(
-        f"table inet wall {{ chain output {{ type filter hook output priority 0; udp dport {PORT} reject\n}}\n}}"
+        "table inet wall {\nchain output {\ntype filter hook output priority 0;\n"
+        f"udp dport {PORT} reject\n}}\n}}\n"
     )
     for number in range(50):
-        tunnel.a.namespace.attempt("ping", "-n", "-c", "1", "-W", "0.02", "-s", str(number), tunnel.b.inner4)
+        tunnel.a.namespace.attempt(
+            "ping", "-n", "-c", "1", "-W", "0.02", "-s", str(number), tunnel.b.inner4
+        )
     noise = lines_about(tunnel.a.daemon, r"EPERM|not permitted|send")
     tunnel.a.namespace.nft("delete table inet wall")
     tunnel.ping()

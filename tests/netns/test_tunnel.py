@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon, is_listening, pid_of, socket_path
+from helpers.daemon import Daemon, ask, is_listening, pid_of, socket_path
 from helpers.lab import PORT, Lab, Side
 from helpers.namespaces import add_address, cable
 from helpers.programs import Program
@@ -19,12 +21,17 @@ from helpers.traffic import Datagrams, exchange, ping, ping_attempt
 from helpers.waiting import wait_until
 from helpers.wire import Wire
 
+TUNSETIFF = 0x400454CA
+IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+
 # Packets.
 
 
 @pytest.mark.parametrize("psk", [False, True], ids=["no-psk", "psk"])
 @pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
-def test_both_families_pass_inside_over_either_family_outside(lab: Lab, outer: int, psk: bool) -> None:
+def test_both_families_pass_inside_over_either_family_outside(
+    lab: Lab, outer: int, psk: bool
+) -> None:
     tunnel = lab.tunnel(outer=outer, psk=psk)
     tunnel.ping()
     tunnel.ping(sender="b")
@@ -35,7 +42,12 @@ def test_different_preshared_keys_make_no_session(lab: Lab) -> None:
     tunnel = lab.tunnel(psk=True)
     wire = Wire(tunnel.b.namespace)
     tunnel.a.daemon.wg(
-        "set", tunnel.a.daemon.name, "peer", tunnel.b.key.public, "preshared-key", "/dev/stdin",
+        "set",
+        tunnel.a.daemon.name,
+        "peer",
+        tunnel.b.key.public,
+        "preshared-key",
+        "/dev/stdin",
         text=lab.preshared_key(),
     )
     assert ping_attempt(tunnel.a.namespace, tunnel.b.inner4).returncode != 0
@@ -79,7 +91,8 @@ def test_counters_count_whole_datagrams(lab: Lab) -> None:
     tunnel = lab.tunnel()
     tunnel.session()
     a = tunnel.a.daemon.peer(tunnel.b.key.public)
-    # One initiation, one response; one echo of 84 bytes padded to 96, each way, with 32 bytes around it.
+    # One initiation, one response; one echo of 84 bytes padded to 96, each way, with 32 bytes
+    # around it.
     assert int(a["tx"]) == 148 + 128
     assert int(a["rx"]) == 92 + 128
     b = tunnel.b.daemon.peer(tunnel.a.key.public)
@@ -92,15 +105,38 @@ def test_counters_count_whole_datagrams(lab: Lab) -> None:
 def test_wg_show_tells_what_wg_set_was_told(lab: Lab) -> None:
     daemon = lab.daemon(None, lab.namespace("a"))
     key, peer, psk = lab.key(), lab.key(), lab.preshared_key()
-    daemon.wg("set", daemon.name, "private-key", "/dev/stdin", "listen-port", "4711", "fwmark", "0x12", text=key.private)
     daemon.wg(
-        "set", daemon.name, "peer", peer.public, "preshared-key", "/dev/stdin", "endpoint", "[2001:db8::9]:77",
-        "persistent-keepalive", "25", "allowed-ips", "10.1.2.3/8,fd00::1/64,0.0.0.0/0", text=psk,
+        "set",
+        daemon.name,
+        "private-key",
+        "/dev/stdin",
+        "listen-port",
+        "4711",
+        "fwmark",
+        "0x12",
+        text=key.private,
+    )
+    daemon.wg(
+        "set",
+        daemon.name,
+        "peer",
+        peer.public,
+        "preshared-key",
+        "/dev/stdin",
+        "endpoint",
+        "[2001:db8::9]:77",
+        "persistent-keepalive",
+        "25",
+        "allowed-ips",
+        "10.1.2.3/8,fd00::1/64,0.0.0.0/0",
+        text=psk,
     )
     device, shown = daemon.show("dump")
     assert device == [key.private, key.public, "4711", "0x12"]
     assert shown[:3] == [peer.public, psk, "[2001:db8::9]:77"]
-    assert set(shown[3].split(",")) == {"10.0.0.0/8", "fd00::/64", "0.0.0.0/0"}, "host bits are masked"
+    assert set(shown[3].split(",")) == {"10.0.0.0/8", "fd00::/64", "0.0.0.0/0"}, (
+        "host bits are masked"
+    )
     assert shown[4:] == ["0", "0", "0", "25"]
     assert daemon.name in daemon.wg("show", "interfaces").split()
 
@@ -119,7 +155,10 @@ def test_showconf_is_what_setconf_takes(lab: Lab) -> None:
         f"AllowedIPs = 10.7.{number}.0/24, fd00:{number}::/32\nEndpoint = 192.0.2.{number}:9\n"
         for number, peer in enumerate(peers)
     ]
-    daemon.setconf(f"[Interface]\nPrivateKey = {key.private}\nListenPort = 4712\nFwMark = 0x99\n" + "".join(sections))
+    daemon.setconf(
+        f"[Interface]\nPrivateKey = {key.private}\nListenPort = 4712\nFwMark = 0x99\n"
+        + "".join(sections)
+    )
     shown = daemon.wg("showconf", daemon.name)
     daemon.setconf("[Interface]\n")
     assert daemon.show("dump")[0][:2] == ["(none)", "(none)"]
@@ -173,9 +212,15 @@ def test_peers_updated_in_place_keep_their_session(lab: Lab) -> None:
     tunnel.session()
     before = tunnel.a.daemon.peer(tunnel.b.key.public)
     wire = Wire(tunnel.a.namespace)
-    tunnel.a.daemon.set("peer", tunnel.b.key.public, "allowed-ips", "10.99.0.2/32,fd99::2/128,10.50.0.0/16")
-    tunnel.a.daemon.wg("addconf", tunnel.a.daemon.name, "/dev/stdin", text=tunnel.b.peer_section(outer=4))
-    tunnel.a.daemon.wg("syncconf", tunnel.a.daemon.name, "/dev/stdin", text=tunnel.configuration("a"))
+    tunnel.a.daemon.set(
+        "peer", tunnel.b.key.public, "allowed-ips", "10.99.0.2/32,fd99::2/128,10.50.0.0/16"
+    )
+    tunnel.a.daemon.wg(
+        "addconf", tunnel.a.daemon.name, "/dev/stdin", text=tunnel.b.peer_section(outer=4)
+    )
+    tunnel.a.daemon.wg(
+        "syncconf", tunnel.a.daemon.name, "/dev/stdin", text=tunnel.configuration("a")
+    )
     tunnel.ping()
     after = tunnel.a.daemon.peer(tunnel.b.key.public)
     assert wire["initiation_output"] + wire["initiation_input"] == 0
@@ -188,7 +233,8 @@ def test_equal_settings_are_no_ops(lab: Lab) -> None:
     tunnel = lab.tunnel(psk=True, keepalive=5)
     tunnel.session()
     daemon = tunnel.a.daemon
-    # The last answer to the ping and the keepalive that confirms the session may still be on their way out.
+    # The last answer to the ping and the keepalive that confirms the session may still be on their
+    # way out.
     wire = Wire(tunnel.a.namespace)
     sockets, before = _udp_sockets(daemon), daemon.show("dump")
     started = time.monotonic()
@@ -232,17 +278,27 @@ def test_moving_an_allowed_ip_moves_the_traffic(lab: Lab) -> None:
     tunnel = lab.tunnel()
     tunnel.session()
     third = lab.namespace("c")
-    cable(tunnel.a.namespace, "veth2", ["198.51.100.1/24"], third, "veth", ["198.51.100.3/24"])
+    cable(
+        (tunnel.a.namespace, "veth2", ["198.51.100.1/24"]),
+        (third, "veth", ["198.51.100.3/24"]),
+    )
     c = lab.side(None, 3, third)
     c.outer4 = "198.51.100.3"
-    c.daemon.setconf(c.interface_section() + tunnel.a.peer_section() + f"Endpoint = 198.51.100.1:{PORT}\n")
+    c.daemon.setconf(
+        c.interface_section() + tunnel.a.peer_section() + f"Endpoint = 198.51.100.1:{PORT}\n"
+    )
     c.daemon.up("10.99.0.3/24", "10.99.0.42/32")
     tunnel.b.daemon.up("10.99.0.42/32")
     daemon = tunnel.a.daemon
     daemon.wg("addconf", daemon.name, "/dev/stdin", text=c.peer_section(outer=4))
     daemon.set("peer", tunnel.b.key.public, "allowed-ips", "10.99.0.2/32,fd99::2/128,10.99.0.42/32")
     for peer, other in ((tunnel.b, c), (c, tunnel.b), (tunnel.b, c)):
-        daemon.set("peer", peer.key.public, "allowed-ips", f"{peer.inner4}/32,{peer.inner6}/128,10.99.0.42/32")
+        daemon.set(
+            "peer",
+            peer.key.public,
+            "allowed-ips",
+            f"{peer.inner4}/32,{peer.inner6}/128,10.99.0.42/32",
+        )
         assert "10.99.0.42/32" not in daemon.peer(other.key.public)["allowed_ips"]
         with tunnel.a.namespace.entered(), socket.create_server(("10.99.0.1", 0)) as listener:
             listener.settimeout(5)
@@ -250,7 +306,9 @@ def test_moving_an_allowed_ip_moves_the_traffic(lab: Lab) -> None:
                 connection.settimeout(5)
                 connection.bind(("10.99.0.42", 0))
                 connection.connect(listener.getsockname())
-        assert ping_attempt(other.namespace, "10.99.0.1", options=("-I", "10.99.0.42")).returncode != 0
+        assert (
+            ping_attempt(other.namespace, "10.99.0.1", options=("-I", "10.99.0.42")).returncode != 0
+        )
 
 
 # The link.
@@ -267,7 +325,9 @@ def test_link_down_and_up_brings_the_tunnel_back(lab: Lab, subject: Program) -> 
             wait_until(lambda: not _udp_sockets(tunnel.a.daemon), "link down closes the sockets")
         tunnel.a.namespace.ip("link", "set", name, "up")
         wait_until(lambda: _udp_sockets(tunnel.a.daemon), "link up opens the sockets")
-    add_address(tunnel.a.namespace, name, "fd99::1/64")  # The kernel takes IPv6 addresses away with the link.
+    add_address(
+        tunnel.a.namespace, name, "fd99::1/64"
+    )  # The kernel takes IPv6 addresses away with the link.
     assert tunnel.a.daemon.show("dump")[0] == dump
     tunnel.ping()
     tunnel.ping(sender="b")
@@ -279,14 +339,21 @@ def test_the_mtu_may_change_while_packets_pass(lab: Lab) -> None:
     for mtu in (1420, 1280, 9000, 576, 65535, 1421, 1420):
         for side in sides:
             side.namespace.ip("link", "set", side.daemon.name, "mtu", str(mtu))
-        ping(tunnel.a.namespace, tunnel.b.inner4, 2, size=min(mtu, 60000) - 28, options=("-M", "do"))
+        ping(
+            tunnel.a.namespace, tunnel.b.inner4, 2, size=min(mtu, 60000) - 28, options=("-M", "do")
+        )
         exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 1 << 18, 1 << 18)
 
 
 def test_padding_never_goes_beyond_the_mtu(lab: Lab) -> None:
     tunnel = lab.tunnel(mtu=1421)
     tunnel.session()
-    wire = Wire(tunnel.a.namespace, padded="udp length 1464", clamped="udp length 1461", rounded="udp length 1448")
+    wire = Wire(
+        tunnel.a.namespace,
+        padded="udp length 1464",
+        clamped="udp length 1461",
+        rounded="udp length 1448",
+    )
     ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1421 - 28)
     ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1400 - 28)
     assert wire["padded"] == 0
@@ -372,14 +439,18 @@ def test_in_the_background_it_returns_when_it_is_ready(lab: Lab, subject: Progra
     pid = pid_of(name)
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not socket_path(name).exists() and namespace.link(name) is None, "it left nothing")
+    wait_until(
+        lambda: not socket_path(name).exists() and namespace.link(name) is None, "it left nothing"
+    )
 
 
 def test_wg_process_foreground_keeps_it_in_the_foreground(lab: Lab, subject: Program) -> None:
     namespace, name = lab.namespace("a"), lab.name("w")
     process = namespace.popen(
-        [subject.path, name], env={**os.environ, "WG_PROCESS_FOREGROUND": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [subject.path, name],
+        env={**os.environ, "WG_PROCESS_FOREGROUND": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         wait_until(lambda: is_listening(name), "it listens")
@@ -389,38 +460,93 @@ def test_wg_process_foreground_keeps_it_in_the_foreground(lab: Lab, subject: Pro
         assert process.wait(5) == 0
 
 
+@pytest.mark.parametrize("superpackets", [False, True], ids=["plain", "virtio-header"])
+def test_a_supervisor_may_hand_over_tun_and_socket(
+    lab: Lab, subject: Program, superpackets: bool
+) -> None:
+    if superpackets and not subject.is_pywgd:
+        pytest.skip("the wireguard-go of 2022 knows no virtio header")
+    namespace, name = lab.namespace("a"), lab.name("w")
+    flags = IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if superpackets else 0)
+    with namespace.entered():
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    listener = socket.socket(socket.AF_UNIX)
+    socket_path(name).parent.mkdir(mode=0o755, exist_ok=True)
+    listener.bind(str(socket_path(name)))
+    listener.listen()
+    descriptors = {"WG_TUN_FD": str(tun), "WG_UAPI_FD": str(listener.fileno())}
+    process = namespace.popen(
+        [subject.path, "-f", name],
+        env={**os.environ, **descriptors},
+        pass_fds=(tun, listener.fileno()),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(tun)
+    listener.close()
+    try:
+        shown = wait_until(lambda: ask_if_alive(process, name), "it answers")
+        assert shown["errno"] == "0"
+        namespace.ip("link", "set", name, "up")
+        wait_until(lambda: "listen_port" in ask(name, "get=1"), "it listens for peers")
+    finally:
+        process.terminate()
+        assert process.wait(5) == 0
+
+
+def ask_if_alive(process: subprocess.Popen[bytes], name: str) -> dict[str, str]:
+    assert process.poll() is None, "it ended"
+    return ask(name, "get=1")
+
+
 # wg-quick.
 
 
 @pytest.fixture
-def quick(lab: Lab, subject: Program, tmp_path: Path) -> Iterator[tuple[Lab, list[str], dict[str, str]]]:
-    """wg-quick with the subject as its userspace implementation, also on a kernel that has WireGuard:
-    a copy of wg-quick looks for `ip` beside itself first, and finds one that knows no such link type."""
+def quick(
+    lab: Lab, subject: Program, tmp_path: Path
+) -> Iterator[tuple[Lab, list[str], dict[str, str]]]:
+    """wg-quick with the subject as its userspace implementation, also on a kernel that has
+    WireGuard: a copy of wg-quick looks for `ip` beside itself first, and finds one that knows no
+    such link type."""
     (tmp_path / "wg-quick").write_bytes(Path("/usr/bin/wg-quick").read_bytes())
     shim = tmp_path / "ip"
     shim.write_text(
-        '#!/bin/sh\ncase "$*" in *"type wireguard"*) echo "Unknown device type." >&2; exit 2;; esac\n'
+        "#!/bin/sh\n"
+        'case "$*" in *"type wireguard"*) echo "Unknown device type." >&2; exit 2;; esac\n'
         'exec /usr/bin/env -S PATH="${PATH#*:}" ip "$@"\n'
     )
     shim.chmod(0o755)
     hidden = "mount -t tmpfs none /sys/module && " if Path("/sys/module/wireguard").exists() else ""
-    command = ["unshare", "--mount", "sh", "-c", f'{hidden}exec bash {tmp_path}/wg-quick "$@"', "wg-quick"]
+    command = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f'{hidden}exec bash {tmp_path}/wg-quick "$@"',
+        "wg-quick",
+    ]
     yield lab, command, {**os.environ, "WG_QUICK_USERSPACE_IMPLEMENTATION": subject.path}
 
 
-def test_wg_quick_up_and_down_run_it(quick: tuple[Lab, list[str], dict[str, str]], tmp_path: Path) -> None:
+def test_wg_quick_up_and_down_run_it(
+    quick: tuple[Lab, list[str], dict[str, str]], tmp_path: Path
+) -> None:
     lab, command, environment = quick
     a, b = lab.cabled()
     far: Side = lab.side(None, 2, b)
     name, key = lab.name("q"), lab.key()
     far.daemon.setconf(
-        far.interface_section() + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32, fd99::1/128\n"
+        far.interface_section()
+        + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32, fd99::1/128\n"
     )
     far.daemon.up("10.99.0.2/24", "fd99::2/64")
     path = tmp_path / f"{name}.conf"
     path.touch(0o600)
     path.write_text(
-        f"[Interface]\nPrivateKey = {key.private}\nAddress = 10.99.0.1/32, fd99::1/128\nMTU = 1400\n"
+        f"[Interface]\nPrivateKey = {key.private}\nMTU = 1400\n"
+        "Address = 10.99.0.1/32, fd99::1/128\n"
         f"{far.peer_section(outer=4)}"
     )
     a.run(*command, "up", str(path), env=environment)
@@ -437,20 +563,24 @@ def test_wg_quick_up_and_down_run_it(quick: tuple[Lab, list[str], dict[str, str]
     assert pid_of(name) is None
 
 
-def test_wg_quick_routes_everything_through_it(quick: tuple[Lab, list[str], dict[str, str]], tmp_path: Path) -> None:
+def test_wg_quick_routes_everything_through_it(
+    quick: tuple[Lab, list[str], dict[str, str]], tmp_path: Path
+) -> None:
     lab, command, environment = quick
     a, b = lab.cabled()
     far = lab.side(None, 2, b)
     name, key = lab.name("q"), lab.key()
     far.daemon.setconf(
-        far.interface_section() + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32, fd99::1/128\n"
+        far.interface_section()
+        + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32, fd99::1/128\n"
     )
     far.daemon.up("10.99.0.2/24", "fd99::2/64", "203.0.113.7/32", "2001:db8:7::7/128")
     path = tmp_path / f"{name}.conf"
     path.touch(0o600)
     path.write_text(
         f"[Interface]\nPrivateKey = {key.private}\nAddress = 10.99.0.1/24, fd99::1/64\n"
-        f"[Peer]\nPublicKey = {far.key.public}\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = {far.endpoint()}\n"
+        f"[Peer]\nPublicKey = {far.key.public}\nEndpoint = {far.endpoint()}\n"
+        "AllowedIPs = 0.0.0.0/0, ::/0\n"
     )
     a.run(*command, "up", str(path), env=environment)
     try:
@@ -465,7 +595,9 @@ def test_wg_quick_routes_everything_through_it(quick: tuple[Lab, list[str], dict
 
 def lab_fwmark(name: str) -> str:
     """The mark as wg shows it, in decimal."""
-    shown = subprocess.run(["wg", "show", name, "fwmark"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["wg", "show", name, "fwmark"], capture_output=True, text=True, check=True
+    ).stdout
     return str(int(shown, 16))
 
 
@@ -478,7 +610,7 @@ def _udp_sockets(daemon: Daemon) -> set[int]:
     held: set[int] = set()
     for descriptor in Path(f"/proc/{daemon.pid}/fd").iterdir():
         try:
-            target = os.readlink(descriptor)
+            target = str(descriptor.readlink())
         except FileNotFoundError:
             continue
         if target.startswith("socket:["):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -277,6 +278,18 @@ def test_up_refuses_an_interface_that_exists(run, tunnel, file, monkeypatch):
     assert code == 1
     assert err.startswith("pywg: wg0 already exists")
     assert tunnel.done == []
+
+
+def test_up_refuses_a_port_that_is_taken(run, tunnel, file):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        file.write_text(CONFIG.replace("Address", f"ListenPort={port}\nAddress"))
+        code, _, err = run("up", str(file))
+        assert code == 1
+        assert err.startswith(f"pywg: wg0: ListenPort {port} is taken")
+        assert tunnel.done == []
+    assert run("up", str(file))[0] == 0
 
 
 def test_up_refuses_a_default_route_before_it_does_anything(run, tunnel, file):

@@ -87,7 +87,10 @@ def test_what_the_core_says_is_kept():
     error = DeviceError.explain(Status.CONFIGURATION, 0, "line 3: unknown key", "wg0")
     assert str(error) == "wg0: line 3: unknown key"
     error = DeviceError.explain(Status.SYSTEM, errno.EIO, "read of the TUN failed", "wg0")
-    assert str(error) == "wg0: a system call failed: read of the TUN failed"
+    assert str(error) == "wg0: read of the TUN failed"
+    error = DeviceError.explain(Status.NAME_IN_USE, 0, "wg0 is there: remove it", "wg0")
+    assert str(error) == "wg0: wg0 is there: remove it"
+    assert "ip link delete dev wg0" in error.hint
 
 
 def test_an_unknown_errno_is_spelled_out():
