@@ -1,4 +1,4 @@
-"""The core, through its C ABI, against the naive reference: both roles, with and without a preshared key."""
+"""The core, through its C ABI, against the naive reference: both roles, with and without a PSK."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_core_answers_the_reference(core: Interface, psk: bytes | None) -> None:
     assert (counter, plain[:300], len(plain)) == (0, back, 304)
 
 
-def test_core_may_not_send_before_the_initiator_has_confirmed(core: Interface, psk: bytes | None) -> None:
+def test_core_may_not_send_before_the_initiator_has_confirmed(
+    core: Interface, psk: bytes | None
+) -> None:
     keys = shake_hands_as_initiator(core, psk)
     (held,) = core.seal([ipv4("10.0.0.1", "10.0.0.2", 60)], START)
     assert held.verdict == Verdict.STAGED
@@ -109,7 +111,9 @@ def test_core_begins_and_the_reference_answers(core: Interface, psk: bytes | Non
 
 def test_cookie_of_the_core_opens_its_door_under_load(core: Interface, psk: bytes | None) -> None:
     handshake = other(psk)
-    message = wireguard.add_macs(handshake.create_initiation(5, b"\x66" * 32, timestamp(START)), CORE_PUBLIC)
+    message = wireguard.add_macs(
+        handshake.create_initiation(5, b"\x66" * 32, timestamp(START)), CORE_PUBLIC
+    )
     (refused,) = core.receive([(message, ADDRESS)], START, under_load=True)
     assert refused.drop == "cookie_required"
     (reply,) = core.poll(START)
@@ -135,7 +139,9 @@ def test_core_takes_a_cookie_and_shows_it(core: Interface, psk: bytes | None) ->
 
 
 @pytest.mark.parametrize("private", [None, "low order"])
-def test_keys_that_would_give_zero_secrets_are_refused(private: str | None, core: Interface, psk: bytes | None) -> None:
+def test_keys_that_would_give_zero_secrets_are_refused(
+    private: str | None, core: Interface, psk: bytes | None
+) -> None:
     handshake = other(psk)
     message = bytearray(handshake.create_initiation(5, b"\x66" * 32, timestamp(START)))
     message[8:40] = bytes(32) if private is None else (1).to_bytes(32, "little")
@@ -143,13 +149,22 @@ def test_keys_that_would_give_zero_secrets_are_refused(private: str | None, core
     assert refused.drop == "invalid_handshake"
 
 
-def test_every_kind_of_bad_packet_is_dropped_and_counted(core: Interface, psk: bytes | None) -> None:
+def test_every_kind_of_bad_packet_is_dropped_and_counted(
+    core: Interface, psk: bytes | None
+) -> None:
     keys = shake_hands_as_initiator(core, psk)
     good = wireguard.seal_transport(keys, 0, ipv4("10.0.0.2", "10.0.0.1", 64))
     lie = bytearray(ipv4("10.0.0.2", "10.0.0.1", 64))
     lie[2:4] = (200).to_bytes(2, "big")
     cases = {
-        "malformed": [b"", b"\x04", good[:31], b"\x05" + good[1:], b"\x04\x01" + good[2:], bytes(148)],
+        "malformed": [
+            b"",
+            b"\x04",
+            good[:31],
+            b"\x05" + good[1:],
+            b"\x04\x01" + good[2:],
+            bytes(148),
+        ],
         "unknown_index": [good[:4] + b"\xff\xff\xff\xff" + good[8:]],
         "not_authentic": [good[:-1] + bytes([good[-1] ^ 1]), good[:8] + b"\x09" + good[9:]],
         "malformed_inner": [

@@ -1,10 +1,11 @@
-"""The header, the Zig library and the ctypes declarations say the same; nothing else is exported."""
+"""Header, Zig library and ctypes declarations say the same; nothing else is exported."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,9 @@ def constants() -> list[str]:
 
 def declared_functions() -> list[str]:
     text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
-    return re.findall(r"^(?:pywg_status|void|uint32_t|const char \*)\s*\*?(pywg_\w+)\(", text, re.MULTILINE)
+    return re.findall(
+        r"^(?:pywg_status|void|uint32_t|const char \*)\s*\*?(pywg_\w+)\(", text, re.MULTILINE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
     lines.append('printf("}");')
     body = "\n    ".join(lines)
     source = directory / "measure.c"
-    source.write_text(
-        f'#include <stdio.h>\n#include "pywg.h"\nint main(void) {{\n    printf("{{");\n    {body}\n    printf("}}");\n    return 0;\n}}\n'
-    )
+    includes = '#include <stdio.h>\n#include "pywg.h"\n'
+    program_text = f'int main(void) {{\n    printf("{{");\n    {body}\n    printf("}}");\n}}\n'
+    source.write_text(includes + program_text)
     program = directory / "measure"
     compiler = [sys.executable, "-m", "ziglang", "cc", "-std=c99", "-Wall", "-Werror", "-pedantic"]
     subprocess.run([*compiler, "-I", HEADER.parent, source, "-o", program], check=True)
@@ -62,12 +65,16 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
-def test_struct_has_the_same_layout_in_c_and_ctypes(struct: type, measured: dict[str, dict[str, int]]) -> None:
+def test_struct_has_the_same_layout_in_c_and_ctypes(
+    struct: type, measured: dict[str, dict[str, int]]
+) -> None:
     offsets = {field: getattr(struct, field).offset for field, *_ in struct._fields_}
     assert measured[struct.__name__] == {"": ctypes.sizeof(struct), **offsets}
 
 
-def test_constants_have_the_same_values_in_c_and_ctypes(measured: dict[str, dict[str, int]]) -> None:
+def test_constants_have_the_same_values_in_c_and_ctypes(
+    measured: dict[str, dict[str, int]],
+) -> None:
     assert measured["constants"] == {name: getattr(_abi, name) for name in constants()}
 
 
@@ -75,21 +82,24 @@ def test_every_function_of_the_header_is_declared_in_ctypes_in_the_same_order() 
     assert declared_functions() == list(_abi.FUNCTIONS)
 
 
+def run(program: str, *arguments: str | Path) -> str:
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program} (Debian: binutils)")
+    done = subprocess.run([program, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
 def test_library_exports_the_functions_of_the_header_and_nothing_else() -> None:
-    path = _library.find()
-    output = subprocess.run(["nm", "-D", "--defined-only", path], check=True, capture_output=True, text=True).stdout
+    output = run("nm", "-D", "--defined-only", _library.find())
     assert sorted(line.split()[-1] for line in output.splitlines()) == sorted(_abi.FUNCTIONS)
 
 
 def test_library_needs_no_other_library_and_one_symbol_that_every_libc_has() -> None:
     path = _library.find()
-    dynamic = subprocess.run(["readelf", "-dW", path], check=True, capture_output=True, text=True).stdout
-    assert "NEEDED" not in dynamic
-    undefined = subprocess.run(["nm", "-D", "--undefined-only", path], check=True, capture_output=True, text=True).stdout
-    # glibc since 2.16 and musl since 1.1: how Zig's std finds the vDSO, for clocks without a system call.
-    assert undefined.split() == ["U", "getauxval"]
-    segments = subprocess.run(["readelf", "-lW", path], check=True, capture_output=True, text=True).stdout
-    assert "TLS" not in segments
+    assert "NEEDED" not in run("readelf", "-dW", path)
+    # glibc since 2.16, musl since 1.1: how Zig's std finds the vDSO, for clocks without a call.
+    assert run("nm", "-D", "--undefined-only", path).split() == ["U", "getauxval"]
+    assert "TLS" not in run("readelf", "-lW", path)
 
 
 def test_status_names_are_those_of_the_header() -> None:
@@ -110,14 +120,25 @@ def test_null_and_wrong_sizes_are_refused_not_followed() -> None:
     assert library.pywg_interface_open(ctypes.byref(options), ctypes.byref(handle), None) == invalid
     small = _abi.pywg_diagnostic(size=8)
     options.size = ctypes.sizeof(options)
-    assert library.pywg_interface_open(ctypes.byref(options), ctypes.byref(handle), ctypes.byref(small)) == invalid
+    assert (
+        library.pywg_interface_open(
+            ctypes.byref(options), ctypes.byref(handle), ctypes.byref(small)
+        )
+        == invalid
+    )
     assert library.pywg_interface_open(ctypes.byref(options), None, None) == invalid
     device_options = _abi.pywg_device_options(size=3)
-    assert library.pywg_device_open(ctypes.byref(device_options), ctypes.byref(handle), None) == invalid
+    assert (
+        library.pywg_device_open(ctypes.byref(device_options), ctypes.byref(handle), None)
+        == invalid
+    )
     for name, (result, arguments) in _abi.FUNCTIONS.items():
         if name.endswith("_open") or result is not _abi.pywg_status:
             continue
-        blank = [0 if argument in (ctypes.c_size_t, ctypes.c_uint32, ctypes.c_int32) else None for argument in arguments]
+        blank = [
+            0 if argument in (ctypes.c_size_t, ctypes.c_uint32, ctypes.c_int32) else None
+            for argument in arguments
+        ]
         assert getattr(library, name)(*blank) == invalid, name
     library.pywg_interface_close(None)
     library.pywg_device_close(None)
