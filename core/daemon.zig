@@ -32,6 +32,7 @@ const Arguments = struct {
 
 pub fn main(init: std.process.Init.Minimal) u8 {
     harden();
+    fillStandardDescriptors();
     var arguments: Arguments = .{};
     readEnvironment(&arguments, init.environ) catch return 2;
     if (readArguments(&arguments, init.args)) |exit_code| return exit_code;
@@ -43,6 +44,17 @@ fn harden() void {
     _ = linux.prctl(@backingInt(linux.PR.SET_DUMPABLE), 0, 0, 0, 0);
     const none: linux.rlimit = .{ .cur = 0, .max = 0 };
     _ = linux.setrlimit(.CORE, &none);
+}
+
+/// Started with 0, 1 or 2 closed, the TUN would get that number, and the log or /dev/null would take its place.
+fn fillStandardDescriptors() void {
+    while (true) {
+        const rc = linux.open("/dev/null", .{ .ACCMODE = .RDWR }, 0);
+        if (linux.errno(rc) != .SUCCESS) return;
+        if (rc <= 2) continue;
+        _ = linux.close(@intCast(rc));
+        return;
+    }
 }
 
 fn complain(comptime format: []const u8, values: anytype) void {
@@ -122,10 +134,19 @@ fn misuse(why: []const u8) u8 {
     return 2;
 }
 
+/// Written only while the signals that read it are blocked.
 var running: ?*device.Device = null;
 
 fn onSignal(_: linux.SIG) callconv(.c) void {
     if (running) |active| active.stop();
+}
+
+/// From before there is a socket file until there is somebody to take it away, a signal has to wait.
+fn blockSignals(how: enum { block, unblock }) void {
+    var set = linux.sigemptyset();
+    linux.sigaddset(&set, .TERM);
+    linux.sigaddset(&set, .INT);
+    _ = linux.sigprocmask(if (how == .block) linux.SIG.BLOCK else linux.SIG.UNBLOCK, &set, null);
 }
 
 fn catchSignals() void {
@@ -138,6 +159,7 @@ fn catchSignals() void {
 }
 
 fn serve(arguments: *const Arguments) u8 {
+    blockSignals(.block);
     var why: device.Diagnostic = .{};
     const opened = device.Device.open(std.heap.page_allocator, &.{
         .name = arguments.name,
@@ -161,16 +183,15 @@ fn serve(arguments: *const Arguments) u8 {
             },
         }
     }
+    defer opened.close();
     running = opened;
     catchSignals();
+    blockSignals(.unblock);
+    defer blockSignals(.block); // it is going to end anyway
     opened.run(&why) catch {
         complain("{s}", .{why.text()});
-        running = null;
-        opened.close();
         return 1;
     };
-    running = null;
-    opened.close();
     return 0;
 }
 

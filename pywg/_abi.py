@@ -143,6 +143,7 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "pywg_abi_version": (c_uint32, []),
     "pywg_version": (c_char_p, []),
     "pywg_cipher_path": (c_char_p, []),
+    "pywg_cipher_select": (None, [c_char_p]),
     "pywg_status_name": (c_char_p, [pywg_status]),
     "pywg_device_open": (
         pywg_status,

@@ -52,6 +52,9 @@ def load() -> ctypes.CDLL:
         _abi.declare(library)
     except AttributeError as error:
         raise CoreLoadError(f"{path} is incomplete: {error}; {_HOW_TO_BUILD}") from None
+    forced = os.environ.get("PYWG_CPU")
+    if forced:
+        library.pywg_cipher_select(forced.encode())
     return library
 
 

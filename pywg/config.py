@@ -193,7 +193,9 @@ class _Parser:
                 self.section = "Peer"
                 self.peers.append(_Peer(self.position))
             case _:
-                raise self._error("unknown section; there are [Interface] and [Peer]")
+                # What looks like no section name may be a key pasted here: do not repeat it.
+                shown = f" {text}" if re.fullmatch(r"\[[A-Za-z0-9_-]{1,30}\]", text) else ""
+                raise self._error(f"unknown section{shown}; there are [Interface] and [Peer]")
 
     def _assign(self, key: str, value: str, at: Position) -> None:
         if not self.section:

@@ -31,14 +31,13 @@ class Offload(IntFlag):
 
     @classmethod
     def parse(cls, text: str) -> Offload:
-        """``tun_tso,udp-gso`` or ``all``; ValueError names the word that is none."""
+        """``tun_tso,udp_gso`` or ``all``, as pywgd; ValueError names the word that is none."""
         result = cls.NONE
-        for word in text.replace(",", " ").split():
-            name = word.replace("-", "_").upper()
-            if name not in cls.__members__:
-                known = ", ".join(member.lower() for member in cls.__members__ if member != "NONE")
-                raise ValueError(f'unknown offload "{word}"; there are {known}')
-            result |= cls[name]
+        names = {member.lower(): member for member in cls.__members__ if member != "NONE"}
+        for word in filter(None, (part.strip() for part in text.split(","))):
+            if word not in names:
+                raise ValueError(f'unknown offload "{word}"; there are {", ".join(names)}')
+            result |= cls[names[word]]
         return result
 
 
@@ -108,8 +107,8 @@ class Device:
                 raise
 
     def set(self, config: Config | str) -> None:
-        """Applies a Config (replacing all peers) or UAPI `set` text (as it is)."""
-        text = uapi.set_text(config) if isinstance(config, Config) else config
+        """Makes the peers those of a Config, in place, or applies UAPI `set` text as it is."""
+        text = config if isinstance(config, str) else uapi.set_text(config, self.get())
         data = text.encode("utf-8")
         diagnostic = new_diagnostic()
         with self._calls:

@@ -98,8 +98,8 @@ class Interface:
                 raise
 
     def set(self, config: Config | str, now: Now | None = None) -> None:
-        """Applies a Config (replacing all peers) or UAPI `set` text (as it is)."""
-        text = uapi.set_text(config) if isinstance(config, Config) else config
+        """Makes the peers those of a Config, in place, or applies UAPI `set` text as it is."""
+        text = config if isinstance(config, str) else uapi.set_text(config, self.get())
         data = text.encode("utf-8")
         diagnostic = new_diagnostic()
         status = self._library.pywg_interface_set(

@@ -25,15 +25,17 @@ TIMEOUT_S = 10.0
 # ---- set
 
 
-def set_text(config: Config) -> str:
+def set_text(config: Config, present: Status | None = None) -> str:
     """What makes a device equal to this file: `set` without ``set=1`` and the final empty line.
 
-    Endpoints have to be numeric already; see pywg.resolve.
+    With what is ``present``, peers of the file are changed in place and keep their sessions, and
+    only the others are removed; without it, all peers are made anew. Endpoints have to be numeric
+    already; see pywg.resolve.
     """
-    return "".join(f"{line}\n" for line in _set_lines(config))
+    return "".join(f"{line}\n" for line in _set_lines(config, present))
 
 
-def _set_lines(config: Config) -> Iterator[str]:
+def _set_lines(config: Config, present: Status | None) -> Iterator[str]:
     interface = config.interface
     if interface.private_key is not None:
         yield f"private_key={interface.private_key.to_hex()}"
@@ -41,21 +43,30 @@ def _set_lines(config: Config) -> Iterator[str]:
         yield f"listen_port={interface.listen_port}"
     if interface.fwmark is not None:
         yield f"fwmark={interface.fwmark}"
-    yield "replace_peers=true"
+    if present is None:
+        yield "replace_peers=true"
+    else:
+        wanted = {peer.public_key for peer in config.peers}
+        for peer_status in present.peers:
+            if peer_status.public_key not in wanted:
+                yield f"public_key={peer_status.public_key.to_hex()}"
+                yield "remove=true"
     for peer in config.peers:
-        yield from _peer_lines(peer)
+        yield from _peer_lines(peer, in_place=present is not None)
 
 
-def _peer_lines(peer: PeerSection) -> Iterator[str]:
+def _peer_lines(peer: PeerSection, in_place: bool) -> Iterator[str]:
     yield f"public_key={peer.public_key.to_hex()}"
     if peer.preshared_key is not None:
         yield f"preshared_key={peer.preshared_key.to_hex()}"
+    elif in_place:
+        yield f"preshared_key={'0' * 64}"
     if peer.endpoint is not None:
         if peer.endpoint.address() is None:
             raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
         yield f"endpoint={peer.endpoint}"
-    if peer.persistent_keepalive is not None:
-        yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
+    if peer.persistent_keepalive is not None or in_place:
+        yield f"persistent_keepalive_interval={peer.persistent_keepalive or 0}"
     yield "replace_allowed_ips=true"
     for allowed in peer.allowed_ips:
         yield f"allowed_ip={allowed.network}"

@@ -55,7 +55,7 @@ KERNELS_OPTIONS = "kernel_options"
 TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "x86_64": ("x86_64-linux-none", [("baseline", "x86_64"), ("v3", "x86_64_v3")]),
     "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
-    "armv7l": ("arm-linux-none", [("baseline", "generic+v7a+neon")]),
+    "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
     "riscv64": ("riscv64-linux-none", [("baseline", "baseline_rv64")]),
 }
 # CPU of everything but the AEAD.

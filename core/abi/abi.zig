@@ -14,6 +14,7 @@ comptime {
         .{ "abi_version", &abiVersion },
         .{ "version", &version },
         .{ "cipher_path", &cipherPath },
+        .{ "cipher_select", &cipherSelect },
         .{ "status_name", &statusName },
         .{ "device_open", &device.open },
         .{ "device_set", &device.set },
@@ -47,6 +48,10 @@ fn version() callconv(.c) [*:0]const u8 {
 
 fn cipherPath() callconv(.c) [*:0]const u8 {
     return cipher.path().ptr;
+}
+
+fn cipherSelect(name: ?[*:0]const u8) callconv(.c) void {
+    cipher.select(if (name) |given| std.mem.span(given) else null);
 }
 
 fn statusName(value: i32) callconv(.c) [*:0]const u8 {

@@ -137,6 +137,7 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
                 for (group.runs[0..group.run_count]) |run_of| window.apply(run_of);
                 if (direction == .seal) window.ready += group.work;
             }
+            // Empty packets at the end have no block to ride on.
             if (direction == .seal) window.ready += group.work;
             window.absorb(&mac, window.ready - window.absorbed);
             std.debug.assert(mac.packet == jobs.len and !mac.begun);
@@ -271,7 +272,10 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             const width = @min(lanes * 4, 64);
             var at: usize = 0;
             while (length - at >= 64) : (at += 64) {
-                inline for (0..64 / width) |i| xorVector(width, to + at + i * width, from + at + i * width, pad + at + i * width);
+                inline for (0..64 / width) |i| {
+                    const next = at + i * width;
+                    xorVector(width, to + next, from + next, pad + next);
+                }
             }
             inline for (.{ 32, 16, 8, 4, 2, 1 }) |step| {
                 if (length & step != 0) {
@@ -376,9 +380,10 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             mac.poly.absorb(&lengths);
             const tag = mac.poly.finish();
             switch (direction) {
-                .seal => job.destination[job.length..][0..tag_length].* = tag,
+                .seal => storeBlock(job.destination + job.length, tag),
                 .open => {
-                    const authentic = equal(&tag, job.data[job.length..][0..tag_length]);
+                    // All bits at once; only the verdict is branched on.
+                    const authentic = tag ^ loadBlock(job.data + job.length) == 0;
                     window.jobs[mac.packet].authentic = authentic;
                     if (!authentic) @memset(job.data[0..job.length], 0);
                 },
@@ -398,17 +403,18 @@ inline fn padLast(cursor: [*]const u8, length: usize) [poly1305.block_length]u8 
         return padded;
     }
     // One load that ends where the packet ends; what precedes the block is shifted out.
-    const ending: *align(1) const u128 = @ptrCast(cursor + rest - poly1305.block_length);
-    const block = mem.littleToNative(u128, ending.*) >> @intCast(8 * (poly1305.block_length - rest));
-    @as(*align(1) u128, @ptrCast(&padded)).* = mem.nativeToLittle(u128, block);
+    const ending = loadBlock(cursor + rest - poly1305.block_length);
+    storeBlock(&padded, ending >> @intCast(8 * (poly1305.block_length - rest)));
     return padded;
 }
 
-/// Compares in constant time; only the verdict is branched on.
-inline fn equal(a: *const [tag_length]u8, b: *const [tag_length]u8) bool {
-    const low = mem.readInt(u64, a[0..8], .little) ^ mem.readInt(u64, b[0..8], .little);
-    const high = mem.readInt(u64, a[8..16], .little) ^ mem.readInt(u64, b[8..16], .little);
-    return (low | high) == 0;
+/// Sixteen bytes as a number. mem.readInt and mem.writeInt compile to one access a byte.
+inline fn loadBlock(from: [*]const u8) u128 {
+    return mem.littleToNative(u128, @as(*align(1) const u128, @ptrCast(from)).*);
+}
+
+inline fn storeBlock(to: [*]u8, block: u128) void {
+    @as(*align(1) u128, @ptrCast(to)).* = mem.nativeToLittle(u128, block);
 }
 
 const Oracle = std.crypto.aead.chacha_poly.ChaCha20Poly1305;

@@ -98,7 +98,11 @@ pub fn Group(comptime lanes: comptime_int) type {
         }
 
         /// Where vectors of this width are registers and rotations are not instructions.
-        const barrier = builtin.zig_backend == .stage2_llvm and !has(.avx512vl) and (lanes == 4 and has(.sse2) or lanes == 8 and has(.avx2));
+        const barrier = builtin.zig_backend == .stage2_llvm and !has(.avx512vl) and switch (lanes) {
+            4 => has(.sse2),
+            8 => has(.avx2),
+            else => false,
+        };
 
         inline fn rotate(words: Words, comptime bits: comptime_int) Words {
             const rotated = std.math.rotl(Words, words, bits);

@@ -26,7 +26,11 @@ pub const Kernel = struct {
     /// The name users see.
     pub fn path(kernel: *const Kernel) [:0]const u8 {
         return switch (kernel.level) {
-            .baseline => if (builtin.cpu.arch == .x86_64) "baseline" else if (builtin.cpu.arch.isAARCH64()) "neon" else "portable",
+            .baseline => switch (builtin.cpu.arch) {
+                .x86_64 => "baseline",
+                .aarch64, .aarch64_be => "neon",
+                else => "portable",
+            },
             .v3 => "x86-64-v3",
             .v4 => "x86-64-v4",
         };

@@ -32,23 +32,17 @@ pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!
 
 fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *Diagnostic) SetError!void {
     const interface = &device.interface;
-    // The same port again keeps its sockets, as in the kernel.
-    if (change.listen_port) |port| if (port == interface.listen_port) {
-        change.listen_port = null;
-    };
-    if (change.fwmark) |fwmark| if (fwmark == interface.fwmark) {
-        change.fwmark = null;
-    };
+    dropNoOps(interface, change);
     const fwmark = change.fwmark orelse interface.fwmark;
     var replacement: ?io.udp.Udp = null;
     errdefer if (replacement) |*udp| udp.close();
-    if (interface.is_active) {
-        if (change.listen_port) |port| {
-            replacement = .init(device.udp.calls, &device.offload);
-            change.listen_port = replacement.?.open(port, fwmark) catch |err| return bindError(err, port, fwmark, diagnostic);
-        } else if (change.fwmark != null) {
-            device.udp.setFwmark(fwmark) catch |err| return bindError(err, interface.listen_port, fwmark, diagnostic);
-        }
+    var is_marked = false;
+    errdefer if (is_marked) device.udp.setFwmark(interface.fwmark) catch {}; // it held this mark before
+    if (device.link_is_up and (change.listen_port != null or !interface.is_active)) {
+        replacement = try openReplacement(device, change, fwmark, diagnostic);
+    } else if (interface.is_active and change.fwmark != null) {
+        device.udp.setFwmark(fwmark) catch |err| return bindError(err, device.udp.failure, interface.listen_port, fwmark, diagnostic);
+        is_marked = true;
     }
     interface.configure(change) catch |err| switch (err) {
         error.OutOfMemory => return outOfMemory(diagnostic),
@@ -57,31 +51,47 @@ fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *D
             return error.LimitExceeded;
         },
     };
+    // Another port or mark may take another route: learnt sources are no longer to be trusted.
+    if (replacement != null or is_marked) interface.forgetSources();
     if (replacement) |udp| {
-        device.udp.close();
+        loop.closeUdp(device);
         device.udp = udp;
         replacement = null;
-        loop.watchUdp(device) catch {
-            diagnostic.set("cannot watch the UDP sockets: out of memory", .{});
-            return error.System;
-        };
+        if (!interface.is_active) loop.activate(device);
     }
 }
 
-fn bindError(err: io.udp.OpenError, port: u16, fwmark: u32, diagnostic: *Diagnostic) SetError {
+/// The port and mark that are there already keep their sockets, as in the kernel.
+fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configuration.Change) void {
+    if (interface.is_active and change.listen_port == interface.listen_port) change.listen_port = null;
+    if (change.fwmark == interface.fwmark) change.fwmark = null;
+}
+
+/// Sockets on the wished port. Without a wish they are for a link that came up when its port was taken:
+/// null if it still is, for then the change has no part in that.
+fn openReplacement(device: *Device, change: *protocol.configuration.Change, fwmark: u32, diagnostic: *Diagnostic) SetError!?io.udp.Udp {
+    const port = change.listen_port orelse device.interface.listen_port;
+    var udp: io.udp.Udp = .init(device.udp.calls, &device.offload);
+    change.listen_port = loop.openUdp(device, &udp, port, fwmark) catch |err| {
+        if (change.listen_port == null and change.fwmark == null) return null;
+        return bindError(err, udp.failure, port, fwmark, diagnostic);
+    };
+    return udp;
+}
+
+fn bindError(err: io.udp.OpenError, failure: io.linux.Failure, port: u16, fwmark: u32, diagnostic: *Diagnostic) SetError {
+    diagnostic.errno = @intCast(@backingInt(failure.errno));
     switch (err) {
         error.AddressInUse => {
-            diagnostic.errno = @intCast(@backingInt(E.ADDRINUSE));
             diagnostic.set("UDP port {d} is in use by another program: choose another ListenPort, or leave it out", .{port});
             return error.AddressInUse;
         },
         error.PermissionDenied => {
-            diagnostic.errno = @intCast(@backingInt(E.PERM));
             diagnostic.set("no permission for port {d} with fwmark {d}: needs CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE below 1024)", .{ port, fwmark });
             return error.Permission;
         },
         error.FamilyUnsupported, error.SystemResources => {
-            diagnostic.set("cannot open UDP sockets on port {d}: {t}", .{ port, err });
+            diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ port, err, failure });
             return error.System;
         },
     }
@@ -92,7 +102,7 @@ fn outOfMemory(diagnostic: *Diagnostic) error{OutOfMemory} {
     return error.OutOfMemory;
 }
 
-/// `[fe80::1%eth0]` to `[fe80::1%2]`: the protocol room cannot ask the kernel. Null when there is no zone.
+/// `endpoint=[fe80::1%eth0]:5` to `[fe80::1%2]:5`: the protocol room cannot ask the kernel. Null when there is no zone.
 fn resolveZones(device: *Device, text: []const u8) error{OutOfMemory}!?[]u8 {
     if (std.mem.findScalar(u8, text, '%') == null) return null;
     const index_digits = 10;
@@ -100,23 +110,41 @@ fn resolveZones(device: *Device, text: []const u8) error{OutOfMemory}!?[]u8 {
     const out = try device.gpa.alloc(u8, text.len + zones * index_digits);
     errdefer freeSecret(device, out);
     var writer: Writer = .fixed(out);
-    var rest = text;
-    while (std.mem.findScalar(u8, rest, '%')) |percent| {
-        writer.writeAll(rest[0 .. percent + 1]) catch unreachable; // sized above
-        rest = rest[percent + 1 ..];
-        const end = std.mem.findAny(u8, rest, "]\n") orelse rest.len;
-        if (io.link.index(rest[0..end])) |index| {
-            writer.print("{d}", .{index}) catch unreachable;
-            rest = rest[end..];
-        } else |_| {} // left as it is: the parser names the line
+    var zone: Zone = .{};
+    var lines = std.mem.splitScalar(u8, text, '\n');
+    while (lines.next()) |line| {
+        zone.writeLine(&writer, line) catch unreachable; // sized above
+        if (lines.index != null) writer.writeByte('\n') catch unreachable;
     }
-    writer.writeAll(rest) catch unreachable;
     const length = writer.buffered().len;
     if (device.gpa.resize(out, length)) return out[0..length];
     const exact = try device.gpa.dupe(u8, out[0..length]);
     freeSecret(device, out);
     return exact;
 }
+
+/// The last zone asked for: many peers share one, and each question is three system calls.
+const Zone = struct {
+    name: []const u8 = "",
+    index: ?u32 = null,
+
+    /// A zone that the kernel does not know stays as it is: the parser names the line.
+    fn writeLine(zone: *Zone, writer: *Writer, line: []const u8) Writer.Error!void {
+        if (std.mem.startsWith(u8, line, "endpoint=")) {
+            if (std.mem.findScalar(u8, line, '%')) |percent| {
+                const rest = line[percent + 1 ..];
+                const end = std.mem.findScalar(u8, rest, ']') orelse rest.len;
+                if (zone.find(rest[0..end])) |index| return writer.print("{s}{d}{s}", .{ line[0 .. percent + 1], index, rest[end..] });
+            }
+        }
+        try writer.writeAll(line);
+    }
+
+    fn find(zone: *Zone, name: []const u8) ?u32 {
+        if (!std.mem.eql(u8, name, zone.name)) zone.* = .{ .name = name, .index = io.link.index(name) catch null };
+        return zone.index;
+    }
+};
 
 fn freeSecret(device: *Device, memory: []u8) void {
     std.crypto.secureZero(u8, memory);

@@ -56,6 +56,8 @@ pub const Device = struct {
     monitor: io.link.Monitor,
     /// Up, as far as the monitor has told.
     link_is_up: bool = false,
+    /// When the state of an interface that the monitor cannot follow was asked for last.
+    probed: protocol.Instant = .{ .ns = 0 },
     routes: io.link.RouteMonitor,
     poller: io.poller.Poller,
     wakeup: io.poller.Wakeup,

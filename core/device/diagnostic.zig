@@ -15,6 +15,9 @@ pub const Diagnostic = struct {
         var writer: std.Io.Writer = .fixed(&diagnostic.buffer);
         writer.print(format, arguments) catch {}; // too long: cut
         diagnostic.length = writer.buffered().len;
+        for (writer.buffered()) |*byte| {
+            if (std.ascii.isControl(byte.*)) byte.* = '?'; // names come from outside, and one line is promised
+        }
     }
 
     pub fn text(diagnostic: *const Diagnostic) []const u8 {
@@ -26,4 +29,10 @@ test "a text that is too long is cut, not lost" {
     var diagnostic: Diagnostic = .{};
     diagnostic.set("{s}", .{&@as([300]u8, @splat('x'))});
     try std.testing.expectEqual(Diagnostic.text_max, diagnostic.text().len);
+}
+
+test "a text is one line, whatever it quotes" {
+    var diagnostic: Diagnostic = .{};
+    diagnostic.set("name '{s}'", .{"a\nb\x1b\x00"});
+    try std.testing.expectEqualStrings("name 'a?b??'", diagnostic.text());
 }

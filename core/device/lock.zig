@@ -1,5 +1,7 @@
 //! A fair mutex on a futex: threads enter in the order they came, so that a control request is not
 //! starved by a loop that locks again at once. Needs neither libc nor std.Io.
+//! Invariant: a waiter and the one who releases write their own word before they read the other's, in one
+//! order for all (seq_cst). With less, each may see the other's old word, and the waiter sleeps for ever.
 const std = @import("std");
 const linux = std.os.linux;
 
@@ -8,9 +10,9 @@ pub const Lock = struct {
     now_serving: std.atomic.Value(u32) = .init(0),
 
     pub fn acquire(lock: *Lock) void {
-        const ticket = lock.next_ticket.fetchAdd(1, .monotonic);
+        const ticket = lock.next_ticket.fetchAdd(1, .seq_cst);
         while (true) {
-            const serving = lock.now_serving.load(.acquire);
+            const serving = lock.now_serving.load(.seq_cst);
             if (serving == ticket) return;
             _ = linux.futex_4arg(&lock.now_serving.raw, .{ .cmd = .WAIT, .private = true }, serving, null);
         }
@@ -18,9 +20,9 @@ pub const Lock = struct {
 
     pub fn release(lock: *Lock) void {
         const serving = lock.now_serving.load(.monotonic) +% 1;
-        lock.now_serving.store(serving, .release);
+        lock.now_serving.store(serving, .seq_cst);
         // Every waiter must look: only one of them has the next ticket.
-        if (lock.next_ticket.load(.monotonic) != serving) {
+        if (lock.next_ticket.load(.seq_cst) != serving) {
             _ = linux.futex_3arg(&lock.now_serving.raw, .{ .cmd = .WAKE, .private = true }, std.math.maxInt(i32));
         }
     }

@@ -58,7 +58,7 @@ fn timeoutOf(device: *Device) i32 {
 fn turn(device: *Device, ready: []const io.poller.Event) void {
     const now = Device.now();
     var tun_is_ready = false;
-    if (ready.len == 0) probeLink(device);
+    probeLink(device, now);
     for (ready) |event| {
         switch (@as(Token, @fromBackingInt(event.data.u64))) {
             .tun => tun_is_ready = true,
@@ -148,8 +148,10 @@ fn setMtu(device: *Device, mtu: u32) void {
     fitSuperpackets(device);
 }
 
-fn probeLink(device: *Device) void {
+fn probeLink(device: *Device, now: protocol.Now) void {
     if (!device.monitor.is_blind) return;
+    if (now.boot.since(device.probed) < probe_interval_ms * std.time.ns_per_ms) return;
+    device.probed = now.boot;
     switch (io.link.probe(device.tun.fd, device.tun.has_vnet_header)) {
         .up => device.link_is_up = true,
         .down => device.link_is_up = false,
@@ -160,6 +162,8 @@ fn probeLink(device: *Device) void {
 
 /// One superpacket read from TUN should fit one UDP_SEGMENT send.
 fn fitSuperpackets(device: *Device) void {
+    // In another namespace the index is another interface's here.
+    if (device.monitor.is_blind or device.monitor.namespace != null) return;
     const padded = wire.messages.paddedLength(device.interface.mtu, device.interface.mtu);
     const datagram = padded + wire.messages.transport_overhead;
     const segments = std.math.clamp(train.bytes_max / datagram, 1, train.packets_max);
@@ -168,27 +172,47 @@ fn fitSuperpackets(device: *Device) void {
 
 fn goUp(device: *Device) void {
     if (device.interface.is_active) return;
-    const port = device.udp.open(device.interface.listen_port, device.interface.fwmark) catch |err| {
-        return device.log.err("cannot listen on port {d}: {t}", .{ device.interface.listen_port, err });
+    const port = openUdp(device, &device.udp, device.interface.listen_port, device.interface.fwmark) catch |err| {
+        return device.log.err("cannot listen on port {d}: {t} ({f})", .{ device.interface.listen_port, err, device.udp.failure });
     };
     device.interface.listen_port = port;
-    watchUdp(device) catch return device.log.err("cannot watch the UDP sockets: out of memory", .{});
+    activate(device);
+}
+
+/// The sockets are there: packets may flow.
+pub fn activate(device: *Device) void {
     fitSuperpackets(device);
     device.interface.setActive(true);
-    device.log.verbose("up, listening on port {d}", .{port});
+    device.log.verbose("up, listening on port {d}", .{device.interface.listen_port});
     transmit(device, Device.now());
 }
 
 fn goDown(device: *Device) void {
     if (!device.interface.is_active) return;
     device.interface.setActive(false);
-    device.udp.close();
+    closeUdp(device);
     device.log.verbose("down", .{});
 }
 
-pub fn watchUdp(device: *Device) io.poller.Error!void {
-    if (device.udp.fd(.ipv4)) |fd| try device.poller.add(fd, Token.udp_ipv4.value(), io.poller.in);
-    if (device.udp.fd(.ipv6)) |fd| try device.poller.add(fd, Token.udp_ipv6.value(), io.poller.in);
+/// Opens sockets and has them watched, or leaves nothing behind.
+pub fn openUdp(device: *Device, udp: *io.udp.Udp, port: u16, fwmark: u32) io.udp.OpenError!u16 {
+    const bound = try udp.open(port, fwmark);
+    errdefer udp.close();
+    for ([_]wire.Family{ .ipv4, .ipv6 }, [_]Token{ .udp_ipv4, .udp_ipv6 }) |family, token| {
+        device.poller.add(udp.fd(family) orelse continue, token.value(), io.poller.in) catch {
+            udp.failure.set("epoll_ctl", .NOSPC);
+            return error.SystemResources;
+        };
+    }
+    return bound;
+}
+
+/// Not left to `close`: a host that forked holds the sockets open, and epoll would go on telling of them.
+pub fn closeUdp(device: *Device) void {
+    for ([_]wire.Family{ .ipv4, .ipv6 }) |family| {
+        if (device.udp.fd(family)) |fd| device.poller.remove(fd);
+    }
+    device.udp.close();
 }
 
 pub fn gone(device: *Device, reason: []const u8) void {

@@ -20,6 +20,10 @@ const read_buffer_length = 65_536 + 64;
 /// Superpackets read in one turn even if they are small, so that a flood leaves room for the other way.
 const reads_max = 256;
 
+/// Unreachables told to local senders in one window, about the kernel's limit for ICMP errors.
+const replies_max = 50;
+const reply_window_ns = 50 * std.time.ns_per_ms;
+
 /// What the outbound path borrows from the device.
 pub const Context = struct {
     interface: *protocol.Interface,
@@ -35,12 +39,16 @@ pub const Outbound = struct {
     jobs: [jobs_max]cipher.Seal = undefined,
     job_count: usize = 0,
     datagrams: [trains_max]io.udp.Datagram = undefined,
+    reply_count: u32 = 0,
+    reply_window_start: protocol.Instant = .{ .ns = 0 },
 
     pub fn init(outbound: *Outbound, gpa: Allocator) Allocator.Error!void {
         try outbound.yard.init(gpa);
         errdefer outbound.yard.deinit(gpa);
         outbound.used = 0;
         outbound.job_count = 0;
+        outbound.reply_count = 0;
+        outbound.reply_window_start = .{ .ns = 0 };
         outbound.read_buffer = try gpa.alloc(u8, read_buffer_length);
     }
 
@@ -63,7 +71,7 @@ pub const Outbound = struct {
     fn accept(outbound: *Outbound, context: *const Context, received: io.tun.Received) void {
         const peer = switch (context.interface.route(received.bytes)) {
             .peer => |id| id,
-            .drop => |reason| return if (reason == .no_peer) replyUnreachable(context, received.bytes),
+            .drop => |reason| return if (reason == .no_peer) outbound.replyUnreachable(context, received.bytes),
         };
         var splitter = io.gso.Splitter.init(received.header, received.bytes) catch {
             return context.interface.counters.add(.malformed_outgoing, 1);
@@ -111,7 +119,7 @@ pub const Outbound = struct {
                     count += 1;
                 },
                 .stage => for (0..train.count) |i| context.interface.stage(train.peer, train.plaintext(i)),
-                .drop => |reason| if (reason == .no_endpoint) replyUnreachable(context, train.plaintext(0)),
+                .drop => |reason| if (reason == .no_endpoint) outbound.replyUnreachable(context, train.plaintext(0)),
             }
         }
         outbound.used = 0;
@@ -174,11 +182,17 @@ pub const Outbound = struct {
             if (datagram.source_refused) context.interface.forgetSource(peer);
         }
     }
-};
 
-/// Tells the local sender at once that nobody is there (the kernel's host unreachable).
-fn replyUnreachable(context: *const Context, packet: []const u8) void {
-    var buffer: [wire.icmp.reply_length_max]u8 = undefined;
-    const reply = wire.icmp.hostUnreachable(packet, &buffer) orelse return;
-    _ = context.tun.writePacket(reply);
-}
+    /// Tells the local sender at once that nobody is there (the kernel's host unreachable).
+    fn replyUnreachable(outbound: *Outbound, context: *const Context, packet: []const u8) void {
+        if (context.now.boot.since(outbound.reply_window_start) >= reply_window_ns) {
+            outbound.reply_window_start = context.now.boot;
+            outbound.reply_count = 0;
+        }
+        if (outbound.reply_count == replies_max) return;
+        var buffer: [wire.icmp.reply_length_max]u8 = undefined;
+        const reply = wire.icmp.hostUnreachable(packet, &buffer) orelse return;
+        outbound.reply_count += 1;
+        _ = context.tun.writePacket(reply);
+    }
+};

@@ -83,10 +83,10 @@ pub const Server = struct {
         const client = server.clients.get(slot) orelse return; // closed earlier in this turn
         client.last_active_ns = io.clock.bootNs();
         if (client.flush(device.gpa) == .closed) return server.clients.remove(device.gpa, slot);
-        for (0..requests_per_turn) |_| {
+        const has_more = for (0..requests_per_turn) |_| {
             const is_open = switch (client.readable(device.gpa)) {
                 .request => |request| reply(client, device, answer(device, request)),
-                .more => break,
+                .more => break false,
                 .closed => false,
                 .too_long => blk: {
                     _ = client.reply(device.gpa, "errno=-7\n\n"); // E2BIG
@@ -94,8 +94,10 @@ pub const Server = struct {
                 },
             };
             if (!is_open) return server.clients.remove(device.gpa, slot);
-        }
-        device.poller.modify(client.fd, tokenOf(slot), client.interest()) catch server.clients.remove(device.gpa, slot);
+        } else true;
+        // What was read already makes no socket readable; one that can be written to brings us back next turn.
+        const interest = client.interest() | if (has_more) io.poller.out else 0;
+        device.poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(device.gpa, slot);
     }
 
     fn reply(client: *sockets.Client, device: *Device, text: ?[]u8) bool {

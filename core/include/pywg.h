@@ -33,6 +33,9 @@ uint32_t pywg_abi_version(void);
 const char *pywg_version(void);
 /* Static string: the AEAD path picked for this CPU, for example "x86-64-v3". */
 const char *pywg_cipher_path(void);
+/* Asks for an AEAD path by name ("baseline", "v3"); NULL, or one that this CPU or build lacks, gives
+ * the best there is. For tests, before any device or interface is open. */
+void pywg_cipher_select(const char *name);
 
 /* ---- status ----------------------------------------------------------------------------- */
 
@@ -47,7 +50,7 @@ typedef int32_t pywg_status;
 #define PYWG_ADDRESS_IN_USE (-7)
 #define PYWG_NOT_FOUND (-8)
 #define PYWG_LIMIT (-9)
-#define PYWG_CLOSED (-10)
+#define PYWG_CLOSED (-10) /* for bindings: the handle was closed; no function here returns it */
 #define PYWG_SYSTEM (-11)
 
 /* Static string such as "PYWG_NAME_IN_USE"; "PYWG_UNKNOWN" for any other number. */
@@ -90,7 +93,7 @@ typedef struct pywg_device_options {
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
- * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), LIMIT, SYSTEM, OUT_OF_MEMORY. */
+ * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.
  * Nothing is applied on CONFIGURATION. ADDRESS_IN_USE when listen_port is taken. */
@@ -105,7 +108,7 @@ pywg_status pywg_device_name(pywg_device *device, char *buffer, size_t capacity,
 /* Moves packets until pywg_device_stop, or until the interface or the UAPI socket is removed (OK in
  * each case). One thread at a time: a second caller gets INVALID_ARGUMENT. SYSTEM on a fatal error. */
 pywg_status pywg_device_run(pywg_device *device, pywg_diagnostic *diagnostic);
-/* Makes pywg_device_run return soon. Async-signal-safe. */
+/* Makes pywg_device_run return soon, and every later one at once. Async-signal-safe. */
 pywg_status pywg_device_stop(pywg_device *device);
 /* Removes interface and socket, zeroes all keys, frees. Not while another call on it is running. NULL is fine. */
 void pywg_device_close(pywg_device *device);

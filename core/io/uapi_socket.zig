@@ -52,6 +52,9 @@ pub const Listener = struct {
     /// Which file it was, so that nobody else's is unlinked. No other has the number while we hold the socket.
     inode: u64 = 0,
     owns_path: bool = false,
+    /// Given up for a moment when descriptors run out, to turn a client away: one that waits in the queue would
+    /// keep the poller awake.
+    spare_fd: ?sys.fd_t = null,
 
     /// Makes the folder (0755) and the socket (0600). A socket file that nobody answers on is a
     /// leftover of a process that was killed, and is replaced.
@@ -80,6 +83,7 @@ pub const Listener = struct {
         if (listening != .SUCCESS) return fail(failure, "listen", listening);
         listener.inode = inodeOf(listener.pathZ()) orelse 0;
         listener.watch();
+        listener.openSpare();
         return listener;
     }
 
@@ -109,6 +113,7 @@ pub const Listener = struct {
             listener.owns_path = listener.inode != 0;
             listener.watch();
         }
+        listener.openSpare();
         return listener;
     }
 
@@ -116,6 +121,7 @@ pub const Listener = struct {
     pub fn close(listener: *Listener) void {
         if (listener.owns_path and !listener.wasRemoved()) _ = linux.unlink(listener.pathZ());
         if (listener.watch_fd) |fd| sys.close(fd);
+        if (listener.spare_fd) |fd| sys.close(fd);
         sys.close(listener.fd);
         listener.* = undefined;
     }
@@ -126,10 +132,9 @@ pub const Listener = struct {
 
     /// The next client, or null when there is none. Only root and our own user get in, whatever the
     /// mode of the file has become.
-    pub fn accept(listener: *const Listener) ?sys.fd_t {
+    pub fn accept(listener: *Listener) ?sys.fd_t {
         while (true) {
-            const rc = linux.accept4(listener.fd, null, null, linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK);
-            switch (sys.result(rc)) {
+            switch (sys.result(listener.acceptAny())) {
                 .value => |value| {
                     const fd: sys.fd_t = @intCast(value);
                     if (isAllowed(fd)) return fd;
@@ -137,10 +142,30 @@ pub const Listener = struct {
                 },
                 .failure => |code| switch (code) {
                     .INTR, .CONNABORTED => {},
-                    else => return null, // EAGAIN, or out of descriptors: the client waits in the queue
+                    .MFILE, .NFILE => if (!listener.turnAway()) return null,
+                    else => return null,
                 },
             }
         }
+    }
+
+    fn acceptAny(listener: *const Listener) usize {
+        return linux.accept4(listener.fd, null, null, linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK);
+    }
+
+    fn turnAway(listener: *Listener) bool {
+        sys.close(listener.spare_fd orelse return false);
+        const accepted = sys.result(listener.acceptAny());
+        if (accepted == .value) sys.close(@intCast(accepted.value));
+        listener.openSpare();
+        return accepted == .value;
+    }
+
+    fn openSpare(listener: *Listener) void {
+        listener.spare_fd = switch (sys.result(linux.fcntl(listener.fd, linux.F.DUPFD_CLOEXEC, 0))) {
+            .value => |fd| @intCast(fd),
+            .failure => null,
+        };
     }
 
     fn isAllowed(fd: sys.fd_t) bool {
@@ -564,6 +589,33 @@ test "a listening descriptor is taken over, any other is refused" {
     defer for (ends) |fd| sys.close(fd);
     try testing.expectError(error.NotListening, Listener.fromFd(ends[0], &failure));
     try testing.expectError(error.NotListening, Listener.fromFd(-1, &failure));
+}
+
+test "a client that comes when descriptors have run out is turned away" {
+    var folder: Folder = .init();
+    defer folder.deinit();
+    var failure: sys.Failure = .{};
+    var listener: Listener = try .listen(folder.path(), "wg0", &failure);
+    defer listener.close();
+    const clients = [2]sys.fd_t{ try connectTo(&listener), try connectTo(&listener) };
+    defer for (clients) |fd| sys.close(fd);
+    var old: linux.rlimit = undefined;
+    try testing.expectEqual(.SUCCESS, linux.errno(linux.getrlimit(.NOFILE, &old)));
+    var fillers: std.ArrayList(sys.fd_t) = .empty;
+    defer fillers.deinit(testing.allocator);
+    defer for (fillers.items) |fd| sys.close(fd);
+    // Numbers up to the spare's may be used, and all of them are.
+    _ = linux.setrlimit(.NOFILE, &.{ .cur = @intCast(listener.spare_fd.? + 1), .max = old.max });
+    defer _ = linux.setrlimit(.NOFILE, &old);
+    while (true) {
+        const rc = linux.dup(listener.fd);
+        if (linux.errno(rc) != .SUCCESS) break;
+        try fillers.append(testing.allocator, @intCast(rc));
+    }
+    try testing.expectEqual(null, listener.accept());
+    try testing.expect(listener.spare_fd != null);
+    var byte: [1]u8 = undefined;
+    for (clients) |fd| try testing.expectEqual(0, linux.read(fd, &byte, 1)); // closed, not kept waiting
 }
 
 test "requests are cut at blank lines, however the bytes come" {

@@ -49,6 +49,7 @@ fn reserve(interface: *Interface, change: *const Change) Error!void {
 }
 
 fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
+    const had_key = interface.local != null;
     if (std.mem.allEqual(u8, private_key, 0)) {
         if (interface.local) |*local| local.zero();
         interface.local = null;
@@ -69,6 +70,7 @@ fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
         handshaking.clearHandshake(interface, peer);
         interface.sessions.at(index).stopSending();
         peer.timers.last_sent_handshake = null; // the new key may shake hands at once
+        if (!had_key and interface.local != null) wake(interface, index);
     }
 }
 
@@ -82,6 +84,7 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
     if (change.remove) return removePeer(interface, index);
     const peer = interface.peers.at(index);
     if (change.preshared_key) |*key| peer.remote.preshared = key.*;
+    const had_endpoint = peer.endpoint != null;
     if (change.endpoint) |remote| setEndpoint(peer, remote);
     if (change.replace_allowed_ips) interface.allowed_ips.removePeer(index);
     for (change.allowed_ips) |*entry| {
@@ -92,6 +95,14 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
         }
     }
     if (change.persistent_keepalive) |interval| setPersistentKeepalive(interface, peer, index, interval);
+    if (!had_endpoint and peer.endpoint != null) wake(interface, index);
+    handshaking.requestStaged(interface, index);
+}
+
+/// What this peer waited to send for want of a link, a key or an endpoint.
+fn wake(interface: *Interface, index: u32) void {
+    if (!interface.is_active) return;
+    if (interface.peers.at(index).timers.persistent_keepalive_interval != 0) handshaking.requestKeepalive(interface, index);
     handshaking.requestStaged(interface, index);
 }
 
@@ -151,8 +162,7 @@ pub fn setActive(interface: *Interface, is_active: bool) void {
         const peer = interface.peers.at(index);
         if (!peer.in_use) continue;
         if (is_active) {
-            if (peer.timers.persistent_keepalive_interval != 0) handshaking.requestKeepalive(interface, index);
-            handshaking.requestStaged(interface, index);
+            wake(interface, index);
         } else {
             const given_up = interface.staging_pool.clear(&peer.staged);
             interface.counters.add(.handshake_gave_up, given_up);

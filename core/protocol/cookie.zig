@@ -63,6 +63,12 @@ pub const Checker = struct {
         checker.* = .init;
     }
 
+    /// Whether a cookie made now would take the fresh secret.
+    pub fn needsSecret(checker: *const Checker, now: Instant) bool {
+        const birth = checker.secret_birth orelse return true;
+        return now.since(birth) >= constants.COOKIE_REFRESH_TIME;
+    }
+
     /// `message_bytes` is a whole initiation or response. `fresh_secret` is used only if the old one is due.
     pub fn check(
         checker: *Checker,
@@ -109,8 +115,7 @@ pub const Checker = struct {
         now: Instant,
         fresh_secret: *const [32]u8,
     ) [mac_length]u8 {
-        const is_due = if (checker.secret_birth) |birth| now.since(birth) >= constants.COOKIE_REFRESH_TIME else true;
-        if (is_due) {
+        if (checker.needsSecret(now)) {
             checker.secret = fresh_secret.*;
             checker.secret_birth = now;
         }

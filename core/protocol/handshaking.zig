@@ -47,16 +47,18 @@ fn checkMacs(interface: *Interface, datagram: []const u8, sender: *const [4]u8, 
     if (interface.local == null) return .invalid_mac1;
     var fresh_secret: [32]u8 = @splat(0);
     defer crypto.zero(&fresh_secret);
-    if (under_load and !interface.entropy.fill(&fresh_secret)) return .cookie_required;
-    switch (interface.checker.check(datagram, &from.remote, under_load, now.boot, &fresh_secret)) {
-        .invalid_mac1 => return .invalid_mac1,
+    // First of all and without any secret: a flood that does not know our public key costs us no randomness.
+    if (interface.checker.check(datagram, &from.remote, false, now.boot, &fresh_secret) == .invalid_mac1) return .invalid_mac1;
+    if (!under_load) return null;
+    if (interface.checker.needsSecret(now.boot) and !interface.entropy.fill(&fresh_secret)) return .cookie_required;
+    switch (interface.checker.check(datagram, &from.remote, true, now.boot, &fresh_secret)) {
+        .invalid_mac1 => unreachable, // it was right above
         .valid_mac1 => {
-            if (!under_load) return null;
             replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
             return .cookie_required;
         },
         .valid_mac2 => {
-            if (under_load and !interface.limiter.allow(from.remote.address, now.boot)) return .rate_limited;
+            if (!interface.limiter.allow(from.remote.address, now.boot)) return .rate_limited;
             return null;
         },
     }
@@ -97,8 +99,7 @@ fn consumeInitiation(interface: *Interface, message: *const messages.Initiation,
     peer.last_initiation_consumption = now.boot;
     forgetHandshakeIndex(interface, peer);
     peer.handshake.acceptInitiation(&opened, message);
-    peer.pending.initiation = false; // theirs is under way, ours would cross it
-    peer.pending.response = true;
+    peer.pending.response = true; // and goes before our own initiation, which then is too soon
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Initiation), from, now);
     enqueue(interface, index);
     return null;
@@ -230,15 +231,25 @@ pub fn requestStaged(interface: *Interface, index: u32) void {
     enqueue(interface, index);
 }
 
-/// A new handshake, unless one was begun less than REKEY_TIMEOUT ago.
+/// A new handshake, as soon as it is allowed.
 pub fn requestInitiation(interface: *Interface, index: u32, now: Now, attempt: enum { first, retry }) void {
     const peer = interface.peers.at(index);
     if (attempt == .first) peer.timers.handshake_attempts = 0;
-    if (peer.timers.last_sent_handshake) |last| {
-        if (now.boot.since(last) < constants.REKEY_TIMEOUT) return;
-    }
+    if (postponeInitiation(interface, peer, index, now)) return;
     peer.pending.initiation = true;
     enqueue(interface, index);
+}
+
+/// True when we began or answered a handshake less than REKEY_TIMEOUT ago. The wish is then left to the retransmission
+/// timer: a response of ours that got lost has none, and what is staged would wait for ever.
+fn postponeInitiation(interface: *Interface, peer: *Peer, index: u32, now: Now) bool {
+    const last = peer.timers.last_sent_handshake orelse return false;
+    if (now.boot.since(last) >= constants.REKEY_TIMEOUT) return false;
+    if (!peer.timers.isPending(.retransmit_handshake)) {
+        peer.timers.handshakeInitiated(last, interface.nextJitter());
+        interface.reschedule(index);
+    }
+    return true;
 }
 
 pub fn requestKeepalive(interface: *Interface, index: u32) void {
@@ -295,6 +306,8 @@ fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now
     }
     if (peer.pending.initiation) {
         peer.pending.initiation = false;
+        // Asked again: a response may have gone out since it was requested.
+        if (postponeInitiation(interface, peer, index, now)) return null;
         if (writeInitiation(interface, peer, index, buffer, now)) |length| {
             return .{ .endpoint = endpoint, .length = length, .is_handshake = true };
         }
@@ -303,6 +316,10 @@ fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now
 }
 
 fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
+    // Before all that can fail: what waits for this handshake must be sent or given up in the end, and the beat go on.
+    peer.timers.handshakeInitiated(now.boot, interface.nextJitter());
+    peer.timers.anyAuthenticatedPacketTraversal(now.boot);
+    interface.reschedule(index);
     const local = if (interface.local) |*local| local else return null;
     const timestamp = peer.nextTimestamp(now);
     var ephemeral: [32]u8 = undefined;
@@ -316,7 +333,6 @@ fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8,
     const bytes = buffer[0..@sizeOf(messages.Initiation)];
     peer.cookie_maker.addMacs(bytes, now.boot);
     noteHandshakeSent(peer, bytes.len, now);
-    peer.timers.handshakeInitiated(now.boot, interface.nextJitter());
     interface.reschedule(index);
     return bytes.len;
 }

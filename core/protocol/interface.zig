@@ -258,6 +258,8 @@ pub const Interface = struct {
         const peer = interface.get(id) orelse return interface.counters.add(.peer_removed, 1);
         const result = interface.staging_pool.push(&peer.staged, packet);
         interface.counters.add(.staging_full, result.dropped + @intFromBool(!result.stored));
+        // Other peers' packets fill the pool: this one is lost, but the next must find a session.
+        if (!result.stored) peer.pending.keepalive = true;
         handshaking.requestStaged(interface, id.index);
     }
 

@@ -49,6 +49,8 @@ const Net = struct {
     /// The last datagram that crossed.
     last: [2048]u8 = undefined,
     last_length: usize = 0,
+    /// Sender, receiver index and counter of every transport message: none may be there twice.
+    nonces: std.AutoHashMapUnmanaged([3]u64, void) = .empty,
 
     fn init(net: *Net, a_extra: []const u8, b_extra: []const u8) !void {
         net.* = .{ .prng = .init(42) };
@@ -63,6 +65,7 @@ const Net = struct {
     fn deinit(net: *Net) void {
         net.a.interface.deinit();
         net.b.interface.deinit();
+        net.nonces.deinit(testing.allocator);
     }
 
     fn open(net: *Net, end: *End, number: u8) !void {
@@ -114,7 +117,7 @@ const Net = struct {
     }
 
     /// Until neither end wants to send.
-    fn settle(net: *Net) error{TestUnexpectedResult}!void {
+    fn settle(net: *Net) error{ TestUnexpectedResult, OutOfMemory }!void {
         for (0..1000) |_| {
             const a = try net.pump(&net.a);
             const b = try net.pump(&net.b);
@@ -138,6 +141,11 @@ const Net = struct {
         net.datagrams += 1;
         @memcpy(net.last[0..datagram.len], datagram);
         net.last_length = datagram.len;
+        if (messages.classify(datagram).? == .transport) {
+            const receiver = std.mem.readInt(u32, datagram[4..8], .little);
+            const nonce: [3]u64 = .{ from.number, receiver, std.mem.readInt(u64, datagram[8..16], .little) };
+            if ((try net.nonces.getOrPut(testing.allocator, nonce)).found_existing) return error.TestUnexpectedResult;
+        }
         if (net.is_cut) return;
         net.arrive(net.peerOf(from), datagram, &from.endpoint);
     }
@@ -648,4 +656,415 @@ test "packets out of order are taken once each, deep into the window" {
     }
     try testing.expectEqual(301, net.b.delivered_count);
     try testing.expectEqual(300, net.b.dropped(.replayed));
+}
+
+/// Randomness that can be missing, and says how often it was asked.
+const Source = struct {
+    prng: std.Random.DefaultPrng = .init(9),
+    is_missing: bool = false,
+    asked: usize = 0,
+
+    fn fill(context: ?*anyopaque, out: []u8) bool {
+        const source: *Source = @ptrCast(@alignCast(context.?));
+        source.asked += 1;
+        source.prng.random().bytes(out);
+        return !source.is_missing;
+    }
+
+    fn entropy(source: *Source) interface_file.Entropy {
+        return .{ .context = source, .fillFn = fill };
+    }
+};
+
+const no_key = "private_key=0000000000000000000000000000000000000000000000000000000000000000\n";
+
+test "a packet that finds staging exhausted is lost, but its peer still shakes hands" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const pool = &net.a.interface.staging_pool;
+    const free_count = pool.free_count;
+    pool.free_count = 0; // all of it is other peers'
+    try net.send(&net.a, 100);
+    pool.free_count = free_count;
+    try testing.expectEqual(1, net.a.dropped(.staging_full));
+    try testing.expectEqual(1, net.a.initiations_sent);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
+test "what was staged without a private key goes out when there is one, as does the persistent keepalive" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try set(&net.a, no_key);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(0, net.a.initiations_sent);
+    var text: [400]u8 = undefined;
+    const with_key = try std.mem.print(&text, "private_key={x}\n", .{&privateKey(1)});
+    try set(&net.a, with_key);
+    try net.settle();
+    try testing.expectEqual(1, net.b.delivered_count);
+
+    var other: Net = undefined;
+    try other.init("persistent_keepalive_interval=25\n", "");
+    defer other.deinit();
+    try set(&other.a, no_key);
+    try other.settle();
+    try testing.expectEqual(0, other.datagrams);
+    try set(&other.a, with_key);
+    try other.settle();
+    try testing.expectEqual(1, other.b.keepalives_received);
+}
+
+test "packets staged without a private key are given up like those of a silent peer" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const free_count = net.a.interface.staging_pool.free_count;
+    try set(&net.a, no_key);
+    try net.send(&net.a, 100);
+    try net.pass(200 * second);
+    try testing.expectEqual(1, net.a.dropped(.handshake_gave_up));
+    try testing.expectEqual(free_count, net.a.interface.staging_pool.free_count);
+}
+
+test "the persistent keepalive begins when its peer gets an endpoint" {
+    var net: Net = undefined;
+    net = .{ .prng = .init(1) };
+    try net.open(&net.a, 1);
+    try net.open(&net.b, 2);
+    defer net.deinit();
+    var text: [600]u8 = undefined;
+    const public = crypto.publicKey(&privateKey(2));
+    try set(&net.a, try std.mem.print(&text, "private_key={x}\npublic_key={x}\npersistent_keepalive_interval=25\n", .{ &privateKey(1), &public }));
+    try net.configure(&net.b, &net.a, "");
+    net.a.interface.setActive(true);
+    net.b.interface.setActive(true);
+    try net.pass(60 * second);
+    try testing.expectEqual(0, net.datagrams);
+    try set(&net.a, try std.mem.print(&text, "public_key={x}\nendpoint=192.0.2.2:51820\n", .{&public}));
+    try net.settle();
+    try testing.expectEqual(1, net.b.keepalives_received);
+}
+
+test "randomness that is missing for a while ends neither retransmission nor the persistent keepalive" {
+    for ([_]u64{ 20, 300 }) |seconds| {
+        var net: Net = undefined;
+        try net.init("persistent_keepalive_interval=25\n", "");
+        defer net.deinit();
+        var source: Source = .{ .is_missing = true };
+        net.a.interface.entropy = source.entropy();
+        try net.send(&net.a, 100);
+        try net.pass(seconds * second);
+        try testing.expectEqual(0, net.datagrams);
+        source.is_missing = false;
+        try net.pass(26 * second);
+        try testing.expect(net.b.keepalives_received + net.b.delivered_count > 0);
+    }
+}
+
+test "a response that was lost does not leave our own packets waiting for ever" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var packet: [100]u8 = undefined;
+    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    _ = try net.pump(&net.a); // b has the initiation
+    net.is_cut = true;
+    try net.settle(); // and its response is lost
+    try net.send(&net.b, 90);
+    try testing.expectEqual(0, net.b.initiations_sent); // too soon
+    net.a.interface.setActive(false); // a will not try again
+    net.a.interface.setActive(true);
+    net.is_cut = false;
+    try net.pass(6 * second);
+    try testing.expectEqual(90, net.a.delivered_length);
+}
+
+test "no initiation follows on the heels of a response" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var packet: [100]u8 = undefined;
+    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    _ = try net.pump(&net.a);
+    // b has not answered yet when it wants a handshake itself.
+    @import("handshaking.zig").requestInitiation(&net.b.interface, 0, net.now, .first);
+    try net.settle();
+    try testing.expectEqual(0, net.b.initiations_sent);
+    try testing.expectEqual(1, net.b.delivered_count);
+    try net.pass(7 * second);
+    try testing.expectEqual(0, net.b.initiations_sent); // nor later: the handshake was completed
+}
+
+test "the end of time fires nothing for ever" {
+    var net: Net = undefined;
+    try net.init("persistent_keepalive_interval=25\n", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    net.now.boot = .never;
+    net.a.interface.expire(net.now);
+    try net.settle();
+    try net.send(&net.a, 100);
+    net.a.interface.expire(net.now);
+}
+
+test "forged handshakes under load cost no randomness" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var source: Source = .{};
+    net.b.interface.entropy = source.entropy();
+    var forged: [148]u8 = @splat(7);
+    forged[0..4].* = .{ 1, 0, 0, 0 };
+    try testing.expectEqual(.invalid_mac1, net.b.interface.handleHandshake(&forged, &net.a.endpoint, true, net.now).?);
+    try testing.expectEqual(0, source.asked);
+}
+
+test "a cookie reply moves no endpoint" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    var packet: [100]u8 = undefined;
+    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    const first = net.a.interface.pollTransmit(&buffer, net.now).?;
+    _ = net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now);
+    const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
+    const peer = net.a.interface.peers.at(0);
+    const before = peer.timers;
+    try testing.expectEqual(null, net.a.interface.handleHandshake(buffer[0..reply.length], &endpointOf(66, 66), false, net.now));
+    try testing.expect(peer.endpoint.?.eql(net.b.endpoint));
+    try testing.expectEqual(before, peer.timers);
+    try testing.expectEqual(0, peer.rx_bytes);
+}
+
+test "a preshared key that changes leaves the session alone and is in the next handshake" {
+    const psk = "preshared_key=0202020202020202020202020202020202020202020202020202020202020202\n";
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.configure(&net.a, &net.b, psk);
+    try net.send(&net.a, 101);
+    try testing.expectEqual(101, net.b.delivered_length);
+    try testing.expectEqual(1, net.a.initiations_sent);
+    net.jumpTo(net.now.boot.after(200 * second));
+    try net.send(&net.a, 102);
+    try testing.expect(net.a.dropped(.invalid_handshake) > 0);
+    try net.configure(&net.b, &net.a, psk);
+    try net.pass(6 * second);
+    try testing.expectEqual(102, net.b.delivered_length);
+}
+
+test "the last nonce is sent once, and then a new session takes over" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    net.jumpTo(net.now.boot.after(6 * second)); // else a handshake would be too soon
+    net.a.interface.sessions.at(0).currentSession().?.send_counter = constants.REJECT_AFTER_MESSAGES - 1;
+    net.is_cut = true; // but for this, sending it would renew the session
+    try net.send(&net.a, 101);
+    net.is_cut = false;
+    try testing.expectEqual(2, net.a.initiations_sent);
+    try testing.expectEqual(.stage, std.meta.activeTag(net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now)));
+    try net.send(&net.a, 102);
+    try testing.expectEqual(1, net.b.delivered_count);
+    try net.pass(6 * second);
+    try testing.expectEqual(102, net.b.delivered_length);
+}
+
+test "an idle tunnel says nothing for an hour" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.pass(3600 * second);
+    try testing.expectEqual(4, net.datagrams); // initiation, response, packet, one passive keepalive
+}
+
+test "peers that come, go and come back in one change keep no trace of each other" {
+    var net: Net = undefined;
+    try net.init("persistent_keepalive_interval=25\n", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const public = crypto.publicKey(&privateKey(2));
+    var text: [1200]u8 = undefined;
+    try set(&net.a, try std.mem.print(&text, "public_key={x}\nremove=true\npublic_key={x}\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.2/32\n" ++
+        "public_key={x}\nupdate_only=true\nallowed_ip=10.9.0.0/16\npublic_key={x}\nremove=true\n", .{ &public, &public, &public, &crypto.publicKey(&privateKey(9)) }));
+    const a = &net.a.interface;
+    try testing.expectEqual(1, a.peer_count);
+    try testing.expectEqual(0, a.by_index.count);
+    try testing.expectEqual(2, a.allowed_ips.count);
+    try testing.expectEqual(0, a.peers.at(0).timers.persistent_keepalive_interval);
+    try expectSound(a);
+    try net.pass(1 * second);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(2, net.b.delivered_count);
+}
+
+/// Every invariant that ties the tables of an interface together, between two calls.
+fn expectSound(interface: *Interface) !void {
+    var indices: usize = 0;
+    var live: usize = 0;
+    var chunks: usize = interface.staging_pool.free_count;
+    for (0..interface.peer_high) |i| {
+        const index: u32 = @intCast(i);
+        const peer = interface.peers.at(i);
+        if (!peer.in_use) {
+            try testing.expectEqual(null, interface.deadlines.get(index));
+            continue;
+        }
+        live += 1;
+        chunks += peer.staged.chunks;
+        try testing.expectEqual(index, interface.by_key.find(&peer.remote.static).?);
+        if (peer.handshake_index) |local_index| {
+            indices += 1;
+            try testing.expectEqual(.handshake, interface.by_index.lookup(local_index).?.kind);
+        }
+        const sessions = interface.sessions.at(i);
+        for ([_]?session.Slot{ sessions.next, sessions.current, sessions.previous }) |role| {
+            const slot = role orelse continue;
+            indices += 1;
+            const entry = interface.by_index.lookup(sessions.slots[slot].local_index).?;
+            try testing.expect(entry.kind == .session and entry.slot == slot and entry.peer.eql(interface.idOf(index)));
+        }
+        if (interface.deadlines.get(index)) |deadline| {
+            try testing.expectEqual(peer.heap_deadline.ns, deadline);
+        } else try testing.expectEqual(time.Instant.never, peer.heap_deadline);
+        try testing.expect(!peer.timers.deadline().isBefore(peer.heap_deadline));
+        if (!interface.is_active or peer.endpoint == null or peer.is_queued) continue;
+        // Whatever waits is sent or given up one day.
+        if (peer.staged.packets != 0) try testing.expect(peer.timers.isPending(.retransmit_handshake));
+    }
+    try testing.expectEqual(live, interface.peer_count);
+    try testing.expectEqual(live + interface.free_peers.items.len, interface.peer_high);
+    try testing.expectEqual(indices, interface.by_index.count);
+    try testing.expectEqual(interface.staging_pool.links.len, chunks);
+    try expectQueueSound(interface);
+}
+
+fn expectQueueSound(interface: *Interface) !void {
+    var queued: usize = 0;
+    for (0..interface.peer_high) |i| queued += @intFromBool(interface.peers.at(i).is_queued);
+    var last: ?u32 = null;
+    var at = interface.queue_head;
+    while (at) |index| : (at = interface.peers.at(index).next_queued) {
+        try testing.expect(interface.peers.at(index).is_queued and queued > 0);
+        queued -= 1;
+        last = index;
+    }
+    try testing.expectEqual(0, queued);
+    try testing.expectEqual(last, interface.queue_tail);
+}
+
+/// Two ends in a world where anything may happen to either at any time.
+const Chaos = struct {
+    net: Net,
+    source: Source = .{},
+    recorded: [32][2048]u8 = undefined,
+    recorded_length: [32]usize = @splat(0),
+    recorded_count: usize = 0,
+
+    fn random(chaos: *Chaos) std.Random {
+        return chaos.source.prng.random();
+    }
+
+    fn step(chaos: *Chaos) !void {
+        const net = &chaos.net;
+        const end = if (chaos.random().boolean()) &net.a else &net.b;
+        const datagrams = net.datagrams;
+        switch (chaos.random().uintLessThan(u8, 32)) {
+            0...11 => try net.send(end, chaos.random().intRangeAtMost(usize, 20, 1500)),
+            12...14 => try net.pass(chaos.random().uintLessThan(u64, 30 * second)),
+            15 => try net.pass(chaos.random().uintLessThan(u64, 300 * second)),
+            16 => net.jumpTo(net.now.boot.after(chaos.random().uintLessThan(u64, 1000 * second))),
+            17 => net.is_cut = !net.is_cut,
+            18 => chaos.source.is_missing = chaos.random().uintLessThan(u8, 4) == 0,
+            19 => end.interface.setActive(chaos.random().uintLessThan(u8, 4) != 0),
+            20 => net.now.unix_ns = chaos.random().int(u64) >> 2,
+            21...26 => try chaos.inject(end),
+            else => try chaos.reconfigure(end),
+        }
+        if (chaos.random().uintLessThan(u8, 4) != 0) try net.settle();
+        if (net.datagrams != datagrams) {
+            const place = chaos.recorded_count % chaos.recorded.len;
+            chaos.recorded[place] = net.last;
+            chaos.recorded_length[place] = net.last_length;
+            chaos.recorded_count += 1;
+        }
+        try expectSound(&net.a.interface);
+        try expectSound(&net.b.interface);
+    }
+
+    /// An old datagram again, whole or damaged, from here or elsewhere, under load or not.
+    fn inject(chaos: *Chaos, to: *End) !void {
+        const place = chaos.random().uintLessThan(usize, chaos.recorded.len);
+        var datagram = chaos.recorded[place];
+        const length = chaos.recorded_length[place];
+        if (length == 0) return;
+        if (chaos.random().boolean()) datagram[chaos.random().uintLessThan(usize, length)] ^= @as(u8, 1) << chaos.random().int(u3);
+        const from = if (chaos.random().boolean()) chaos.net.peerOf(to).endpoint else endpointOf(99, 99);
+        const cut = if (chaos.random().uintLessThan(u8, 8) == 0) chaos.random().uintAtMost(usize, length) else length;
+        switch (to.interface.prepareOpen(datagram[0..cut], chaos.net.now)) {
+            .handshake => _ = to.interface.handleHandshake(datagram[0..cut], &from, chaos.random().boolean(), chaos.net.now),
+            else => chaos.net.arrive(to, datagram[0..cut], &from),
+        }
+    }
+
+    fn reconfigure(chaos: *Chaos, end: *End) !void {
+        var text: [4096]u8 = undefined;
+        var writer: std.Io.Writer = .fixed(&text);
+        switch (chaos.random().uintLessThan(u8, 6)) {
+            0 => try writer.writeAll(no_key),
+            1, 2 => try writer.print("private_key={x}\n", .{&privateKey(end.number)}),
+            3 => try writer.print("private_key={x}\n", .{&privateKey(chaos.random().uintLessThan(u8, 4) + 1)}),
+            else => {},
+        }
+        if (chaos.random().uintLessThan(u8, 6) == 0) try writer.writeAll("replace_peers=true\n");
+        for (0..chaos.random().uintLessThan(usize, 5)) |_| {
+            const number = if (chaos.random().boolean()) chaos.net.peerOf(end).number else chaos.random().uintLessThan(u8, 5) + 1;
+            try writer.print("public_key={x}\n", .{&crypto.publicKey(&privateKey(number))});
+            if (chaos.random().uintLessThan(u8, 4) == 0) try writer.writeAll("remove=true\n");
+            if (chaos.random().uintLessThan(u8, 4) == 0) try writer.writeAll("update_only=true\n");
+            if (chaos.random().uintLessThan(u8, 4) == 0) try writer.writeAll("replace_allowed_ips=true\n");
+            if (chaos.random().boolean()) try writer.print("endpoint=192.0.2.{d}:51820\n", .{number});
+            if (chaos.random().boolean()) try writer.print("allowed_ip=10.0.0.{d}/32\n", .{number});
+            if (chaos.random().boolean()) try writer.print("allowed_ip={s}10.0.0.0/24\n", .{if (chaos.random().boolean()) "-" else ""});
+            if (chaos.random().boolean()) try writer.print("persistent_keepalive_interval={d}\n", .{chaos.random().uintLessThan(u8, 3) * 20});
+            if (chaos.random().uintLessThan(u8, 8) == 0) try writer.print("preshared_key={x}\n", .{&@as([32]u8, @splat(chaos.random().uintLessThan(u8, 2)))});
+        }
+        try set(end, writer.buffered());
+    }
+};
+
+test "whatever happens to two ends, their tables stay sound and they can talk again" {
+    for (0..3) |seed| {
+        var chaos: Chaos = .{ .net = undefined };
+        chaos.source.prng = .init(seed);
+        const net = &chaos.net;
+        try net.init("", "");
+        defer net.deinit();
+        net.a.interface.entropy = chaos.source.entropy();
+        net.b.interface.entropy = chaos.source.entropy();
+        for (0..500) |_| try chaos.step();
+
+        net.is_cut = false;
+        chaos.source.is_missing = false;
+        net.a.interface.setActive(true);
+        net.b.interface.setActive(true);
+        for ([_]*End{ &net.a, &net.b }) |end| {
+            try set(end, "replace_peers=true\n"); // else what a wrong clock said would still count
+            try net.configure(end, net.peerOf(end), "");
+        }
+        try net.pass(300 * second);
+        const delivered = net.b.delivered_count;
+        try net.send(&net.a, 100);
+        try net.pass(20 * second);
+        try testing.expect(net.b.delivered_count > delivered);
+        try expectSound(&net.a.interface);
+        try expectSound(&net.b.interface);
+    }
 }

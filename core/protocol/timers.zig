@@ -88,7 +88,8 @@ pub const Timers = struct {
     /// Takes one due timer off the table; call until null.
     pub fn expired(timers: *Timers, now: Instant) ?Kind {
         for (&timers.deadlines, 0..) |*instant, i| {
-            if (now.isBefore(instant.*)) continue;
+            // Asked apart, for at the end of time even `never` is not after now.
+            if (instant.ns == Instant.never.ns or now.isBefore(instant.*)) continue;
             instant.* = .never;
             return @fromBackingInt(@as(@typeInfo(Kind).@"enum".tag_type, @intCast(i)));
         }
@@ -154,4 +155,5 @@ test "deadlines near the end of time saturate" {
     var timers: Timers = .{};
     timers.sessionDerived(.{ .ns = std.math.maxInt(u64) - 1 });
     try testing.expectEqual(Instant.never, timers.deadline());
+    try testing.expectEqual(null, timers.expired(.never));
 }

@@ -39,8 +39,8 @@ def subject() -> Program:
             raise Missing(f"PYWGD={wanted} is no program")
         return Program("pywgd" if Path(found).name.startswith("pywgd") else Path(found).name, found)
     for place in (
-        REPOSITORY / "zig-out" / "bin" / "pywgd",
         REPOSITORY / "pywg" / "_native" / "pywgd",
+        REPOSITORY / "zig-out" / "bin" / "pywgd",
     ):
         if os.access(place, os.X_OK):
             return Program("pywgd", str(place))

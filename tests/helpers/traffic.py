@@ -7,6 +7,7 @@ import json
 import random
 import selectors
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -106,6 +107,8 @@ def exchange(
             for end in ends:
                 end.socket.setblocking(False)
                 end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # Closed without farewell: a FIN sent again later would begin handshakes of its own.
+                end.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 selector.register(end.socket, end.interest(), end)
             while not all(end.done() for end in ends):
                 remaining = started + seconds - time.monotonic()

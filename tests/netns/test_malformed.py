@@ -92,11 +92,11 @@ def peer(shared_lab: Lab, subject: Program) -> Iterator[Peer]:
 
 
 def _own_index(peer: Peer) -> bytes:
-    return struct.pack("<I", peer.session.remote_index)
+    return struct.pack("<I", peer.session.keys.remote_index)
 
 
 def _other_index(peer: Peer) -> bytes:
-    return struct.pack("<I", peer.session.remote_index ^ 0x5A5A5A5A)
+    return struct.pack("<I", peer.session.keys.remote_index ^ 0x5A5A5A5A)
 
 
 def _flip(message: bytes, place: int) -> bytes:

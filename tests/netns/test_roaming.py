@@ -129,8 +129,8 @@ def test_forged_and_repeated_packets_do_not_move_the_endpoint(lab: Lab, subject:
     genuine = roamer.echo()
     roamer.home.send(genuine)
     stranger = Initiator(decode(lab.key().private), decode(roamer.side.key.public))
-    index = roamer.session.remote_index.to_bytes(4, "little")
-    own_index = roamer.session.index.to_bytes(4, "little")
+    index = roamer.session.keys.remote_index.to_bytes(4, "little")
+    own_index = roamer.session.keys.local_index.to_bytes(4, "little")
     forged = {
         "the same datagram again": genuine,
         "its tag broken": genuine[:-1] + bytes([genuine[-1] ^ 1]),

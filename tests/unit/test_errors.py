@@ -231,7 +231,7 @@ def test_what_ended_the_thread_is_raised_by_wait(core):
     [
         ("", Offload.NONE),
         ("tun_tso", Offload.TUN_TSO),
-        ("udp-gso, UDP_GRO", Offload.UDP_GSO | Offload.UDP_GRO),
+        ("udp_gso, udp_gro", Offload.UDP_GSO | Offload.UDP_GRO),
         ("all", Offload.ALL),
     ],
 )

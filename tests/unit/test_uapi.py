@@ -44,6 +44,21 @@ def test_set_text_has_device_keys_first_and_replaces_peers():
     )
 
 
+def test_set_text_changes_present_peers_in_place_and_removes_the_others():
+    other = PrivateKey.generate().public
+    present = uapi.parse_get(f"public_key={PEER.to_hex()}\npublic_key={other.to_hex()}\nerrno=0\n")
+    assert uapi.set_text(config("AllowedIPs=10.0.0.0/8"), present) == (
+        f"private_key={KEY.to_hex()}\n"
+        f"public_key={other.to_hex()}\n"
+        "remove=true\n"
+        f"public_key={PEER.to_hex()}\n"
+        f"preshared_key={'0' * 64}\n"
+        "persistent_keepalive_interval=0\n"
+        "replace_allowed_ips=true\n"
+        "allowed_ip=10.0.0.0/8\n"
+    )
+
+
 def test_set_text_leaves_out_what_the_file_leaves_out():
     assert uapi.set_text(parse("")) == "replace_peers=true\n"
     assert "listen_port" not in uapi.set_text(config())
