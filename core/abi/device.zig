@@ -70,10 +70,8 @@ pub fn name(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) 
     const target = handle orelse return status.Status.invalid_argument.value();
     const out = bufferSlice(buffer, capacity) orelse return status.Status.invalid_argument.value();
     const size = length orelse return status.Status.invalid_argument.value();
-    const text = target.name();
-    size.* = text.len;
-    if (text.len <= capacity) @memcpy(out[0..text.len], text);
-    return fits(text.len, capacity);
+    size.* = target.name(out);
+    return fits(size.*, capacity);
 }
 
 pub fn run(handle: ?*Device, diagnostic: ?*Diagnostic) callconv(.c) i32 {

@@ -8,6 +8,7 @@ const io = @import("io");
 const loop = @import("loop.zig");
 const protocol = @import("protocol");
 const uapi = protocol.uapi;
+const wire = @import("wire");
 const Writer = std.Io.Writer;
 const E = std.os.linux.E;
 
@@ -52,13 +53,17 @@ fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *D
         },
     };
     // Another port or mark may take another route: learnt sources are no longer to be trusted.
-    if (replacement != null or is_marked) interface.forgetSources();
+    if (replacement != null or is_marked) interface.forgetSources({}, isAny);
     if (replacement) |udp| {
         loop.closeUdp(device);
         device.udp = udp;
         replacement = null;
         if (!interface.is_active) loop.activate(device);
     }
+}
+
+fn isAny(_: void, _: *const wire.Endpoint) bool {
+    return true;
 }
 
 /// The port and mark that are there already keep their sockets, as in the kernel.
@@ -72,6 +77,7 @@ fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configurati
 fn openReplacement(device: *Device, change: *protocol.configuration.Change, fwmark: u32, diagnostic: *Diagnostic) SetError!?io.udp.Udp {
     const port = change.listen_port orelse device.interface.listen_port;
     var udp: io.udp.Udp = .init(device.udp.calls, &device.offload);
+    udp.counters = device.udp.counters;
     change.listen_port = loop.openUdp(device, &udp, port, fwmark) catch |err| {
         if (change.listen_port == null and change.fwmark == null) return null;
         return bindError(err, udp.failure, port, fwmark, diagnostic);
@@ -161,6 +167,10 @@ pub fn writeConfiguration(device: *Device, writer: *Writer) Writer.Error!void {
 pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
     try writer.print("cipher={s}\nmtu={d}\nup={}\n", .{ cipher.path(), device.interface.mtu, device.interface.is_active });
     try device.offload.format(writer);
+    try writer.print("udp_receive_errors={d}\nudp_source_refused={d}\ntun_read_errors={d}\ntun_write_failed={d}\n", .{
+        device.udp.counters.receive_errors, device.udp.counters.source_refused,
+        device.tun.counters.read_errors,    device.tun.counters.write_failed,
+    });
     for (std.enums.values(protocol.Drop)) |reason| {
         try writer.print("dropped_{t}={d}\n", .{ reason, device.interface.counters.get(reason) });
     }
@@ -200,7 +210,7 @@ fn answer(device: *Device, request: []const u8) ?[]u8 {
     if (std.mem.eql(u8, operation, "get=1")) return answerGet(device, writeConfiguration);
     if (std.mem.eql(u8, operation, "pywg_get=1")) return answerGet(device, writeReport);
     if (std.mem.eql(u8, operation, "set=1")) return answerSet(device, body);
-    return allocPrint(device, "errno={d}\n\n", .{@backingInt(E.PROTO)});
+    return answerErrno(device, .get, .PROTO);
 }
 
 fn answerGet(device: *Device, comptime write: WriteFn) ?[]u8 {
@@ -213,7 +223,6 @@ fn answerGet(device: *Device, comptime write: WriteFn) ?[]u8 {
     return text;
 }
 
-/// A failing set answers a negative number, a failing get a positive one: `wg` reads them so.
 fn answerSet(device: *Device, body: []const u8) ?[]u8 {
     var diagnostic: Diagnostic = .{};
     set(device, body, &diagnostic) catch |err| {
@@ -227,13 +236,14 @@ fn answerSet(device: *Device, body: []const u8) ?[]u8 {
             error.Permission => .PERM,
             error.System => .IO,
         };
-        return allocPrint(device, "errno=-{d}\n\n", .{@backingInt(errno)});
+        return answerErrno(device, .set, errno);
     };
-    return allocPrint(device, "errno=0\n\n", .{});
+    return answerErrno(device, .set, .SUCCESS);
 }
 
-fn allocPrint(device: *Device, comptime format: []const u8, arguments: anytype) ?[]u8 {
-    var buffer: [64]u8 = undefined;
-    const text = std.mem.print(&buffer, format, arguments) catch unreachable;
-    return device.gpa.dupe(u8, text) catch null;
+fn answerErrno(device: *Device, operation: uapi.Operation, errno: E) ?[]u8 {
+    var buffer: [32]u8 = undefined;
+    var writer: Writer = .fixed(&buffer);
+    uapi.writeErrno(&writer, operation, @intCast(@backingInt(errno))) catch unreachable; // fits
+    return device.gpa.dupe(u8, writer.buffered()) catch null;
 }

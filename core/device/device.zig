@@ -22,6 +22,8 @@ pub const LogLevel = log_file.Level;
 pub const SetError = control.SetError;
 
 pub const mtu_default = 1420;
+/// TUN takes no less: the least that IPv4 asks of a link.
+pub const mtu_min = 68;
 /// What an IPv4 packet can hold; TUN takes no more.
 pub const mtu_max = 65_535;
 
@@ -59,6 +61,7 @@ pub const Device = struct {
     /// When the state of an interface that the monitor cannot follow was asked for last.
     probed: protocol.Instant = .{ .ns = 0 },
     routes: io.link.RouteMonitor,
+    routes_changed: bool = false,
     poller: io.poller.Poller,
     wakeup: io.poller.Wakeup,
     uapi: ?uapi_server.Server,
@@ -121,8 +124,8 @@ pub const Device = struct {
             diagnostic.set("interface name '{s}' may only have letters, digits and _ = + . -", .{options.name});
             return error.InvalidArgument;
         }
-        if (options.mtu == 0 or options.mtu > mtu_max) {
-            diagnostic.set("mtu {d} is out of range: 1 to {d}", .{ options.mtu, mtu_max });
+        if (options.mtu < mtu_min or options.mtu > mtu_max) {
+            diagnostic.set("mtu {d} is out of range: {d} to {d}", .{ options.mtu, mtu_min, mtu_max });
             return error.InvalidArgument;
         }
     }
@@ -200,7 +203,7 @@ pub const Device = struct {
     }
 
     fn openPolling(device: *Device, diagnostic: *Diagnostic) OpenError!void {
-        errdefer diagnostic.set("no file descriptors left for epoll: raise 'ulimit -n'", .{});
+        errdefer diagnostic.set("cannot watch the interface: raise 'ulimit -n', or allow netlink and epoll", .{});
         device.poller = io.poller.Poller.init() catch return error.System;
         errdefer device.poller.deinit();
         device.wakeup = io.poller.Wakeup.init() catch return error.System;
@@ -272,8 +275,13 @@ pub const Device = struct {
         return control.writeInto(device, control.writeReport, buffer);
     }
 
-    pub fn name(device: *const Device) []const u8 {
-        return device.monitor.name();
+    /// As `get`: the length, and the name if it fits.
+    pub fn name(device: *Device, buffer: []u8) usize {
+        device.lock.acquire();
+        defer device.lock.release();
+        const text = device.monitor.name();
+        if (text.len <= buffer.len) @memcpy(buffer[0..text.len], text);
+        return text.len;
     }
 
     pub fn now() protocol.Now {

@@ -26,11 +26,11 @@ pub const Token = enum(u64) {
     }
 };
 
-/// Datagrams of the protocol itself in one send, and room for each: any MTU with overhead.
+/// Datagrams of the protocol itself in one send, and room for each: what no train took was never staged.
 pub const transmits_max = 32;
 pub const transmit_length = 65_536;
 
-/// A moved interface sends no netlink events: then its state is asked for this often.
+/// What sends no event, or too many of them, is looked at this often.
 const probe_interval_ms = 1000;
 
 pub fn run(device: *Device) void {
@@ -47,7 +47,7 @@ pub fn run(device: *Device) void {
 }
 
 fn timeoutOf(device: *Device) i32 {
-    const limit: i32 = if (device.monitor.is_blind) probe_interval_ms else -1;
+    const limit: i32 = if (needsProbe(device)) probe_interval_ms else -1;
     const deadline = device.interface.deadline() orelse return limit;
     const left_ns = deadline.since(.{ .ns = io.clock.bootNs() });
     const left_ms = std.math.divCeil(u64, left_ns, std.time.ns_per_ms) catch unreachable;
@@ -58,7 +58,7 @@ fn timeoutOf(device: *Device) i32 {
 fn turn(device: *Device, ready: []const io.poller.Event) void {
     const now = Device.now();
     var tun_is_ready = false;
-    probeLink(device, now);
+    probe(device, now);
     for (ready) |event| {
         switch (@as(Token, @fromBackingInt(event.data.u64))) {
             .tun => tun_is_ready = true,
@@ -66,7 +66,9 @@ fn turn(device: *Device, ready: []const io.poller.Event) void {
             .udp_ipv6 => receive(device, .ipv6, now),
             .wakeup => _ = device.wakeup.drain(),
             .monitor => followLink(device),
-            .routes => if (device.routes.drain()) device.interface.forgetSources(),
+            .routes => if (device.routes.drain()) {
+                device.routes_changed = true;
+            },
             .uapi_listener, .uapi_removed, .uapi_first_client, _ => control.serve(device, event),
         }
         if (device.is_gone) return;
@@ -107,6 +109,7 @@ fn sendFromTun(device: *Device, now: protocol.Now) void {
 pub fn transmit(device: *Device, now: protocol.Now) void {
     while (true) {
         var datagrams: [transmits_max]io.udp.Datagram = undefined;
+        var peers: [transmits_max]?protocol.PeerId = undefined;
         var count: usize = 0;
         while (count < transmits_max) : (count += 1) {
             const buffer = device.transmit_buffers[count * transmit_length ..][0..transmit_length];
@@ -115,12 +118,16 @@ pub fn transmit(device: *Device, now: protocol.Now) void {
                 .bytes = buffer[0..next.length],
                 .segment_size = 0,
                 .endpoint = next.endpoint,
-                .tos = if (next.is_handshake) protocol.handshake_tos else 0,
+                .tos = next.tos,
             };
+            peers[count] = next.peer;
         }
         if (count == 0) return;
         const result = device.udp.send(datagrams[0..count], now.boot.ns);
         device.interface.counters.add(.send_failed, result.failed_datagrams);
+        for (datagrams[0..count], peers[0..count]) |*datagram, peer| {
+            if (datagram.source_refused) if (peer) |id| device.interface.forgetSource(id);
+        }
         if (count < transmits_max) return;
     }
 }
@@ -148,10 +155,33 @@ fn setMtu(device: *Device, mtu: u32) void {
     fitSuperpackets(device);
 }
 
-fn probeLink(device: *Device, now: protocol.Now) void {
-    if (!device.monitor.is_blind) return;
+fn needsProbe(device: *const Device) bool {
+    const is_unwatched = if (device.uapi) |*server| server.isUnwatched() else false;
+    return device.monitor.is_blind or device.routes_changed or is_unwatched;
+}
+
+fn probe(device: *Device, now: protocol.Now) void {
+    if (!needsProbe(device)) return;
     if (now.boot.since(device.probed) < probe_interval_ms * std.time.ns_per_ms) return;
     device.probed = now.boot;
+    if (device.monitor.is_blind) probeLink(device);
+    if (device.uapi) |*server| {
+        if (server.isUnwatched() and server.listener.wasRemoved()) gone(device, "the UAPI socket was removed");
+    }
+    if (device.routes_changed) {
+        device.routes_changed = false;
+        device.interface.forgetSources(device.interface.fwmark, isStale);
+    }
+}
+
+/// Whether the kernel would now send from the source by another interface than the peer spoke to.
+fn isStale(fwmark: u32, endpoint: *const wire.Endpoint) bool {
+    const source = endpoint.source.?;
+    const found = io.link.routeInterface(endpoint.remote.address, source.address, fwmark) catch return true;
+    return found == null or found.? != source.interface_index;
+}
+
+fn probeLink(device: *Device) void {
     switch (io.link.probe(device.tun.fd, device.tun.has_vnet_header)) {
         .up => device.link_is_up = true,
         .down => device.link_is_up = false,

@@ -58,6 +58,11 @@ pub const Server = struct {
         server.listener.close();
     }
 
+    /// No event tells of the socket file's removal: ask now and then.
+    pub fn isUnwatched(server: *const Server) bool {
+        return server.listener.watch_fd == null;
+    }
+
     pub const Outcome = enum { more, removed };
 
     pub fn handle(server: *Server, event: io.poller.Event, device: *Device, comptime answer: AnswerFn) Outcome {

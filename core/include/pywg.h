@@ -93,6 +93,7 @@ typedef struct pywg_device_options {
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
+ * tun_fd and uapi_fd belong to the device from here on, and are closed on failure too once they were taken over.
  * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.

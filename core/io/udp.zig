@@ -368,6 +368,7 @@ pub const ReceiveBatch = struct {
     }
 
     pub fn deinit(batch: *ReceiveBatch, allocator: std.mem.Allocator) void {
+        std.crypto.secureZero(u8, batch.arena); // packets were decrypted in place
         allocator.free(batch.arena);
         batch.* = undefined;
     }

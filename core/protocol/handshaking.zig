@@ -283,16 +283,15 @@ fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
     interface.cookie_reply_first = (interface.cookie_reply_first + 1) % interface.cookie_replies.len;
     interface.cookie_reply_count -= 1;
     @memcpy(buffer[0..@sizeOf(messages.CookieReply)], std.mem.asBytes(&out.message));
-    return .{ .endpoint = out.endpoint, .length = @sizeOf(messages.CookieReply), .is_handshake = true };
+    return .{ .endpoint = out.endpoint, .length = @sizeOf(messages.CookieReply), .tos = 0, .peer = null };
 }
 
 fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?Transmit {
     const endpoint = peer.endpoint orelse return null;
+    const handshake: Transmit = .{ .endpoint = endpoint, .length = 0, .tos = interface_file.handshake_tos, .peer = interface.idOf(index) };
     if (peer.pending.response) {
         peer.pending.response = false;
-        if (writeResponse(interface, peer, index, buffer, now)) |length| {
-            return .{ .endpoint = endpoint, .length = length, .is_handshake = true };
-        }
+        if (writeResponse(interface, peer, index, buffer, now)) |length| return ofLength(handshake, length);
     }
     if (peer.staged.packets == 0) peer.pending.staged = false;
     const wants_session = peer.pending.staged or peer.pending.keepalive;
@@ -301,18 +300,22 @@ fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now
     if (wants_session and ticket == null) requestInitiation(interface, index, now, .first);
     if (ticket) |granted| {
         peer.pending.keepalive = false;
-        const length = writeTransport(interface, peer, index, granted, buffer, now);
-        return .{ .endpoint = endpoint, .length = length, .is_handshake = false };
+        const written = writeTransport(interface, peer, index, granted, buffer, now);
+        return .{ .endpoint = endpoint, .length = written.length, .tos = written.ecn, .peer = granted.peer };
     }
     if (peer.pending.initiation) {
         peer.pending.initiation = false;
         // Asked again: a response may have gone out since it was requested.
         if (postponeInitiation(interface, peer, index, now)) return null;
-        if (writeInitiation(interface, peer, index, buffer, now)) |length| {
-            return .{ .endpoint = endpoint, .length = length, .is_handshake = true };
-        }
+        if (writeInitiation(interface, peer, index, buffer, now)) |length| return ofLength(handshake, length);
     }
     return null;
+}
+
+fn ofLength(transmit: Transmit, length: usize) Transmit {
+    var result = transmit;
+    result.length = length;
+    return result;
 }
 
 fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
@@ -377,7 +380,7 @@ fn rememberHandshakeIndex(interface: *Interface, peer: *Peer, index: u32, local_
 }
 
 /// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.
-fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interface_file.SealTicket, buffer: []u8, now: Now) usize {
+fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interface_file.SealTicket, buffer: []u8, now: Now) struct { length: usize, ecn: u2 } {
     const is_keepalive = peer.staged.packets == 0;
     const plain_length = if (is_keepalive) 0 else interface.staging_pool.peekLength(&peer.staged).?;
     const padded = messages.paddedLength(plain_length, interface.mtu);
@@ -385,10 +388,11 @@ fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interf
     assert(buffer.len >= total);
     const body = buffer[@sizeOf(messages.TransportHeader)..total];
     if (!is_keepalive) _ = interface.staging_pool.pop(&peer.staged, body).?;
+    const ecn = if (is_keepalive) 0 else wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(body));
     @memset(body[plain_length..padded], 0);
     const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
     @memcpy(buffer[0..@sizeOf(messages.TransportHeader)], std.mem.asBytes(&header));
     crypto.aeadSeal(body, ticket.key, ticket.counter, body[0..padded], "");
     interface.noteSent(peer, index, total, !is_keepalive, now);
-    return total;
+    return .{ .length = total, .ecn = ecn };
 }

@@ -94,7 +94,10 @@ pub const Opened = union(enum) {
 pub const Transmit = struct {
     endpoint: wire.Endpoint,
     length: usize,
-    is_handshake: bool,
+    /// DSCP and ECN of the outer header.
+    tos: u8,
+    /// Null for a cookie reply, which goes to whoever asked.
+    peer: ?PeerId,
 };
 
 /// Handshake datagrams carry DSCP AF41, as the kernel's do.
@@ -345,11 +348,12 @@ pub const Interface = struct {
         peer.clearSource();
     }
 
-    /// A route changed: answers may have to leave elsewhere now.
-    pub fn forgetSources(interface: *Interface) void {
+    /// Routes or sockets changed: forgets the sources that `isStale` names.
+    pub fn forgetSources(interface: *Interface, context: anytype, comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool) void {
         for (0..interface.peer_high) |i| {
             const peer = interface.peers.at(i);
-            if (peer.in_use) peer.clearSource();
+            if (!peer.in_use) continue;
+            if (peer.endpoint) |*endpoint| if (endpoint.source != null and isStale(context, endpoint)) peer.clearSource();
         }
     }
 

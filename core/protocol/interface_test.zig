@@ -507,6 +507,24 @@ test "any forged byte of a handshake is refused" {
     try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
 }
 
+test "handshakes carry AF41, and a packet that waited for one keeps its ECN bits" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    var packet: [100]u8 = undefined;
+    const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
+    packet[1] = 0x2b;
+    net.a.interface.stage(id, &packet);
+    const initiation = net.a.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(0x88, initiation.tos);
+    net.arrive(&net.b, buffer[0..initiation.length], &net.a.endpoint);
+    const response = net.b.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(0x88, response.tos);
+    net.arrive(&net.a, buffer[0..response.length], &net.b.endpoint);
+    try testing.expectEqual(0x03, net.a.interface.pollTransmit(&buffer, net.now).?.tos);
+}
+
 test "both ends may begin at once and still end with a working tunnel" {
     var net: Net = undefined;
     try net.init("", "");

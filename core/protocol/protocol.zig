@@ -30,7 +30,6 @@ pub const PeerId = interface.PeerId;
 pub const SealTicket = interface.SealTicket;
 pub const OpenTicket = interface.OpenTicket;
 pub const Transmit = interface.Transmit;
-pub const handshake_tos = interface.handshake_tos;
 
 test {
     _ = @import("allowed_ips.zig");

@@ -1,5 +1,5 @@
 //! Window: which counters of a session have been received, by the bitmap of RFC 6479 (whitepaper section 5.4.6).
-//! Knows no packet: the caller asks before it decrypts, and commits once the tag is right.
+//! Knows no packet: the caller commits a counter once the tag is right, so that a forged one moves nothing.
 //! Invariant: no counter is committed twice, and none that is more than `replay_window_bits` behind the newest.
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,7 +16,7 @@ pub const Window = struct {
 
     pub const init: Window = .{ .next = 0, .words = @splat(0) };
 
-    /// Whether `commit` would accept this counter now. Cheap enough to ask before decryption; no promise for later.
+    /// Whether `commit` would accept this counter now; changes nothing.
     pub fn check(window: *const Window, counter: u64) bool {
         if (counter >= constants.REJECT_AFTER_MESSAGES) return false;
         if (counter >= window.next) return true;
@@ -24,7 +24,7 @@ pub const Window = struct {
         return window.words[wordIndex(counter)] & bitMask(counter) == 0;
     }
 
-    /// Marks the counter of an authentic packet. False when it is a replay, perhaps since `check` said otherwise.
+    /// Marks the counter of an authentic packet. False when it is a replay.
     pub fn commit(window: *Window, counter: u64) bool {
         if (!window.check(counter)) return false;
         if (counter >= window.next) {

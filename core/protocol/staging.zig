@@ -57,6 +57,7 @@ pub const Pool = struct {
     }
 
     pub fn deinit(pool: *Pool, gpa: Allocator) void {
+        std.crypto.secureZero(u8, std.mem.sliceAsBytes(pool.memory)); // plaintext waited here
         gpa.free(pool.memory);
         gpa.free(pool.links);
         pool.* = undefined;
