@@ -131,19 +131,23 @@ def test_data_survives_loss_and_reordering(
 
 def datagrams_survive(sender: Namespace, receiver: Namespace, address: str) -> None:
     """UDP trains through the weather: some are lost, and those that come are what was sent."""
-    sent = [_numbered(number, 1000) for number in range(60)]
-    arrived: list[bytes] = []
     with Datagrams(sender, receiver, address) as datagrams:
-        for start in range(0, 60, 20):
-            datagrams.send_train(sent[start : start + 20])
         datagrams.receiver.settimeout(0.1)
-        with contextlib.suppress(TimeoutError):
-            while len(arrived) < len(sent):
-                arrived.append(datagrams.receive())
-    assert set(arrived) <= set(sent), "a datagram changed on its way"
-    assert len(set(arrived)) == len(arrived), "a datagram came twice"
-    # Two losses of 1 %, one of them of whole trains, each way through the relay.
-    assert len(arrived) >= 10
+        sent: list[bytes] = []
+        arrived: list[bytes] = []
+        # nftables drops whole trains, and all sixty may have travelled as one: then once more.
+        for _ in range(5):
+            sent += [_numbered(len(sent) + number, 1000) for number in range(60)]
+            for start in range(len(sent) - 60, len(sent), 20):
+                datagrams.send_train(sent[start : start + 20])
+            with contextlib.suppress(TimeoutError):
+                while len(arrived) < len(sent):
+                    arrived.append(datagrams.receive())
+            assert set(arrived) <= set(sent), "a datagram changed on its way"
+            assert len(set(arrived)) == len(arrived), "a datagram came twice"
+            if len(arrived) >= 10:
+                return
+    pytest.fail("five times in a row fewer than 10 of 60 datagrams had arrived")
 
 
 @pytest.mark.matrix
