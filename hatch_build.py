@@ -67,6 +67,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """By rename: a tunnel that runs keeps the file it has mapped."""
         native = Path(self.root) / "pywg" / "_native"
         native.mkdir(exist_ok=True)
+        # build_core.py's note of what lies here: no longer true.
+        (native / ".content").unlink(missing_ok=True)
         for name, path in built.items():
             fresh = native / f".{name}.new"
             shutil.copy(path, fresh)

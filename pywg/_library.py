@@ -23,7 +23,7 @@ def candidates() -> list[Path]:
     """Where the library may be, best first. PYWG_CORE leaves no choice."""
     forced = os.environ.get("PYWG_CORE")
     if forced:
-        return [Path(forced)]
+        return [Path(forced).absolute()]  # without a slash the loader would look elsewhere
     return [_PACKAGE / "_native" / FILE_NAME, _PACKAGE.parent / "zig-out" / "lib" / FILE_NAME]
 
 

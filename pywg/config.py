@@ -145,7 +145,7 @@ class _Peer:
     position: Position
     public_key: PublicKey | None = None
     preshared_key: PresharedKey | None = None
-    allowed_ips: list[AllowedIP] = field(default_factory=list)
+    allowed_ips: dict[IPNetwork, AllowedIP] = field(default_factory=dict)
     endpoint: Endpoint | None = None
     persistent_keepalive: int | None = None
 
@@ -275,9 +275,9 @@ class _Parser:
             if interface.ip != network.network_address:
                 self._warn(at, f"AllowedIPs: {interface} has host bits set, {network} is meant")
             if sign == "-":
-                allowed_ips[:] = [known for known in allowed_ips if known.network != network]
-            elif all(known.network != network for known in allowed_ips):
-                allowed_ips.append(AllowedIP(network, at))
+                allowed_ips.pop(network, None)
+            else:
+                allowed_ips.setdefault(network, AllowedIP(network, at))
 
     # Helpers
 
@@ -300,7 +300,7 @@ class _Parser:
         return PeerSection(
             public_key=peer.public_key,
             preshared_key=peer.preshared_key,
-            allowed_ips=tuple(peer.allowed_ips),
+            allowed_ips=tuple(peer.allowed_ips.values()),
             endpoint=peer.endpoint,
             persistent_keepalive=peer.persistent_keepalive,
         )
@@ -312,7 +312,7 @@ class _Parser:
             first = lines.setdefault(peer.public_key, peer.position.line)
             if first != peer.position.line:
                 self._warn(peer.position, f"the same peer as on line {first}: this one wins")
-            for allowed in peer.allowed_ips:
+            for allowed in peer.allowed_ips.values():
                 owner, line = owners.get(allowed.network, (peer.public_key, 0))
                 if owner != peer.public_key:
                     claim = f"AllowedIPs: {allowed} is also on line {line}: this one wins"
@@ -372,7 +372,7 @@ def _fwmark(text: str) -> int:
 def _prefix(text: str) -> IPInterface:
     """``ADDRESS`` or ``ADDRESS/LENGTH``; no netmasks, no zones, no leading zeros."""
     address, slash, length = text.partition("/")
-    strict = not slash or (length.isascii() and length.isdigit() and str(int(length)) == length)
+    strict = not slash or re.fullmatch(r"0|[1-9][0-9]{0,2}", length)
     try:
         if not strict or "%" in address or not address:
             raise ValueError

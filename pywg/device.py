@@ -77,6 +77,8 @@ class Device:
         self._library = _library.load()
         self._pid = os.getpid()
         self._calls = threading.Lock()  # close must not overlap with another call
+        # Nor with stop. A lock of its own, for a signal handler may stop in the middle of a call.
+        self._stopping = threading.RLock()
         self._running = threading.Lock()  # held while some thread is in run()
         self._thread: threading.Thread | None = None
         self._failure: DeviceError | None = None
@@ -159,8 +161,9 @@ class Device:
                 if finished is not None:
                     finished()
 
-        self._thread = threading.Thread(target=body, name=f"pywg {self._subject}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=body, name=f"pywg {self._subject}", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def wait(self, timeout: float | None = None) -> bool:
         """True when the thread has ended; raises what ended it."""
@@ -173,8 +176,10 @@ class Device:
         return True
 
     def stop(self) -> None:
-        """Makes ``run`` return soon; harmless when it does not run."""
-        with self._calls:
+        """Makes ``run`` return soon; harmless when it does not run. For signal handlers too."""
+        if os.getpid() != self._pid:
+            return  # a fork shares what wakes the parent up
+        with self._stopping:
             if self._handle is not None:
                 self._library.pywg_device_stop(self._handle)
 
@@ -185,14 +190,18 @@ class Device:
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        with self._running, self._calls:
+        with self._running, self._calls, self._stopping:
             handle, self._handle = self._handle, None
             if handle is not None:
                 self._library.pywg_device_close(handle)
 
     def __enter__(self) -> Self:
         if self._thread is None:
-            self.start()
+            try:
+                self.start()
+            except BaseException:
+                self.close()
+                raise
         return self
 
     def __exit__(

@@ -24,6 +24,7 @@ OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
 HANDSHAKE_LENGTH_MAX = 148
 NEVER = (1 << 64) - 1
 POLL_BATCH = 16
+MTU_DEFAULT = 1420  # what 0 means to the core
 
 # As socket.recvfrom returns it and socket.sendto takes it.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
@@ -68,14 +69,14 @@ class Interface:
         self,
         config: Config | str | None = None,
         *,
-        mtu: int = 1420,
+        mtu: int = MTU_DEFAULT,
         entropy: Callable[[int], bytes] | None = None,
         now: Now | None = None,
     ) -> None:
         """``entropy(length)`` replaces the kernel's random bytes: for tests that repeat."""
         self._handle: ctypes.c_void_p | None = None
         self._library = _library.load()
-        self.mtu = mtu
+        self.mtu = mtu or MTU_DEFAULT
         # ctypes keeps no reference to a callback: this attribute does, for the life of the handle.
         self._entropy = _abi.pywg_entropy() if entropy is None else _entropy_callback(entropy)
         options = _abi.pywg_interface_options(
@@ -283,13 +284,15 @@ def _from_endpoint(endpoint: _abi.pywg_endpoint) -> SocketAddress | None:
 
 def _entropy_callback(entropy: Callable[[int], bytes]) -> object:
     def fill(context: object, out: object, length: int) -> int:
+        # An exception cannot cross C, and ctypes would answer 0 for it, "filled". So whatever
+        # happens here, Ctrl-C too, fails the call that needed the bytes.
         try:
             data = entropy(length)
-        except Exception:
-            return 1  # an exception cannot cross C: the call that needed the bytes fails
-        if len(data) != length:
+            if len(data) != length:
+                return 1
+            ctypes.memmove(out, bytes(data), length)  # type: ignore[arg-type]
+        except BaseException:
             return 1
-        ctypes.memmove(out, data, length)  # type: ignore[arg-type]
         return 0
 
     return _abi.pywg_entropy(fill)

@@ -21,7 +21,7 @@ from pywg.errors import NetworkError
 _BOOT = 3  # RTPROT_BOOT: what ip(8) marks its routes with
 _HINTS = {
     errno.EPERM: "run it with sudo",
-    errno.EACCES: "run it with sudo",
+    errno.EACCES: "IPv6 may be disabled: sysctl net.ipv6.conf.all.disable_ipv6",
     errno.EEXIST: "it is there already; look with: ip route, ip address",
     errno.EOPNOTSUPP: "IPv6 may be disabled: sysctl net.ipv6.conf.all.disable_ipv6",
 }
@@ -109,6 +109,12 @@ class Network:
         index = route.get_attr("RTA_OIF")
         links = self._ip.get_links(index) if index else ()
         return next((int(link.get_attr("IFLA_MTU")) for link in links), None)
+
+    def is_tun(self, name: str) -> bool:
+        """Whether an interface is a TUN device, as every userspace WireGuard makes it."""
+        with self._wrapped(f"ip -d link show dev {name}"):
+            links = self._ip.get_links(socket.if_nametoindex(name))
+        return any(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "tun" for link in links)
 
     # Steps
 

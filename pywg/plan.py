@@ -7,7 +7,9 @@ kernel: Facts come in, network.py carries Steps out.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pywg.config import Config, IPInterface, IPNetwork
@@ -146,12 +148,9 @@ def routes(config: Config) -> list[IPNetwork]:
     peers = {peer.public_key: peer for peer in config.peers}.values()  # a later section wins
     wanted = {allowed.network for peer in peers for allowed in peer.allowed_ips}
     present = [address.network for address in config.interface.addresses if _connected(address)]
-    result: list[IPNetwork] = []
-    for network in sorted(wanted, key=lambda item: (-item.prefixlen, item.version, item)):
-        if not _covered(network, present):
-            result.append(network)
-            present.append(network)
-    return result
+    # Longest first, so no route that is added covers one that comes after it.
+    ordered = sorted(wanted, key=lambda item: (-item.prefixlen, item.version, item))
+    return [network for network in ordered if not _covered(network, present)]
 
 
 def _connected(address: IPInterface) -> bool:
@@ -173,7 +172,8 @@ def execute(
 ) -> None:
     """All or nothing: when a step fails, or Ctrl-C comes, the earlier ones are undone.
 
-    A step that is interrupted half-way may have worked: it is undone too.
+    A step that is interrupted half-way may have worked: it is undone too. Then a second
+    Ctrl-C changes nothing.
     """
     begun: list[Step] = []
     try:
@@ -186,11 +186,29 @@ def execute(
                 begun.pop()  # it says that it did nothing
                 raise
     except BaseException:
-        for step in reversed(begun):
-            undo = step.undo()
-            if undo is not None:
-                echo(undo)
+        with _undisturbed():
+            for step in reversed(begun):
+                undo = step.undo()
+                if undo is None:
+                    continue
                 # One that fails must not keep the others from running, nor hide the first error.
+                with contextlib.suppress(Exception):
+                    echo(undo)
                 with contextlib.suppress(Exception):
                     perform(undo)
         raise
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignores signals that end the process. A mask would not do: another thread may take one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it is interrupted
+        return
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ending]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
+from pywg import _library
 from pywg.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
 
@@ -46,6 +47,8 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
     """Opens the device, says so, and returns when it was stopped, removed or signalled to end."""
     # Blocked before the thread starts, which inherits it: so a signal waits for sigwait below.
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signals.add(signal.SIGHUP)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         device = Device(
@@ -67,6 +70,9 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
         finally:
             device.close()
     finally:
+        # What still waits, such as the SIGUSR1 of a device that was told to stop, would kill us.
+        while signal.sigtimedwait(signals, 0) is not None:
+            pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -74,6 +80,8 @@ class Supervisor:
     """A process that waits for its Hosting. It ends by itself if it never gets one."""
 
     def __init__(self, keep_fds: Iterable[int] = ()) -> None:
+        # Loaded here: the child leaves the folder that a relative PYWG_CORE counts from.
+        _library.load()
         try:
             self._socket, theirs = socket.socketpair()
             child = os.fork()
@@ -87,8 +95,9 @@ class Supervisor:
 
     def start(self, hosting: Hosting) -> None:
         """Returns when interface and UAPI socket exist; raises the line the process left."""
-        self._socket.sendall(json.dumps(asdict(hosting)).encode("utf-8"))
-        self._socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it is gone: no answer will come either
+            self._socket.sendall(json.dumps(asdict(hosting)).encode("utf-8"))
+            self._socket.shutdown(socket.SHUT_WR)
         answer = _read_all(self._socket)
         if answer != _READY:
             message = answer.decode("utf-8", errors="replace")

@@ -218,7 +218,8 @@ def _is_alive(path: Path) -> bool:
             client.connect(os.fspath(path))
         except OSError as error:
             # Not ours to talk to, but somebody's: it is listed, and asking it says why not.
-            return error.errno in (errno.EACCES, errno.EPERM)
+            # EAGAIN: it lives, with more callers than it listens for.
+            return error.errno in (errno.EACCES, errno.EPERM, errno.EAGAIN)
     return True
 
 
@@ -276,4 +277,4 @@ def _unreachable(name: str, path: Path, error: OSError) -> UapiError:
         case errno.EACCES | errno.EPERM:
             return UapiError(f"{path}: permission denied (run it with sudo)", code)
         case _:
-            return UapiError(f"{path}: {os.strerror(code)}", code)
+            return UapiError(f"{path}: {os.strerror(code) if code else error}", code)

@@ -177,11 +177,12 @@ def build(
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Path]:
     """Puts the products in `out` unless they are there for this content of core/."""
-    stamp, digest = out / ".content", content_digest(arch, optimize, flags, products)
+    stamp = out / ".content"
     paths = {product: out / product for product in products}
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and finds the work done
+        digest = content_digest(arch, optimize, flags, products)  # not before: it may have changed
         present = all(path.is_file() for path in paths.values())
         known = stamp.read_text(encoding="ascii") if stamp.is_file() else ""
         if present and known == digest and not force:

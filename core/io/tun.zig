@@ -431,8 +431,8 @@ test "permission and other refusals keep their errno" {
     }) |code, expected| {
         Refusing.code = code;
         const opened = Tun.open(&calls, "pywgnone", &offload, &failure);
-        if (opened == error.NotFound) return error.SkipZigTest;
-        if (opened == error.PermissionDenied and expected != error.PermissionDenied) return error.SkipZigTest;
+        // Without access to the device itself there is nothing to refuse.
+        if (std.mem.eql(u8, failure.operation, "/dev/net/tun")) return error.SkipZigTest;
         try testing.expectError(expected, opened);
         try testing.expectEqual(code, failure.errno);
     }

@@ -247,13 +247,14 @@ fn parseMark(text: []const u8) ?u32 {
 }
 
 /// Without branch or look-up on the digits: they are keys. False when one is no digit.
-fn decodeHex(digits: *const [64]u8, out: *[32]u8) bool {
+pub fn decodeHex(digits: *const [64]u8, out: *[32]u8) bool {
     var all_valid: i32 = -1;
     for (out, 0..) |*byte, i| {
         const high = decodeDigit(digits[i * 2]);
         const low = decodeDigit(digits[i * 2 + 1]);
         all_valid &= high.valid & low.valid;
-        byte.* = @intCast(high.value << 4 | low.value);
+        // Not @intCast: its check would be a branch on the key.
+        byte.* = @truncate(@as(u32, @bitCast(high.value << 4 | low.value)));
     }
     return all_valid != 0;
 }
@@ -271,11 +272,11 @@ fn decodeDigit(character: u8) struct { value: i32, valid: i32 } {
 /// All ones when low <= value <= high, else zero.
 fn maskWithin(value: u8, comptime low: i32, comptime high: i32) i32 {
     const v: i32 = value;
-    return ~((v - low) | (high - v)) >> 31;
+    return concealed(~((v - low) | (high - v)) >> 31);
 }
 
 /// Lowercase; without branch or look-up on the nibbles.
-fn encodeHex(bytes: *const [32]u8, out: *[64]u8) void {
+pub fn encodeHex(bytes: *const [32]u8, out: *[64]u8) void {
     for (bytes, 0..) |byte, i| {
         out[i * 2] = encodeNibble(byte >> 4);
         out[i * 2 + 1] = encodeNibble(byte & 15);
@@ -284,8 +285,17 @@ fn encodeHex(bytes: *const [32]u8, out: *[64]u8) void {
 
 fn encodeNibble(nibble: u8) u8 {
     const value: i32 = nibble;
-    const beyond_nine = (9 - value) >> 31;
-    return @intCast(value + '0' + (beyond_nine & ('a' - '0' - 10)));
+    const beyond_nine = concealed((9 - value) >> 31);
+    return @truncate(@as(u32, @bitCast(value + '0' + (beyond_nine & ('a' - '0' - 10)))));
+}
+
+/// The mask itself. The optimizer knows it as any number, else it turns a mask back into a branch (LLVM 22 did).
+inline fn concealed(mask: i32) i32 {
+    var value = mask;
+    asm volatile (""
+        : [value] "+r" (value),
+    );
+    return value;
 }
 
 fn writeKey(writer: *Writer, comptime key: Key, bytes: *const [32]u8) Writer.Error!void {

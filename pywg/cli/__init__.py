@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage. An error is one line on stderr that start
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -87,8 +88,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_main() -> None:
     """The console script. SIGTERM becomes an exception, so that what was begun is undone."""
+    open_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main())
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not after nohup
+        signal.signal(signal.SIGHUP, _terminate)
+    code = main()
+    # What is done is done: a signal while Python cleans up must not make it look like a failure.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already; Python would tell it again, with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def open_closed_streams() -> None:
+    """A stream the caller closed (`2>&-`) would be None, and its number the next socket's.
+
+    Stdout can then not be written to: that a key went nowhere has to be an error.
+    """
+    for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest number that is free: this one
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -97,5 +124,6 @@ def _terminate(number: int, frame: object) -> None:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split("\n"))
-    print(f"pywg: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the code still says it
+        print(f"pywg: {line}", file=sys.stderr)
     return code

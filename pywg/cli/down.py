@@ -25,8 +25,11 @@ def down(name: str) -> None:
         raise PywgError(f"{interface} is not a userspace WireGuard interface (see: pywg show)")
     if network.exists(interface):
         step = plan.DeleteInterface(interface)
-        echo(step)
         with network.Network() as kernel:
+            if not kernel.is_tun(interface):
+                # A namesake of ours that lives in another network namespace owns the socket.
+                raise PywgError(f"{interface} is no TUN device, so not a userspace WireGuard one")
+            echo(step)
             kernel.apply(step)
     else:
         remove_socket(interface)

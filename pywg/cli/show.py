@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pywg import uapi
+from pywg.cli.names import check_name
 from pywg.errors import UapiError
 
 _STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}
@@ -21,22 +22,32 @@ _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60),
 @click.argument("what", metavar="[NAME|all|interfaces]", default="all")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; without secrets.")
 @click.option("--offload", is_flag=True, help="Also what the kernel offloads, and drops by reason.")
-def show(what: str, as_json: bool, offload: bool) -> None:
+def show(what: str, as_json: bool, offload: bool) -> int:
     """Show interfaces and peers. Environment: WG_COLOR_MODE, NO_COLOR, WG_HIDE_KEYS."""
     if what == "interfaces":
         names = uapi.interfaces()
         click.echo(json.dumps(names) if as_json else " ".join(names))
-        return
-    names = uapi.interfaces() if what == "all" else [what]
-    found = [(name, uapi.get(name), report_of(name, what) if offload else None) for name in names]
+        return 0
+    failed = False
+    found: list[tuple[str, uapi.Status, uapi.Report | None]] = []
+    for name in uapi.interfaces() if what == "all" else [check_name(what)]:
+        try:
+            found.append((name, uapi.get(name), report_of(name, what) if offload else None))
+        except UapiError as error:
+            if what != "all":
+                raise
+            # As wg: one that does not answer, or has just gone, hides none of the others.
+            print(f"pywg: {error}", file=sys.stderr)
+            failed = True
     if as_json:
         shown = {name: to_json(status, report) for name, status, report in found}
         click.echo(json.dumps(shown, indent=2))
-        return
+        return 1 if failed else 0
     pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
     blocks = [pretty.interface(name, status, report) for name, status, report in found]
     if blocks:
         click.echo("\n\n".join(blocks), color=True)
+    return 1 if failed else 0
 
 
 def report_of(name: str, what: str) -> uapi.Report | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -48,12 +49,23 @@ def bring_up(name: str, config: Config, no_offload: Offload) -> None:
         def perform(step: plan.Step) -> None:
             if isinstance(step, plan.CreateInterface):
                 supervisor.start(hosting)
-            else:
+                return
+            if isinstance(step, plan.DeleteInterface):
+                # Before we look for the interface: a process that is not ready yet then gives up.
+                supervisor.close()
+            try:
                 kernel.apply(step)
+            except Exception:
+                # A signal inside pyroute2 can leave its event loop of no use: without its socket
+                # the process ends too.
+                if isinstance(step, plan.DeleteInterface) and network.exists(name):
+                    uapi.socket_path(name).unlink(missing_ok=True)
+                raise
 
         plan.execute(plan.plan(name, config, kernel.facts(config)), perform, echo)
 
 
 def echo(step: plan.Step) -> None:
     """People paste this trace into reports: it reads as wg-quick's."""
-    print(f"[#] {step}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody may be reading it any more (`| head`)
+        print(f"[#] {step}", file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """The command line: exit codes, one-line errors, and what each command prints. No root, no core."""
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pywg import cli, network, plan, uapi
+from pywg import _library, cli, network, plan, uapi
 from pywg.cli import down as down_module
 from pywg.cli import names, show
 from pywg.cli import up as up_module
@@ -195,6 +196,7 @@ class Tunnel:
         self.done = []
         self.hosting = None
         self.fail_at = None
+        self.kind = "tun"
         tunnel = self
 
         class FakeSupervisor:
@@ -204,6 +206,9 @@ class Tunnel:
             def start(self, hosting):
                 tunnel.hosting = hosting
                 tunnel.perform("start")
+
+            def close(self):
+                tunnel.done.append("closed")
 
             def __enter__(self):
                 return self
@@ -217,6 +222,9 @@ class Tunnel:
 
             def __exit__(self, *ignored):
                 pass
+
+            def is_tun(self, name):
+                return tunnel.kind == "tun"
 
             def facts(self, config):
                 return plan.Facts(default_route_mtu=1500)
@@ -260,8 +268,9 @@ def test_up_undoes_everything_when_a_step_fails(run, tunnel, file):
     code, _, err = run("up", str(file))
     assert code == 1
     assert err.splitlines()[-1] == "pywg: the kernel said no"
-    assert tunnel.done[-2:] == [
+    assert tunnel.done[-3:] == [
         "ip -4 address delete 10.0.0.1/24 dev wg0",
+        "closed",
         "ip link delete dev wg0",
     ]
 
@@ -500,3 +509,133 @@ def test_run_passes_the_core_error_through_the_background_process(tmp_path):
         )
         assert result.returncode == 1
         assert re.fullmatch(r"pywg: the compiled core is missing: .+\n", result.stderr)
+
+
+# ---- what callers do to us
+
+
+def python_m_pywg(shell, **environment):
+    """The words after `pywg`, with redirections."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" -m pywg {shell}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_closed_streams_are_no_traceback(tmp_path):
+    result = python_m_pywg("pubkey <&-")
+    assert result.returncode == 1
+    assert re.fullmatch("pywg: stdin: not a private key: .+\n", result.stderr)
+    result = python_m_pywg("genkey >&-")
+    assert result.returncode == 1, "a key that went nowhere"
+    assert re.fullmatch("pywg: .+\n", result.stderr)
+
+
+def test_a_warning_without_stderr_does_not_end_in_the_key_file(tmp_path):
+    path = tmp_path / "key"
+    path.touch()
+    path.chmod(0o666)
+    assert python_m_pywg(f"genkey 2>&- >'{path}'").returncode == 0
+    assert len(path.read_text()) == 45
+
+
+def test_up_goes_on_when_nobody_reads_its_trace(run, tunnel, file, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+    file.parent.chmod(0o700)
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert cli.main(["up", str(file)]) == 0
+    assert tunnel.done[-1] == "ip link set mtu 1420 up dev wg0"
+    tunnel.fail_at = "start"
+    assert cli.main(["up", str(file)]) == 1
+
+
+def test_up_sends_the_process_away_before_it_looks_for_its_interface(run, tunnel, file):
+    tunnel.fail_at = "ip -4 address add 10.0.0.1/24 dev wg0"
+    assert run("up", str(file))[0] == 1
+    assert tunnel.done == ["start", "closed", "ip link delete dev wg0"]
+
+
+def test_down_spares_a_namesake_that_is_no_tun(run, tunnel, monkeypatch):
+    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(network, "exists", lambda name: True)
+    tunnel.kind = "wireguard"
+    code, _, err = run("down", "wg0")
+    assert code == 1
+    assert err.startswith("pywg: wg0 is no TUN device")
+    assert tunnel.done == []
+
+
+@pytest.mark.parametrize("name", ["../wg0", "sixteen-chars-xx", ""])
+def test_show_checks_the_name(run, name):
+    code, _, err = run("show", name)
+    assert code == 1
+    assert "cannot name an interface" in err
+
+
+def test_show_all_passes_by_one_that_does_not_answer(run, running, monkeypatch):
+    def get(name):
+        if name == "go0":
+            raise UapiError("go0: no answer", 110)
+        return STATUS
+
+    monkeypatch.setattr(uapi, "get", get)
+    code, out, err = run("show")
+    assert (code, err) == (1, "pywg: go0: no answer\n")
+    assert out.startswith("interface: wg0\n")
+    code, out, _ = run("show", "--json")
+    assert code == 1
+    assert list(json.loads(out)) == ["wg0"]
+
+
+def test_a_relative_core_is_that_of_this_folder(monkeypatch):
+    monkeypatch.setenv("PYWG_CORE", "libpywg.so")
+    assert _library.candidates() == [Path.cwd() / "libpywg.so"]
+
+
+def test_ipv6_that_is_disabled_is_not_answered_with_sudo():
+    kernel = network.Network.__new__(network.Network)
+    kernel._failure = NetworkError
+    with pytest.raises(NetworkError, match="IPv6 may be disabled"), kernel._wrapped("x"):
+        raise OSError(errno.EACCES, "x")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_after_the_end_does_not_change_the_exit_code(number):
+    code = (
+        "import atexit, signal, sys; from pywg import cli;"
+        "atexit.register(signal.raise_signal, signal.Signals[sys.argv.pop()]); cli.run_main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--version", number],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_up_is_undone_by_the_socket_when_netlink_no_longer_answers(
+    run, tunnel, file, monkeypatch, tmp_path
+):
+    def broken(step):
+        if isinstance(step, plan.AddAddress):
+            (tmp_path / "wg0.sock").touch()
+            monkeypatch.setattr(network, "exists", lambda name: True)
+            raise KeyboardInterrupt
+        raise RuntimeError("the event loop is already running")
+
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(network.Network, "apply", lambda kernel, step: broken(step))
+    assert run("up", str(file))[0] == 1
+    assert not (tmp_path / "wg0.sock").exists()

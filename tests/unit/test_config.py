@@ -1,5 +1,6 @@
 """wg-quick files: what is read, and how each mistake is told."""
 
+import time
 from ipaddress import ip_interface, ip_network
 
 import pytest
@@ -226,3 +227,16 @@ def test_a_line_separator_of_unicode_is_not_a_new_line():
     with pytest.raises(ConfigError) as caught:
         parse("[Interface]\n# one \u2028 two \x0b three\nMTU = x")
     assert caught.value.line == 3
+
+
+def test_a_length_of_thousands_of_digits_is_an_error_with_its_place():
+    with pytest.raises(ConfigError, match=r":2:9: Address: "):
+        parse(f"[Interface]\nAddress=10.0.0.1/{'9' * 5000}\n")
+
+
+def test_thousands_of_allowed_ips_take_no_time():
+    networks = ",".join(f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
+    began = time.monotonic()
+    parsed = parse(f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs={networks},{networks}\n")
+    assert len(parsed.peers[0].allowed_ips) == 8000
+    assert time.monotonic() - began < 3

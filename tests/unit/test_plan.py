@@ -1,5 +1,8 @@
 """The plan of `pywg up`: values in, steps out, and all or nothing."""
 
+import signal
+import time
+
 import pytest
 
 from pywg import plan
@@ -148,3 +151,52 @@ def test_an_undo_that_fails_hides_nothing():
     with pytest.raises(NetworkError, match="the first"):
         plan.execute(STEPS, perform, lambda step: None)
     assert done[-1] == "ip link delete dev wg0"
+
+
+def test_a_trace_nobody_reads_does_not_keep_steps_from_being_undone():
+    done = []
+
+    def perform(step):
+        done.append(str(step))
+        if isinstance(step, plan.LinkUp):
+            raise NetworkError("no")
+
+    def echo(step):
+        if isinstance(step, (plan.DeleteAddress, plan.DeleteInterface)):
+            raise BrokenPipeError
+
+    steps = plan.plan("wg0", config("Address=10.0.0.1/24"), Facts())
+    with pytest.raises(NetworkError):
+        plan.execute(steps, perform, echo)
+    assert done[-2:] == ["ip -4 address delete 10.0.0.1/24 dev wg0", "ip link delete dev wg0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_keep_steps_from_being_undone(number):
+    done = []
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    def perform(step):
+        done.append(str(step))
+        if isinstance(step, (plan.LinkUp, plan.DeleteAddress)):
+            signal.raise_signal(number)
+
+    before = signal.signal(number, interrupt)
+    try:
+        steps = plan.plan("wg0", config("Address=10.0.0.1/24"), Facts())
+        with pytest.raises(KeyboardInterrupt):
+            plan.execute(steps, perform, lambda step: None)
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert done[-1] == "ip link delete dev wg0"
+
+
+def test_routes_of_thousands_of_networks_take_no_time():
+    networks = (f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
+    parsed = config("Address=192.0.2.1/24", ",".join(networks))
+    began = time.monotonic()
+    assert len(plan.routes(parsed)) == 8000
+    assert time.monotonic() - began < 3

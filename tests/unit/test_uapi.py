@@ -1,5 +1,6 @@
 """UAPI: text out, text in, and a client against a server made of a list."""
 
+import contextlib
 import errno
 import socket
 import threading
@@ -270,3 +271,22 @@ def test_resolution_gives_up_with_the_line(monkeypatch, code, retries, pauses):
         resolve.resolve(config("Endpoint=example.com:5"), slept.append)
     assert caught.value.line == 6
     assert len(slept) == pauses
+
+
+def test_a_device_with_more_callers_than_it_listens_for_is_alive(tmp_path, monkeypatch):
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
+        server.bind(str(tmp_path / "wg0.sock"))
+        server.listen(0)
+        for _ in range(4):
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                caller.connect(str(tmp_path / "wg0.sock"))
+        assert uapi.is_interface("wg0")
+
+
+def test_a_socket_path_that_is_too_long_is_no_success(tmp_path, monkeypatch):
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
+    with pytest.raises(UapiError, match="too long"):
+        uapi.get("wg0")

@@ -1,0 +1,94 @@
+"""Handles, locks and callbacks of Device and Interface, over a core that only counts. No root."""
+
+import ctypes
+import os
+import threading
+
+import pytest
+
+from pywg import _library, interface
+from pywg.device import Device
+from pywg.interface import Interface
+
+
+class Core:
+    """Answers OK to everything."""
+
+    def __init__(self):
+        self.calls = []
+        self.during = {}
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append(name)
+            self.during.get(name, lambda: None)()
+            return 0
+
+        return call
+
+
+@pytest.fixture
+def core(monkeypatch):
+    made = Core()
+    monkeypatch.setattr(_library, "load", lambda: made)
+    return made
+
+
+def test_a_signal_handler_may_stop_in_the_middle_of_a_call(core):
+    device = Device("wg0")
+    core.during["pywg_device_set"] = device.stop  # as a handler that runs in this thread
+    thread = threading.Thread(target=lambda: device.set("listen_port=1\n"), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "stop waits for the call it interrupted"
+    device.close()
+    assert core.calls[-1] == "pywg_device_close"
+
+
+def test_a_forked_child_does_not_stop_the_device_of_its_parent(core, monkeypatch):
+    device = Device("wg0")
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        device.stop()
+        device.close()
+    assert core.calls == ["pywg_device_open"]
+    device.close()
+    assert core.calls[-1] == "pywg_device_close"
+
+
+def test_a_device_without_a_thread_is_closed_again(core, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"), Device("wg0"):
+        pass
+    assert core.calls[-1] == "pywg_device_close"
+
+
+def test_mtu_0_is_the_default_for_buffers_too(core):
+    assert Interface(mtu=0).mtu == 1420
+
+
+@pytest.mark.parametrize("data", [None, "x" * 8, b"short", 8, [1] * 8 + ["x"]])
+def test_entropy_that_is_not_bytes_fails(data):
+    assert fill(lambda length: data) == (1, bytes(8))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_entropy_function_that_raises_fails(error):
+    def entropy(length):
+        raise error
+
+    assert fill(entropy) == (1, bytes(8))
+
+
+def test_entropy_may_be_any_bytes():
+    assert fill(lambda length: b"\1" * length) == (0, b"\1" * 8)
+    assert fill(lambda length: bytearray(b"\2" * length)) == (0, b"\2" * 8)
+
+
+def fill(entropy):
+    room = (ctypes.c_uint8 * 8)()
+    status = interface._entropy_callback(entropy)(None, room, 8)
+    return status, bytes(room)

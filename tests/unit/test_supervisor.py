@@ -1,0 +1,64 @@
+"""The background process: how it starts, and that signals end it in order. No root, no core."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pywg import _library
+from pywg.errors import CoreLoadError, PywgError
+from pywg.supervisor import Hosting, Supervisor
+
+# A device whose thread ends, and says so, only while it is closed.
+HOST = """
+import os, signal, sys
+from pywg import supervisor
+
+class Device:
+    def __init__(self, *arguments, **options): pass
+    def start(self, finished):
+        self.finished = finished
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    def wait(self): pass
+    def close(self):
+        self.finished()
+        print("closed", flush=True)
+
+supervisor.Device = Device
+supervisor.host(supervisor.Hosting("wg0"))
+print("returned")
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_a_signal_ends_the_host_in_order(number):
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, number],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\nreturned\n", "")
+
+
+def test_a_missing_core_is_told_before_anything_is_forked(monkeypatch):
+    def fail():
+        raise CoreLoadError("no core")
+
+    monkeypatch.setattr(_library, "load", fail)
+    with pytest.raises(CoreLoadError):
+        Supervisor()
+
+
+def test_a_process_that_has_gone_is_an_error_and_no_broken_pipe():
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor._socket, theirs = socket.socketpair()
+    theirs.close()
+    with supervisor, pytest.raises(PywgError, match="wg0: the background process ended"):
+        supervisor.start(Hosting("wg0"))
