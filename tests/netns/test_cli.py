@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,8 @@ def test_run_goes_to_the_background_when_wg_can_configure_it(place: Place) -> No
     ping(place.here, "10.99.0.2", 1)
     pid = pid_of(place.name)
     assert pid is not None
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
     os.kill(pid, signal.SIGTERM)
     place.is_empty()
 
