@@ -191,8 +191,10 @@ def test_the_demo_works_as_nobody(subject: Program) -> None:
 
 def test_a_demo_that_is_interrupted_leaves_nothing_behind(subject: Program) -> None:
     before = host()
+    # Background jobs of a shell inherit an ignored SIGINT, and then so would the demo.
+    heed = ["env", "--default-signal=INT"]
     running = subprocess.Popen(
-        [sys.executable, "-u", "-m", "pywg", "demo", "--tier", "root", "--seconds", "30"],
+        [*heed, sys.executable, "-u", "-m", "pywg", "demo", "--tier", "root", "--seconds", "30"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
