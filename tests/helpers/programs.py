@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from helpers.namespaces import Namespace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("PYWG_PEERS", Path.home() / ".cache" / "pywg-peers")) / "bin"
@@ -69,3 +75,17 @@ def _peer(label: str, places: list[str], arguments: tuple[str, ...] = ("-f",)) -
         if found:
             return Program(label, found, arguments)
     raise Missing(f"{label} is not installed: run scripts/peers")
+
+
+def pywg(namespace: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line of the Python package, run inside a namespace; it may fail."""
+    with namespace.entered():
+        return subprocess.run(
+            [sys.executable, "-m", "pywg", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=REPOSITORY,
+        )

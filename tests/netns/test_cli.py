@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers import programs
 from helpers.daemon import pid_of, socket_path
 from helpers.lab import Lab, Side
 from helpers.programs import REPOSITORY, Program
@@ -47,16 +48,7 @@ class Place:
         )
 
     def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        with self.here.entered():
-            return subprocess.run(
-                [sys.executable, "-m", "pywg", *arguments],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                cwd=REPOSITORY,
-            )
+        return programs.pywg(self.here, *arguments)
 
     def pywg(self, *arguments: str) -> str:
         answer = self.attempt(*arguments)

@@ -3,22 +3,23 @@ nothing behind."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers import programs
 from helpers.daemon import pid_of, socket_path
 from helpers.lab import Lab
 from helpers.namespaces import Namespace
-from helpers.programs import REPOSITORY, Program
+from helpers.programs import Program
 
 Pywg = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -190,19 +191,7 @@ def pywg(space: Namespace, subject: Program) -> Pywg:
     if importlib.util.find_spec("pywg") is None:
         pytest.fail("the package pywg is not importable: pip install -e .")
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        with space.entered():
-            return subprocess.run(
-                [sys.executable, "-m", "pywg", *arguments],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                cwd=REPOSITORY,
-            )
-
-    return call
+    return functools.partial(programs.pywg, space)
 
 
 KEY = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
