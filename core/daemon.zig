@@ -213,11 +213,5 @@ fn detach(keeps_log: bool) enum { parent, child, failed } {
     return .child;
 }
 
-pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-pub const panic = std.debug.FullPanic(onPanic);
-
-fn onPanic(message: []const u8, _: ?usize) noreturn {
-    _ = linux.write(2, message.ptr, message.len);
-    _ = linux.write(2, "\n", 1);
-    std.process.abort();
-}
+pub const std_options = io.runtime.std_options;
+pub const panic = io.runtime.panic;

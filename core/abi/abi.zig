@@ -3,6 +3,7 @@ const std = @import("std");
 const cipher = @import("cipher");
 const device = @import("device.zig");
 const interface = @import("interface.zig");
+const io = @import("io");
 const options = @import("build_options");
 const protocol = @import("protocol");
 const status = @import("status.zig");
@@ -63,12 +64,5 @@ fn dropName(drop: u32) callconv(.c) ?[*:0]const u8 {
     return @tagName(@as(protocol.Drop, @fromBackingInt(@as(u8, @intCast(drop))))).ptr;
 }
 
-// A library has no main: a short panic, no handlers, no thread-local signal stack.
-pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-pub const panic = std.debug.FullPanic(onPanic);
-
-fn onPanic(message: []const u8, _: ?usize) noreturn {
-    _ = std.os.linux.write(2, message.ptr, message.len);
-    _ = std.os.linux.write(2, "\n", 1);
-    std.process.abort();
-}
+pub const std_options = io.runtime.std_options;
+pub const panic = io.runtime.panic;
