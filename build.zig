@@ -11,6 +11,7 @@ const Flavour = struct { name: []const u8, cpu: ?[]const u8 };
 const x86_64_flavours = [_]Flavour{
     .{ .name = "baseline", .cpu = "x86_64" },
     .{ .name = "v3", .cpu = "x86_64_v3" },
+    .{ .name = "v4", .cpu = "x86_64_v4" },
 };
 const other_flavours = [_]Flavour{.{ .name = "baseline", .cpu = null }};
 
@@ -153,10 +154,23 @@ fn addTests(self: *const Build) void {
     }
 }
 
+/// Ours as an install is compiled, and ReleaseFast for comparison; the script runs them and all others in turns.
 fn addBench(self: *const Build) void {
     const b = self.b;
-    const bench = b.addExecutable(.{ .name = "bench", .root_module = self.cipherRoom("core/cipher/bench.zig", .fast), .use_llvm = true });
-    const run = b.addRunArtifact(bench);
+    const run = b.addSystemCommand(&.{"python3"});
+    run.addFileArg(b.path("scripts/bench_crypto"));
+    run.addArg("--programs");
+    for ([_]std.lang.OptimizeMode{ .safe, .fast }) |optimize| {
+        const all = self.rooms(optimize);
+        const bench = self.room("core/bench.zig", optimize);
+        bench.addImport("wire", all.wire);
+        bench.addImport("protocol", all.protocol);
+        bench.addImport("cipher", all.cipher);
+        run.addArtifactArg(b.addExecutable(.{ .name = "bench", .root_module = bench, .use_llvm = true }));
+    }
+    run.addArg("--zig"); // for the program in C
+    run.addFileArg(.zig_exe);
+    run.stdio = .inherit;
     run.addPassthruArgs();
-    b.step("bench", "Measure the cipher").dependOn(&run.step);
+    b.step("bench", "Measure the cryptography beside OpenSSL and Go").dependOn(&run.step);
 }

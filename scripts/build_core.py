@@ -53,7 +53,10 @@ KERNELS_OPTIONS = "kernel_options"
 
 # architecture -> (zig target, [(flavour, CPU)])
 TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
-    "x86_64": ("x86_64-linux-none", [("baseline", "x86_64"), ("v3", "x86_64_v3")]),
+    "x86_64": (
+        "x86_64-linux-none",
+        [("baseline", "x86_64"), ("v3", "x86_64_v3"), ("v4", "x86_64_v4")],
+    ),
     "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
     "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
     "riscv64": ("riscv64-linux-none", [("baseline", "baseline_rv64")]),

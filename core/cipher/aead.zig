@@ -1,10 +1,11 @@
 //! ChaCha20-Poly1305 (RFC 8439 §2.8) as WireGuard uses it (whitepaper §5.4.6): empty associated data, nonce of
 //! four zero bytes and the counter. The unit of work is the batch, not the packet.
 //!
-//! The blocks of all packets stand in one line: first the block that makes each packet's Poly1305 key, then the
-//! data. Groups of `lanes` blocks are cut from the line whatever packet they belong to, so small packets fill
-//! the vectors too. Poly1305 is scalar and runs between the double rounds of the groups, where the vector units
-//! leave the multiplier idle: behind the cipher when sealing, ahead of it when opening.
+//! The blocks of all packets stand in one line, the block that makes a packet's Poly1305 key among them: before its
+//! data when sealing, `lanes` packets ahead when opening. Groups of `lanes` blocks are cut from the line whatever
+//! packet they belong to, so small packets fill the vectors too, and 24 blocks (a full packet of MTU 1420) are
+//! whole groups. Poly1305 is scalar and runs between the rounds of the groups, where the vector units leave the
+//! multiplier idle: behind the cipher when sealing, ahead of it when opening.
 //!
 //! Does not know keys' lives, counters' windows or headers. Invariants: no branch and no address depends on a
 //! key or on data, only on lengths, counters and verdicts; when opening, a byte is deciphered only after the
@@ -95,6 +96,8 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
         absorbed: usize,
         /// Opening only: up to the last packet of the planned group.
         wanted: usize,
+        /// Sealing only: there is work for a while.
+        flowing: bool,
 
         fn run(key: *const [32]u8, counter_first: u64, jobs: Jobs) void {
             var window: Self = .{
@@ -110,6 +113,7 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
                 .ready = 0,
                 .absorbed = 0,
                 .wanted = 0,
+                .flowing = false,
             };
             defer window.wipe();
             var mac: Mac = .idle;
@@ -122,8 +126,8 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
                 window.generate(&mac, group.position, share);
                 window.absorbed += share * chacha20.double_rounds;
 
-                for (0..group.key_count) |i| {
-                    window.mac_keys[group.key_first + i] = .init(window.keystream[i * 64 ..][0..32]);
+                for (group.key_lanes[0..group.key_count], group.key_first..) |lane, packet| {
+                    window.mac_keys[packet] = .init(window.keystream[lane * 64 ..][0..32]);
                 }
                 window.keys_ready += group.key_count;
                 if (direction == .open) {
@@ -151,11 +155,15 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
 
         // The line of blocks.
 
-        /// A group of lanes: keys first, then stretches of packets.
+        /// Keys run this many packets ahead of their data.
+        const lead = if (direction == .seal) 0 else lanes;
+
+        /// A group of lanes: keys of consecutive packets, and stretches of packets.
         const Group = struct {
             position: Chacha.Position,
             key_first: usize,
             key_count: usize,
+            key_lanes: [lanes]usize,
             runs: [lanes]Run,
             run_count: usize,
             /// Units of work the group makes ready: its ciphertext when sealing, its keys' packets when opening.
@@ -176,16 +184,21 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             // A local, so that it stays in registers.
             var position: Chacha.Position = .zero;
             group.key_first = window.next_key;
+            group.key_count = 0;
             group.run_count = 0;
             group.work = 0;
             var lane: usize = 0;
-            while (lane < lanes and window.next_key < jobs.len) : (lane += 1) {
-                position.place(lane, window.nonce(window.next_key), 0);
-                if (direction == .open) group.work += units(jobs[window.next_key].length);
-                window.next_key += 1;
-            }
-            group.key_count = lane;
-            while (lane < lanes and window.next_packet < jobs.len) {
+            while (lane < lanes) {
+                if (window.keyIsNext()) {
+                    position.place(lane, window.nonce(window.next_key), 0);
+                    if (direction == .open) group.work += units(jobs[window.next_key].length);
+                    group.key_lanes[group.key_count] = lane;
+                    group.key_count += 1;
+                    window.next_key += 1;
+                    lane += 1;
+                    continue;
+                }
+                if (window.next_packet == jobs.len) break;
                 const packet = window.next_packet;
                 const offset = window.next_offset;
                 const left = jobs[packet].length - offset;
@@ -207,6 +220,13 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             return lane > 0;
         }
 
+        /// The first `lead` keys stand at the front, the others before the data of the packet `lead` places earlier.
+        inline fn keyIsNext(window: *const Self) bool {
+            if (window.next_key == window.jobs.len) return false;
+            if (window.next_key < lead) return true;
+            return window.next_offset == 0 and window.next_key == window.next_packet + lead;
+        }
+
         inline fn nonce(window: *const Self, packet: usize) u64 {
             return switch (direction) {
                 .seal => window.counter_first +% packet,
@@ -219,7 +239,6 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
 
         /// Units a double round should absorb so that all groups after the first carry the same load.
         fn evenPace(window: *const Self) usize {
-            if (direction == .seal) return 0;
             var work: usize = 0;
             var blocks: usize = window.jobs.len;
             for (window.jobs) |job| {
@@ -229,12 +248,18 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             return std.math.divCeil(usize, work, @max(1, blocks / lanes) * chacha20.double_rounds) catch unreachable;
         }
 
-        /// Units each double round of this group takes. Whole units a round, the same in every round: branches
-        /// that always go the same way cost nothing.
-        inline fn shareOf(window: *const Self, pace: usize) usize {
+        /// Units each double round of this group takes. Whole units a round, the same in every round and, but for
+        /// the first and the last, in every group: branches that always go the same way cost nothing.
+        inline fn shareOf(window: *Self, pace: usize) usize {
             const possible = (window.ready - window.absorbed) / chacha20.double_rounds;
             switch (direction) {
-                .seal => return possible,
+                .seal => {
+                    if (window.jobs.len < even_from) return possible;
+                    // Work comes in lumps; a group's worth in hand bridges them.
+                    if (possible < pace) window.flowing = false;
+                    if (possible >= 2 * pace) window.flowing = true;
+                    return if (window.flowing) pace else 0;
+                },
                 .open => {
                     const missing = window.wanted -| window.absorbed;
                     const needed = (missing + chacha20.double_rounds - 1) / chacha20.double_rounds;
@@ -243,16 +268,25 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             }
         }
 
+        /// With fewer packets than this, what waits at the end costs more than an uneven pace.
+        const even_from = 8;
+
         // The cipher.
 
         /// One group of key stream; meanwhile `share` units of Poly1305 in each double round.
         inline fn generate(window: *Self, mac_state: *Mac, position: Chacha.Position, share: usize) void {
             var mac = mac_state.*;
-            var state = Chacha.initial(&window.key_words, position);
+            var state = Chacha.begin(&window.key_words, position);
             for (0..chacha20.double_rounds) |_| {
-                window.advance(&mac, share);
-                Chacha.columnRound(&state);
-                Chacha.diagonalRound(&state);
+                if (share == usual_share and mac.blocks >= usual_share) {
+                    inline for (0..4) |part| {
+                        inline for (part * usual_share / 4..(part + 1) * usual_share / 4) |_| mac.absorbBlock();
+                        Chacha.part(&state, part);
+                    }
+                } else {
+                    window.advance(&mac, share);
+                    inline for (0..4) |part| Chacha.part(&state, part);
+                }
             }
             Chacha.finish(&state, &window.key_words, position, &window.keystream);
             mac_state.* = mac;
@@ -323,10 +357,6 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
         }
 
         inline fn advance(window: *Self, mac: *Mac, count: usize) void {
-            if (count == usual_share and mac.blocks >= usual_share) {
-                inline for (0..usual_share) |_| mac.absorbBlock();
-                return;
-            }
             var left = count;
             while (left > 0) : (left -= 1) {
                 if (mac.blocks == 0) {

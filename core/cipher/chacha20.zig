@@ -26,7 +26,17 @@ pub fn Group(comptime lanes: comptime_int) type {
     comptime std.debug.assert(lanes == 4 or lanes == 8 or lanes == 16);
     return struct {
         pub const Words = @Vector(lanes, u32);
-        pub const State = [16]Words;
+        pub const State = struct {
+            words: [16]Words,
+            /// By hand: where words 8 and 10 are while the other one has the register.
+            parked: [2]Words,
+
+            inline fn exchange(s: *State, comptime out: usize, comptime in: usize) void {
+                const parked: *volatile [2]Words = &s.parked;
+                parked[out / 10] = s.words[out];
+                s.words[in] = parked[in / 10];
+            }
+        };
         pub const length = lanes * block_length;
 
         /// Which block each lane holds. The first nonce word is zero in WireGuard (§5.4.6), so it has no vector.
@@ -52,9 +62,9 @@ pub fn Group(comptime lanes: comptime_int) type {
             }
         };
 
-        pub inline fn initial(key: *const [8]u32, position: Position) State {
+        inline fn initial(key: *const [8]u32, position: Position) [16]Words {
             const constants = [4]u32{ 0x61707865, 0x3320646e, 0x79622d32, 0x6b206574 };
-            var s: State = undefined;
+            var s: [16]Words = undefined;
             inline for (0..4) |i| s[i] = @splat(constants[i]);
             inline for (0..8) |i| s[4 + i] = @splat(key[i]);
             s[12] = position.block;
@@ -64,45 +74,118 @@ pub fn Group(comptime lanes: comptime_int) type {
             return s;
         }
 
-        pub inline fn columnRound(s: *State) void {
-            quarterRounds(s, .{ 0, 1, 2, 3 }, .{ 4, 5, 6, 7 }, .{ 8, 9, 10, 11 }, .{ 12, 13, 14, 15 });
+        pub inline fn begin(key: *const [8]u32, position: Position) State {
+            const words = initial(key, position);
+            return .{ .words = words, .parked = .{ words[8], words[10] } };
         }
 
-        pub inline fn diagonalRound(s: *State) void {
-            quarterRounds(s, .{ 0, 1, 2, 3 }, .{ 5, 6, 7, 4 }, .{ 10, 11, 8, 9 }, .{ 15, 12, 13, 14 });
+        /// Part `index` of the four parts of a double round (RFC 8439 §2.3), so that the caller can put other work
+        /// between them. The compiler gets a whole round at once; by hand, a part is two quarter rounds.
+        pub inline fn part(s: *State, comptime index: usize) void {
+            if (!by_hand) switch (index) {
+                1 => round(&s.words, .{ 0, 1, 2, 3 }, .{ 4, 5, 6, 7 }, .{ 8, 9, 10, 11 }, .{ 12, 13, 14, 15 }),
+                3 => round(&s.words, .{ 0, 1, 2, 3 }, .{ 5, 6, 7, 4 }, .{ 10, 11, 8, 9 }, .{ 15, 12, 13, 14 }),
+                else => {},
+            } else switch (index) {
+                0 => twoByHand(&s.words, .{ 0, 4, 8, 12 }, .{ 1, 5, 9, 13 }),
+                1 => {
+                    s.exchange(8, 10);
+                    twoByHand(&s.words, .{ 2, 6, 10, 14 }, .{ 3, 7, 11, 15 });
+                },
+                // These two begin with what part 0 left, the last two with what part 1 left.
+                2 => twoByHand(&s.words, .{ 0, 5, 10, 15 }, .{ 3, 4, 9, 14 }),
+                3 => {
+                    s.exchange(10, 8);
+                    twoByHand(&s.words, .{ 1, 6, 11, 12 }, .{ 2, 7, 8, 13 });
+                },
+                else => comptime unreachable,
+            }
         }
 
         /// Adds the initial state and writes the key stream, block after block.
         pub inline fn finish(s: *State, key: *const [8]u32, position: Position, out: *[length]u8) void {
-            const start = initial(key, position);
-            inline for (s, start) |*word, first| word.* +%= first;
-            store(s, out);
+            if (by_hand) s.words[10] = s.parked[1];
+            inline for (&s.words, initial(key, position)) |*word, first| word.* +%= first;
+            store(&s.words, out);
         }
 
         /// Four quarter rounds step by step, so that four independent chains are in flight.
-        inline fn quarterRounds(
-            s: *State,
+        inline fn round(
+            s: *[16]Words,
             comptime a: [4]usize,
             comptime b: [4]usize,
             comptime c: [4]usize,
             comptime d: [4]usize,
         ) void {
-            inline for (a, b) |x, y| s[x] +%= s[y];
-            inline for (d, a) |x, y| s[x] = rotate(s[x] ^ s[y], 16);
-            inline for (c, d) |x, y| s[x] +%= s[y];
-            inline for (b, c) |x, y| s[x] = rotate(s[x] ^ s[y], 12);
-            inline for (a, b) |x, y| s[x] +%= s[y];
-            inline for (d, a) |x, y| s[x] = rotate(s[x] ^ s[y], 8);
-            inline for (c, d) |x, y| s[x] +%= s[y];
-            inline for (b, c) |x, y| s[x] = rotate(s[x] ^ s[y], 7);
+            inline for (.{ 16, 8 }, .{ 12, 7 }) |first, second| {
+                inline for (a, b) |x, y| s[x] +%= s[y];
+                inline for (d, a) |x, y| s[x] = rotate(s[x] ^ s[y], first);
+                inline for (c, d) |x, y| s[x] +%= s[y];
+                inline for (b, c) |x, y| s[x] = rotate(s[x] ^ s[y], second);
+            }
+        }
+
+        /// AVX2 has sixteen registers, as many as there are words, and no rotation. Left to itself the compiler
+        /// moves six words a round through memory, in the middle of the chains; this needs one register beside the
+        /// words, and the word it displaces waits in memory for half a round: an eighth faster.
+        const by_hand = builtin.zig_backend == .stage2_llvm and lanes == 8 and has(.avx2) and !has(.avx512vl);
+
+        inline fn twoByHand(s: *[16]Words, comptime x: [4]usize, comptime y: [4]usize) void {
+            var a0, var b0, var c0, var d0 = .{ s[x[0]], s[x[1]], s[x[2]], s[x[3]] };
+            var a1, var b1, var c1, var d1 = .{ s[y[0]], s[y[1]], s[y[2]], s[y[3]] };
+            var t: Words = undefined;
+            asm (halfRounds("(%[shuffles])", 12) ++ halfRounds("32(%[shuffles])", 7)
+                : [a0] "+x" (a0),
+                  [b0] "+x" (b0),
+                  [c0] "+x" (c0),
+                  [d0] "+x" (d0),
+                  [a1] "+x" (a1),
+                  [b1] "+x" (b1),
+                  [c1] "+x" (c1),
+                  [d1] "+x" (d1),
+                  [t] "=&x" (t),
+                : [shuffles] "r" (&shuffles),
+            );
+            s[x[0]], s[x[1]], s[x[2]], s[x[3]] = .{ a0, b0, c0, d0 };
+            s[y[0]], s[y[1]], s[y[2]], s[y[3]] = .{ a1, b1, c1, d1 };
+        }
+
+        /// Half of two quarter rounds: each step for both. `shuffle` rotates by whole bytes.
+        fn halfRounds(comptime shuffle: []const u8, comptime bits: comptime_int) []const u8 {
+            return both("vpaddd %[b?], %[a?], %[a?]") ++
+                both("vpxor %[a?], %[d?], %[d?]") ++
+                both("vpshufb " ++ shuffle ++ ", %[d?], %[d?]") ++
+                both("vpaddd %[d?], %[c?], %[c?]") ++
+                both("vpxor %[c?], %[b?], %[b?]") ++
+                both(std.fmt.comptimePrint(
+                    \\vpslld ${d}, %[b?], %[t]
+                    \\vpsrld ${d}, %[b?], %[b?]
+                    \\vpor %[t], %[b?], %[b?]
+                , .{ bits, 32 - bits }));
+        }
+
+        /// The lines with 0 and then with 1 for every question mark.
+        fn both(comptime template: []const u8) []const u8 {
+            @setEvalBranchQuota(10_000);
+            var text: []const u8 = "";
+            for ("01") |digit| {
+                for (template) |char| text = text ++ .{if (char == '?') digit else char};
+                text = text ++ "\n";
+            }
+            return text;
+        }
+
+        /// Byte shuffles that rotate every word left by 16 and by 8.
+        const shuffles: [2][32]u8 align(32) = .{ rotation(2), rotation(3) };
+
+        fn rotation(comptime first: u8) [32]u8 {
+            var indices: [32]u8 = undefined;
+            for (&indices, 0..) |*index, i| index.* = i % 16 / 4 * 4 + (first + i) % 4;
+            return indices;
         }
 
         /// Where vectors of this width are registers and rotations are not instructions.
-        const barrier = builtin.zig_backend == .stage2_llvm and !has(.avx512vl) and switch (lanes) {
-            4 => has(.sse2),
-            8 => has(.avx2),
-            else => false,
-        };
+        const barrier = builtin.zig_backend == .stage2_llvm and lanes == 4 and has(.sse2) and !has(.avx512vl);
 
         inline fn rotate(words: Words, comptime bits: comptime_int) Words {
             const rotated = std.math.rotl(Words, words, bits);
@@ -116,8 +199,8 @@ pub fn Group(comptime lanes: comptime_int) type {
 
         /// The transpose. Four words at a time inside each 128-bit piece (the unpack instructions), then the
         /// pieces; what comes out is `lanes` consecutive words of one block a vector.
-        inline fn store(s: *const State, out: *[length]u8) void {
-            var t: State = undefined;
+        inline fn store(s: *const [16]Words, out: *[length]u8) void {
+            var t: [16]Words = undefined;
             inline for (0..4) |quad| {
                 const q = quad * 4;
                 const low01 = pick(s[q + 0], s[q + 1], comptime unpack(1, 0));
@@ -196,10 +279,9 @@ fn keystream(comptime lanes: comptime_int, key: *const [32]u8, nonce: u64, block
     const words = keyWords(key);
     var position: G.Position = .zero;
     position.place(0, nonce, block);
-    var s = G.initial(&words, position);
+    var s = G.begin(&words, position);
     for (0..double_rounds) |_| {
-        G.columnRound(&s);
-        G.diagonalRound(&s);
+        inline for (0..4) |index| G.part(&s, index);
     }
     var out: [lanes * 64]u8 = undefined;
     G.finish(&s, &words, position, &out);
@@ -228,10 +310,9 @@ test "lanes of different nonces do not disturb one another" {
     position.place(0, 77, 0);
     position.place(1, 1 << 40, 3);
     position.place(6, 78, 1);
-    var s = G.initial(&words, position);
+    var s = G.begin(&words, position);
     for (0..double_rounds) |_| {
-        G.columnRound(&s);
-        G.diagonalRound(&s);
+        inline for (0..4) |index| G.part(&s, index);
     }
     var out: [512]u8 = undefined;
     G.finish(&s, &words, position, &out);
