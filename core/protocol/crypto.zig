@@ -2,6 +2,7 @@
 //! KDF. For handshakes and cookies only: packets are sealed by the cipher room. Knows no message and no order of steps.
 //! Invariant: no secret is compared in variable time, and none that we hold in between outlives its function.
 const std = @import("std");
+const builtin = @import("builtin");
 const assert = std.debug.assert;
 const timing_safe = std.crypto.timing_safe;
 const X25519 = std.crypto.dh.X25519;
@@ -14,13 +15,29 @@ pub const tag_length = 16;
 
 /// DH(private, public). A public key of small order would make the secret known to all; such a key is an error.
 pub fn dh(private: *const [32]u8, public: *const [32]u8) error{WeakPublicKey}![32]u8 {
-    // std reports the one outcome that is all zeros.
-    return X25519.scalarmult(private.*, public.*) catch return error.WeakPublicKey;
+    var secret: [32]u8 = undefined;
+    defer zero(&secret);
+    return if (pywg_x25519(&secret, private, public)) secret else error.WeakPublicKey;
 }
 
 /// DH-PUBKEY(private).
 pub fn publicKey(private: *const [32]u8) [32]u8 {
-    return X25519.recoverPublicKey(private.*);
+    const base_point: [32]u8 = .{9} ++ @as([31]u8, @splat(0));
+    return dh(private, &base_point) catch unreachable; // no multiple of it that a clamped key can reach is small
+}
+
+/// std's X25519. Whatever is linked has it from the AEAD's objects, compiled without checks for overflow, which cost
+/// a third and branch on secrets (core/cipher/x25519.zig); this room's tests stand alone and compile their own.
+const pywg_x25519 = if (builtin.is_test) x25519WithChecks else linked.pywg_x25519;
+
+const linked = struct {
+    extern fn pywg_x25519(secret: *[32]u8, private: *const [32]u8, public: *const [32]u8) bool;
+};
+
+fn x25519WithChecks(secret: *[32]u8, private: *const [32]u8, public: *const [32]u8) callconv(.c) bool {
+    // std reports the one outcome that is all zeros.
+    secret.* = X25519.scalarmult(private.*, public.*) catch return false;
+    return true;
 }
 
 /// The form in which private keys are kept and shown; `dh` and `publicKey` give the same for a key before and after.

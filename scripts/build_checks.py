@@ -1,0 +1,91 @@
+"""Builds the programs and libraries that check the core, with the commands of build_core.py.
+
+No install has them. Used by scripts/fuzz and tests/crypto/. The kernels are those of an install
+unless a check asks for flags of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import build_core
+
+ROOT = build_core.ROOT
+
+build_core.MODULES |= {
+    "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
+    "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
+    "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
+}
+# What a program needs beyond what every one gets.
+FLAGS = {
+    "ctgrind": ["-fvalgrind"],  # it talks to valgrind
+    "fuzz": ["-fstrip"],
+}
+# In names of qemu-user, where they are not ours.
+QEMU_NAMES = {"armv7l": "arm"}
+
+
+class Failed(RuntimeError):
+    """A compiler's complaint."""
+
+
+def find_flavours(arch: str) -> list[str]:
+    """The compilations of the AEAD there are for an architecture."""
+    return [flavour for flavour, _ in build_core.TARGETS[arch][1]]
+
+
+def emulator(arch: str) -> list[str]:
+    """What runs programs of this architecture here: nothing, or Debian's qemu-user-static."""
+    if arch == build_core.find_arch():
+        return []
+    return [f"qemu-{QEMU_NAMES.get(arch, arch)}-static"]
+
+
+class Builder:
+    """A folder with the kernels' objects, and links with them."""
+
+    def __init__(
+        self, directory: Path, flags: Sequence[str] = (), *, arch: str | None = None
+    ) -> None:
+        zig, arch = build_core.find_zig(), arch or build_core.find_arch()
+        self.flags = list(flags)
+        self.job = build_core.Build(
+            zig, arch, build_core.OPTIMIZE_DEFAULT, build_core.version(), directory
+        )
+        self.job.write_options()
+        for flavour, cpu in self.job.flavours:
+            verb, *arguments = self.job.kernels(flavour, cpu)[len(zig) :]
+            self._run([*zig, verb, *self.flags, *arguments])
+
+    def shared_library(self, module: str) -> Path:
+        return self._link("build-lib", ["-dynamic", "-fPIC", "-fstrip"], module, f"lib{module}.so")
+
+    def program(self, module: str, optimize: str = build_core.OPTIMIZE_DEFAULT) -> Path:
+        flags = ["-static", *FLAGS.get(module, [])]
+        return self._link("build-exe", flags, module, f"{module}-{optimize}", optimize)
+
+    def _link(
+        self,
+        verb: str,
+        flags: Sequence[str],
+        module: str,
+        file: str,
+        optimize: str = build_core.OPTIMIZE_DEFAULT,
+    ) -> Path:
+        """The CPU and the usual mode are those of an install."""
+        job, output = self.job, self.job.work / file
+        cpu = build_core.BASELINE.get(job.arch, "baseline")
+        target = ["-target", job.target, "-mcpu", cpu, "-O", optimize]
+        names = [f"-femit-bin={output}", "--name", module]
+        inputs = [*job.objects, *job.modules(module)]
+        self._run([*job.zig, verb, *target, *flags, *names, *inputs])
+        return output
+
+    def _run(self, command: Sequence[str]) -> None:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Failed(f"{shlex.join(command)}\n{done.stderr}")

@@ -1,0 +1,147 @@
+"""The targets of scripts/fuzz for a moment each, on every compilation of the kernels; and that they
+find faults.
+
+Budgets are iterations, not time, so a seed decides the whole run. A failure prints its seed;
+PYWG_TEST_SEED=... repeats it, and what it prints as `replay` repeats the one iteration.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import build_core
+import pytest
+
+from .conftest import ROOT, Builder, make_builder
+from .fuzzing import FOUND, NOT_RUNNABLE, NOTHING, Fuzzer
+
+AEAD_ITERATIONS = 2500
+POLY1305_ITERATIONS = 50_000
+# Enough for each fault, many times over.
+FAULT_ITERATIONS = 5000
+
+
+@pytest.fixture(scope="module")
+def fuzzer(installed: Builder) -> Fuzzer:
+    return Fuzzer([str(installed.program("fuzz"))])
+
+
+def test_every_compilation_of_the_aead_does_what_std_does(
+    fuzzer: Fuzzer, kernels: str, seed: str
+) -> None:
+    code, said = fuzzer.run("aead", seed, "--iterations", AEAD_ITERATIONS, "--kernels", kernels)
+    if code == NOT_RUNNABLE:
+        pytest.skip(f"this CPU cannot run {kernels}")
+    assert code == NOTHING, said
+    assert f"kernels: {kernels} " in said
+    assert f"{AEAD_ITERATIONS} iterations" in said
+
+
+def test_both_forms_of_poly1305_do_what_whole_numbers_do(fuzzer: Fuzzer, seed: str) -> None:
+    code, said = fuzzer.run("poly1305", seed, "--iterations", POLY1305_ITERATIONS)
+    assert code == NOTHING, said
+    assert f"{POLY1305_ITERATIONS} iterations" in said
+
+
+def test_the_whole_numbers_are_right() -> None:
+    command = [*build_core.find_zig(), "test", "core/fuzz/field.zig"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- that faults are found -----------------------------------------------------------------------
+
+# fault of core/fuzz/faults.zig -> what is said of it
+FAULTS = {
+    "tag_bit": r"sealing packet \d+ of \d+ \(65 bytes, .*: byte 72 is",
+    "late_packet": "sealing packet",
+    "counter_carry": "sealing packet",
+    "reduction": "sealing packet",
+    "overrun": "mismatch: ",  # into the margin or into the next packet
+    "source": "its plaintext was written to",
+    "overread": "crash: SIGSEGV",
+    "underread": "crash: SIGSEGV",
+    "accepted": "it is accepted",
+    "short_comparison": r"\(0 bytes, .*, forgery \w+\): it is accepted",
+    "stale": "it is accepted",
+    "remainder": "it is refused and not zeroed",
+    "neighbour": "it is refused",
+    "panic": "panic: on purpose",
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(build_core.MODULES, "cipher_testing", ("core/fuzz/faults.zig", ["whole"]))
+        patch.setitem(build_core.MODULES, "whole", ("core/cipher/testing.zig", ["cipher_options"]))
+        builder = make_builder(tmp_path_factory.mktemp("faulty"))
+        program = builder.program("fuzz")
+    yield Fuzzer([str(program)])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_aead_is_found_and_its_iteration_repeats_it(
+    faulty: Fuzzer, fault: str, seed: str
+) -> None:
+    chosen = ("--kernels", fault)
+    code, said = faulty.run("aead", seed, "--iterations", FAULT_ITERATIONS, *chosen)
+    assert code == FOUND, said
+    finding = faulty.expect_finding(said, FAULTS[fault], seed)
+    code, said = faulty.run("aead", seed, "--iteration", finding.iteration, *chosen)
+    assert code == FOUND, said
+    assert faulty.expect_finding(said, FAULTS[fault], seed) == finding
+
+
+def test_a_fault_of_poly1305_is_found(faulty: Fuzzer, seed: str) -> None:
+    code, said = faulty.run("poly1305", seed, "--iterations", FAULT_ITERATIONS)
+    assert code == FOUND, said
+    faulty.expect_finding(said, "limbs of 26 bits, key [0-9a-f]{64}, after", seed)
+
+
+def test_without_a_fault_nothing_is_found(faulty: Fuzzer, seed: str) -> None:
+    code, said = faulty.run("aead", seed, "--iterations", 200, "--kernels", "none")
+    assert code == NOTHING, said
+
+
+# ---- scripts/fuzz --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, faulty: Fuzzer) -> ModuleType:
+    """With the faulty program instead of what it would build."""
+    loader = SourceFileLoader("fuzz_script", str(ROOT / "scripts" / "fuzz"))
+    spec = importlib.util.spec_from_loader("fuzz_script", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.dont_write_bytecode", True)
+        loader.exec_module(module)
+    monkeypatch.setattr(module, "build", lambda arch: Path(faulty.command[0]))
+    return module
+
+
+def test_the_command_it_prints_repeats_the_finding(
+    script: ModuleType,
+    faulty: Fuzzer,
+    seed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["fuzz", *words])
+        return script.main(), capfd.readouterr().out
+
+    capfd.readouterr()
+    code, said = call("poly1305", "60", "--seed", seed)
+    assert code == FOUND, said
+    replay = said.splitlines()[-1].removeprefix("replay: scripts/fuzz ")
+    code, again = call(*replay.split())
+    assert code == FOUND, again
+    finding = faulty.expect_finding(said, "limbs of 26 bits", seed)
+    assert faulty.expect_finding(again, "limbs of 26 bits", seed) == finding
