@@ -14,7 +14,7 @@ const usage =
     \\  -f, --foreground    stay in the foreground, log to stderr
     \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
     \\  --version           print the version
-    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3,
+    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3|v4,
     \\  LOG_LEVEL=verbose|debug|error|silent
     \\
 ;

@@ -17,11 +17,13 @@ ROOT = build_core.ROOT
 
 build_core.MODULES |= {
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
+    "choice": ("tests/emulator/choice.zig", ["cipher_testing"]),
     "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
     "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
+    "choice": ["-fstrip"],
     "ctgrind": ["-fvalgrind"],  # it talks to valgrind
     "fuzz": ["-fstrip"],
 }
@@ -64,9 +66,22 @@ class Builder:
     def shared_library(self, module: str) -> Path:
         return self._link("build-lib", ["-dynamic", "-fPIC", "-fstrip"], module, f"lib{module}.so")
 
-    def program(self, module: str, optimize: str = build_core.OPTIMIZE_DEFAULT) -> Path:
+    def program(
+        self,
+        module: str,
+        optimize: str = build_core.OPTIMIZE_DEFAULT,
+        flavour: str | None = None,
+    ) -> Path:
+        """With a flavour, all of it is compiled for that CPU."""
         flags = ["-static", *FLAGS.get(module, [])]
-        return self._link("build-exe", flags, module, f"{module}-{optimize}", optimize)
+        file = "-".join(filter(None, (module, optimize, flavour)))
+        return self._link("build-exe", flags, module, file, optimize=optimize, flavour=flavour)
+
+    def tests(self, module: str, runner: Path, names: Sequence[str]) -> Path:
+        """A program of those tests of a room that have one of these in their names."""
+        flags = ["--test-no-exec", "-fstrip", "--test-runner", str(runner)]
+        filters = [word for name in names for word in ("--test-filter", name)]
+        return self._link("test", [*flags, *filters], module, f"{module}-tests")
 
     def _link(
         self,
@@ -74,11 +89,14 @@ class Builder:
         flags: Sequence[str],
         module: str,
         file: str,
+        *,
         optimize: str = build_core.OPTIMIZE_DEFAULT,
+        flavour: str | None = None,
     ) -> Path:
-        """The CPU and the usual mode are those of an install."""
+        """The usual CPU and mode are those of an install."""
         job, output = self.job, self.job.work / file
-        cpu = build_core.BASELINE.get(job.arch, "baseline")
+        usual = build_core.BASELINE.get(job.arch, "baseline")
+        cpu = dict(job.flavours)[flavour] if flavour else usual
         target = ["-target", job.target, "-mcpu", cpu, "-O", optimize]
         names = [f"-femit-bin={output}", "--name", module]
         inputs = [*job.objects, *job.modules(module)]
