@@ -256,6 +256,7 @@ fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet
 pub fn expire(handle: ?*Handle, now: ?*const Now) callconv(.c) i32 {
     const target = handle orelse return Status.invalid_argument.value();
     target.interface.expire((now orelse return Status.invalid_argument.value()).value());
+    cipher.scrubStack();
     return Status.ok.value();
 }
 
@@ -299,5 +300,6 @@ pub fn dropped(handle: ?*Handle, drop: u32, count: ?*u64) callconv(.c) i32 {
 pub fn close(handle: ?*Handle) callconv(.c) void {
     const target = handle orelse return;
     target.interface.deinit();
+    cipher.scrubStack();
     gpa.destroy(target);
 }

@@ -1,6 +1,7 @@
 //! The loop: wait, control, inbound, timers, transmit, outbound. One turn handles at most one batch each
 //! way, so neither direction can starve the other, and reads the clocks once.
 const std = @import("std");
+const cipher = @import("cipher");
 const control = @import("control.zig");
 const Device = @import("device.zig").Device;
 const io = @import("io");
@@ -34,6 +35,7 @@ pub const transmit_length = 65_536;
 const probe_interval_ms = 1000;
 
 pub fn run(device: *Device) void {
+    defer cipher.scrubStack();
     var events: [32]io.poller.Event = undefined;
     while (!device.stop_requested.load(.acquire) and !device.is_gone) {
         device.lock.acquire();
@@ -74,6 +76,8 @@ fn turn(device: *Device, ready: []const io.poller.Event) void {
         if (device.is_gone) return;
     }
     device.interface.expire(now);
+    // A timer woke us, and ended sessions perhaps; traffic would overwrite what they left by itself.
+    if (ready.len == 0) cipher.scrubStack();
     transmit(device, now);
     if (tun_is_ready) {
         sendFromTun(device, now);
