@@ -1,6 +1,6 @@
 """Builds the programs and libraries that check the core, with the commands of build_core.py.
 
-No install has them. Used by scripts/fuzz and tests/crypto/. The kernels are those of an install
+No install has them. Used by scripts/fuzz, scripts/bench and tests/crypto/. The kernels are those of an install
 unless a check asks for flags of its own.
 """
 
@@ -25,6 +25,7 @@ build_core.MODULES |= {
 FLAGS = {
     "choice": ["-fstrip"],
     "ctgrind": ["-fvalgrind"],  # it talks to valgrind
+    "daemon": ["-fstrip"],
     "fuzz": ["-fstrip"],
 }
 # In names of qemu-user, where they are not ours.
@@ -45,6 +46,16 @@ def emulator(arch: str) -> list[str]:
     if arch == build_core.find_arch():
         return []
     return [f"qemu-{QEMU_NAMES.get(arch, arch)}-static"]
+
+
+def build_ceiling(directory: Path) -> Path:
+    """pywgd with nothing in the place of the cipher: the most its datapath could carry. No VPN."""
+    whole = build_core.MODULES["cipher"]
+    build_core.MODULES["cipher"] = ("core/null_cipher.zig", [])
+    try:
+        return Builder(directory).program("daemon")
+    finally:
+        build_core.MODULES["cipher"] = whole
 
 
 class Builder:
