@@ -1,7 +1,7 @@
 """Builds the programs and libraries that check the core, with the commands of build_core.py.
 
-No install has them. Used by scripts/fuzz, scripts/bench and tests/crypto/. The kernels are those of an install
-unless a check asks for flags of its own.
+No install has them. Used by scripts/fuzz, scripts/bench and tests/crypto/. The kernels are those of
+an install unless a check asks for flags of its own.
 """
 
 from __future__ import annotations

@@ -69,6 +69,14 @@ def boringtun() -> Program:
     )
 
 
+def gotatun() -> Program:
+    return _peer(
+        "gotatun",
+        [str(CACHE / "gotatun"), "gotatun"],
+        ("-f", "--disable-drop-privileges"),
+    )
+
+
 def _peer(label: str, places: list[str], arguments: tuple[str, ...] = ("-f",)) -> Program:
     for place in places:
         found = shutil.which(place)
