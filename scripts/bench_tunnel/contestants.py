@@ -18,9 +18,9 @@ from helpers import programs
 from helpers.namespaces import Namespace
 from helpers.programs import REPOSITORY, Missing, Program
 
-from bench_tunnel.figures import BASE
+from bench_tunnel.figures import BASE, CEILING
 
-SUBJECT, CEILING, KERNEL, BARE = "pywgd", "pywgd, no cipher", "kernel WireGuard", "veth alone"
+SUBJECT, KERNEL, BARE = "pywgd", "kernel WireGuard", "veth alone"
 FINDERS: dict[str, Callable[[], Program]] = {
     BASE: programs.wireguard_go_current,
     "wireguard-go-debian": programs.wireguard_go_debian,

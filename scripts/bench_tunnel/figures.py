@@ -15,6 +15,7 @@ Key = tuple[int, str, str]
 Values = Mapping[Key, Mapping[str, float]]
 
 BASE = "wireguard-go"
+CEILING = "pywgd, no cipher"
 
 
 @dataclass(frozen=True)

@@ -78,4 +78,6 @@ def own_seconds() -> float:
 def machine_seconds() -> tuple[float, float]:
     """CPU time of all programs, and what the host gave to other machines."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    return sum(fields[:3]) / TICKS, fields[7] / TICKS
+    user, nice, system, _, _, irq, softirq, steal = fields[:8]
+    # What interrupts take is charged to the program they meet, too.
+    return (user + nice + system + irq + softirq) / TICKS, steal / TICKS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench_tunnel import figures
-from bench_tunnel.figures import BASE, MEASURES, Measure, Values
+from bench_tunnel.figures import BASE, CEILING, MEASURES, Measure, Values
 
 TITLE_WIDTH, CELL_WIDTH = 44, 20
 
@@ -68,6 +68,7 @@ def text(header: dict[str, Any], values: Values, failures: list[str]) -> str:
         "A ping that does not come back in two seconds counts as two seconds.",
     ]
     lines += weak_points(header, values)
+    lines += below_ceiling(header, values)
     limited = header.get("limited_by_sender")
     if limited:
         lines.append(f"the UDP sender could do no more: {'; '.join(limited)}")
@@ -87,6 +88,18 @@ def weak_points(header: dict[str, Any], values: Values, wanted: float = 2.0) -> 
             if _is_about_speed(measure) and figures.is_weak(measure, against, wanted):
                 lines.append(f"  {name:<8} {measure.title}: {against:.2f}x")
     return [f"{subject} is less than {wanted:g} times as good in:", *lines] if lines else []
+
+
+def below_ceiling(header: dict[str, Any], values: Values) -> list[str]:
+    """How much of the speed without a cipher the first contestant reaches."""
+    subject = next(iter(header["contestants"]))
+    lines = []
+    for name in header["underlays"]:
+        for measure in figures.present(values, name):
+            share = figures.ratio(values, name, subject, measure.key, CEILING)
+            if measure.more_is_better and _is_about_speed(measure) and share is not None:
+                lines.append(f"  {name:<8} {measure.title}: {share:.0%}")
+    return [f"{subject} beside {CEILING}:", *lines] if lines else []
 
 
 def _is_about_speed(measure: Measure) -> bool:

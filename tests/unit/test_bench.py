@@ -29,7 +29,7 @@ from bench_tunnel import (
 )
 from bench_tunnel import underlays as under
 from bench_tunnel.contestants import Contestant
-from bench_tunnel.figures import BASE, BY_KEY
+from bench_tunnel.figures import BASE, BY_KEY, CEILING
 from bench_tunnel.progress import Progress
 from bench_tunnel.udp_rate import Found, Trial, search
 
@@ -374,6 +374,12 @@ def test_the_table_names_where_less_than_twice_is_reached() -> None:
     weak = text.split("less than 2 times")[1]
     assert "singles  TCP, 1 stream: 1.50x" in weak
     assert "trains" not in weak
+
+
+def test_the_share_of_the_ceiling_is_named_when_it_was_measured() -> None:
+    assert "beside" not in report.text(HEADER, VALUES, [])
+    values = {**VALUES, (1, "trains", CEILING): {"tcp_1": 5.0}}
+    assert "trains   TCP, 1 stream: 80%" in report.text(HEADER, values, [])
 
 
 def test_the_json_holds_every_round_and_the_summary() -> None:
