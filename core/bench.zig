@@ -8,6 +8,7 @@
 //! Knows nothing of other implementations; their programs are beside the script. Invariant: what is measured has
 //! done its work, for each message must open and each handshake must be answered.
 const std = @import("std");
+const runtime = @import("io/runtime.zig");
 const builtin = @import("builtin");
 const linux = std.os.linux;
 const cipher = @import("cipher");
@@ -330,11 +331,5 @@ fn configure(interface: *protocol.Interface, side: u8, other: u8) !void {
     interface.setActive(true);
 }
 
-pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-pub const panic = std.debug.FullPanic(onPanic);
-
-fn onPanic(message: []const u8, _: ?usize) noreturn {
-    _ = linux.write(2, message.ptr, message.len);
-    _ = linux.write(2, "\n", 1);
-    std.process.abort();
-}
+pub const std_options = runtime.std_options;
+pub const panic = runtime.panic;

@@ -9,6 +9,7 @@
 const std = @import("std");
 const cipher = @import("cipher");
 const protocol = @import("protocol");
+const runtime = @import("io/runtime.zig");
 const crypto = protocol.crypto;
 const memcheck = std.valgrind.memcheck;
 const classify = std.crypto.timing_safe.classify;
@@ -201,11 +202,5 @@ fn readBeyond() void {
     touch(beyond);
 }
 
-pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-pub const panic = std.debug.FullPanic(onPanic);
-
-fn onPanic(message: []const u8, _: ?usize) noreturn {
-    _ = std.os.linux.write(2, message.ptr, message.len);
-    _ = std.os.linux.write(2, "\n", 1);
-    std.process.abort();
-}
+pub const std_options = runtime.std_options;
+pub const panic = runtime.panic;

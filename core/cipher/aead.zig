@@ -127,7 +127,7 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
                 window.absorbed += share * chacha20.double_rounds;
 
                 for (group.key_lanes[0..group.key_count], group.key_first..) |lane, packet| {
-                    window.mac_keys[packet] = .init(window.keystream[lane * 64 ..][0..32]);
+                    window.mac_keys[packet] = .init(window.keystream[lane * chacha20.block_length ..][0..32]);
                 }
                 window.keys_ready += group.key_count;
                 if (direction == .open) {
