@@ -67,7 +67,7 @@ fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
         const peer = interface.peers.at(index);
         if (!peer.in_use) continue;
         peer.remote.precompute(if (interface.local) |*local| local else null);
-        handshaking.clearHandshake(interface, peer);
+        handshaking.clearHandshakes(interface, peer);
         interface.sessions.at(index).stopSending();
         peer.timers.last_sent_handshake = null; // the new key may shake hands at once
         if (!had_key and interface.local != null) wake(interface, index);

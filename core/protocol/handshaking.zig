@@ -97,8 +97,7 @@ fn consumeInitiation(interface: *Interface, message: *const messages.Initiation,
     }
     peer.latest_timestamp = timestamp;
     peer.last_initiation_consumption = now.boot;
-    forgetHandshakeIndex(interface, peer);
-    peer.handshake.acceptInitiation(&opened, message);
+    peer.answer.acceptInitiation(&opened, message);
     peer.pending.response = true; // and goes before our own initiation, which then is too soon
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Initiation), from, now);
     enqueue(interface, index);
@@ -113,7 +112,8 @@ fn consumeResponse(interface: *Interface, message: *const messages.Response, fro
     const index = entry.peer.index;
     if (!peer.handshake.consumeResponse(local, &peer.remote, message)) return .invalid_handshake;
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Response), from, now);
-    beginSession(interface, peer, index, now);
+    forgetHandshakeIndex(interface, peer);
+    beginSession(interface, peer, index, &peer.handshake, now);
     peer.timers.handshakeComplete();
     peer.last_handshake_unix_ns = now.unix_ns;
     peer.pending.initiation = false;
@@ -131,14 +131,11 @@ fn noteAuthenticated(interface: *Interface, peer: *Peer, index: u32, bytes: u64,
     interface.reschedule(index);
 }
 
-fn beginSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
-    var keys = peer.handshake.beginSession() orelse return;
+fn beginSession(interface: *Interface, peer: *Peer, index: u32, handshake: *noise.Handshake, now: Now) void {
+    var keys = handshake.beginSession().?;
     defer keys.zero();
-    assert(peer.handshake_index.? == keys.local_index);
-    peer.handshake_index = null;
     const added = interface.sessions.at(index).add(&keys, now.boot);
     interface.forgetIndices(added.retired.slice());
-    _ = interface.by_index.remove(keys.local_index);
     interface.by_index.insertAssumeCapacity(keys.local_index, .{ .peer = interface.idOf(index), .kind = .session, .slot = added.slot });
     peer.timers.sessionDerived(now.boot);
     interface.reschedule(index);
@@ -191,14 +188,20 @@ fn retransmitOrGiveUp(interface: *Interface, peer: *Peer, index: u32, now: Now) 
     }
 }
 
-/// Forgets handshake and sessions of a peer.
+/// Forgets handshakes and sessions of a peer.
 pub fn clearKeys(interface: *Interface, peer: *Peer, index: u32) void {
-    clearHandshake(interface, peer);
+    clearHandshakes(interface, peer);
     const retired = interface.sessions.at(index).clear();
     interface.forgetIndices(retired.slice());
 }
 
-pub fn clearHandshake(interface: *Interface, peer: *Peer) void {
+pub fn clearHandshakes(interface: *Interface, peer: *Peer) void {
+    abandonInitiation(interface, peer);
+    peer.answer.clear();
+}
+
+/// Our initiation is no longer needed, or no longer good: its response will find nothing.
+pub fn abandonInitiation(interface: *Interface, peer: *Peer) void {
     forgetHandshakeIndex(interface, peer);
     peer.handshake.clear();
 }
@@ -332,7 +335,8 @@ fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8,
     forgetHandshakeIndex(interface, peer);
     const message: *messages.Initiation = @ptrCast(buffer.ptr);
     peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch return null;
-    rememberHandshakeIndex(interface, peer, index, local_index);
+    peer.handshake_index = local_index;
+    interface.by_index.insertAssumeCapacity(local_index, .{ .peer = interface.idOf(index), .kind = .handshake, .slot = 0 });
     const bytes = buffer[0..@sizeOf(messages.Initiation)];
     peer.cookie_maker.addMacs(bytes, now.boot);
     noteHandshakeSent(peer, bytes.len, now);
@@ -341,17 +345,16 @@ fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8,
 }
 
 fn writeResponse(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
-    if (peer.handshake.state != .consumed_initiation) return null;
+    if (peer.answer.state != .consumed_initiation) return null;
     var ephemeral: [32]u8 = undefined;
     defer crypto.zero(&ephemeral);
     const local_index = freshIndexAndEphemeral(interface, &ephemeral) orelse return null;
     peer.timers.last_sent_handshake = now.boot;
     const message: *messages.Response = @ptrCast(buffer.ptr);
-    peer.handshake.createResponse(&peer.remote, local_index, &ephemeral, message) catch return null;
-    rememberHandshakeIndex(interface, peer, index, local_index);
+    peer.answer.createResponse(&peer.remote, local_index, &ephemeral, message) catch return null;
     const bytes = buffer[0..@sizeOf(messages.Response)];
     peer.cookie_maker.addMacs(bytes, now.boot);
-    beginSession(interface, peer, index, now);
+    beginSession(interface, peer, index, &peer.answer, now);
     noteHandshakeSent(peer, bytes.len, now);
     interface.reschedule(index);
     return bytes.len;
@@ -371,12 +374,6 @@ fn freshIndexAndEphemeral(interface: *Interface, ephemeral: *[32]u8) ?u32 {
         const index = std.mem.readInt(u32, &bytes, .little);
         if (!interface.by_index.contains(index)) return index;
     }
-}
-
-fn rememberHandshakeIndex(interface: *Interface, peer: *Peer, index: u32, local_index: u32) void {
-    assert(peer.handshake_index == null);
-    peer.handshake_index = local_index;
-    interface.by_index.insertAssumeCapacity(local_index, .{ .peer = interface.idOf(index), .kind = .handshake, .slot = 0 });
 }
 
 /// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.

@@ -360,6 +360,7 @@ pub const Interface = struct {
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
         const retired = interface.sessions.at(index).confirm();
         interface.forgetIndices(retired.slice());
+        handshaking.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
         peer.timers.handshakeComplete();
         peer.last_handshake_unix_ns = now.unix_ns;
         handshaking.requestStaged(interface, index);

@@ -7,6 +7,7 @@ const messages = wire.messages;
 const constants = @import("constants.zig");
 const crypto = @import("crypto.zig");
 const Drop = @import("drop.zig").Drop;
+const handshaking = @import("handshaking.zig");
 const interface_file = @import("interface.zig");
 const Interface = interface_file.Interface;
 const session = @import("session.zig");
@@ -249,6 +250,58 @@ test "the first packet waits for the handshake and arrives whole" {
     try testing.expectEqual(0, net.a.initiations_sent - 1);
 }
 
+/// Each end has an initiation of the other under way; then both messages arrive.
+fn crossInitiations(net: *Net) !void {
+    var packet: [1500]u8 = undefined;
+    var datagrams: [2][messages.handshake_length_max]u8 = undefined;
+    for ([_]*End{ &net.a, &net.b }, &datagrams) |end, *datagram| {
+        const id = end.interface.route(innerPacket(&packet, end.number, net.peerOf(end).number, 100)).peer;
+        end.interface.stage(id, innerPacket(&packet, end.number, net.peerOf(end).number, 100));
+        try testing.expectEqual(@sizeOf(messages.Initiation), end.interface.pollTransmit(datagram, net.now).?.length);
+    }
+    net.arrive(&net.a, datagrams[1][0..@sizeOf(messages.Initiation)], &net.b.endpoint);
+    net.arrive(&net.b, datagrams[0][0..@sizeOf(messages.Initiation)], &net.a.endpoint);
+}
+
+test "two ends that begin at the same instant are connected at once" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try crossInitiations(&net);
+    try net.settle();
+    for ([_]*End{ &net.a, &net.b }) |end| {
+        try testing.expectEqual(1, end.delivered_count);
+        try expectSound(&end.interface);
+    }
+    try net.pass(10 * second);
+    try testing.expectEqual(0, net.a.initiations_sent + net.b.initiations_sent);
+}
+
+test "of two ends that began together one may forget its own initiation, as the kernel does" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try crossInitiations(&net);
+    handshaking.abandonInitiation(&net.b.interface, net.b.interface.peers.at(0));
+    try net.settle();
+    try testing.expectEqual(1, net.a.delivered_count);
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
+test "a session that is confirmed ends our own initiation" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    net.is_cut = true;
+    try net.send(&net.a, 100);
+    net.is_cut = false;
+    try net.send(&net.b, 100);
+    const peer = net.a.interface.peers.at(0);
+    try testing.expectEqual(null, peer.handshake_index);
+    try testing.expect(std.mem.allEqual(u8, &peer.handshake.ephemeral_private, 0));
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
 test "a preshared key on one side only keeps them apart, on both lets them talk" {
     const psk = "preshared_key=0101010101010101010101010101010101010101010101010101010101010101\n";
     var net: Net = undefined;
@@ -484,7 +537,7 @@ test "replayed and rushed initiations are refused, and change nothing" {
     const peer = net.a.interface.peers.at(0);
     peer.timers.last_sent_handshake = null;
     peer.pending.initiation = true;
-    @import("handshaking.zig").enqueue(&net.a.interface, 0);
+    handshaking.enqueue(&net.a.interface, 0);
     _ = net.a.interface.pollTransmit(&buffer, net.now).?;
     net.jumpTo(net.now.boot.after(10 * std.time.ns_per_ms));
     try testing.expectEqual(.initiation_flood, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?);
@@ -808,7 +861,7 @@ test "no initiation follows on the heels of a response" {
     net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     _ = try net.pump(&net.a);
     // b has not answered yet when it wants a handshake itself.
-    @import("handshaking.zig").requestInitiation(&net.b.interface, 0, net.now, .first);
+    handshaking.requestInitiation(&net.b.interface, 0, net.now, .first);
     try net.settle();
     try testing.expectEqual(0, net.b.initiations_sent);
     try testing.expectEqual(1, net.b.delivered_count);

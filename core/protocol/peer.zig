@@ -28,9 +28,13 @@ pub const Peer = struct {
     in_use: bool,
     generation: u32,
     remote: noise.Remote,
+    /// Ours as initiator, from its message to the response; apart from `answer`, so that two ends that begin
+    /// at the same instant both get their response (the kernel keeps one and loses both).
     handshake: noise.Handshake,
-    /// Our index of the running handshake in the index table.
+    /// Our index of it in the index table.
     handshake_index: ?u32 = null,
+    /// Ours as responder, from the peer's initiation until `pollTransmit` writes the response.
+    answer: noise.Handshake,
     cookie_maker: cookie.Maker,
     timers: Timers = .{},
     endpoint: ?wire.Endpoint = null,
@@ -74,6 +78,7 @@ pub const Peer = struct {
             .next_queued = next_queued,
             .remote = noise.Remote.init(local, public_key, &@splat(0)),
             .handshake = noise.Handshake.zeroed,
+            .answer = noise.Handshake.zeroed,
             .cookie_maker = cookie.Maker.init(public_key),
         };
     }
@@ -82,6 +87,7 @@ pub const Peer = struct {
     pub fn deinit(peer: *Peer) void {
         std.debug.assert(peer.in_use and peer.handshake_index == null and peer.staged.packets == 0);
         peer.handshake.clear();
+        peer.answer.clear();
         peer.remote.zero();
         crypto.zero(&peer.cookie_maker);
         peer.pending = .{};

@@ -165,11 +165,12 @@ class Lab:
         psk: bool = False,
         knows: str = "ab",
         keepalive: int = 0,
+        beats: str = "ab",
         mtu: int | None = None,
         **options: Any,
     ) -> Tunnel:
-        """The whole drawing. `knows`: which sides are told the other's endpoint. `keepalive` holds
-        for both."""
+        """The whole drawing. `knows`: which sides are told the other's endpoint; `beats`: which
+        have the persistent keepalive."""
         spaces = self.cabled()
         left = self.side(a, 1, spaces[0], **options)
         right = self.side(b, 2, spaces[1], **options)
@@ -177,7 +178,7 @@ class Lab:
         tunnel = Tunnel(left, right, shared, outer)
         for label, here, there in (("a", left, right), ("b", right, left)):
             tunnel.settings[label] = here.interface_section() + there.peer_section(
-                shared, outer if label in knows else None, keepalive
+                shared, outer if label in knows else None, keepalive if label in beats else 0
             )
             here.daemon.setconf(tunnel.settings[label])
             here.daemon.up(f"{here.inner4}/24", f"{here.inner6}/64", mtu=mtu)
