@@ -564,7 +564,7 @@ def test_wg_quick_up_and_down_run_it(
     finally:
         a.run(*command, "down", str(path), env=environment)
     wait_until(lambda: a.link(name) is None and not socket_path(name).exists(), "down left nothing")
-    assert pid_of(name) is None
+    wait_until(lambda: pid_of(name) is None, "the daemon has ended")
 
 
 def test_wg_quick_routes_everything_through_it(
