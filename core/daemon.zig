@@ -8,14 +8,15 @@ const io = @import("io");
 const options = @import("build_options");
 
 const usage =
-    \\usage: pywgd [-f | --foreground] [--no-offload LIST] NAME
+    \\usage: pywgd [-f | --foreground] [--threads N] [--no-offload LIST] NAME
     \\
     \\Makes the WireGuard interface NAME and serves it; configure it with wg or pywg.
     \\  -f, --foreground    stay in the foreground, log to stderr
+    \\  --threads N         use up to N cores (default: half of those there are, 1 to 4)
     \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
     \\  --version           print the version
-    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3|v4,
-    \\  LOG_LEVEL=verbose|debug|error|silent
+    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_NO_OFFLOAD=LIST,
+    \\  PYWG_CPU=baseline|v3|v4, LOG_LEVEL=verbose|debug|error|silent
     \\
 ;
 
@@ -23,6 +24,7 @@ const Arguments = struct {
     name: []const u8 = "",
     is_foreground: bool = false,
     offload_disable: u32 = 0,
+    threads: ?u8 = null,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     log_level: device.LogLevel = .err,
@@ -68,6 +70,7 @@ fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) erro
     if (environment.getPosix("WG_TUN_FD")) |value| arguments.tun_fd = try descriptor("WG_TUN_FD", value);
     if (environment.getPosix("WG_UAPI_FD")) |value| arguments.uapi_fd = try descriptor("WG_UAPI_FD", value);
     if (environment.getPosix("PYWG_NO_OFFLOAD")) |value| arguments.offload_disable = try offloads(value);
+    if (environment.getPosix("PYWG_THREADS")) |value| arguments.threads = try threadCount(value);
     cipher.select(environment.getPosix("PYWG_CPU"));
     if (environment.getPosix("LOG_LEVEL")) |value| {
         arguments.keeps_log = true;
@@ -94,6 +97,13 @@ fn offloads(text: []const u8) error{Invalid}!u32 {
     };
 }
 
+fn threadCount(text: []const u8) error{Invalid}!u8 {
+    const count = std.fmt.parseInt(u8, text, 10) catch 0;
+    if (count >= 1 and count <= device.threads_max) return count;
+    complain("'{s}' is no number of threads: 1 to {d}", .{ text, device.threads_max });
+    return error.Invalid;
+}
+
 /// An exit code when there is nothing to run.
 fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
     var iterator = raw.iterate();
@@ -108,6 +118,10 @@ fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
         } else if (std.mem.eql(u8, argument, "-h") or std.mem.eql(u8, argument, "--help")) {
             say(usage);
             return 0;
+        } else if (std.mem.eql(u8, argument, "--threads")) {
+            arguments.threads = threadCount(iterator.next() orelse return misuse("--threads needs a number")) catch return 2;
+        } else if (std.mem.startsWith(u8, argument, "--threads=")) {
+            arguments.threads = threadCount(argument["--threads=".len..]) catch return 2;
         } else if (std.mem.eql(u8, argument, "--no-offload")) {
             const list = iterator.next() orelse return misuse("--no-offload needs a list");
             arguments.offload_disable |= offloads(list) catch return 2;
@@ -166,6 +180,7 @@ fn serve(arguments: *const Arguments) u8 {
         .offload_disable = arguments.offload_disable,
         .tun_fd = arguments.tun_fd,
         .uapi_fd = arguments.uapi_fd,
+        .threads = arguments.threads orelse defaultThreads(),
         .log_level = arguments.log_level,
         .log_fd = 2,
     }, &why) catch {
@@ -188,6 +203,29 @@ fn serve(arguments: *const Arguments) u8 {
     catchSignals();
     blockSignals(.unblock);
     defer blockSignals(.block); // it is going to end anyway
+    return runAll(opened);
+}
+
+/// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.
+fn defaultThreads() u8 {
+    const cores = std.Thread.getCpuCount() catch 1;
+    return @intCast(std.math.clamp(cores / 2, 1, 4));
+}
+
+/// One thread for each lane, this one for the first.
+fn runAll(opened: *device.Device) u8 {
+    var threads: [device.threads_max]std.Thread = undefined;
+    var count: usize = 0;
+    defer for (threads[0..count]) |thread| thread.join();
+    for (1..opened.threads()) |_| {
+        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{opened}) catch break; // fewer, then
+        count += 1;
+    }
+    return runLane(opened);
+}
+
+fn runLane(opened: *device.Device) u8 {
+    var why: device.Diagnostic = .{};
     opened.run(&why) catch {
         complain("{s}", .{why.text()});
         return 1;

@@ -75,7 +75,7 @@ class pywg_device_options(Structure):
         ("log_level", c_uint32),
         ("log_fd", c_int32),
         ("no_uapi", c_uint32),
-        ("reserved", c_uint32),
+        ("threads", c_uint32),
     )
 
 

@@ -1,7 +1,7 @@
 """Device: a whole WireGuard interface in this process. TUN, sockets and timers are the core's.
 
 Knows handles and threads, not files or addresses: those are plan.py's. The core starts no thread,
-so ``start`` gives it one of Python's (ctypes releases the interpreter lock while it runs).
+so ``start`` gives it Python's (ctypes releases the interpreter lock while they run).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
 from types import TracebackType
@@ -53,11 +54,17 @@ class LogLevel(IntEnum):
         return levels.get(text.lower(), cls.ERROR)
 
 
+def default_threads() -> int:
+    """Half of the cores this process may use, 1 to 4: as pywgd."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
+
+
 class Device:
     """An interface of this process: made by the constructor (link down), gone after ``close``.
 
-    ``with Device("wg0", config) as device:`` also gives it a thread for the length of the block.
-    Any thread may call ``set``, ``get``, ``report`` and ``stop``.
+    ``with Device("wg0", config) as device:`` also gives it its threads for the length of the block.
+    Each of the ``threads`` has a queue of the TUN and sockets of its own. Any thread may call
+    ``set``, ``get``, ``report`` and ``stop``.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Device:
         uapi_fd: int = -1,
         uapi_socket: bool = True,
         offload_disable: Offload = Offload.NONE,
+        threads: int = 1,
         log_level: LogLevel = LogLevel.ERROR,
         log_fd: int = -1,
     ) -> None:
@@ -79,8 +87,10 @@ class Device:
         self._calls = threading.Lock()  # close must not overlap with another call
         # Nor with stop. A lock of its own, for a signal handler may stop in the middle of a call.
         self._stopping = threading.RLock()
-        self._running = threading.Lock()  # held while some thread is in run()
-        self._thread: threading.Thread | None = None
+        self._runs = 0  # threads in run()
+        self._run_ended = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._threads_wanted = threads
         self._failure: DeviceError | None = None
         self._subject = name
         options = _abi.pywg_device_options(
@@ -93,6 +103,7 @@ class Device:
             log_level=int(log_level),
             log_fd=log_fd,
             no_uapi=0 if uapi_socket else 1,
+            threads=threads,
         )
         handle = ctypes.c_void_p()
         diagnostic = new_diagnostic()
@@ -138,38 +149,59 @@ class Device:
     def run(self) -> None:
         """Moves packets in this thread until ``stop``, or until the interface is removed.
 
-        Python's signal handlers do not run meanwhile: in a main thread use ``start`` instead.
+        As many threads may be in here as the constructor was told. Python's signal handlers do not
+        run meanwhile: in a main thread use ``start`` instead.
         """
         diagnostic = new_diagnostic()
-        with self._running:
-            with self._calls:
-                handle = self._open_handle()
+        with self._calls:
+            handle = self._open_handle()
+            with self._run_ended:
+                self._runs += 1
+        try:
             status = self._library.pywg_device_run(handle, ctypes.byref(diagnostic))
+        finally:
+            with self._run_ended:
+                self._runs -= 1
+                self._run_ended.notify_all()
         check(status, diagnostic, self._subject)
 
     def start(self, finished: Callable[[], None] | None = None) -> None:
-        """Runs in a thread of its own; ``finished`` is called there when it ends, however."""
-        if self._thread is not None:
+        """Runs in threads of its own; the last to end calls ``finished``, however it ends."""
+        if self._threads:
             raise DeviceError(f"{self._subject}: runs already", Status.INVALID_ARGUMENT)
+        remaining = self._granted_threads()
+        ending = threading.Lock()
 
         def body() -> None:
+            nonlocal remaining
             try:
                 self.run()
             except DeviceError as error:
                 self._failure = error
             finally:
-                if finished is not None:
+                with ending:
+                    remaining -= 1
+                    is_last = remaining == 0
+                if is_last and finished is not None:
                     finished()
 
-        thread = threading.Thread(target=body, name=f"pywg {self._subject}", daemon=True)
-        thread.start()
-        self._thread = thread
+        self._threads = [
+            threading.Thread(target=body, name=f"pywg {self._subject} {number}", daemon=True)
+            for number in range(remaining)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _granted_threads(self) -> int:
+        """A TUN that was there before has one queue, and so one thread."""
+        return int(self.report().other.get("threads", "1")) if self._threads_wanted > 1 else 1
 
     def wait(self, timeout: float | None = None) -> bool:
-        """True when the thread has ended; raises what ended it."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
+        """True when the threads have ended; raises what ended them."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0, deadline - time.monotonic()))
+            if thread.is_alive():
                 return False
         if self._failure is not None:
             raise self._failure
@@ -188,15 +220,18 @@ class Device:
         if self._handle is None or os.getpid() != self._pid:
             return  # after a fork the device belongs to the parent
         self.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        with self._running, self._calls, self._stopping:
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        with self._calls, self._run_ended:
+            self._run_ended.wait_for(lambda: self._runs == 0)
+        with self._calls, self._stopping:
             handle, self._handle = self._handle, None
             if handle is not None:
                 self._library.pywg_device_close(handle)
 
     def __enter__(self) -> Self:
-        if self._thread is None:
+        if not self._threads:
             try:
                 self.start()
             except BaseException:

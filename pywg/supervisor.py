@@ -36,6 +36,7 @@ class Hosting:
     tun_fd: int = -1
     uapi_fd: int = -1
     offload_disable: int = 0
+    threads: int = 1
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
 
@@ -57,6 +58,7 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
             tun_fd=hosting.tun_fd,
             uapi_fd=hosting.uapi_fd,
             offload_disable=Offload(hosting.offload_disable),
+            threads=hosting.threads,
             log_level=LogLevel(hosting.log_level),
             log_fd=hosting.log_fd,
         )

@@ -17,7 +17,7 @@ pub const Options = extern struct {
     log_level: u32,
     log_fd: i32,
     no_uapi: u32,
-    reserved: u32,
+    threads: u32,
 };
 
 pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic) callconv(.c) i32 {
@@ -34,6 +34,7 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
         .tun_fd = if (given.tun_fd < 0) null else given.tun_fd,
         .uapi_fd = if (given.uapi_fd < 0) null else given.uapi_fd,
         .offload_disable = given.offload_disable,
+        .threads = std.math.cast(u8, @max(given.threads, 1)) orelse std.math.maxInt(u8), // too many: refused below
         .log_level = @fromBackingInt(given.log_level),
         .log_fd = given.log_fd,
         .has_uapi = given.no_uapi == 0,

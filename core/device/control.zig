@@ -5,7 +5,7 @@ const cipher = @import("cipher");
 const Device = @import("device.zig").Device;
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const io = @import("io");
-const loop = @import("loop.zig");
+const upkeep = @import("upkeep.zig");
 const protocol = @import("protocol");
 const uapi = protocol.uapi;
 const wire = @import("wire");
@@ -14,7 +14,7 @@ const E = std.os.linux.E;
 
 pub const SetError = error{ Invalid, Protocol, OutOfMemory, LimitExceeded, AddressInUse, Permission, System };
 
-/// Applies the lines of a set request. The lock is held.
+/// Applies the lines of a set request. All lanes are held.
 pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
     const numeric = resolveZones(device, text) catch return outOfMemory(diagnostic);
     defer if (numeric) |owned| freeSecret(device, owned);
@@ -28,22 +28,22 @@ pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!
     };
     defer change.deinit(device.gpa);
     try apply(device, &change, diagnostic);
-    loop.transmit(device, Device.now());
+    device.first().transmit(Device.now());
 }
 
 fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *Diagnostic) SetError!void {
     const interface = &device.interface;
     dropNoOps(interface, change);
     const fwmark = change.fwmark orelse interface.fwmark;
-    var replacement: ?io.udp.Udp = null;
-    errdefer if (replacement) |*udp| udp.close();
+    var replacement: ?upkeep.SocketSet = null;
+    errdefer if (replacement) |*set_aside| set_aside.close();
     var is_marked = false;
-    errdefer if (is_marked) device.udp.setFwmark(interface.fwmark) catch {}; // it held this mark before
+    errdefer if (is_marked) setFwmark(device, interface.fwmark) catch {}; // it held this mark before
     if (device.link_is_up and (change.listen_port != null or !interface.is_active)) {
         replacement = try openReplacement(device, change, fwmark, diagnostic);
     } else if (interface.is_active and change.fwmark != null) {
-        device.udp.setFwmark(fwmark) catch |err| return bindError(err, device.udp.failure, interface.listen_port, fwmark, diagnostic);
         is_marked = true;
+        setFwmark(device, fwmark) catch |err| return bindError(err, device.first().udp.failure, interface.listen_port, fwmark, diagnostic);
     }
     interface.configure(change) catch |err| switch (err) {
         error.OutOfMemory => return outOfMemory(diagnostic),
@@ -54,12 +54,15 @@ fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *D
     };
     // Another port or mark may take another route: learnt sources are no longer to be trusted.
     if (replacement != null or is_marked) interface.forgetSources({}, isAny);
-    if (replacement) |udp| {
-        loop.closeUdp(device);
-        device.udp = udp;
+    if (replacement) |*sockets| {
+        upkeep.install(device, sockets);
         replacement = null;
-        if (!interface.is_active) loop.activate(device);
+        if (!interface.is_active) upkeep.activate(device);
     }
+}
+
+fn setFwmark(device: *Device, fwmark: u32) io.udp.OpenError!void {
+    for (device.all()) |lane| try lane.udp.setFwmark(fwmark);
 }
 
 fn isAny(_: void, _: *const wire.Endpoint) bool {
@@ -74,15 +77,14 @@ fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configurati
 
 /// Sockets on the wished port. Without a wish they are for a link that came up when its port was taken:
 /// null if it still is, for then the change has no part in that.
-fn openReplacement(device: *Device, change: *protocol.configuration.Change, fwmark: u32, diagnostic: *Diagnostic) SetError!?io.udp.Udp {
+fn openReplacement(device: *Device, change: *protocol.configuration.Change, fwmark: u32, diagnostic: *Diagnostic) SetError!?upkeep.SocketSet {
     const port = change.listen_port orelse device.interface.listen_port;
-    var udp: io.udp.Udp = .init(device.udp.calls, &device.offload);
-    udp.counters = device.udp.counters;
-    change.listen_port = loop.openUdp(device, &udp, port, fwmark) catch |err| {
+    const opened = upkeep.openSockets(device, port, fwmark) catch |err| {
         if (change.listen_port == null and change.fwmark == null) return null;
-        return bindError(err, udp.failure, port, fwmark, diagnostic);
+        return bindError(err, device.first().udp.failure, port, fwmark, diagnostic);
     };
-    return udp;
+    change.listen_port = opened.port;
+    return opened;
 }
 
 fn bindError(err: io.udp.OpenError, failure: io.linux.Failure, port: u16, fwmark: u32, diagnostic: *Diagnostic) SetError {
@@ -166,10 +168,20 @@ pub fn writeConfiguration(device: *Device, writer: *Writer) Writer.Error!void {
 /// Offloads, cipher and counters: no secrets.
 pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
     try writer.print("cipher={s}\nmtu={d}\nup={}\n", .{ cipher.path(), device.interface.mtu, device.interface.is_active });
-    try device.offload.format(writer);
+    try writer.print("threads={d}\n", .{device.lane_count});
+    var offload = device.first().offload;
+    for (device.all()[1..]) |lane| offload.merge(&lane.offload);
+    try offload.format(writer);
+    var udp: io.udp.Counters = .{};
+    var tun: io.tun.Counters = .{};
+    for (device.all()) |lane| {
+        udp.receive_errors += lane.udp.counters.receive_errors;
+        udp.source_refused += lane.udp.counters.source_refused;
+        tun.read_errors += lane.tun.counters.read_errors;
+        tun.write_failed += lane.tun.counters.write_failed;
+    }
     try writer.print("udp_receive_errors={d}\nudp_source_refused={d}\ntun_read_errors={d}\ntun_write_failed={d}\n", .{
-        device.udp.counters.receive_errors, device.udp.counters.source_refused,
-        device.tun.counters.read_errors,    device.tun.counters.write_failed,
+        udp.receive_errors, udp.source_refused, tun.read_errors, tun.write_failed,
     });
     for (std.enums.values(protocol.Drop)) |reason| {
         try writer.print("dropped_{t}={d}\n", .{ reason, device.interface.counters.get(reason) });
@@ -198,7 +210,7 @@ pub fn serve(device: *Device, event: io.poller.Event) void {
     const server = if (device.uapi) |*server| server else return;
     switch (server.handle(event, device, answer)) {
         .more => {},
-        .removed => loop.gone(device, "the UAPI socket was removed"),
+        .removed => upkeep.gone(device, "the UAPI socket was removed"),
     }
 }
 

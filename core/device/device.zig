@@ -1,20 +1,24 @@
 //! Device: one Interface with file descriptors around it: TUN, UDP sockets, UAPI socket, timers.
-//! Starts no thread: whoever calls `run` is the loop. `set`, `get`, `report`, `stop` may come from others.
+//! Starts no thread: whoever calls `run` is the loop of a lane. `set`, `get`, `report`, `stop` may come from others.
 //! Life, in the order of this file: open, (set, get, run ... stop), close.
-//! Invariant: all state is behind `lock`, which the loop holds except while it waits.
+//! Invariant: `interface` and `load` are touched with `mutex` held, or while the turns of all lanes are held: `pause`.
+//! All else belongs to the first lane's thread, or to who has paused. Turns are held in the order of the lanes, and the
+//! mutex comes last.
 const std = @import("std");
+const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const control = @import("control.zig");
 const diagnostic_file = @import("diagnostic.zig");
-const Inbound = @import("inbound.zig").Inbound;
+const fan = @import("fan.zig");
 const io = @import("io");
 const Load = @import("load.zig").Load;
-const Lock = @import("lock.zig").Lock;
+const Lane = @import("lane.zig").Lane;
 const log_file = @import("log.zig");
-const loop = @import("loop.zig");
-const Outbound = @import("outbound.zig").Outbound;
+const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
+const Token = @import("lane.zig").Token;
 const uapi_server = @import("uapi_server.zig");
+const upkeep = @import("upkeep.zig");
 const wire = @import("wire");
 
 pub const Diagnostic = diagnostic_file.Diagnostic;
@@ -33,6 +37,8 @@ pub const Options = struct {
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     offload_disable: u32 = 0,
+    /// Threads that will call `run`, each with a queue of the TUN and sockets of its own.
+    threads: u8 = 1,
     log_level: log_file.Level = .silent,
     log_fd: i32 = -1,
     has_uapi: bool = true,
@@ -40,21 +46,31 @@ pub const Options = struct {
     calls: *const io.linux.Calls = &io.linux.real,
 };
 
+pub const threads_max = fan.lanes_max;
+
 pub const OpenError = error{ InvalidArgument, OutOfMemory, Permission, NameInUse, NotFound, System };
 pub const RunError = error{ AlreadyRunning, System };
 
 pub const Device = struct {
     gpa: Allocator,
-    lock: Lock = .{},
-    is_running: std.atomic.Value(bool) = .init(false),
     stop_requested: std.atomic.Value(bool) = .init(false),
     log: log_file.Log,
 
+    /// Guards `interface` and `load`, for as long as looking something up takes.
+    mutex: Mutex = .{},
     interface: protocol.Interface,
-    offload: io.offload.Offload,
-    logged: LoggedOffload = .{},
-    tun: io.tun.Tun,
-    udp: io.udp.Udp,
+    load: Load = .{},
+    /// What the first lane sleeps for at most.
+    watched_deadline: protocol.Instant = .never,
+
+    lanes: [fan.lanes_max]*Lane = undefined,
+    lane_count: u8 = 0,
+    /// The queue that several lanes write to.
+    writer: ?io.tun.Tun = null,
+    crew: fan.Crew = .{},
+    /// Features whose stepping down was told, by bit.
+    told: u32 = 0,
+
     monitor: io.link.Monitor,
     /// Up, as far as the monitor has told.
     link_is_up: bool = false,
@@ -62,17 +78,7 @@ pub const Device = struct {
     probed: protocol.Instant = .{ .ns = 0 },
     routes: io.link.RouteMonitor,
     routes_changed: bool = false,
-    poller: io.poller.Poller,
-    wakeup: io.poller.Wakeup,
     uapi: ?uapi_server.Server,
-
-    outbound: Outbound,
-    inbound: Inbound,
-    load: Load = .{},
-    /// Where the protocol's own datagrams are written: as many as one send takes.
-    transmit_buffers: []u8,
-    /// Set when link or sockets went away and the loop is to end.
-    is_gone: bool = false,
 
     // ---- life ----
 
@@ -83,30 +89,25 @@ pub const Device = struct {
         device.* = .{
             .gpa = gpa,
             .log = .{ .fd = options.log_fd, .level = options.log_level },
-            .offload = .init(options.offload_disable),
             .interface = undefined,
-            .tun = undefined,
-            .udp = undefined,
             .monitor = undefined,
             .routes = undefined,
-            .poller = undefined,
-            .wakeup = undefined,
             .uapi = null,
-            .outbound = undefined,
-            .inbound = undefined,
-            .transmit_buffers = undefined,
         };
-        try device.openMemory(diagnostic);
-        errdefer device.closeMemory();
-        try device.openTun(options, diagnostic);
-        errdefer device.tun.close();
-        device.log.name = device.tun.name();
+        device.interface = protocol.Interface.init(.{ .allocator = gpa, .entropy = kernel_entropy, .lanes = options.threads }) catch |err| switch (err) {
+            error.OutOfMemory => return outOfMemory(diagnostic),
+            error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail
+        };
+        errdefer device.interface.deinit();
+        errdefer device.closeLanes();
+        try device.openLanes(options, diagnostic);
+        device.log.name = device.first().tun.name();
         try device.openPolling(diagnostic);
         errdefer device.closePolling();
-        if (options.has_uapi) device.uapi = try uapi_server.Server.open(options, device.tun.name(), device.poller, diagnostic);
-        device.udp = .init(options.calls, &device.offload);
-        loop.followLink(device);
-        device.log.verbose("ready: mtu {d}, cipher {s}", .{ device.interface.mtu, @import("cipher").path() });
+        if (options.has_uapi) device.uapi = try uapi_server.Server.open(options, device.first().tun.name(), device.first().poller, diagnostic);
+        for (device.all()) |lane| lane.udp = .init(options.calls, &lane.offload);
+        upkeep.followLink(device);
+        device.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", .{ device.interface.mtu, @import("cipher").path(), device.lane_count });
         return device;
     }
 
@@ -124,6 +125,10 @@ pub const Device = struct {
             diagnostic.set("interface name '{s}' may only have letters, digits and _ = + . -", .{options.name});
             return error.InvalidArgument;
         }
+        if (options.threads < 1 or options.threads > threads_max) {
+            diagnostic.set("threads {d} is out of range: 1 to {d}", .{ options.threads, threads_max });
+            return error.InvalidArgument;
+        }
         if (options.mtu < mtu_min or options.mtu > mtu_max) {
             diagnostic.set("mtu {d} is out of range: {d} to {d}", .{ options.mtu, mtu_min, mtu_max });
             return error.InvalidArgument;
@@ -135,40 +140,79 @@ pub const Device = struct {
         return error.OutOfMemory;
     }
 
-    fn openMemory(device: *Device, diagnostic: *Diagnostic) OpenError!void {
-        const gpa = device.gpa;
-        device.interface = protocol.Interface.init(.{ .allocator = gpa, .entropy = kernel_entropy }) catch |err| switch (err) {
-            error.OutOfMemory => return outOfMemory(diagnostic),
-            error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail
-        };
-        errdefer device.interface.deinit();
-        device.outbound.init(gpa) catch return outOfMemory(diagnostic);
-        errdefer device.outbound.deinit(gpa);
-        device.inbound.init(gpa) catch return outOfMemory(diagnostic);
-        errdefer device.inbound.deinit(gpa);
-        device.transmit_buffers = gpa.alloc(u8, loop.transmits_max * loop.transmit_length) catch return outOfMemory(diagnostic);
-    }
-
-    fn closeMemory(device: *Device) void {
-        device.gpa.free(device.transmit_buffers);
-        device.inbound.deinit(device.gpa);
-        device.outbound.deinit(device.gpa);
-        device.interface.deinit();
-    }
-
-    fn openTun(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!void {
+    /// One lane for each thread, if there can be a queue for each.
+    fn openLanes(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!void {
         var failure: io.linux.Failure = .{};
-        const tun = if (options.tun_fd) |fd|
-            io.tun.Tun.fromFd(options.calls, fd, &device.offload, &failure)
-        else
-            io.tun.Tun.open(options.calls, options.name, &device.offload, &failure);
-        device.tun = tun catch |err| return tunError(err, options.name, failure, diagnostic);
-        errdefer device.tun.close();
+        const leading = try device.newLane(options, diagnostic);
+        const queues = openFirstQueue(leading, options, &failure) catch |err| {
+            device.dropLane(leading);
+            return tunError(err, options.name, failure, diagnostic);
+        };
+        for (1..queues) |_| {
+            const lane = try device.newLane(options, diagnostic);
+            lane.tun = io.tun.Tun.openQueue(&leading.tun, &lane.offload, &failure) catch |err| {
+                device.dropLane(lane);
+                return tunError(err, options.name, failure, diagnostic);
+            };
+        }
+        if (queues > 1) {
+            device.writer = io.tun.Tun.openQueue(&leading.tun, &leading.offload, &failure) catch |err| return tunError(err, options.name, failure, diagnostic);
+            for (device.all()) |lane| lane.tun.writeTo(&device.writer.?);
+        }
         if (options.tun_fd == null) {
-            io.link.setMtu(device.tun.name(), options.mtu) catch |err| {
-                diagnostic.set("cannot set the MTU of {s} to {d}: {t}", .{ device.tun.name(), options.mtu, err });
+            io.link.setMtu(leading.tun.name(), options.mtu) catch |err| {
+                diagnostic.set("cannot set the MTU of {s} to {d}: {t}", .{ leading.tun.name(), options.mtu, err });
                 return error.System;
             };
+        }
+    }
+
+    /// Returns how many queues there can be: an interface that was there before keeps the one that it has.
+    fn openFirstQueue(leading: *Lane, options: *const Options, failure: *io.linux.Failure) io.tun.OpenError!u8 {
+        const offload = &leading.offload;
+        if (options.tun_fd) |fd| {
+            leading.tun = try io.tun.Tun.fromFd(options.calls, fd, offload, failure);
+            return 1;
+        }
+        if (options.threads > 1) {
+            if (io.tun.Tun.openMultiQueue(options.calls, options.name, offload, failure)) |tun| {
+                leading.tun = tun;
+                return options.threads;
+            } else |_| {}
+        }
+        leading.tun = try io.tun.Tun.open(options.calls, options.name, offload, failure);
+        return 1;
+    }
+
+    fn newLane(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!*Lane {
+        const lane = device.gpa.create(Lane) catch return outOfMemory(diagnostic);
+        errdefer device.gpa.destroy(lane);
+        lane.init(device, device.lane_count, options.offload_disable) catch |err| switch (err) {
+            error.OutOfMemory => return outOfMemory(diagnostic),
+            error.SystemResources => return noWatch(diagnostic),
+        };
+        device.lanes[device.lane_count] = lane;
+        device.lane_count += 1;
+        return lane;
+    }
+
+    /// The last one made, whose queue is not open.
+    fn dropLane(device: *Device, lane: *Lane) void {
+        assert(device.lanes[device.lane_count - 1] == lane);
+        device.lane_count -= 1;
+        lane.deinit();
+        std.crypto.secureZero(u8, std.mem.asBytes(lane));
+        device.gpa.destroy(lane);
+    }
+
+    /// The TUN vanishes with its last queue.
+    fn closeLanes(device: *Device) void {
+        if (device.writer) |*writer| writer.close();
+        device.writer = null;
+        while (device.lane_count > 0) {
+            const lane = device.lanes[device.lane_count - 1];
+            lane.tun.close();
+            device.dropLane(lane);
         }
     }
 
@@ -202,83 +246,151 @@ pub const Device = struct {
         }
     }
 
+    fn noWatch(diagnostic: *Diagnostic) error{System} {
+        diagnostic.set("cannot watch the interface: raise 'ulimit -n', or allow netlink and epoll", .{});
+        return error.System;
+    }
+
     fn openPolling(device: *Device, diagnostic: *Diagnostic) OpenError!void {
-        errdefer diagnostic.set("cannot watch the interface: raise 'ulimit -n', or allow netlink and epoll", .{});
-        device.poller = io.poller.Poller.init() catch return error.System;
-        errdefer device.poller.deinit();
-        device.wakeup = io.poller.Wakeup.init() catch return error.System;
-        errdefer device.wakeup.deinit();
-        device.monitor = io.link.Monitor.open(device.tun.fd) catch return error.System;
+        const leading = device.first();
+        device.monitor = io.link.Monitor.open(leading.tun.fd) catch return noWatch(diagnostic);
         errdefer device.monitor.close();
-        device.routes = io.link.RouteMonitor.open() catch return error.System;
+        device.routes = io.link.RouteMonitor.open() catch return noWatch(diagnostic);
         errdefer device.routes.close();
-        device.poller.add(device.wakeup.fd, loop.Token.wakeup.value(), io.poller.in) catch return error.System;
-        device.poller.add(device.monitor.fd(), loop.Token.monitor.value(), io.poller.in) catch return error.System;
-        device.poller.add(device.routes.fd(), loop.Token.routes.value(), io.poller.in) catch return error.System;
-        device.poller.add(device.tun.fd, loop.Token.tun.value(), io.poller.in) catch return error.System;
+        leading.poller.add(device.monitor.fd(), Token.monitor.value(), io.poller.in) catch return noWatch(diagnostic);
+        leading.poller.add(device.routes.fd(), Token.routes.value(), io.poller.in) catch return noWatch(diagnostic);
+        leading.poller.add(leading.tun.fd, Token.tun.value(), io.poller.in) catch return noWatch(diagnostic);
     }
 
     fn closePolling(device: *Device) void {
         device.routes.close();
         device.monitor.close();
-        device.wakeup.deinit();
-        device.poller.deinit();
     }
 
-    /// Blocks and moves packets; returns when stopped, or when interface or UAPI socket are gone.
+    /// Blocks and moves packets; returns when stopped, or when interface or UAPI socket are gone. As many threads as
+    /// the options say may be in here; the first to come keeps the timers and serves the requests.
     pub fn run(device: *Device, diagnostic: *Diagnostic) RunError!void {
-        if (device.is_running.swap(true, .acquire)) {
-            diagnostic.set("another thread is running this device already", .{});
+        const lane = device.man() orelse {
+            diagnostic.set("as many threads as were asked for ({d}) run this device already", .{device.lane_count});
             return error.AlreadyRunning;
+        };
+        defer device.leave(lane);
+        lane.run();
+    }
+
+    fn man(device: *Device) ?*Lane {
+        device.pause();
+        defer device.@"resume"();
+        for (device.all()) |lane| {
+            if (lane.is_manned.load(.monotonic)) continue;
+            upkeep.man(lane);
+            return lane;
         }
-        defer device.is_running.store(false, .release);
-        loop.run(device);
+        return null;
+    }
+
+    fn leave(device: *Device, lane: *Lane) void {
+        device.pause();
+        defer device.@"resume"();
+        lane.is_manned.store(false, .release);
     }
 
     /// Async-signal-safe.
     pub fn stop(device: *Device) void {
+        device.end();
+    }
+
+    /// Makes all lanes return.
+    pub fn end(device: *Device) void {
         device.stop_requested.store(true, .release);
-        device.wakeup.signal();
+        for (device.all()) |lane| lane.wakeup.signal();
+    }
+
+    pub fn isOver(device: *const Device) bool {
+        return device.stop_requested.load(.acquire);
     }
 
     /// Removes interface and socket; no key stays in memory.
     pub fn close(device: *Device) void {
         const gpa = device.gpa;
         if (device.uapi) |*server| server.close(gpa);
-        device.udp.close();
+        for (device.all()) |lane| lane.udp.close();
         device.closePolling();
-        device.tun.close();
-        device.closeMemory();
+        device.closeLanes();
+        device.interface.deinit();
         std.crypto.secureZero(u8, std.mem.asBytes(device));
         gpa.destroy(device);
+    }
+
+    // ---- lanes ----
+
+    pub fn all(device: *const Device) []const *Lane {
+        return device.lanes[0..device.lane_count];
+    }
+
+    pub fn first(device: *const Device) *Lane {
+        return device.lanes[0];
+    }
+
+    /// Threads that can be in `run`.
+    pub fn threads(device: *const Device) u8 {
+        return device.lane_count;
+    }
+
+    /// Waits for the turns of all lanes to end, and lets none begin.
+    fn pause(device: *Device) void {
+        device.first().turn_lock.acquire();
+        device.pauseOthers();
+    }
+
+    fn @"resume"(device: *Device) void {
+        device.resumeOthers();
+        device.first().turn_lock.release();
+    }
+
+    /// The same for the first lane in its own turn.
+    pub fn pauseOthers(device: *Device) void {
+        for (device.all()[1..]) |lane| lane.turn_lock.acquire();
+    }
+
+    pub fn resumeOthers(device: *Device) void {
+        for (device.all()[1..]) |lane| lane.turn_lock.release();
+    }
+
+    /// Of several lanes that lose a feature only the first tells.
+    pub fn isNews(device: *Device, feature: io.offload.Feature) bool {
+        device.mutex.acquire();
+        defer device.mutex.release();
+        defer device.told |= feature.bit();
+        return device.told & feature.bit() == 0;
     }
 
     // ---- control plane ----
 
     pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) control.SetError!void {
-        device.lock.acquire();
-        defer device.lock.release();
+        device.pause();
+        defer device.@"resume"();
         try control.set(device, text, diagnostic);
-        device.wakeup.signal(); // deadlines may have changed
+        device.first().wakeup.signal(); // deadlines may have changed
     }
 
     /// The length of the answer; it is written only if it fits.
     pub fn get(device: *Device, buffer: []u8) usize {
-        device.lock.acquire();
-        defer device.lock.release();
+        device.pause();
+        defer device.@"resume"();
         return control.writeInto(device, control.writeConfiguration, buffer);
     }
 
     pub fn report(device: *Device, buffer: []u8) usize {
-        device.lock.acquire();
-        defer device.lock.release();
+        device.pause();
+        defer device.@"resume"();
         return control.writeInto(device, control.writeReport, buffer);
     }
 
     /// As `get`: the length, and the name if it fits.
     pub fn name(device: *Device, buffer: []u8) usize {
-        device.lock.acquire();
-        defer device.lock.release();
+        device.pause();
+        defer device.@"resume"();
         const text = device.monitor.name();
         if (text.len <= buffer.len) @memcpy(buffer[0..text.len], text);
         return text.len;
@@ -287,12 +399,6 @@ pub const Device = struct {
     pub fn now() protocol.Now {
         return .{ .boot = .{ .ns = io.clock.bootNs() }, .unix_ns = io.clock.unixNs() };
     }
-};
-
-/// What has been said in the log, so that each step down is said once.
-pub const LoggedOffload = struct {
-    states: [io.offload.Feature.count]io.offload.State = @splat(.active),
-    refusals: usize = 0,
 };
 
 const kernel_entropy: protocol.Entropy = .{ .context = null, .fillFn = fillFromKernel };
@@ -304,9 +410,11 @@ fn fillFromKernel(_: ?*anyopaque, out: []u8) bool {
 
 test {
     _ = @import("diagnostic.zig");
+    _ = @import("fan.zig");
     _ = @import("load.zig");
     _ = @import("lock.zig");
     _ = @import("log.zig");
+    _ = @import("mutex.zig");
     _ = @import("train.zig");
     _ = @import("device_test.zig");
 }

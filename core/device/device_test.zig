@@ -179,7 +179,7 @@ fn innerHeader(payload: []const u8, id: u16) [28]u8 {
 const Bench = struct {
     namespace: sys.TestNamespace,
     device: *Device = undefined,
-    thread: ?std.Thread = null,
+    threads: [3]?std.Thread = @splat(null),
     far: Far = undefined,
     log_pipe: [2]sys.fd_t = undefined,
     log_buffer: [8192]u8 = undefined,
@@ -193,6 +193,10 @@ const Bench = struct {
 
     /// Device and far end know each other; the link is down.
     fn start(bench: *Bench, calls: *const sys.Calls, disable: u32) !void {
+        return bench.startWith(calls, disable, 1);
+    }
+
+    fn startWith(bench: *Bench, calls: *const sys.Calls, disable: u32, threads: u8) !void {
         bench.* = .{ .namespace = try .enter() };
         errdefer bench.namespace.leave();
         number += 1;
@@ -203,6 +207,7 @@ const Bench = struct {
         bench.device = Device.open(testing.allocator, &.{
             .name = interface_name,
             .offload_disable = disable,
+            .threads = threads,
             .log_level = .err,
             .log_fd = bench.log_pipe[1],
             .uapi_folder = bench.folder,
@@ -232,7 +237,9 @@ const Bench = struct {
     }
 
     fn run(bench: *Bench) !void {
-        bench.thread = try std.Thread.spawn(.{ .stack_size = 2 << 20 }, runDevice, .{bench.device});
+        for (bench.threads[0..bench.device.threads()]) |*thread| {
+            thread.* = try std.Thread.spawn(.{ .stack_size = 2 << 20 }, runDevice, .{bench.device});
+        }
     }
 
     fn runDevice(device: *Device) void {
@@ -241,10 +248,11 @@ const Bench = struct {
     }
 
     fn end(bench: *Bench) void {
-        const thread = bench.thread orelse return;
         bench.device.stop();
-        thread.join();
-        bench.thread = null;
+        for (&bench.threads) |*slot| if (slot.*) |thread| {
+            thread.join();
+            slot.* = null;
+        };
     }
 
     /// Runs with the link up, an address on it and a user's socket on that; both ends have a session.
@@ -593,7 +601,7 @@ test "EINVAL for superpackets into TUN: they go in packet by packet, then none i
     defer bench.stop();
     Refusing.refused = 0;
     try bench.connect();
-    if (!bench.device.offload.isActive(.tun_uso)) return error.SkipZigTest;
+    if (!bench.device.first().offload.isActive(.tun_uso)) return error.SkipZigTest;
     const data = pattern(10_000);
     for (0..5) |_| {
         try bench.far.sendInner(10, 1000, &data);
@@ -786,10 +794,10 @@ test "removal of the socket file ends the device, and so does removal of the int
             try testing.expectEqual(.SUCCESS, linux.errno(linux.unlink(@ptrCast(&path))));
         } else try deleteInterface();
         for (0..patience_ms) |_| {
-            if (!bench.device.is_running.load(.acquire)) break;
+            if (!bench.device.first().is_manned.load(.acquire)) break;
             sleepMs(1);
         }
-        try testing.expect(!bench.device.is_running.load(.acquire));
+        try testing.expect(!bench.device.first().is_manned.load(.acquire));
     }
 }
 
@@ -851,12 +859,41 @@ test "opening survives every failing allocation" {
     try testing.checkAllAllocationFailures(testing.allocator, Opening.open, .{});
 }
 
+test "a device of three threads moves packets of many flows, whole and each in order" {
+    var bench: Bench = undefined;
+    try bench.startWith(&sys.real, 0, 3);
+    defer bench.stop();
+    try bench.connect();
+    try testing.expectEqual(3, bench.device.threads());
+    for (bench.device.all()) |lane| {
+        for (0..patience_ms) |_| if (!lane.is_manned.load(.acquire)) sleepMs(1);
+        try testing.expect(lane.is_manned.load(.acquire));
+    }
+    var why: Diagnostic = .{};
+    try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
+    const data = pattern(40_000);
+    try setOption(bench.socket, linux.IPPROTO.UDP, linux.UDP.SEGMENT, 1000);
+    try bench.sendOut(&.{&data});
+    try bench.expectAtFar(&data);
+    for (0..40) |_| try bench.far.sendInner(1, 4, "good");
+    try bench.expectAtUser(repeat("good", 40), 4);
+    try bench.expectReport("threads=3\n");
+    // Another port for all of them, and down and up again.
+    try bench.set("listen_port=0\n");
+    try sys.TestNamespace.setUp(interface_name, false);
+    try sys.TestNamespace.setUp(interface_name, true);
+    _ = try bench.waitForPort();
+    try bench.sendOut(&.{"again"});
+    try bench.expectAtFar("again");
+    try testing.expectEqualStrings("", bench.log());
+}
+
 test "only one thread runs a device, and a stop before the run is not lost" {
     var bench: Bench = undefined;
     try bench.start(&sys.real, 0);
     defer bench.stop();
     try bench.run();
-    for (0..patience_ms) |_| if (!bench.device.is_running.load(.acquire)) sleepMs(1);
+    for (0..patience_ms) |_| if (!bench.device.first().is_manned.load(.acquire)) sleepMs(1);
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
     bench.end();

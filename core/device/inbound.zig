@@ -1,26 +1,32 @@
 //! UDP to TUN, functions in the order a datagram meets them: receive, find its session, open in place,
 //! check, coalesce, write. Payloads are never copied: what TUN gets are pointers into the receive slots.
+//! Holds the mutex of the tables only to look up, never over a system call or the cipher.
 //! Invariant: packets are finished and written in the order they were received.
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
+const Fan = @import("fan.zig").Fan;
 const io = @import("io");
 const Load = @import("load.zig").Load;
+const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
 const wire = @import("wire");
 const messages = wire.messages;
 
-/// Packets opened together; a longer batch is worked off in parts.
-const jobs_max = 512;
+/// Packets opened together: those of a full batch of trains; a longer batch is worked off in parts.
+const jobs_max = 1024;
 const header_length = @sizeOf(messages.TransportHeader);
 
 pub const Context = struct {
+    /// Guarded by `mutex`, as is `load`.
     interface: *protocol.Interface,
+    mutex: *Mutex,
+    load: *Load,
+    fan: *Fan,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
     offload: *io.offload.Offload,
-    load: *Load,
     now: protocol.Now,
 };
 
@@ -32,9 +38,15 @@ pub const Inbound = struct {
     /// The slot each job came in: where from, and its ECN bits.
     slots: [jobs_max]u16 = undefined,
     count: usize = 0,
+    /// Jobs that follow one another under one key. Other lanes may end the session meanwhile, so the key is copied.
+    runs: [jobs_max]Run = undefined,
+    run_count: usize = 0,
+
+    const Run = struct { key: [32]u8, start: usize };
 
     pub fn init(inbound: *Inbound, gpa: Allocator) Allocator.Error!void {
         inbound.count = 0;
+        inbound.run_count = 0;
         inbound.receive_batch = try .init(gpa);
         errdefer inbound.receive_batch.deinit(gpa);
         inbound.coalescer = try .init(gpa);
@@ -53,6 +65,7 @@ pub const Inbound = struct {
             .tcp = context.offload.isActive(.tun_tso) and context.tun.has_vnet_header,
             .udp = context.offload.isActive(.tun_uso) and context.tun.has_vnet_header,
         });
+        context.mutex.acquire();
         for (inbound.receive_batch.datagrams[0..received], 0..) |*slot, i| {
             if (slot.truncated) {
                 context.interface.counters.add(.truncated, 1);
@@ -60,6 +73,7 @@ pub const Inbound = struct {
             }
             inbound.acceptSlot(context, slot, @intCast(i));
         }
+        context.mutex.release();
         inbound.open(context);
         inbound.deliver(context);
         return received;
@@ -76,22 +90,14 @@ pub const Inbound = struct {
         }
     }
 
+    /// The mutex is held.
     fn acceptDatagram(inbound: *Inbound, context: *const Context, datagram: []u8, slot: *const io.udp.Received, slot_index: u16) void {
         switch (context.interface.prepareOpen(datagram, context.now)) {
             .open => |ticket| {
-                inbound.tickets[inbound.count] = ticket;
-                inbound.jobs[inbound.count] = .{
-                    .data = datagram[header_length..].ptr,
-                    .length = datagram.len - messages.transport_overhead,
-                    .counter = ticket.counter,
-                    .authentic = false,
-                };
-                inbound.slots[inbound.count] = slot_index;
-                inbound.count += 1;
-                if (inbound.count == jobs_max) inbound.open(context);
+                if (inbound.count == jobs_max) inbound.openInBetween(context);
+                inbound.addJob(&ticket, datagram, slot_index);
             },
             .handshake => {
-                inbound.open(context); // tickets do not outlive a change of sessions
                 const under_load = context.load.note(context.now.boot);
                 _ = context.interface.handleHandshake(datagram, &slot.endpoint, under_load, context.now);
             },
@@ -99,42 +105,82 @@ pub const Inbound = struct {
         }
     }
 
-    fn open(inbound: *Inbound, context: *const Context) void {
-        const count = inbound.count;
-        inbound.count = 0;
-        var start: usize = 0;
-        while (start < count) {
-            const key = inbound.tickets[start].key;
-            var end = start + 1;
-            while (end < count and inbound.tickets[end].key == key) end += 1;
-            cipher.openBatch(key, inbound.jobs[start..end]);
-            start = end;
+    fn addJob(inbound: *Inbound, ticket: *const protocol.OpenTicket, datagram: []u8, slot_index: u16) void {
+        const i = inbound.count;
+        const follows = i > 0 and inbound.tickets[i - 1].receiver_index == ticket.receiver_index;
+        if (!follows) {
+            inbound.runs[inbound.run_count] = .{ .key = ticket.key.*, .start = i };
+            inbound.run_count += 1;
         }
-        for (0..count) |i| inbound.finish(context, i);
+        inbound.tickets[i] = ticket.*;
+        inbound.jobs[i] = .{
+            .data = datagram[header_length..].ptr,
+            .length = datagram.len - messages.transport_overhead,
+            .counter = ticket.counter,
+            .authentic = false,
+        };
+        inbound.slots[i] = slot_index;
+        inbound.count += 1;
     }
 
-    fn finish(inbound: *Inbound, context: *const Context, i: usize) void {
-        const job = &inbound.jobs[i];
-        const slot = &inbound.receive_batch.datagrams[inbound.slots[i]];
-        const plaintext: ?[]u8 = if (job.authentic) job.data[0..job.length] else null;
-        switch (context.interface.finishOpen(inbound.tickets[i], plaintext, &slot.endpoint, context.now)) {
-            .deliver => |packet| {
-                wire.ip.ecnDecapsulate(packet, slot.ecn);
-                if (inbound.coalescer.add(packet)) return;
-                inbound.deliver(context);
-                const added = inbound.coalescer.add(packet);
-                assert(added);
-            },
-            .keepalive, .drop => {},
+    /// There are more small datagrams than jobs: those so far are worked off first.
+    fn openInBetween(inbound: *Inbound, context: *const Context) void {
+        context.mutex.release();
+        inbound.open(context);
+        context.mutex.acquire();
+    }
+
+    fn open(inbound: *Inbound, context: *const Context) void {
+        const count = inbound.count;
+        const runs = inbound.runs[0..inbound.run_count];
+        inbound.count = 0;
+        inbound.run_count = 0;
+        for (runs, 0..) |*one, i| {
+            const end = if (i + 1 < runs.len) runs[i + 1].start else count;
+            context.fan.open(&one.key, inbound.jobs[one.start..end]);
+            std.crypto.secureZero(u8, &one.key);
         }
+        const delivered = inbound.finish(context, count);
+        for (inbound.jobs[0..delivered]) |*job| inbound.coalesce(context, job.data[0..job.length]);
+    }
+
+    /// Settles each packet with its session and its peer. What is to be delivered moves to the front of the jobs.
+    fn finish(inbound: *Inbound, context: *const Context, count: usize) usize {
+        context.mutex.acquire();
+        defer context.mutex.release();
+        var delivered: usize = 0;
+        for (0..count) |i| {
+            const job = &inbound.jobs[i];
+            const slot = &inbound.receive_batch.datagrams[inbound.slots[i]];
+            const plaintext: ?[]u8 = if (job.authentic) job.data[0..job.length] else null;
+            switch (context.interface.finishOpen(inbound.tickets[i], plaintext, &slot.endpoint, context.now)) {
+                .deliver => |packet| {
+                    wire.ip.ecnDecapsulate(packet, slot.ecn);
+                    inbound.jobs[delivered].data = packet.ptr;
+                    inbound.jobs[delivered].length = packet.len;
+                    delivered += 1;
+                },
+                .keepalive, .drop => {},
+            }
+        }
+        return delivered;
+    }
+
+    fn coalesce(inbound: *Inbound, context: *const Context, packet: []u8) void {
+        if (inbound.coalescer.add(packet)) return;
+        inbound.deliver(context);
+        const added = inbound.coalescer.add(packet);
+        assert(added);
     }
 
     fn deliver(inbound: *Inbound, context: *const Context) void {
+        var failed: u64 = 0;
         var frames = inbound.coalescer.frames();
-        while (frames.next()) |frame| {
-            const failed = context.tun.writeFrame(&frame);
-            context.interface.counters.add(.deliver_failed, failed);
-        }
+        while (frames.next()) |frame| failed += context.tun.writeFrame(&frame);
         inbound.coalescer.reset(inbound.coalescer.options);
+        if (failed == 0) return;
+        context.mutex.acquire();
+        defer context.mutex.release();
+        context.interface.counters.add(.deliver_failed, failed);
     }
 };

@@ -1,51 +1,60 @@
 //! TUN to UDP, functions in the order a packet meets them: read, route, split into trains, seal, send.
 //! A superpacket stays together from end to end: one read, one run of nonces, one UDP_SEGMENT send.
+//! Holds the mutex of the tables only to look up, never over a system call or the cipher.
 //! Invariant: trains of one peer are sealed and sent in the order they were filled.
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
+const Fan = @import("fan.zig").Fan;
 const io = @import("io");
+const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
 const train_file = @import("train.zig");
 const Train = train_file.Train;
+const Yard = train_file.Yard;
 const wire = @import("wire");
 const messages = wire.messages;
 
-/// Trains in one turn of the loop: what bounds its length, and with 64 KiB each its memory.
-const trains_max = 16;
-const jobs_max = trains_max * train_file.packets_max;
+const trains_max = Yard.trains_max;
+/// Packets sealed in one call at most: those of a full yard of superpackets.
+const jobs_max = 1024;
 /// vnet header and the largest superpacket.
 const read_buffer_length = 65_536 + 64;
-/// Superpackets read in one turn even if they are small, so that a flood leaves room for the other way.
+/// Reads in one turn even if they are small, so that a flood leaves room for the other way.
 const reads_max = 256;
 
 /// Unreachables told to local senders in one window, about the kernel's limit for ICMP errors.
 const replies_max = 50;
 const reply_window_ns = 50 * std.time.ns_per_ms;
 
-/// What the outbound path borrows from the device.
+/// What the outbound path borrows from the device and the lane.
 pub const Context = struct {
+    /// Guarded by `mutex`.
     interface: *protocol.Interface,
+    mutex: *Mutex,
+    fan: *Fan,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
     now: protocol.Now,
 };
 
 pub const Outbound = struct {
-    yard: train_file.Yard(trains_max),
-    used: usize = 0,
+    yard: Yard,
     read_buffer: []u8,
+    /// Of the trains that have a session: other lanes may end it while we seal, so its key is copied.
+    ready: [trains_max]*Train = undefined,
+    tickets: [trains_max]protocol.SealTicket = undefined,
+    keys: [trains_max][32]u8 = undefined,
+    datagrams: [trains_max]io.udp.Datagram = undefined,
     jobs: [jobs_max]cipher.Seal = undefined,
     job_count: usize = 0,
-    datagrams: [trains_max]io.udp.Datagram = undefined,
     reply_count: u32 = 0,
     reply_window_start: protocol.Instant = .{ .ns = 0 },
 
     pub fn init(outbound: *Outbound, gpa: Allocator) Allocator.Error!void {
         try outbound.yard.init(gpa);
         errdefer outbound.yard.deinit(gpa);
-        outbound.used = 0;
         outbound.job_count = 0;
         outbound.reply_count = 0;
         outbound.reply_window_start = .{ .ns = 0 };
@@ -64,23 +73,18 @@ pub const Outbound = struct {
         for (0..reads_max) |_| {
             const received = try context.tun.read(outbound.read_buffer) orelse return;
             outbound.accept(context, received);
-            if (outbound.used == trains_max) return;
+            if (outbound.yard.isFull()) return;
         }
     }
 
     fn accept(outbound: *Outbound, context: *const Context, received: io.tun.Received) void {
-        const peer = switch (context.interface.route(received.bytes)) {
-            .peer => |id| id,
-            .drop => |reason| return if (reason == .no_peer) outbound.replyUnreachable(context, received.bytes),
-        };
-        var splitter = io.gso.Splitter.init(received.header, received.bytes) catch {
-            return context.interface.counters.add(.malformed_outgoing, 1);
-        };
+        const peer = outbound.route(context, received.bytes) orelse return;
+        var splitter = io.gso.Splitter.init(received.header, received.bytes) catch return count(context, .malformed_outgoing, 1);
         const tos = wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(received.bytes));
         for (0..splitter.count) |i| {
             const length = splitter.length(@intCast(i));
             const room = outbound.makeRoom(context, peer, tos, length) orelse {
-                context.interface.counters.add(.malformed_outgoing, 1);
+                count(context, .malformed_outgoing, 1);
                 continue;
             };
             const written = splitter.write(@intCast(i), room);
@@ -88,59 +92,83 @@ pub const Outbound = struct {
         }
     }
 
-    /// A place for a packet: in the last train if that is for the same peer and has room, else in a new one.
+    fn route(outbound: *Outbound, context: *const Context, packet: []const u8) ?protocol.PeerId {
+        context.mutex.acquire();
+        const found = context.interface.route(packet);
+        context.mutex.release();
+        switch (found) {
+            .peer => |id| return id,
+            .drop => |reason| {
+                if (reason == .no_peer) outbound.replyUnreachable(context, packet);
+                return null;
+            },
+        }
+    }
+
     fn makeRoom(outbound: *Outbound, context: *const Context, peer: protocol.PeerId, tos: u8, length: usize) ?[]u8 {
         const padded = messages.paddedLength(length, context.interface.mtu);
-        if (outbound.used != 0) {
-            const last = &outbound.yard.trains[outbound.used - 1];
-            if (last.peer.eql(peer) and last.tos == tos) {
-                if (last.next(length, padded)) |room| return room;
+        while (true) {
+            switch (outbound.yard.add(peer, tos, length, padded)) {
+                .plaintext => |plaintext| return plaintext,
+                .full => outbound.flush(context),
+                .too_long => return null,
             }
         }
-        if (outbound.used == trains_max) outbound.flush(context);
-        const train = &outbound.yard.trains[outbound.used];
-        train.reset();
-        train.peer = peer;
-        train.tos = tos;
-        const room = train.next(length, padded) orelse return null;
-        outbound.used += 1;
-        return room;
     }
 
     fn flush(outbound: *Outbound, context: *const Context) void {
-        var sealed: [trains_max]protocol.SealTicket = undefined;
-        var ready: [trains_max]*Train = undefined;
-        var count: usize = 0;
-        for (outbound.yard.trains[0..outbound.used]) |*train| {
-            switch (context.interface.prepareSeal(train.peer, train.count, context.now)) {
+        const ready = outbound.prepare(context);
+        defer std.crypto.secureZero(u8, @ptrCast(outbound.keys[0..ready]));
+        outbound.yard.clear();
+        if (ready == 0) return;
+        outbound.seal(context, ready);
+        outbound.send(context, ready);
+    }
+
+    /// Nonces, keys and endpoints for the trains that have a session; the others wait for one. Returns how many have.
+    fn prepare(outbound: *Outbound, context: *const Context) usize {
+        const interface = context.interface;
+        context.mutex.acquire();
+        defer context.mutex.release();
+        var ready: usize = 0;
+        for (outbound.yard.all()) |*train| {
+            switch (interface.prepareSeal(train.peer, train.count, context.now)) {
                 .seal => |ticket| {
-                    sealed[count] = ticket;
-                    ready[count] = train;
-                    count += 1;
+                    outbound.keys[ready] = ticket.key.*;
+                    const endpoint = interface.finishSeal(ticket, train.length, context.now).?;
+                    outbound.ready[ready] = train;
+                    outbound.tickets[ready] = ticket;
+                    outbound.datagrams[ready] = .{
+                        .bytes = train.bytes(),
+                        .segment_size = @intCast(train.stride),
+                        .endpoint = endpoint,
+                        .tos = train.tos,
+                    };
+                    ready += 1;
                 },
-                .stage => for (0..train.count) |i| context.interface.stage(train.peer, train.plaintext(i)),
+                .stage => for (0..train.count) |i| interface.stage(train.peer, train.plaintext(i)),
                 .drop => |reason| if (reason == .no_endpoint) outbound.replyUnreachable(context, train.plaintext(0)),
             }
         }
-        outbound.used = 0;
-        outbound.seal(sealed[0..count], ready[0..count]);
-        outbound.send(context, sealed[0..count], ready[0..count]);
+        return ready;
     }
 
-    /// Trains that follow one another under one key are sealed in one call, so that no lane stays empty.
-    fn seal(outbound: *Outbound, tickets: []const protocol.SealTicket, trains: []const *Train) void {
+    /// Trains that follow one another under one key are sealed in one call, so that no lane of the cipher stays empty.
+    fn seal(outbound: *Outbound, context: *const Context, ready: usize) void {
         outbound.job_count = 0;
         var run_start: usize = 0;
-        for (tickets, trains, 0..) |*ticket, train, i| {
-            const follows = i > 0 and ticket.key == tickets[run_start].key and
-                ticket.counter == tickets[run_start].counter + outbound.job_count;
+        for (outbound.tickets[0..ready], outbound.ready[0..ready], 0..) |*ticket, train, i| {
+            const first = &outbound.tickets[run_start];
+            const follows = i > 0 and outbound.job_count + train.count <= jobs_max and
+                ticket.receiver_index == first.receiver_index and ticket.peer.eql(first.peer) and
+                ticket.counter == first.counter + outbound.job_count;
             if (!follows) {
-                outbound.sealRun(tickets, run_start);
+                outbound.sealRun(context, run_start);
                 run_start = i;
             }
             for (0..train.count) |j| outbound.addJob(ticket, train.datagram(j), j);
         }
-        outbound.sealRun(tickets, run_start);
+        outbound.sealRun(context, run_start);
     }
 
     fn addJob(outbound: *Outbound, ticket: *const protocol.SealTicket, datagram: []u8, j: usize) void {
@@ -155,31 +183,20 @@ pub const Outbound = struct {
         outbound.job_count += 1;
     }
 
-    fn sealRun(outbound: *Outbound, tickets: []const protocol.SealTicket, start: usize) void {
+    fn sealRun(outbound: *Outbound, context: *const Context, start: usize) void {
         if (outbound.job_count == 0) return;
-        cipher.sealBatch(tickets[start].key, tickets[start].counter, outbound.jobs[0..outbound.job_count]);
+        context.fan.seal(&outbound.keys[start], outbound.tickets[start].counter, outbound.jobs[0..outbound.job_count]);
         outbound.job_count = 0;
     }
 
-    fn send(outbound: *Outbound, context: *const Context, tickets: []const protocol.SealTicket, trains: []const *Train) void {
-        var count: usize = 0;
-        var peers: [trains_max]protocol.PeerId = undefined;
-        for (tickets, trains) |ticket, train| {
-            const endpoint = context.interface.finishSeal(ticket, train.length, context.now) orelse continue;
-            outbound.datagrams[count] = .{
-                .bytes = train.bytes(),
-                .segment_size = @intCast(train.stride),
-                .endpoint = endpoint,
-                .tos = train.tos,
-            };
-            peers[count] = ticket.peer;
-            count += 1;
-        }
-        if (count == 0) return;
-        const result = context.udp.send(outbound.datagrams[0..count], context.now.boot.ns);
+    fn send(outbound: *Outbound, context: *const Context, ready: usize) void {
+        const result = context.udp.send(outbound.datagrams[0..ready], context.now.boot.ns);
+        if (result.failed_datagrams == 0 and !result.any_source_refused) return;
+        context.mutex.acquire();
+        defer context.mutex.release();
         context.interface.counters.add(.send_failed, result.failed_datagrams);
-        for (outbound.datagrams[0..count], peers[0..count]) |*datagram, peer| {
-            if (datagram.source_refused) context.interface.forgetSource(peer);
+        for (outbound.datagrams[0..ready], outbound.tickets[0..ready]) |*datagram, *ticket| {
+            if (datagram.source_refused) context.interface.forgetSource(ticket.peer);
         }
     }
 
@@ -196,3 +213,9 @@ pub const Outbound = struct {
         _ = context.tun.writePacket(reply);
     }
 };
+
+fn count(context: *const Context, reason: protocol.Drop, packets: u64) void {
+    context.mutex.acquire();
+    defer context.mutex.release();
+    context.interface.counters.add(reason, packets);
+}

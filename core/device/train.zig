@@ -14,11 +14,9 @@ pub const header_length = @sizeOf(messages.TransportHeader);
 pub const packets_max = 64;
 /// The largest UDP payload over IPv4.
 pub const bytes_max = 65_507;
-/// A train that cannot take a full MTU-sized packet more is closed, so the buffer is the payload limit.
-const buffer_length = 65_536;
 
 pub const Train = struct {
-    buffer: *[buffer_length]u8,
+    buffer: [*]u8,
     stride: u32,
     count: u32,
     /// Bytes in use: all strides and the last datagram.
@@ -30,15 +28,18 @@ pub const Train = struct {
     peer: protocol.PeerId,
     tos: u8,
 
-    pub fn reset(train: *Train) void {
+    fn begin(train: *Train, buffer: *[bytes_max]u8, peer: protocol.PeerId, tos: u8) void {
+        train.buffer = buffer;
         train.stride = 0;
         train.count = 0;
         train.length = 0;
         train.is_closed = false;
+        train.peer = peer;
+        train.tos = tos;
     }
 
     /// Room for a packet of this padded length as the next of the train; null when it does not fit.
-    pub fn next(train: *Train, plain_length: usize, padded_length: usize) ?[]u8 {
+    fn next(train: *Train, plain_length: usize, padded_length: usize) ?[]u8 {
         assert(plain_length <= padded_length);
         const datagram_length: u32 = @intCast(padded_length + messages.transport_overhead);
         if (train.count == 0) {
@@ -75,56 +76,125 @@ pub const Train = struct {
     }
 };
 
-/// A fixed number of trains in one arena.
-pub fn Yard(comptime count: usize) type {
-    return struct {
-        trains: [count]Train,
-        arena: []align(std.heap.page_size_min) u8,
+/// Trains one behind the other in one arena, however short: packets for many peers lie as close as those for one.
+pub const Yard = struct {
+    /// As many as one turn sends; each takes what it needs of the arena.
+    pub const trains_max = 256;
+    /// What bounds a turn of the loop: sixteen superpackets.
+    const arena_length = 16 << 16;
+    /// Trains begin at a cache line.
+    const alignment = 64;
 
-        const Self = @This();
+    trains: [trains_max]Train,
+    count: usize,
+    arena: []align(std.heap.page_size_min) u8,
 
-        pub fn init(self: *Self, gpa: Allocator) Allocator.Error!void {
-            self.arena = try gpa.alignedAlloc(u8, .fromByteUnits(std.heap.page_size_min), count * buffer_length);
-            for (&self.trains, 0..) |*train, i| {
-                train.buffer = self.arena[i * buffer_length ..][0..buffer_length];
-                train.reset();
+    pub fn init(yard: *Yard, gpa: Allocator) Allocator.Error!void {
+        yard.arena = try gpa.alignedAlloc(u8, .fromByteUnits(std.heap.page_size_min), arena_length);
+        yard.count = 0;
+    }
+
+    pub fn deinit(yard: *Yard, gpa: Allocator) void {
+        std.crypto.secureZero(u8, yard.arena); // plaintext passed through here
+        gpa.free(yard.arena);
+    }
+
+    pub fn all(yard: *Yard) []Train {
+        return yard.trains[0..yard.count];
+    }
+
+    pub fn clear(yard: *Yard) void {
+        yard.count = 0;
+    }
+
+    /// Whether there may be no room for another train.
+    pub fn isFull(yard: *const Yard) bool {
+        return yard.count == trains_max or yard.end() + bytes_max > arena_length;
+    }
+
+    fn end(yard: *const Yard) usize {
+        if (yard.count == 0) return 0;
+        const last = &yard.trains[yard.count - 1];
+        const used = @intFromPtr(last.buffer) - @intFromPtr(yard.arena.ptr) + last.length;
+        return std.mem.alignForward(usize, used, alignment);
+    }
+
+    pub const Room = union(enum) {
+        plaintext: []u8,
+        /// Send what is there first.
+        full,
+        /// It fits no datagram.
+        too_long,
+    };
+
+    /// A place for a packet: in the last train if that is for the same peer and has room, else in a new one.
+    pub fn add(yard: *Yard, peer: protocol.PeerId, tos: u8, plain_length: usize, padded_length: usize) Room {
+        if (yard.count != 0) {
+            const last = &yard.trains[yard.count - 1];
+            if (last.peer.eql(peer) and last.tos == tos) {
+                if (last.next(plain_length, padded_length)) |plaintext| return .{ .plaintext = plaintext };
             }
         }
+        if (yard.isFull()) return .full;
+        const start = yard.end();
+        const train = &yard.trains[yard.count];
+        train.begin(yard.arena[start..][0..bytes_max], peer, tos);
+        const plaintext = train.next(plain_length, padded_length) orelse return .too_long;
+        yard.count += 1;
+        return .{ .plaintext = plaintext };
+    }
+};
 
-        pub fn deinit(self: *Self, gpa: Allocator) void {
-            std.crypto.secureZero(u8, self.arena); // plaintext passed through here
-            gpa.free(self.arena);
-        }
-    };
-}
+const testing = std.testing;
+const some_peer: protocol.PeerId = .{ .index = 1, .generation = 1 };
+const other_peer: protocol.PeerId = .{ .index = 2, .generation = 1 };
 
 test "a train takes equal packets and closes with a shorter one" {
-    var yard: Yard(1) = undefined;
-    try yard.init(std.testing.allocator);
-    defer yard.deinit(std.testing.allocator);
-    const train = &yard.trains[0];
-    for (0..3) |_| try std.testing.expectEqual(100, train.next(100, 112).?.len);
-    try std.testing.expectEqual(null, train.next(200, 208));
-    try std.testing.expectEqual(20, train.next(20, 32).?.len);
-    try std.testing.expectEqual(null, train.next(20, 32));
-    try std.testing.expectEqual(3 * (112 + 32) + 64, train.bytes().len);
-    try std.testing.expectEqual(64, train.datagram(3).len);
-    try std.testing.expectEqual(20, train.plaintext(3).len);
-    try std.testing.expect(std.mem.allEqual(u8, train.datagram(0)[16 + 100 ..][0..12], 0));
+    var yard: Yard = undefined;
+    try yard.init(testing.allocator);
+    defer yard.deinit(testing.allocator);
+    for (0..3) |_| try testing.expectEqual(100, yard.add(some_peer, 0, 100, 112).plaintext.len);
+    const train = &yard.all()[0];
+    try testing.expectEqual(null, train.next(200, 208));
+    try testing.expectEqual(20, train.next(20, 32).?.len);
+    try testing.expectEqual(null, train.next(20, 32));
+    try testing.expectEqual(3 * (112 + 32) + 64, train.bytes().len);
+    try testing.expectEqual(64, train.datagram(3).len);
+    try testing.expectEqual(20, train.plaintext(3).len);
+    try testing.expect(std.mem.allEqual(u8, train.datagram(0)[16 + 100 ..][0..12], 0));
 }
 
 test "a train holds 45 full packets of an MTU of 1420 and at most 64 small ones" {
-    var yard: Yard(1) = undefined;
-    try yard.init(std.testing.allocator);
-    defer yard.deinit(std.testing.allocator);
-    const train = &yard.trains[0];
-    var count: usize = 0;
-    while (train.next(1420, 1420) != null) count += 1;
-    try std.testing.expectEqual(45, count);
-    train.reset();
-    count = 0;
-    while (train.next(28, 32) != null) count += 1;
-    try std.testing.expectEqual(packets_max, count);
-    train.reset();
-    try std.testing.expectEqual(null, train.next(65_500, 65_500));
+    var yard: Yard = undefined;
+    try yard.init(testing.allocator);
+    defer yard.deinit(testing.allocator);
+    for (0..46) |_| _ = yard.add(some_peer, 0, 1420, 1420).plaintext;
+    try testing.expectEqual(45, yard.all()[0].count);
+    yard.clear();
+    for (0..packets_max + 1) |_| _ = yard.add(some_peer, 0, 28, 32).plaintext;
+    try testing.expectEqual(packets_max, yard.all()[0].count);
+    yard.clear();
+    try testing.expect(yard.add(some_peer, 0, 65_500, 65_500) == .too_long);
+    try testing.expectEqual(0, yard.all().len);
+}
+
+test "sixteen whole trains fit, or 256 short ones side by side" {
+    var yard: Yard = undefined;
+    try yard.init(testing.allocator);
+    defer yard.deinit(testing.allocator);
+    var packets: usize = 0;
+    while (yard.add(some_peer, 0, 1420, 1420) == .plaintext) packets += 1;
+    try testing.expectEqual(16 * 45, packets);
+    yard.clear();
+    for (0..Yard.trains_max) |i| {
+        const peer = if (i % 2 == 0) some_peer else other_peer;
+        @memset(yard.add(peer, 0, 60, 64).plaintext, @truncate(i));
+    }
+    try testing.expect(yard.isFull());
+    try testing.expect(yard.add(other_peer, 0, 60, 64) == .plaintext); // in the last train
+    try testing.expect(yard.add(some_peer, 0, 60, 64) == .full);
+    for (yard.all(), 0..) |*train, i| {
+        try testing.expect(std.mem.allEqual(u8, train.plaintext(0), @truncate(i)));
+        try testing.expect(@intFromPtr(train.buffer) - @intFromPtr(yard.arena.ptr) < Yard.trains_max * 192);
+    }
 }

@@ -5,7 +5,7 @@ const Device = @import("device.zig").Device;
 const device_file = @import("device.zig");
 const io = @import("io");
 const sockets = io.uapi_socket;
-const Token = @import("loop.zig").Token;
+const Token = @import("lane.zig").Token;
 
 /// Requests of one client served in one turn, so that packets are not kept waiting.
 const requests_per_turn = 16;
@@ -80,7 +80,7 @@ pub const Server = struct {
     fn accept(server: *Server, device: *Device) void {
         while (server.listener.accept()) |fd| {
             const slot = server.clients.add(device.gpa, fd, io.clock.bootNs());
-            device.poller.add(fd, tokenOf(slot), io.poller.in) catch server.clients.remove(device.gpa, slot);
+            device.first().poller.add(fd, tokenOf(slot), io.poller.in) catch server.clients.remove(device.gpa, slot);
         }
     }
 
@@ -102,7 +102,7 @@ pub const Server = struct {
         } else true;
         // What was read already makes no socket readable; one that can be written to brings us back next turn.
         const interest = client.interest() | if (has_more) io.poller.out else 0;
-        device.poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(device.gpa, slot);
+        device.first().poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(device.gpa, slot);
     }
 
     fn reply(client: *sockets.Client, device: *Device, text: ?[]u8) bool {

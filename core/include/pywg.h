@@ -89,7 +89,7 @@ typedef struct pywg_device_options {
     uint32_t log_level;       /* PYWG_LOG_* */
     int32_t log_fd;           /* log lines are written here; not closed; -1 for none */
     uint32_t no_uapi;         /* 1: do not listen on /var/run/wireguard/NAME.sock */
-    uint32_t reserved;        /* 0 */
+    uint32_t threads;         /* threads that will be in pywg_device_run, up to 64; 0 means 1 */
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
@@ -107,7 +107,8 @@ pywg_status pywg_device_report(pywg_device *device, char *buffer, size_t capacit
 /* The name the kernel gave the interface, without NUL. As pywg_device_get. */
 pywg_status pywg_device_name(pywg_device *device, char *buffer, size_t capacity, size_t *length);
 /* Moves packets until pywg_device_stop, or until the interface or the UAPI socket is removed (OK in
- * each case). One thread at a time: a second caller gets INVALID_ARGUMENT. SYSTEM on a fatal error. */
+ * each case). As many threads as options.threads said may be in here, and should be: each has its share of
+ * the packets. One more gets INVALID_ARGUMENT. SYSTEM on a fatal error. */
 pywg_status pywg_device_run(pywg_device *device, pywg_diagnostic *diagnostic);
 /* Makes pywg_device_run return soon, and every later one at once. Async-signal-safe. */
 pywg_status pywg_device_stop(pywg_device *device);

@@ -106,12 +106,16 @@ pub const TUNSETOFFLOAD = linux.IOCTL.IOW('T', 208, c_uint);
 pub const TUNGETIFF = linux.IOCTL.IOR('T', 210, c_uint);
 pub const TUNGETVNETHDRSZ = linux.IOCTL.IOR('T', 215, c_int);
 pub const TUNSETVNETHDRSZ = linux.IOCTL.IOW('T', 216, c_int);
+pub const TUNSETQUEUE = linux.IOCTL.IOW('T', 217, c_int);
 pub const TUNSETVNETLE = linux.IOCTL.IOW('T', 220, c_int);
 /// _IO('T', 227): a descriptor of the network namespace the device is in now. Linux 5.7.
 pub const TUNGETDEVNETNS = linux.IOCTL.IO('T', 227);
 
 pub const IFF_TUN: u16 = 0x0001;
 pub const IFF_TAP: u16 = 0x0002;
+pub const IFF_MULTI_QUEUE: u16 = 0x0100;
+pub const IFF_ATTACH_QUEUE: u16 = 0x0200;
+pub const IFF_DETACH_QUEUE: u16 = 0x0400;
 pub const IFF_NO_PI: u16 = 0x1000;
 pub const IFF_VNET_HDR: u16 = 0x4000;
 

@@ -137,6 +137,22 @@ pub const Offload = struct {
         return oldest;
     }
 
+    /// Another belief about the same kernel, of another lane: what either has lost is lost.
+    pub fn merge(offload: *Offload, other: *const Offload) void {
+        for (&offload.states, &offload.causes, other.states, other.causes) |*known, *cause, state_there, cause_there| {
+            if (known.* != .active or state_there == .active) continue;
+            known.* = state_there;
+            cause.* = cause_there;
+        }
+        offload.counters.gso_resent += other.counters.gso_resent;
+        offload.counters.tun_resent += other.counters.tun_resent;
+        offload.latest_ns = @max(offload.latest_ns, other.latest_ns);
+        for (other.refusals[0..other.refusals_length]) |*refusal| {
+            const own = offload.findRefusal(refusal.remote) orelse offload.newRefusal();
+            own.* = refusal.*;
+        }
+    }
+
     /// `key=value` lines for the report.
     pub fn format(offload: *const Offload, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         for (std.enums.values(Feature)) |feature| {
@@ -232,6 +248,22 @@ test "a destination is refused GSO for a minute, and is news only once" {
     try testing.expect(std.mem.find(u8, later, "gso_refused") == null);
     try testing.expect(!offload.refuseGso(remoteAt(5), 60 * second));
     try testing.expect(!offload.gsoAllowed(remoteAt(5), 119 * second));
+}
+
+test "what two lanes believe is reported as one" {
+    var ours: Offload = .init(0);
+    var theirs: Offload = .init(0);
+    try testing.expect(theirs.stepDown(.udp_gso, .IO));
+    try testing.expect(ours.refuseGso(remoteAt(1), 5));
+    try testing.expect(theirs.refuseGso(remoteAt(1), 7));
+    try testing.expect(theirs.refuseGso(remoteAt(2), 7));
+    ours.counters.tun_resent = 1;
+    theirs.counters.tun_resent = 2;
+    ours.merge(&theirs);
+    try testing.expectEqual(.stepped_down, ours.state(.udp_gso));
+    try testing.expectEqual(2, ours.refusals_length);
+    try testing.expectEqual(7 + refusal_time_ns, ours.findRefusal(remoteAt(1)).?.until_ns);
+    try testing.expectEqual(3, ours.counters.tun_resent);
 }
 
 test "the table of refusals replaces the oldest" {

@@ -58,6 +58,8 @@ pub const Tun = struct {
     calls: *const sys.Calls,
     offload: *Offload,
     fd: sys.fd_t,
+    /// Where packets for the kernel are written: `fd`, or what `writeTo` names.
+    write_fd: sys.fd_t,
     name_buffer: [16]u8 = @splat(0),
     has_vnet_header: bool,
     counters: Counters = .{},
@@ -66,9 +68,68 @@ pub const Tun = struct {
 
     /// Makes the interface, left down, or attaches to a persistent one that nobody holds.
     pub fn open(calls: *const sys.Calls, wanted: []const u8, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+        return openWith(calls, wanted, 0, offload, failure);
+    }
+
+    /// As `open`, but never attaches, and the interface may get further queues: `openQueue`.
+    pub fn openMultiQueue(calls: *const sys.Calls, wanted: []const u8, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+        // Attaching would be sharing the packets of whoever made it.
+        if (link.index(wanted)) |_| {
+            failure.set("TUNSETIFF", .BUSY);
+            return error.NameInUse;
+        } else |_| {}
+        return openWith(calls, wanted, sys.IFF_MULTI_QUEUE, offload, failure);
+    }
+
+    /// One more queue of the interface that `first` made, detached: the kernel gives it nothing before `attach`.
+    /// What was negotiated holds for the interface; `offload` is only where this queue notes its own refusals.
+    pub fn openQueue(first: *const Tun, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+        const fd = try openAs(first.calls, first.name(), sys.IFF_MULTI_QUEUE, failure);
+        errdefer sys.close(fd.descriptor);
+        var tun: Tun = .{ .calls = first.calls, .offload = offload, .fd = fd.descriptor, .write_fd = fd.descriptor, .has_vnet_header = true };
+        tun.name_buffer = fd.name;
+        const errno = tun.setQueue(sys.IFF_DETACH_QUEUE);
+        if (errno == .SUCCESS) return tun;
+        failure.set("TUNSETQUEUE", errno);
+        return error.SystemResources;
+    }
+
+    /// Writes by a queue that stays detached. A flow goes to the queue that its answers were written to, and would be
+    /// moved, packets of it still under way, by the first answer; what a detached queue writes moves nothing, so every
+    /// flow stays where its hash puts it.
+    pub fn writeTo(tun: *Tun, detached: *const Tun) void {
+        tun.write_fd = detached.fd;
+    }
+
+    /// From now on the kernel gives this queue its share of the flows.
+    pub fn attach(tun: *Tun) error{SystemResources}!void {
+        if (tun.setQueue(sys.IFF_ATTACH_QUEUE) != .SUCCESS) return error.SystemResources;
+    }
+
+    pub fn detach(tun: *Tun) void {
+        _ = tun.setQueue(sys.IFF_DETACH_QUEUE);
+    }
+
+    fn setQueue(tun: *Tun, flag: u16) sys.E {
+        var request: sys.Ifreq = .{};
+        request.value.flags = flag;
+        return linux.errno(tun.calls.ioctl(tun.fd, sys.TUNSETQUEUE, @intFromPtr(&request)));
+    }
+
+    fn openWith(calls: *const sys.Calls, wanted: []const u8, flags: u16, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+        const made = try openAs(calls, wanted, flags, failure);
+        var tun: Tun = .{ .calls = calls, .offload = offload, .fd = made.descriptor, .write_fd = made.descriptor, .has_vnet_header = true };
+        tun.name_buffer = made.name;
+        tun.negotiate();
+        return tun;
+    }
+
+    const Made = struct { descriptor: sys.fd_t, name: [16]u8 };
+
+    fn openAs(calls: *const sys.Calls, wanted: []const u8, extra_flags: u16, failure: *sys.Failure) OpenError!Made {
         if (!isValidName(wanted)) return error.InvalidName;
-        const flags: linux.O = .{ .ACCMODE = .RDWR, .CLOEXEC = true, .NONBLOCK = true };
-        const fd: sys.fd_t = switch (sys.result(linux.open("/dev/net/tun", flags, 0))) {
+        const open_flags: linux.O = .{ .ACCMODE = .RDWR, .CLOEXEC = true, .NONBLOCK = true };
+        const fd: sys.fd_t = switch (sys.result(linux.open("/dev/net/tun", open_flags, 0))) {
             .value => |fd| @intCast(fd),
             .failure => |code| {
                 failure.set("/dev/net/tun", code);
@@ -81,7 +142,7 @@ pub const Tun = struct {
         };
         errdefer sys.close(fd);
         var request = sys.Ifreq.init(wanted).?;
-        request.value.flags = sys.IFF_TUN | sys.IFF_NO_PI | sys.IFF_VNET_HDR;
+        request.value.flags = sys.IFF_TUN | sys.IFF_NO_PI | sys.IFF_VNET_HDR | extra_flags;
         const errno = linux.errno(calls.ioctl(fd, sys.TUNSETIFF, @intFromPtr(&request)));
         if (errno != .SUCCESS) {
             failure.set("TUNSETIFF", errno);
@@ -93,10 +154,7 @@ pub const Tun = struct {
                 else => error.SystemResources,
             };
         }
-        var tun: Tun = .{ .calls = calls, .offload = offload, .fd = fd, .has_vnet_header = true };
-        tun.name_buffer = request.name;
-        tun.negotiate();
-        return tun;
+        return .{ .descriptor = fd, .name = request.name };
     }
 
     /// Takes over an open TUN (WG_TUN_FD). It belongs to the Tun only on success.
@@ -121,6 +179,7 @@ pub const Tun = struct {
             .calls = calls,
             .offload = offload,
             .fd = fd,
+            .write_fd = fd,
             .has_vnet_header = flags & sys.IFF_VNET_HDR != 0,
         };
         tun.name_buffer = request.name;
@@ -249,7 +308,7 @@ pub const Tun = struct {
         assert(vectors[0].len == VnetHeader.length);
         const used = if (tun.has_vnet_header) vectors else vectors[1..];
         while (true) {
-            const errno = linux.errno(tun.calls.writev(tun.fd, used.ptr, used.len));
+            const errno = linux.errno(tun.calls.writev(tun.write_fd, used.ptr, used.len));
             if (errno != .INTR) return errno; // TUN does not sleep in write, so this ends
         }
     }
@@ -391,6 +450,69 @@ test "a TUN is made with every offload, down, under its name" {
     try testing.expectError(error.NameInUse, Tun.open(&sys.real, "lo", &fixture.offload, &fixture.failure));
 }
 
+test "a further queue gets its share from when it is attached until it is detached, and nobody else can take one" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    var offload: Offload = .init(0);
+    var failure: sys.Failure = .{};
+    var first = Tun.openMultiQueue(&sys.real, Fixture.interface, &offload, &failure) catch |err| switch (err) {
+        error.NotFound, error.PermissionDenied => return error.SkipZigTest,
+        else => return err,
+    };
+    defer first.close();
+    var second = try first.openQueue(&offload, &failure);
+    defer second.close();
+    try testing.expectError(error.NameInUse, Tun.openMultiQueue(&sys.real, Fixture.interface, &offload, &failure));
+    try testing.expectError(error.NameInUse, Tun.open(&sys.real, Fixture.interface, &offload, &failure));
+    try Fixture.setAddress(linux.SIOCSIFADDR, .{ 10, 9, 9, 1 });
+    try Fixture.setAddress(linux.SIOCSIFNETMASK, .{ 255, 255, 255, 0 });
+    try sys.TestNamespace.setUp(Fixture.interface, true);
+    const flows = 64;
+    _ = try sendFlows(&.{ &first, &second }, flows); // what the kernel itself has to say goes with it
+    try testing.expectEqual([2]usize{ flows, 0 }, try sendFlows(&.{ &first, &second }, flows));
+    try second.attach();
+    const shared = try sendFlows(&.{ &first, &second }, flows);
+    try testing.expectEqual(flows, shared[0] + shared[1]);
+    // Answers to all of them, written where they are to move nothing.
+    var writer = try first.openQueue(&offload, &failure);
+    defer writer.close();
+    first.writeTo(&writer);
+    var answer: [200]u8 = undefined;
+    for (0..flows) |i| {
+        const packet = udpPacket(&answer, 1, 40_000, @intCast(i));
+        std.mem.writeInt(u16, packet[20..22], @intCast(2000 + i), .big);
+        try testing.expect(first.writePacket(packet));
+    }
+    const after = try sendFlows(&.{ &first, &second }, flows);
+    try testing.expect(after[0] > 0 and after[1] > 0);
+    try testing.expect(shared[0] > 0 and shared[1] > 0);
+    second.detach();
+    try testing.expectEqual([2]usize{ flows, 0 }, try sendFlows(&.{ &first, &second }, flows));
+}
+
+/// One packet to each of so many ports; returns how many came to each queue.
+fn sendFlows(queues: *const [2]*Tun, flows: u16) ![2]usize {
+    const socket = Fixture.udpSocket();
+    defer sys.close(socket);
+    const own: sys.SockaddrIn = .{ .port = .{ 0x9c, 0x40 }, .address = .{ 10, 9, 9, 1 } }; // 40 000
+    try testing.expectEqual(.SUCCESS, linux.errno(linux.bind(socket, @ptrCast(&own), @sizeOf(sys.SockaddrIn))));
+    for (0..flows) |i| {
+        var port: [2]u8 = undefined;
+        std.mem.writeInt(u16, &port, @intCast(2000 + i), .big);
+        const name: sys.SockaddrIn = .{ .port = port, .address = .{ 10, 9, 9, 2 } };
+        try testing.expectEqual(.SUCCESS, linux.errno(linux.sendto(socket, "x", 1, 0, @ptrCast(&name), @sizeOf(sys.SockaddrIn))));
+    }
+    const buffer = try testing.allocator.alloc(u8, packet_max);
+    defer testing.allocator.free(buffer);
+    var counts: [2]usize = .{ 0, 0 };
+    for (queues, &counts) |queue, *count| {
+        while (queue.read(buffer) catch null) |received| {
+            if (received.bytes.len == 29) count.* += 1; // ours, not the kernel's own
+        }
+    }
+    return counts;
+}
+
 test "kernels without USO and without TSO are found out step by step" {
     const Old = struct {
         var accepted: u32 = 0;
@@ -526,7 +648,7 @@ test "full queues and a TUN that is down cost the frame and nothing else" {
     };
     const calls: sys.Calls = .{ .writev = Refusing.writev };
     var offload: Offload = .init(0);
-    var tun: Tun = .{ .calls = &calls, .offload = &offload, .fd = -1, .has_vnet_header = true };
+    var tun: Tun = .{ .calls = &calls, .offload = &offload, .write_fd = -1, .fd = -1, .has_vnet_header = true };
     var coalescer: gro.Coalescer = try .init(testing.allocator);
     defer coalescer.deinit();
     var buffers: [5][1500]u8 = undefined;

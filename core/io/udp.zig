@@ -62,6 +62,8 @@ pub const SendResult = struct {
     failed_datagrams: u64 = 0,
     /// Of the last failure, SUCCESS if none.
     last_errno: sys.E = .SUCCESS,
+    /// Some datagram has `source_refused` set.
+    any_source_refused: bool = false,
 };
 
 /// What went otherwise than planned; shown to the user.
@@ -72,10 +74,20 @@ pub const Counters = struct {
     source_refused: u64 = 0,
 };
 
+/// IPv4 and IPv6.
+pub const Sockets = [2]?sys.fd_t;
+
+pub fn closeSockets(sockets: *Sockets) void {
+    for (sockets) |*socket| {
+        if (socket.*) |socket_fd| sys.close(socket_fd);
+        socket.* = null;
+    }
+}
+
 pub const Udp = struct {
     calls: *const sys.Calls,
     offload: *Offload,
-    sockets: [2]?sys.fd_t = .{ null, null },
+    sockets: Sockets = .{ null, null },
     counters: Counters = .{},
     /// Why the last `open` failed.
     failure: sys.Failure = .{},
@@ -111,11 +123,56 @@ pub const Udp = struct {
         return error.AddressInUse;
     }
 
-    pub fn close(udp: *Udp) void {
-        for (&udp.sockets) |*socket| {
-            if (socket.*) |socket_fd| sys.close(socket_fd);
-            socket.* = null;
+    /// As `open`, while those in use stay in use.
+    pub fn openAside(udp: *Udp, out: *Sockets, port: u16, fwmark: u32) OpenError!u16 {
+        const in_use = udp.sockets;
+        defer udp.sockets = in_use;
+        udp.sockets = .{ null, null };
+        const bound = try udp.open(port, fwmark);
+        out.* = udp.sockets;
+        return bound;
+    }
+
+    /// Opens beside `leading`, on its port: the kernel then shares out what arrives there (SO_REUSEPORT). `leading`
+    /// was bound without it, so that a port in use is found out; nobody else's sockets can be in the group.
+    pub fn joinAside(udp: *Udp, out: *Sockets, leading: *const Sockets, port: u16, fwmark: u32) OpenError!void {
+        const in_use = udp.sockets;
+        defer udp.sockets = in_use;
+        udp.sockets = .{ null, null };
+        errdefer udp.close();
+        for (leading, [_]Family{ .ipv4, .ipv6 }) |shared, family| {
+            try udp.require(shared orelse continue, linux.SOL.SOCKET, linux.SO.REUSEPORT, "SO_REUSEPORT");
+            const socket = try udp.openSocket(family);
+            errdefer sys.close(socket);
+            try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEPORT, "SO_REUSEPORT");
+            try udp.configure(socket, family);
+            _ = try udp.bindAny(socket, family, port);
+            udp.sockets[familyIndex(family)] = socket;
         }
+        if (fwmark != 0) try udp.setFwmark(fwmark);
+        out.* = udp.sockets;
+    }
+
+    /// Of `count` sockets on one port, transport data goes to that of its receiver index: its first byte modulo
+    /// `count`. All else, and everything where the kernel takes no filter, goes by addresses and ports.
+    pub fn steer(udp: *const Udp, leading: *const Sockets, count: u8) void {
+        // Offset 0 is the UDP payload. A result that is no socket makes the kernel fall back to its hash.
+        const filter = [_]BpfInstruction{
+            .{ .code = bpf.ldb_abs, .k = 0 },
+            .{ .code = bpf.jeq, .jf = 3, .k = bpf.transport_data },
+            .{ .code = bpf.ldb_abs, .k = 4 },
+            .{ .code = bpf.mod, .k = count },
+            .{ .code = bpf.ret_a, .k = 0 },
+            .{ .code = bpf.ret_k, .k = std.math.maxInt(u32) },
+        };
+        const program: BpfProgram = .{ .length = filter.len, .instructions = &filter };
+        for (leading) |socket| {
+            _ = udp.calls.setsockopt(socket orelse continue, linux.SOL.SOCKET, linux.SO.ATTACH_REUSEPORT_CBPF, std.mem.asBytes(&program), @sizeOf(BpfProgram));
+        }
+    }
+
+    pub fn close(udp: *Udp) void {
+        closeSockets(&udp.sockets);
     }
 
     pub fn fd(udp: *const Udp, family: Family) ?sys.fd_t {
@@ -292,6 +349,19 @@ pub const Udp = struct {
         }
         return total;
     }
+};
+
+/// <linux/filter.h>: struct sock_filter and struct sock_fprog.
+const BpfInstruction = extern struct { code: u16, jt: u8 = 0, jf: u8 = 0, k: u32 };
+const BpfProgram = extern struct { length: u16, instructions: [*]const BpfInstruction };
+const bpf = struct {
+    const ldb_abs: u16 = 0x30;
+    const jeq: u16 = 0x15;
+    const mod: u16 = 0x94;
+    const ret_a: u16 = 0x16;
+    const ret_k: u16 = 0x06;
+    /// The type of the message, its first byte (whitepaper section 5.4.6).
+    const transport_data = 4;
 };
 
 fn familyIndex(family: Family) usize {
@@ -607,6 +677,7 @@ const Pass = struct {
             other.source_refused = true;
         }
         pass.udp.counters.source_refused += 1;
+        pass.result.any_source_refused = true;
         pass.suspect = null;
         return .cut_anew;
     }
@@ -825,7 +896,7 @@ test "a source that no interface has any more is dropped, and the datagrams go" 
             .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
             .{ .bytes = &.{3}, .segment_size = 0, .endpoint = endpoint },
         };
-        try testing.expectEqual(SendResult{ .sent_datagrams = 4 }, fixture.a.send(&datagrams, 0));
+        try testing.expectEqual(SendResult{ .sent_datagrams = 4, .any_source_refused = true }, fixture.a.send(&datagrams, 0));
         for (datagrams) |datagram| {
             try testing.expect(datagram.source_refused);
             try testing.expectEqual(null, datagram.endpoint.source);
@@ -890,7 +961,7 @@ test "a source refused under EINVAL costs the source, not GSO" {
     var datagrams = [_]Datagram{
         .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
     };
-    try testing.expectEqual(SendResult{ .sent_datagrams = 5 }, fixture.a.send(&datagrams, 0));
+    try testing.expectEqual(SendResult{ .sent_datagrams = 5, .any_source_refused = true }, fixture.a.send(&datagrams, 0));
     try testing.expect(datagrams[0].source_refused);
     try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, 0));
     try testing.expectEqual(3, Fault.calls_made); // train, single, train without source
@@ -1104,6 +1175,49 @@ test "a port taken in one family is in use, and a picked one is free in both" {
     first.sockets[0] = null;
     try testing.expectError(error.AddressInUse, second.open(port, 0));
     try testing.expectEqual(null, second.fd(.ipv4));
+}
+
+test "sockets that share a port get each session's datagrams at one of them, by receiver index" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    try sys.TestNamespace.setUp("lo", true);
+    var offload: Offload = .init(0);
+    var lanes: [3]Udp = @splat(.init(&sys.real, &offload));
+    const port = try lanes[0].open(0, 0);
+    defer for (&lanes) |*lane| lane.close();
+    for (lanes[1..]) |*lane| {
+        var sockets: Sockets = undefined;
+        try lane.joinAside(&sockets, &lanes[0].sockets, port, 0);
+        lane.sockets = sockets;
+    }
+    lanes[0].steer(&lanes[0].sockets, lanes.len);
+    var stranger: Udp = .init(&sys.real, &offload);
+    try testing.expectError(error.AddressInUse, stranger.open(port, 0)); // nobody joins unasked
+    var sender: Udp = .init(&sys.real, &offload);
+    _ = try sender.open(0, 0);
+    defer sender.close();
+    var batch: ReceiveBatch = try .init(testing.allocator);
+    defer batch.deinit(testing.allocator);
+    for ([_]Family{ .ipv4, .ipv6 }) |family| {
+        if (lanes[0].fd(family) == null) continue;
+        const address: wire.Address = if (family == .ipv4) .fromIpv4(.{ 127, 0, 0, 1 }) else wire.Address.parse("::1").?;
+        for (0..256) |low_byte| {
+            const bytes = [_]u8{ 4, 0, 0, 0, @intCast(low_byte), 0xaa, 0xbb, 0xcc } ++ @as([24]u8, @splat(0));
+            var datagram = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+            try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
+            for (&lanes, 0..) |*lane, number| {
+                try testing.expectEqual(@intFromBool(number == low_byte % lanes.len), lane.receive(family, &batch));
+            }
+        }
+        // A handshake, and something too short for either: anyone's, but somebody's.
+        for ([_][]const u8{ &(.{1} ++ @as([147]u8, @splat(0))), &.{4} }) |bytes| {
+            var datagram = [1]Datagram{.{ .bytes = bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+            try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
+            var received: usize = 0;
+            for (&lanes) |*lane| received += lane.receive(family, &batch);
+            try testing.expectEqual(1, received);
+        }
+    }
 }
 
 test "a picked port that IPv6 has is given back and another is picked" {

@@ -1,6 +1,7 @@
 //! AllowedIps: cryptokey routing (section 2): prefix -> peer index, by longest match. One path-compressed
 //! binary trie for each family, as in the kernel, with u32 links in a growable array instead of pointers.
-//! Knows peers as numbers only. Look-ups never allocate.
+//! Knows peers as numbers only. Look-ups never allocate; they remember what they found until the next change, because
+//! a walk takes longer the more prefixes there are, and most packets go where others just went.
 //! Invariant: a node without a peer has two children, so n prefixes need at most 2n - 1 nodes.
 const std = @import("std");
 const wire = @import("wire");
@@ -43,10 +44,29 @@ const List = struct {
     tail: u32 = none,
 };
 
+/// An answer found before.
+const Memo = struct {
+    key: Key,
+    peer: u32,
+    /// The epoch it holds in and the family of the key; `no_tag` where nothing was found yet.
+    tag: u32,
+};
+
+const no_tag = 0;
+
+/// A table with fewer prefixes is walked as fast as it is remembered.
+const memo_prefixes_min = 8;
+/// 384 KiB.
+const memos_max = 1 << 14;
+
 pub const AllowedIps = struct {
     nodes: std.ArrayList(Node) = .empty,
     links: std.ArrayList(Links) = .empty,
     lists: std.ArrayList(List) = .empty,
+    /// A power of two of them, or none; an answer has one place.
+    memos: []Memo = &.{},
+    /// Counts changes, which make all answers void; from 1.
+    epoch: u31 = 1,
     root_ipv4: u32 = none,
     root_ipv6: u32 = none,
     /// Unused nodes, linked by their first child.
@@ -61,6 +81,7 @@ pub const AllowedIps = struct {
         table.nodes.deinit(gpa);
         table.links.deinit(gpa);
         table.lists.deinit(gpa);
+        gpa.free(table.memos);
         table.* = undefined;
     }
 
@@ -71,6 +92,17 @@ pub const AllowedIps = struct {
         if (total >= none) return error.OutOfMemory;
         try table.nodes.ensureTotalCapacity(gpa, total);
         try table.links.ensureTotalCapacity(gpa, total);
+        try table.ensureMemos(gpa, table.count +| additional);
+    }
+
+    fn ensureMemos(table: *AllowedIps, gpa: Allocator, prefixes: usize) Allocator.Error!void {
+        if (prefixes < memo_prefixes_min) return;
+        const wanted = std.math.ceilPowerOfTwoAssert(usize, @min(prefixes, memos_max));
+        if (wanted <= table.memos.len) return;
+        const memos = try gpa.alloc(Memo, wanted);
+        for (memos) |*memo| memo.tag = no_tag;
+        gpa.free(table.memos);
+        table.memos = memos;
     }
 
     /// Makes the peer indices below `peer_count` usable.
@@ -133,7 +165,7 @@ pub const AllowedIps = struct {
     }
 
     /// The peer with the longest prefix that holds the address.
-    pub fn lookup(table: *const AllowedIps, address: *const Address) ?u32 {
+    pub fn lookup(table: *AllowedIps, address: *const Address) ?u32 {
         return switch (address.family) {
             .ipv4 => table.lookupBytes(.ipv4, address.bytes[0..4]),
             .ipv6 => table.lookupBytes(.ipv6, &address.bytes),
@@ -142,15 +174,38 @@ pub const AllowedIps = struct {
 
     /// As lookup, for an address as it lies in a packet.
     pub fn lookupBytes(
-        table: *const AllowedIps,
+        table: *AllowedIps,
         comptime family: Family,
         bytes: *const [family.byteLength()]u8,
     ) ?u32 {
-        const nodes = table.nodes.items;
         const key = switch (family) {
             .ipv4 => keyOfIpv4(bytes),
             .ipv6 => keyOfIpv6(bytes),
         };
+        if (table.memos.len == 0) return asAnswer(table.walk(family, key));
+        const tag = @as(u32, table.epoch) << 1 | @intFromBool(family == .ipv6);
+        const memo = &table.memos[memoIndex(key) & (table.memos.len - 1)];
+        if (memo.tag != tag or !std.mem.eql(u64, &memo.key, &key)) {
+            memo.* = .{ .key = key, .peer = table.walk(family, key), .tag = tag };
+        }
+        return asAnswer(memo.peer);
+    }
+
+    fn asAnswer(peer: u32) ?u32 {
+        return if (peer == none) null else peer;
+    }
+
+    /// To be called by everything that changes what a look-up finds.
+    fn voidMemos(table: *AllowedIps) void {
+        if (table.epoch == std.math.maxInt(u31)) {
+            for (table.memos) |*memo| memo.tag = no_tag; // else old ones would hold again
+            table.epoch = 0;
+        }
+        table.epoch += 1;
+    }
+
+    fn walk(table: *const AllowedIps, comptime family: Family, key: Key) u32 {
+        const nodes = table.nodes.items;
         var best: u32 = none;
         var index = switch (family) {
             .ipv4 => table.root_ipv4,
@@ -167,7 +222,7 @@ pub const AllowedIps = struct {
             if (node.length == comptime family.bitLength()) break;
             index = node.children[bitAt(key, node.length)];
         }
-        return if (best == none) null else best;
+        return best;
     }
 
     /// The prefixes of a peer in the order they came, as the kernel shows them: one that is given again,
@@ -218,6 +273,7 @@ pub const AllowedIps = struct {
         const node = &table.nodes.items[index];
         if (node.peer == none) table.count += 1 else table.leaveList(index);
         node.peer = peer;
+        table.voidMemos();
         const list = &table.lists.items[peer];
         const links = &table.links.items[index];
         links.previous = list.tail;
@@ -234,6 +290,7 @@ pub const AllowedIps = struct {
     }
 
     fn removeNode(table: *AllowedIps, index: u32) void {
+        table.voidMemos();
         table.leaveList(index);
         table.nodes.items[index].peer = none;
         table.count -= 1;
@@ -322,6 +379,12 @@ inline fn commonBits(a: Key, b: Key) u8 {
     return if (difference != 0) @clz(difference) else 64 + @as(u8, @clz(a[1] ^ b[1]));
 }
 
+/// The upper bits of a product depend on all of the key. Whoever makes keys collide only makes look-ups walk.
+inline fn memoIndex(key: Key) usize {
+    const folded = key[0] ^ std.math.rotl(u64, key[1], 32);
+    return @intCast(folded *% 0x9e37_79b9_7f4a_7c15 >> (64 - 24));
+}
+
 inline fn bitAt(key: Key, position: u8) u1 {
     assert(position < 128);
     return @truncate(key[position / 64] >> @intCast(63 - position % 64));
@@ -336,7 +399,7 @@ fn firstBits(key: Key, length: u8) Key {
 
 const testing = std.testing;
 
-fn expectLookup(table: *const AllowedIps, expected: ?u32, text: []const u8) !void {
+fn expectLookup(table: *AllowedIps, expected: ?u32, text: []const u8) !void {
     try testing.expectEqual(expected, table.lookup(&Address.parse(text).?));
 }
 
@@ -449,6 +512,37 @@ test "a prefix moves from peer to peer, and goes only with its owner" {
     table.removePeer(1000);
     try testing.expectEqual(0, table.count);
     try testing.expectEqual(0, table.nodeCount());
+}
+
+test "what was found before holds until the next change, in its own family" {
+    var table: AllowedIps = .init;
+    defer table.deinit(testing.allocator);
+    try table.ensureUnusedCapacity(testing.allocator, memo_prefixes_min);
+    try testing.expect(table.memos.len >= memo_prefixes_min);
+    try insertText(&table, "10.0.0.0/8", 1);
+    for (0..2) |_| { // the second time from memory
+        try expectLookup(&table, 1, "10.0.0.1");
+        try expectLookup(&table, null, "11.0.0.1");
+        try expectLookup(&table, null, "a00:1::"); // the same key as 10.0.0.1
+    }
+    try insertText(&table, "a00::/16", 2);
+    try insertText(&table, "10.0.0.1/32", 3);
+    try expectLookup(&table, 2, "a00:1::");
+    try expectLookup(&table, 3, "10.0.0.1");
+    table.removePeer(3);
+    try expectLookup(&table, 1, "10.0.0.1");
+    try testing.expect(table.remove(Prefix.parse("10.0.0.0/8").?, 1));
+    try expectLookup(&table, null, "10.0.0.1");
+    // Nor does it hold again when the count of changes begins anew.
+    table.epoch = 1;
+    try insertText(&table, "10.0.0.0/8", 4);
+    try testing.expectEqual(2, table.epoch);
+    try expectLookup(&table, 4, "10.0.0.1");
+    table.epoch = std.math.maxInt(u31);
+    try insertText(&table, "10.0.0.0/8", 5);
+    try insertText(&table, "10.0.0.0/8", 6);
+    try testing.expectEqual(2, table.epoch);
+    try expectLookup(&table, 6, "10.0.0.1");
 }
 
 test "prefixes are shown in the order they were given" {

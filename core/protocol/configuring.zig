@@ -13,13 +13,14 @@ const interface_file = @import("interface.zig");
 const Interface = interface_file.Interface;
 const noise = @import("noise.zig");
 const Peer = @import("peer.zig").Peer;
+const session = @import("session.zig");
 const uapi = @import("uapi.zig");
 const wire = @import("wire");
 
 pub const Error = error{ OutOfMemory, LimitExceeded };
 
-/// Handshake, and three sessions: what one peer may have in the index table.
-const indices_per_peer = 4;
+/// Handshake and sessions: what one peer may have in the index table.
+const indices_per_peer = 1 + session.sessions_max;
 
 pub fn configure(interface: *Interface, change: *const Change) Error!void {
     try reserve(interface, change);
@@ -32,20 +33,29 @@ pub fn configure(interface: *Interface, change: *const Change) Error!void {
 
 fn reserve(interface: *Interface, change: *const Change) Error!void {
     const gpa = interface.gpa;
-    if (change.peers.len > constants.peers_max - interface.peer_count) return error.LimitExceeded;
-    // Without looking which of them exist: an upper bound is enough.
-    const fresh: u32 = @intCast(change.peers.len);
-    const slots = interface.peer_high + fresh;
+    const kept = if (change.replace_peers) 0 else interface.peer_count;
+    const fresh = countFresh(interface, change);
+    if (fresh > constants.peers_max - kept) return error.LimitExceeded;
+    const total = kept + @as(u32, @intCast(fresh));
+    const slots = @max(interface.peer_high, total); // peers that went left theirs to new ones
     try interface.peers.ensureCapacity(gpa, slots);
-    try interface.sessions.ensureCapacity(gpa, slots);
+    try interface.sessions.ensurePeerCapacity(gpa, slots);
     try interface.free_peers.ensureTotalCapacity(gpa, slots);
-    try interface.by_key.ensureUnusedCapacity(gpa, fresh);
-    try interface.by_index.ensureUnusedCapacity(gpa, (interface.peer_count + fresh) * indices_per_peer);
+    try interface.by_key.ensureUnusedCapacity(gpa, total -| interface.by_key.count);
+    try interface.by_index.ensureUnusedCapacity(gpa, total * indices_per_peer -| interface.by_index.count);
     try interface.deadlines.ensureCapacity(gpa, slots);
     var prefixes: usize = 0;
     for (change.peers) |*peer_change| prefixes += peer_change.allowed_ips.len;
     try interface.allowed_ips.ensurePeerCapacity(gpa, slots);
     try interface.allowed_ips.ensureUnusedCapacity(gpa, prefixes);
+}
+
+/// How many of the change's peers may be new ones: a table twice as large as need be would stay so.
+fn countFresh(interface: *const Interface, change: *const Change) usize {
+    if (change.replace_peers) return change.peers.len;
+    var fresh: usize = 0;
+    for (change.peers) |*peer_change| fresh += @intFromBool(interface.by_key.find(&peer_change.public_key) == null);
+    return fresh;
 }
 
 fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
@@ -68,7 +78,7 @@ fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
         if (!peer.in_use) continue;
         peer.remote.precompute(if (interface.local) |*local| local else null);
         handshaking.clearHandshakes(interface, peer);
-        interface.sessions.at(index).stopSending();
+        peer.sessions.stopSending(&interface.sessions);
         peer.timers.last_sent_handshake = null; // the new key may shake hands at once
         if (!had_key and interface.local != null) wake(interface, index);
     }
@@ -127,7 +137,6 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
         break :blk fresh;
     };
     interface.peers.at(index).init(if (interface.local) |*local| local else null, public_key);
-    interface.sessions.at(index).init();
     interface.by_key.insertAssumeCapacity(public_key, index);
     interface.peer_count += 1;
     return index;
@@ -135,7 +144,7 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
 
 fn removePeer(interface: *Interface, index: u32) void {
     const peer = interface.peers.at(index);
-    handshaking.clearKeys(interface, peer, index);
+    handshaking.clearKeys(interface, peer);
     const staged = interface.staging_pool.clear(&peer.staged);
     interface.counters.add(.peer_removed, staged);
     interface.allowed_ips.removePeer(index);
@@ -166,7 +175,7 @@ pub fn setActive(interface: *Interface, is_active: bool) void {
         } else {
             const given_up = interface.staging_pool.clear(&peer.staged);
             interface.counters.add(.handshake_gave_up, given_up);
-            handshaking.clearKeys(interface, peer, index);
+            handshaking.clearKeys(interface, peer);
             peer.timers.stop();
             peer.pending = .{};
             interface.deadlines.remove(index);

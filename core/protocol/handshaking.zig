@@ -134,7 +134,7 @@ fn noteAuthenticated(interface: *Interface, peer: *Peer, index: u32, bytes: u64,
 fn beginSession(interface: *Interface, peer: *Peer, index: u32, handshake: *noise.Handshake, now: Now) void {
     var keys = handshake.beginSession().?;
     defer keys.zero();
-    const added = interface.sessions.at(index).add(&keys, now.boot);
+    const added = peer.sessions.add(&interface.sessions, &keys, now.boot);
     interface.forgetIndices(added.retired.slice());
     interface.by_index.insertAssumeCapacity(keys.local_index, .{ .peer = interface.idOf(index), .kind = .session, .slot = added.slot });
     peer.timers.sessionDerived(now.boot);
@@ -169,7 +169,7 @@ fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: 
             peer.clearSource();
             requestInitiation(interface, index, now, .first);
         },
-        .zero_key_material => clearKeys(interface, peer, index),
+        .zero_key_material => clearKeys(interface, peer),
         .persistent_keepalive => if (peer.timers.persistent_keepalive_interval != 0) requestKeepalive(interface, index),
     }
 }
@@ -189,9 +189,9 @@ fn retransmitOrGiveUp(interface: *Interface, peer: *Peer, index: u32, now: Now) 
 }
 
 /// Forgets handshakes and sessions of a peer.
-pub fn clearKeys(interface: *Interface, peer: *Peer, index: u32) void {
+pub fn clearKeys(interface: *Interface, peer: *Peer) void {
     clearHandshakes(interface, peer);
-    const retired = interface.sessions.at(index).clear();
+    const retired = peer.sessions.clear(&interface.sessions);
     interface.forgetIndices(retired.slice());
 }
 
@@ -330,7 +330,7 @@ fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8,
     const timestamp = peer.nextTimestamp(now);
     var ephemeral: [32]u8 = undefined;
     defer crypto.zero(&ephemeral);
-    const local_index = freshIndexAndEphemeral(interface, &ephemeral) orelse return null;
+    const local_index = freshIndexAndEphemeral(interface, index, &ephemeral) orelse return null;
     peer.timers.last_sent_handshake = now.boot;
     forgetHandshakeIndex(interface, peer);
     const message: *messages.Initiation = @ptrCast(buffer.ptr);
@@ -348,7 +348,7 @@ fn writeResponse(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, n
     if (peer.answer.state != .consumed_initiation) return null;
     var ephemeral: [32]u8 = undefined;
     defer crypto.zero(&ephemeral);
-    const local_index = freshIndexAndEphemeral(interface, &ephemeral) orelse return null;
+    const local_index = freshIndexAndEphemeral(interface, index, &ephemeral) orelse return null;
     peer.timers.last_sent_handshake = now.boot;
     const message: *messages.Response = @ptrCast(buffer.ptr);
     peer.answer.createResponse(&peer.remote, local_index, &ephemeral, message) catch return null;
@@ -366,14 +366,22 @@ fn noteHandshakeSent(peer: *Peer, bytes: u64, now: Now) void {
     peer.timers.anyAuthenticatedPacketSent();
 }
 
-fn freshIndexAndEphemeral(interface: *Interface, ephemeral: *[32]u8) ?u32 {
+fn freshIndexAndEphemeral(interface: *Interface, peer_index: u32, ephemeral: *[32]u8) ?u32 {
     if (!interface.entropy.fill(ephemeral)) return null;
     while (true) {
         var bytes: [4]u8 = undefined;
         if (!interface.entropy.fill(&bytes)) return null;
+        bytes[0] = inLane(bytes[0], peer_index, interface.lanes);
         const index = std.mem.readInt(u32, &bytes, .little);
         if (!interface.by_index.contains(index)) return index;
     }
+}
+
+/// A random byte, bent to the lane of a peer.
+fn inLane(random: u8, peer_index: u32, lanes: u8) u8 {
+    const lane: u8 = @intCast(peer_index % lanes);
+    const whole = random / lanes * lanes;
+    return if (whole > 255 - lane) whole - lanes + lane else whole + lane;
 }
 
 /// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.
@@ -392,4 +400,10 @@ fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interf
     crypto.aeadSeal(body, ticket.key, ticket.counter, body[0..padded], "");
     interface.noteSent(peer, index, total, !is_keepalive, now);
     return .{ .length = total, .ecn = ecn };
+}
+
+test "an index keeps its peer's lane, whatever the random byte" {
+    for ([_]u8{ 1, 2, 3, 7, 64, 255 }) |lanes| for (0..256) |random| for ([_]u32{ 0, 1, 5, 1000 }) |peer_index| {
+        try std.testing.expectEqual(peer_index % lanes, inLane(@intCast(random), peer_index, lanes) % lanes);
+    };
 }

@@ -7,13 +7,13 @@ const PeerId = @import("peer_table.zig").PeerId;
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 
-pub const Kind = enum(u8) { handshake, session };
+pub const Kind = enum(u1) { handshake, session };
 
 pub const Entry = struct {
     peer: PeerId,
     kind: Kind,
-    /// Which of the peer's sessions; the owner of the table gives it its meaning.
-    slot: u8,
+    /// Which session; the owner of the table gives it its meaning.
+    slot: u30,
 };
 
 pub const IndexTable = struct {
@@ -26,10 +26,7 @@ pub const IndexTable = struct {
         index: u32,
         peer_index: u32,
         peer_generation: u32,
-        kind: Kind,
-        entry_slot: u8,
-        used: bool,
-        reserved: u8 = 0,
+        what: packed struct(u32) { used: bool, kind: Kind, entry_slot: u30 },
 
         comptime {
             assert(@sizeOf(Slot) == 16);
@@ -38,8 +35,8 @@ pub const IndexTable = struct {
         fn toEntry(slot: Slot) Entry {
             return .{
                 .peer = .{ .index = slot.peer_index, .generation = slot.peer_generation },
-                .kind = slot.kind,
-                .slot = slot.entry_slot,
+                .kind = slot.what.kind,
+                .slot = slot.what.entry_slot,
             };
         }
     };
@@ -56,14 +53,14 @@ pub const IndexTable = struct {
     pub fn ensureUnusedCapacity(table: *IndexTable, gpa: Allocator, additional: u32) Allocator.Error!void {
         const wanted = @as(u64, table.count) + additional;
         if (wanted * 2 <= table.slots.len) return;
-        if (wanted > 1 << 26) return error.OutOfMemory; // four for each of peers_max is 1 << 22
+        if (wanted > 1 << 26) return error.OutOfMemory; // three for each of peers_max are fewer than 1 << 22
         const slot_count = @max(slots_min, std.math.ceilPowerOfTwoAssert(u32, @intCast(wanted * 2)));
         const slots = try gpa.alignedAlloc(Slot, slots_alignment, slot_count);
-        for (slots) |*slot| slot.used = false;
+        for (slots) |*slot| slot.what.used = false;
         const old = table.slots;
         table.slots = slots;
         for (old) |slot| {
-            if (slot.used) table.slots[table.probe(slot.index)] = slot;
+            if (slot.what.used) table.slots[table.probe(slot.index)] = slot;
         }
         gpa.free(old);
     }
@@ -71,7 +68,7 @@ pub const IndexTable = struct {
     pub fn lookup(table: *const IndexTable, index: u32) ?Entry {
         if (table.count == 0) return null;
         const slot = &table.slots[table.probe(index)];
-        return if (slot.used) slot.toEntry() else null;
+        return if (slot.what.used) slot.toEntry() else null;
     }
 
     pub fn contains(table: *const IndexTable, index: u32) bool {
@@ -82,14 +79,12 @@ pub const IndexTable = struct {
     pub fn insertAssumeCapacity(table: *IndexTable, index: u32, entry: Entry) void {
         assert((@as(u64, table.count) + 1) * 2 <= table.slots.len);
         const slot = &table.slots[table.probe(index)];
-        assert(!slot.used);
+        assert(!slot.what.used);
         slot.* = .{
             .index = index,
             .peer_index = entry.peer.index,
             .peer_generation = entry.peer.generation,
-            .kind = entry.kind,
-            .entry_slot = entry.slot,
-            .used = true,
+            .what = .{ .used = true, .kind = entry.kind, .entry_slot = entry.slot },
         };
         table.count += 1;
     }
@@ -98,13 +93,13 @@ pub const IndexTable = struct {
     pub fn remove(table: *IndexTable, index: u32) bool {
         if (table.count == 0) return false;
         var hole = table.probe(index);
-        if (!table.slots[hole].used) return false;
+        if (!table.slots[hole].what.used) return false;
         const mask = table.slots.len - 1;
         var at = hole;
         while (true) {
             at = (at + 1) & mask;
             const slot = table.slots[at];
-            if (!slot.used) break;
+            if (!slot.what.used) break;
             // It may move back into the hole only if the hole is not before its home.
             const distance = (at -% slot.index) & mask;
             if (distance >= (at -% hole) & mask) {
@@ -112,7 +107,7 @@ pub const IndexTable = struct {
                 hole = at;
             }
         }
-        table.slots[hole].used = false;
+        table.slots[hole].what.used = false;
         table.count -= 1;
         return true;
     }
@@ -121,7 +116,7 @@ pub const IndexTable = struct {
     inline fn probe(table: *const IndexTable, index: u32) usize {
         const mask = table.slots.len - 1;
         var at = index & mask;
-        while (table.slots[at].used and table.slots[at].index != index) at = (at + 1) & mask;
+        while (table.slots[at].what.used and table.slots[at].index != index) at = (at + 1) & mask;
         return at;
     }
 };
@@ -161,7 +156,7 @@ test "random insertions and removals agree with a hash map, even when indices co
             const entry: Entry = .{
                 .peer = .{ .index = random.int(u32), .generation = random.int(u32) },
                 .kind = random.enumValue(Kind),
-                .slot = random.int(u8),
+                .slot = random.int(u30),
             };
             try table.ensureUnusedCapacity(gpa, 1);
             table.insertAssumeCapacity(index, entry);

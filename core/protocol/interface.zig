@@ -26,7 +26,6 @@ pub const PeerId = peer_table.PeerId;
 const rate_limiter = @import("rate_limiter.zig");
 const Segments = @import("segments.zig").Segments;
 const session = @import("session.zig");
-const Sessions = session.Sessions;
 const staging = @import("staging.zig");
 const time = @import("time.zig");
 const Now = time.Now;
@@ -49,6 +48,9 @@ pub const Options = struct {
     mtu: u32 = 1420,
     /// Chunks of 2 KiB that all peers share for packets waiting for a handshake.
     staging_chunks: u32 = 1024,
+    /// The first byte of a receiver index, modulo this, is that of its peer: a kernel that shares datagrams out
+    /// to so many sockets by that byte gives one peer's always to the same.
+    lanes: u8 = 1,
 };
 
 /// Leave to seal `count` packets with consecutive nonces.
@@ -111,6 +113,7 @@ pub const Interface = struct {
     entropy: Entropy,
     jitter: std.Random.DefaultPrng,
     mtu: u32,
+    lanes: u8,
     /// Link up: timers run and packets flow.
     is_active: bool = false,
 
@@ -119,7 +122,7 @@ pub const Interface = struct {
     fwmark: u32 = 0,
 
     peers: Segments(Peer, 64) = .{},
-    sessions: Segments(Sessions, 64) = .{},
+    sessions: session.Pool = .{},
     /// Indices below this have been used; those that are free again are in `free_peers`.
     peer_high: u32 = 0,
     free_peers: std.ArrayList(u32) = .empty,
@@ -144,6 +147,7 @@ pub const Interface = struct {
 
     pub fn init(options: Options) error{ OutOfMemory, EntropyUnavailable }!Interface {
         var seed: [40]u8 = undefined;
+        assert(options.lanes > 0);
         if (!options.entropy.fill(&seed)) return error.EntropyUnavailable;
         defer crypto.zero(&seed);
         const gpa = options.allocator;
@@ -154,6 +158,7 @@ pub const Interface = struct {
             .entropy = options.entropy,
             .jitter = .init(std.mem.readInt(u64, seed[32..40], .little)),
             .mtu = options.mtu,
+            .lanes = options.lanes,
             .by_key = .init(seed[16..32].*),
             .staging_pool = try .init(gpa, options.staging_chunks),
             .checker = cookie.Checker.init,
@@ -164,8 +169,9 @@ pub const Interface = struct {
     pub fn deinit(interface: *Interface) void {
         const gpa = interface.gpa;
         for (0..interface.peer_high) |i| {
-            crypto.zero(interface.peers.at(i));
-            _ = interface.sessions.at(i).clear();
+            const peer = interface.peers.at(i);
+            _ = peer.sessions.clear(&interface.sessions);
+            crypto.zero(peer);
         }
         interface.peers.deinit(gpa);
         interface.sessions.deinit(gpa);
@@ -212,7 +218,7 @@ pub const Interface = struct {
         return .{ .peer = interface.idOf(index) };
     }
 
-    fn lookupOutgoing(interface: *const Interface, packet: []const u8) error{Malformed}!?u32 {
+    fn lookupOutgoing(interface: *Interface, packet: []const u8) error{Malformed}!?u32 {
         if (packet.len == 0) return error.Malformed;
         switch (packet[0] >> 4) {
             4 => {
@@ -244,8 +250,8 @@ pub const Interface = struct {
     }
 
     pub fn sessionForSending(interface: *Interface, index: u32, count: u32, now: Now) ?SealTicket {
-        const sessions = interface.sessions.at(index);
-        const current = sessions.currentSession() orelse return null;
+        const sessions = &interface.peers.at(index).sessions;
+        const current = sessions.currentSession(&interface.sessions) orelse return null;
         const counter = current.reserve(count, now.boot) orelse return null;
         return .{
             .peer = interface.idOf(index),
@@ -279,7 +285,7 @@ pub const Interface = struct {
         peer.timers.anyAuthenticatedPacketTraversal(now.boot);
         peer.timers.anyAuthenticatedPacketSent();
         if (has_data) peer.timers.dataSent(now.boot, interface.nextJitter());
-        if (interface.sessions.at(index).currentSession()) |current| {
+        if (peer.sessions.currentSession(&interface.sessions)) |current| {
             if (current.wantsRekeyAfterSend(now.boot)) handshaking.requestInitiation(interface, index, now, .first);
         }
         interface.reschedule(index);
@@ -294,14 +300,13 @@ pub const Interface = struct {
         const receiver_index = std.mem.readInt(u32, &header.receiver, .little);
         const entry = interface.by_index.lookup(receiver_index) orelse return interface.refuseOpen(.unknown_index);
         if (entry.kind != .session) return interface.refuseOpen(.unknown_index);
-        const slot: session.Slot = @intCast(entry.slot);
-        const candidate = &interface.sessions.at(entry.peer.index).slots[slot];
+        const candidate = interface.sessions.at(entry.slot);
         assert(candidate.local_index == receiver_index);
         const counter = std.mem.readInt(u64, &header.counter, .little);
         if (!candidate.mayReceive(counter, now.boot)) return interface.refuseOpen(.expired_session);
         return .{ .open = .{
             .peer = entry.peer,
-            .slot = slot,
+            .slot = entry.slot,
             .receiver_index = receiver_index,
             .counter = counter,
             .key = &candidate.receiving_key,
@@ -318,9 +323,10 @@ pub const Interface = struct {
         const inner = plaintext orelse return interface.refuseOpened(.not_authentic);
         const peer = interface.get(ticket.peer) orelse return interface.refuseOpened(.peer_removed);
         const index = ticket.peer.index;
-        const sessions = interface.sessions.at(index);
-        const opened_by = &sessions.slots[ticket.slot];
+        const sessions = &peer.sessions;
         // The session may have been retired by an earlier packet of this batch.
+        if (!sessions.holds(ticket.slot)) return interface.refuseOpened(.expired_session);
+        const opened_by = interface.sessions.at(ticket.slot);
         if (opened_by.local_index != ticket.receiver_index) return interface.refuseOpened(.expired_session);
         if (!opened_by.window.commit(ticket.counter)) return interface.refuseOpened(.replayed);
 
@@ -358,8 +364,7 @@ pub const Interface = struct {
     }
 
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
-        const retired = interface.sessions.at(index).confirm();
-        interface.forgetIndices(retired.slice());
+        peer.sessions.confirm();
         handshaking.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
         peer.timers.handshakeComplete();
         peer.last_handshake_unix_ns = now.unix_ns;
@@ -368,7 +373,7 @@ pub const Interface = struct {
 
     fn noteReceived(interface: *Interface, peer: *Peer, index: u32, inner_length: usize, now: Now) void {
         peer.rx_bytes += inner_length + messages.transport_overhead;
-        if (interface.sessions.at(index).currentSession()) |current| {
+        if (peer.sessions.currentSession(&interface.sessions)) |current| {
             if (!peer.timers.sent_lastminute_handshake and current.wantsRekeyAfterReceive(now.boot)) {
                 peer.timers.sent_lastminute_handshake = true;
                 handshaking.requestInitiation(interface, index, now, .first);

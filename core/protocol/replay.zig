@@ -8,7 +8,7 @@ const constants = @import("constants.zig");
 const word_bits = 64;
 const word_count = constants.replay_bitmap_bits / word_bits;
 
-pub const Window = struct {
+pub const Window = extern struct {
     /// One more than the greatest counter committed.
     next: u64,
     /// Bit `counter % replay_bitmap_bits` tells of the one counter in the window that it can stand for.

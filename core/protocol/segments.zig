@@ -1,16 +1,19 @@
 //! A growable array whose elements never move: pointers stay good while it grows.
-//! Knows nothing of peers. Elements are not initialised, so untouched ones cost no memory.
+//! Knows nothing of peers.
+//! Invariant: nothing here writes to an element, so on the page allocator those that nobody touched cost no memory.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 
 pub fn Segments(comptime T: type, comptime segment_length: usize) type {
     return struct {
-        segments: std.ArrayList(*[segment_length]T) = .empty,
+        segments: std.ArrayList(*Segment) = .empty,
 
         const Self = @This();
+        const Segment = [segment_length]T;
+        const alignment: std.mem.Alignment = .of(Segment);
 
         pub fn deinit(self: *Self, gpa: Allocator) void {
-            for (self.segments.items) |segment| gpa.destroy(segment);
+            for (self.segments.items) |segment| gpa.rawFree(std.mem.asBytes(segment), alignment, @returnAddress());
             self.segments.deinit(gpa);
         }
 
@@ -21,7 +24,9 @@ pub fn Segments(comptime T: type, comptime segment_length: usize) type {
         pub fn ensureCapacity(self: *Self, gpa: Allocator, count: usize) Allocator.Error!void {
             while (self.capacity() < count) {
                 try self.segments.ensureUnusedCapacity(gpa, 1);
-                self.segments.appendAssumeCapacity(try gpa.create([segment_length]T));
+                // Not `create`, which in safe builds fills the segment, and so makes all of its pages real.
+                const memory = gpa.rawAlloc(@sizeOf(Segment), alignment, @returnAddress()) orelse return error.OutOfMemory;
+                self.segments.appendAssumeCapacity(@ptrCast(@alignCast(memory)));
             }
         }
 
@@ -43,4 +48,25 @@ test "elements stay where they are while the array grows" {
     list.at(99).* = 7;
     try std.testing.expectEqual(42, first.*);
     try std.testing.expect(list.capacity() >= 100);
+}
+
+test "growing writes to no element" {
+    const gpa = std.testing.allocator;
+    var memory: [4096]u8 align(64) = @splat(0x5a);
+    var bump: std.heap.FixedBufferAllocator = .init(&memory);
+    var list: Segments([64]u8, 4) = .{};
+    try list.segments.ensureTotalCapacity(gpa, 3);
+    try list.ensureCapacity(bump.allocator(), 12);
+    for (0..12) |i| try std.testing.expect(std.mem.allEqual(u8, list.at(i), 0x5a));
+    list.segments.deinit(gpa);
+}
+
+test "memory that cannot be had leaves the array as it was" {
+    try std.testing.checkAllAllocationFailures(std.testing.allocator, struct {
+        fn run(gpa: Allocator) !void {
+            var list: Segments(u64, 4) = .{};
+            defer list.deinit(gpa);
+            try list.ensureCapacity(gpa, 9);
+        }
+    }.run, .{});
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pywg.config import NAME_PATTERN
-from pywg.device import LogLevel, Offload
+from pywg.device import LogLevel, Offload, default_threads
 from pywg.errors import PywgError
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
@@ -21,6 +21,15 @@ no_offload_option = click.option(
     default="",
     callback=lambda ctx, param, value: parse_offload(value),
     help="Offloads not to use: tun_tso, tun_uso, udp_gso, udp_gro or all, comma separated.",
+)
+
+threads_option = click.option(
+    "--threads",
+    metavar="N",
+    envvar="PYWG_THREADS",
+    type=click.IntRange(1, 64),
+    default=default_threads,
+    help="Use up to N cores (default: half of those there are, 1 to 4).",
 )
 
 

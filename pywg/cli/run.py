@@ -6,7 +6,7 @@ import os
 
 import click
 
-from pywg.cli.names import check_name, log_settings, no_offload_option
+from pywg.cli.names import check_name, log_settings, no_offload_option, threads_option
 from pywg.device import Offload
 from pywg.errors import PywgError
 from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
@@ -15,13 +15,14 @@ from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
 @click.command()
 @click.argument("name")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
+@threads_option
 @no_offload_option
-def run(name: str, foreground: bool, no_offload: Offload) -> None:
+def run(name: str, foreground: bool, threads: int, no_offload: Offload) -> None:
     """Host interface NAME until it is removed, its socket is removed, or SIGTERM.
 
     Returns when the interface (link down) and its UAPI socket exist. Then `wg setconf` and `ip`
     do the rest. Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD,
-    LOG_LEVEL=verbose|debug|error|silent, PYWG_NO_OFFLOAD.
+    LOG_LEVEL=verbose|debug|error|silent, PYWG_THREADS, PYWG_NO_OFFLOAD.
     """
     check_name(name)
     stay = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
@@ -32,6 +33,7 @@ def run(name: str, foreground: bool, no_offload: Offload) -> None:
         tun_fd=tun_fd,
         uapi_fd=uapi_fd,
         offload_disable=int(no_offload),
+        threads=threads,
         log_level=level,
         log_fd=2 if stay or keep_log else -1,
     )

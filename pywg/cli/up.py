@@ -8,7 +8,13 @@ import sys
 import click
 
 from pywg import network, plan, resolve, uapi
-from pywg.cli.names import config_file, log_settings, no_offload_option, warn_if_world_accessible
+from pywg.cli.names import (
+    config_file,
+    log_settings,
+    no_offload_option,
+    threads_option,
+    warn_if_world_accessible,
+)
 from pywg.config import Config
 from pywg.device import Offload
 from pywg.errors import PywgError
@@ -17,8 +23,9 @@ from pywg.supervisor import Hosting, Supervisor
 
 @click.command()
 @click.argument("config", metavar="CONFIG|NAME")
+@threads_option
 @no_offload_option
-def up(config: str, no_offload: Offload) -> None:
+def up(config: str, threads: int, no_offload: Offload) -> None:
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
     warn_if_world_accessible(path)
@@ -32,15 +39,16 @@ def up(config: str, no_offload: Offload) -> None:
     if port and not network.port_is_free(port):
         taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
         raise PywgError(f"{name}: {taken}")
-    bring_up(name, resolve.resolve(parsed), no_offload)
+    bring_up(name, resolve.resolve(parsed), threads, no_offload)
 
 
-def bring_up(name: str, config: Config, no_offload: Offload) -> None:
+def bring_up(name: str, config: Config, threads: int, no_offload: Offload) -> None:
     level, keep_log = log_settings()
     hosting = Hosting(
         name,
         uapi.set_text(config),
         offload_disable=int(no_offload),
+        threads=threads,
         log_level=level,
         log_fd=2 if keep_log else -1,
     )

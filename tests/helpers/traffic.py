@@ -209,7 +209,12 @@ class Datagrams:
 
 
 def iperf3(
-    client: Namespace, server: Namespace, address: str, seconds: float, *, reverse: bool = False
+    client: Namespace,
+    server: Namespace,
+    address: str,
+    seconds: float,
+    *options: str,
+    reverse: bool = False,
 ) -> dict[str, Any]:
     """One iperf3 run; its JSON report, as seen by the client."""
     listener = server.popen(
@@ -225,6 +230,7 @@ def iperf3(
             address,
             "-t",
             f"{seconds:g}",
+            *options,
             *(["-R"] if reverse else []),
             timeout=seconds + 30,
         )
