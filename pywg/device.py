@@ -169,28 +169,35 @@ class Device:
         """Runs in threads of its own; the last to end calls ``finished``, however it ends."""
         if self._threads:
             raise DeviceError(f"{self._subject}: runs already", Status.INVALID_ARGUMENT)
-        remaining = self._granted_threads()
-        ending = threading.Lock()
+        running = 0
+        counting = threading.Lock()
 
         def body() -> None:
-            nonlocal remaining
+            nonlocal running
             try:
                 self.run()
             except DeviceError as error:
                 self._failure = error
             finally:
-                with ending:
-                    remaining -= 1
-                    is_last = remaining == 0
+                with counting:
+                    running -= 1
+                    is_last = running == 0
                 if is_last and finished is not None:
                     finished()
 
-        self._threads = [
-            threading.Thread(target=body, name=f"pywg {self._subject} {number}", daemon=True)
-            for number in range(remaining)
-        ]
-        for thread in self._threads:
-            thread.start()
+        # None ends before all have begun: each then waits to be counted.
+        with counting:
+            for number in range(self._granted_threads()):
+                name = f"pywg {self._subject} {number}"
+                thread = threading.Thread(target=body, name=name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    if not self._threads:
+                        raise
+                    break  # no more threads to be had: fewer, then
+                self._threads.append(thread)
+                running += 1
 
     def _granted_threads(self) -> int:
         """A TUN that was there before has one queue, and so one thread."""

@@ -66,6 +66,23 @@ def test_a_device_without_a_thread_is_closed_again(core, monkeypatch):
     assert core.calls[-1] == "pywg_device_close"
 
 
+def test_a_device_runs_with_the_threads_it_gets(core, monkeypatch):
+    start, ended = threading.Thread.start, threading.Event()
+
+    def refuse_the_third(thread):
+        if thread.name.startswith("pywg ") and thread.name.endswith(" 2"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
+    device = Device("wg0", threads=4)
+    monkeypatch.setattr(device, "_granted_threads", lambda: 4)
+    device.start(ended.set)
+    assert ended.wait(5)
+    device.close()
+    assert core.calls.count("pywg_device_run") == 2
+
+
 def test_mtu_0_is_the_default_for_buffers_too(core):
     assert Interface(mtu=0).mtu == 1420
 
