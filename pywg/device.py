@@ -230,9 +230,9 @@ class Device:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
-        with self._calls, self._run_ended:
-            self._run_ended.wait_for(lambda: self._runs == 0)
         with self._calls, self._stopping:
+            with self._run_ended:
+                self._run_ended.wait_for(lambda: self._runs == 0)
             handle, self._handle = self._handle, None
             if handle is not None:
                 self._library.pywg_device_close(handle)

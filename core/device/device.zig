@@ -1,9 +1,9 @@
 //! Device: one Interface with file descriptors around it: TUN, UDP sockets, UAPI socket, timers.
 //! Starts no thread: whoever calls `run` is the loop of a lane. `set`, `get`, `report`, `stop` may come from others.
 //! Life, in the order of this file: open, (set, get, run ... stop), close.
-//! Invariant: `interface` and `load` are touched with `mutex` held, or while the turns of all lanes are held: `pause`.
-//! All else belongs to the first lane's thread, or to who has paused. Turns are held in the order of the lanes, and the
-//! mutex comes last.
+//! Invariant: `interface` and `load` are touched in a turn with `mutex` held, or while the turns of all lanes are held:
+//! `pause`. All else belongs to the first lane's thread, or to who has paused. Turns are held in the order of the lanes,
+//! and the mutex comes last.
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
@@ -94,13 +94,14 @@ pub const Device = struct {
             .routes = undefined,
             .uapi = null,
         };
-        device.interface = protocol.Interface.init(.{ .allocator = gpa, .entropy = kernel_entropy, .lanes = options.threads }) catch |err| switch (err) {
+        device.interface = protocol.Interface.init(.{ .allocator = gpa, .entropy = kernel_entropy }) catch |err| switch (err) {
             error.OutOfMemory => return outOfMemory(diagnostic),
             error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail
         };
         errdefer device.interface.deinit();
         errdefer device.closeLanes();
         try device.openLanes(options, diagnostic);
+        device.interface.lanes = device.lane_count;
         device.log.name = device.first().tun.name();
         try device.openPolling(diagnostic);
         errdefer device.closePolling();
@@ -150,6 +151,7 @@ pub const Device = struct {
         };
         for (1..queues) |_| {
             const lane = try device.newLane(options, diagnostic);
+            lane.offload = leading.offload; // what was negotiated holds for all queues
             lane.tun = io.tun.Tun.openQueue(&leading.tun, &lane.offload, &failure) catch |err| {
                 device.dropLane(lane);
                 return tunError(err, options.name, failure, diagnostic);

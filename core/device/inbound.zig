@@ -92,9 +92,9 @@ pub const Inbound = struct {
 
     /// The mutex is held.
     fn acceptDatagram(inbound: *Inbound, context: *const Context, datagram: []u8, slot: *const io.udp.Received, slot_index: u16) void {
+        if (inbound.count == jobs_max) inbound.openInBetween(context); // before there is a ticket, which would not last
         switch (context.interface.prepareOpen(datagram, context.now)) {
             .open => |ticket| {
-                if (inbound.count == jobs_max) inbound.openInBetween(context);
                 inbound.addJob(&ticket, datagram, slot_index);
             },
             .handshake => {

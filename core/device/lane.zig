@@ -124,7 +124,7 @@ pub const Lane = struct {
         const device = lane.device;
         var events: [32]io.poller.Event = undefined;
         while (!device.isOver()) {
-            const timeout_ms = if (lane.isFirst()) upkeep.timeout(device) else -1;
+            const timeout_ms = lane.timeout();
             lane.fan.offer();
             const ready = lane.poller.wait(&events, timeout_ms);
             lane.fan.withdraw();
@@ -132,6 +132,14 @@ pub const Lane = struct {
             defer lane.turn_lock.release();
             lane.turn(ready);
         }
+    }
+
+    /// Between turns, but with the turn held: who has paused the lanes changes the tables without the mutex.
+    fn timeout(lane: *Lane) i32 {
+        if (!lane.isFirst()) return -1;
+        lane.turn_lock.acquire();
+        defer lane.turn_lock.release();
+        return upkeep.timeout(lane.device);
     }
 
     fn turn(lane: *Lane, ready: []const io.poller.Event) void {
@@ -144,7 +152,7 @@ pub const Lane = struct {
                 .tun => tun_is_ready = true,
                 .udp_ipv4 => lane.receive(.ipv4, now),
                 .udp_ipv6 => lane.receive(.ipv6, now),
-                .wakeup => if (lane.wakeup.drain()) lane.fan.help(),
+                .wakeup => if (lane.wakeup.drain()) lane.help(),
                 else => upkeep.serve(device, event),
             }
             if (device.isOver()) return;
@@ -157,6 +165,12 @@ pub const Lane = struct {
         }
         if (!lane.isFirst()) upkeep.watchDeadline(device);
         lane.logOffload();
+    }
+
+    fn help(lane: *Lane) void {
+        lane.fan.help();
+        // It may sleep for long after this, and others' keys were used here.
+        if (!lane.isFirst()) cipher.scrubStack();
     }
 
     fn receive(lane: *Lane, family: wire.Family, now: protocol.Now) void {
@@ -187,6 +201,8 @@ pub const Lane = struct {
     /// is sent: packets that waited for a session go before those that find it.
     pub fn transmit(lane: *Lane, now: protocol.Now) void {
         const device = lane.device;
+        // A lane that got no sockets, and only helps, must not take what it cannot send.
+        if (!lane.isFirst() and !lane.udp.isOpen()) return;
         device.mutex.acquire();
         defer device.mutex.release();
         while (lane.transmitBatch(&device.interface, now) == transmits_max) {}

@@ -48,8 +48,10 @@ pub fn expire(device: *Device, now: protocol.Now, was_woken_by_timer: bool) void
     device.mutex.acquire();
     device.interface.expire(now);
     device.mutex.release();
-    // It ended sessions perhaps; traffic would overwrite what they left on the stack by itself.
-    if (was_woken_by_timer) cipher.scrubStack();
+    if (!was_woken_by_timer) return;
+    // It ended sessions perhaps; traffic would overwrite what they left on the stacks by itself.
+    cipher.scrubStack();
+    for (device.all()[1..]) |lane| lane.wakeup.signal();
 }
 
 /// An event of the first lane that is not about packets.
@@ -234,7 +236,7 @@ pub fn install(device: *Device, set: *const SocketSet) void {
         for (lane.udp.sockets) |socket| if (socket) |fd| lane.poller.remove(fd);
         lane.udp.close();
         lane.udp.sockets = sockets;
-        lane.readTun(sockets[0] != null or sockets[1] != null);
+        lane.readTun(lane.udp.isOpen());
     }
 }
 
@@ -250,7 +252,7 @@ pub fn man(lane: *Lane) void {
     };
     lane.udp.sockets = set.lanes[lane.fan.number];
     var count: u8 = 0;
-    for (device.all()) |other| count += @intFromBool(other.udp.sockets[0] != null or other.udp.sockets[1] != null);
+    for (device.all()) |other| count += @intFromBool(other.udp.isOpen());
     device.first().udp.steer(&device.first().udp.sockets, count);
     lane.readTun(true);
 }

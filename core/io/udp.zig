@@ -175,6 +175,10 @@ pub const Udp = struct {
         closeSockets(&udp.sockets);
     }
 
+    pub fn isOpen(udp: *const Udp) bool {
+        return udp.sockets[0] != null or udp.sockets[1] != null;
+    }
+
     pub fn fd(udp: *const Udp, family: Family) ?sys.fd_t {
         return udp.sockets[familyIndex(family)];
     }
