@@ -8,15 +8,17 @@ const io = @import("io");
 const options = @import("build_options");
 
 const usage =
-    \\usage: pywgd [-f | --foreground] [--threads N] [--no-offload LIST] NAME
+    \\usage: pywgd [-f | --foreground] [--threads N] [--priority KIND] [--no-offload LIST] NAME
     \\
     \\Makes the WireGuard interface NAME and serves it; configure it with wg or pywg.
     \\  -f, --foreground    stay in the foreground, log to stderr
     \\  --threads N         use up to N cores (default: half of those there are, 1 to 4)
+    \\  --priority KIND     realtime: before ordinary programs; normal: as one of them; auto (the default): realtime
+    \\                      where it is allowed and the threads leave a core to the others
     \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
     \\  --version           print the version
-    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_NO_OFFLOAD=LIST,
-    \\  PYWG_CPU=baseline|v3|v4, LOG_LEVEL=verbose|debug|error|silent
+    \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
+    \\  PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3|v4, LOG_LEVEL=verbose|debug|error|silent
     \\
 ;
 
@@ -25,12 +27,15 @@ const Arguments = struct {
     is_foreground: bool = false,
     offload_disable: u32 = 0,
     threads: ?u8 = null,
+    priority: Priority = .auto,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     log_level: device.LogLevel = .err,
     /// LOG_LEVEL was given: then the log outlives the terminal's foreground.
     keeps_log: bool = false,
 };
+
+const Priority = enum { auto, realtime, normal };
 
 pub fn main(init: std.process.Init.Minimal) u8 {
     harden();
@@ -71,6 +76,7 @@ fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) erro
     if (environment.getPosix("WG_UAPI_FD")) |value| arguments.uapi_fd = try descriptor("WG_UAPI_FD", value);
     if (environment.getPosix("PYWG_NO_OFFLOAD")) |value| arguments.offload_disable = try offloads(value);
     if (environment.getPosix("PYWG_THREADS")) |value| arguments.threads = try threadCount(value);
+    if (environment.getPosix("PYWG_PRIORITY")) |value| arguments.priority = try priority(value);
     cipher.select(environment.getPosix("PYWG_CPU"));
     if (environment.getPosix("LOG_LEVEL")) |value| {
         arguments.keeps_log = true;
@@ -104,6 +110,13 @@ fn threadCount(text: []const u8) error{Invalid}!u8 {
     return error.Invalid;
 }
 
+fn priority(text: []const u8) error{Invalid}!Priority {
+    return std.meta.stringToEnum(Priority, text) orelse {
+        complain("'{s}' is no priority: auto, realtime or normal", .{text});
+        return error.Invalid;
+    };
+}
+
 /// An exit code when there is nothing to run.
 fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
     var iterator = raw.iterate();
@@ -122,6 +135,10 @@ fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
             arguments.threads = threadCount(iterator.next() orelse return misuse("--threads needs a number")) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--threads=")) {
             arguments.threads = threadCount(argument["--threads=".len..]) catch return 2;
+        } else if (std.mem.eql(u8, argument, "--priority")) {
+            arguments.priority = priority(iterator.next() orelse return misuse("--priority needs a word")) catch return 2;
+        } else if (std.mem.startsWith(u8, argument, "--priority=")) {
+            arguments.priority = priority(argument["--priority=".len..]) catch return 2;
         } else if (std.mem.eql(u8, argument, "--no-offload")) {
             const list = iterator.next() orelse return misuse("--no-offload needs a list");
             arguments.offload_disable |= offloads(list) catch return 2;
@@ -203,28 +220,42 @@ fn serve(arguments: *const Arguments) u8 {
     catchSignals();
     blockSignals(.unblock);
     defer blockSignals(.block); // it is going to end anyway
-    return runAll(opened);
+    return runAll(opened, arguments.priority);
 }
 
 /// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.
 fn defaultThreads() u8 {
-    const cores = std.Thread.getCpuCount() catch 1;
-    return @intCast(std.math.clamp(cores / 2, 1, 4));
+    return @intCast(std.math.clamp(coreCount() / 2, 1, 4));
+}
+
+fn coreCount() usize {
+    return std.Thread.getCpuCount() catch 1;
+}
+
+/// Threads that come before all ordinary ones must not be able to fill every core.
+fn isRealtime(wanted: Priority, threads: usize) bool {
+    return switch (wanted) {
+        .auto => threads < coreCount(),
+        .realtime => true,
+        .normal => false,
+    };
 }
 
 /// One thread for each lane, this one for the first.
-fn runAll(opened: *device.Device) u8 {
+fn runAll(opened: *device.Device, wanted: Priority) u8 {
+    const is_realtime = isRealtime(wanted, opened.threads());
     var threads: [device.threads_max]std.Thread = undefined;
     var count: usize = 0;
     defer for (threads[0..count]) |thread| thread.join();
     for (1..opened.threads()) |_| {
-        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{opened}) catch break; // fewer, then
+        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{ opened, is_realtime }) catch break; // fewer, then
         count += 1;
     }
-    return runLane(opened);
+    return runLane(opened, is_realtime);
 }
 
-fn runLane(opened: *device.Device) u8 {
+fn runLane(opened: *device.Device, is_realtime: bool) u8 {
+    if (is_realtime) _ = io.priority.makeRealtime();
     var why: device.Diagnostic = .{};
     opened.run(&why) catch {
         complain("{s}", .{why.text()});

@@ -6,6 +6,7 @@ so ``start`` gives it Python's (ctypes releases the interpreter lock while they 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -59,12 +60,18 @@ def default_threads() -> int:
     return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 
+def realtime_by_default(threads: int) -> bool:
+    """Whether so many realtime threads leave a core to the others: as pywgd."""
+    return threads < len(os.sched_getaffinity(0))
+
+
 class Device:
     """An interface of this process: made by the constructor (link down), gone after ``close``.
 
     ``with Device("wg0", config) as device:`` also gives it its threads for the length of the block.
     Each of the ``threads`` has a queue of the TUN and sockets of its own. Any thread may call
-    ``set``, ``get``, ``report`` and ``stop``.
+    ``set``, ``get``, ``report`` and ``stop``. With ``realtime`` those that ``start`` makes come
+    before ordinary programs, where that is allowed (CAP_SYS_NICE).
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Device:
         uapi_socket: bool = True,
         offload_disable: Offload = Offload.NONE,
         threads: int = 1,
+        realtime: bool = False,
         log_level: LogLevel = LogLevel.ERROR,
         log_fd: int = -1,
     ) -> None:
@@ -91,6 +99,7 @@ class Device:
         self._run_ended = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._threads_wanted = threads
+        self._realtime = realtime
         self._failure: DeviceError | None = None
         self._subject = name
         options = _abi.pywg_device_options(
@@ -174,6 +183,8 @@ class Device:
 
         def body() -> None:
             nonlocal running
+            if self._realtime:
+                _make_realtime()
             try:
                 self.run()
             except DeviceError as error:
@@ -298,3 +309,9 @@ def check(status: int, diagnostic: _abi.pywg_diagnostic | None, subject: str) ->
         raise DeviceError.explain(status, subject=subject)
     text = diagnostic.text.decode("utf-8", errors="replace")
     raise DeviceError.explain(status, diagnostic.os_errno, text, subject)
+
+
+def _make_realtime() -> None:
+    """This thread alone: the lowest realtime priority, not inherited by children (sched(7))."""
+    with contextlib.suppress(OSError):  # not allowed: then as an ordinary one
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))

@@ -37,6 +37,7 @@ class Hosting:
     uapi_fd: int = -1
     offload_disable: int = 0
     threads: int = 1
+    realtime: bool = False
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
 
@@ -59,6 +60,7 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
             uapi_fd=hosting.uapi_fd,
             offload_disable=Offload(hosting.offload_disable),
             threads=hosting.threads,
+            realtime=hosting.realtime,
             log_level=LogLevel(hosting.log_level),
             log_fd=hosting.log_fd,
         )

@@ -4,6 +4,7 @@ pub const linux = @import("linux.zig");
 pub const runtime = @import("runtime.zig");
 pub const clock = @import("clock.zig");
 pub const entropy = @import("entropy.zig");
+pub const priority = @import("priority.zig");
 pub const offload = @import("offload.zig");
 pub const vnet_header = @import("vnet_header.zig");
 pub const gso = @import("gso.zig");
@@ -34,6 +35,7 @@ test {
     _ = linux;
     _ = clock;
     _ = entropy;
+    _ = priority;
     _ = offload;
     _ = vnet_header;
     _ = gso;

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pywg.config import NAME_PATTERN
-from pywg.device import LogLevel, Offload, default_threads
+from pywg.device import LogLevel, Offload, default_threads, realtime_by_default
 from pywg.errors import PywgError
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
@@ -31,6 +31,19 @@ threads_option = click.option(
     default=default_threads,
     help="Use up to N cores (default: half of those there are, 1 to 4).",
 )
+
+priority_option = click.option(
+    "--priority",
+    envvar="PYWG_PRIORITY",
+    type=click.Choice(["auto", "realtime", "normal"]),
+    default="auto",
+    help="Before ordinary programs, or as one of them (default: realtime where the threads leave "
+    "a core to the others).",
+)
+
+
+def is_realtime(priority: str, threads: int) -> bool:
+    return priority == "realtime" or (priority == "auto" and realtime_by_default(threads))
 
 
 def parse_offload(text: str) -> Offload:

@@ -6,7 +6,14 @@ import os
 
 import click
 
-from pywg.cli.names import check_name, log_settings, no_offload_option, threads_option
+from pywg.cli.names import (
+    check_name,
+    is_realtime,
+    log_settings,
+    no_offload_option,
+    priority_option,
+    threads_option,
+)
 from pywg.device import Offload
 from pywg.errors import PywgError
 from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
@@ -16,13 +23,14 @@ from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
 @click.argument("name")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
 @threads_option
+@priority_option
 @no_offload_option
-def run(name: str, foreground: bool, threads: int, no_offload: Offload) -> None:
+def run(name: str, foreground: bool, threads: int, priority: str, no_offload: Offload) -> None:
     """Host interface NAME until it is removed, its socket is removed, or SIGTERM.
 
     Returns when the interface (link down) and its UAPI socket exist. Then `wg setconf` and `ip`
     do the rest. Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD,
-    LOG_LEVEL=verbose|debug|error|silent, PYWG_THREADS, PYWG_NO_OFFLOAD.
+    LOG_LEVEL=verbose|debug|error|silent, PYWG_THREADS, PYWG_PRIORITY, PYWG_NO_OFFLOAD.
     """
     check_name(name)
     stay = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
@@ -34,6 +42,7 @@ def run(name: str, foreground: bool, threads: int, no_offload: Offload) -> None:
         uapi_fd=uapi_fd,
         offload_disable=int(no_offload),
         threads=threads,
+        realtime=is_realtime(priority, threads),
         log_level=level,
         log_fd=2 if stay or keep_log else -1,
     )

@@ -10,8 +10,10 @@ import click
 from pywg import network, plan, resolve, uapi
 from pywg.cli.names import (
     config_file,
+    is_realtime,
     log_settings,
     no_offload_option,
+    priority_option,
     threads_option,
     warn_if_world_accessible,
 )
@@ -24,8 +26,9 @@ from pywg.supervisor import Hosting, Supervisor
 @click.command()
 @click.argument("config", metavar="CONFIG|NAME")
 @threads_option
+@priority_option
 @no_offload_option
-def up(config: str, threads: int, no_offload: Offload) -> None:
+def up(config: str, threads: int, priority: str, no_offload: Offload) -> None:
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
     warn_if_world_accessible(path)
@@ -39,16 +42,17 @@ def up(config: str, threads: int, no_offload: Offload) -> None:
     if port and not network.port_is_free(port):
         taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
         raise PywgError(f"{name}: {taken}")
-    bring_up(name, resolve.resolve(parsed), threads, no_offload)
+    bring_up(name, resolve.resolve(parsed), threads, is_realtime(priority, threads), no_offload)
 
 
-def bring_up(name: str, config: Config, threads: int, no_offload: Offload) -> None:
+def bring_up(name: str, config: Config, threads: int, realtime: bool, no_offload: Offload) -> None:
     level, keep_log = log_settings()
     hosting = Hosting(
         name,
         uapi.set_text(config),
         offload_disable=int(no_offload),
         threads=threads,
+        realtime=realtime,
         log_level=level,
         log_fd=2 if keep_log else -1,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,12 @@ def test_every_thread_carries_its_share_and_all_end_together(lab: Lab) -> None:
     ended = tunnel.a.daemon.process.poll
     wait_until(lambda: ended() is not None, "the daemon has ended")
     assert ended() == 0
+
+
+@pytest.mark.parametrize("priority", ["realtime", "normal"])
+def test_every_thread_has_the_priority_asked_for(lab: Lab, priority: str) -> None:
+    tunnel = lab.tunnel(environment={"PYWG_THREADS": "3", "PYWG_PRIORITY": priority})
+    tunnel.session()  # each thread has said so before its first wait
+    policy = os.SCHED_OTHER if priority == "normal" else os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    threads = Path(f"/proc/{tunnel.a.daemon.pid}/task").iterdir()
+    assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {policy}

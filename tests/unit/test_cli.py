@@ -77,6 +77,7 @@ def test_every_command_has_help(run, name):
         ("demo", "--seconds", "0"),
         ("run", "--no-offload", "banana", "wg0"),
         ("run", "--threads", "0", "wg0"),
+        ("run", "--priority", "high", "wg0"),
     ],
 )
 def test_wrong_usage_is_2_and_one_line(run, arguments):
@@ -250,7 +251,9 @@ def tunnel(monkeypatch):
 
 
 def test_up_starts_configures_and_traces(run, tunnel, file):
-    code, out, err = run("up", str(file), "--no-offload", "udp_gso", "--threads", "3")
+    code, out, err = run(
+        "up", str(file), "--no-offload", "udp_gso", "--threads", "3", "--priority", "realtime"
+    )
     assert (code, out) == (0, "")
     assert tunnel.done == [
         "start",
@@ -261,6 +264,7 @@ def test_up_starts_configures_and_traces(run, tunnel, file):
     assert tunnel.hosting.name == "wg0"
     assert tunnel.hosting.offload_disable == 4
     assert tunnel.hosting.threads == 3
+    assert tunnel.hosting.realtime
     assert "private_key=" in tunnel.hosting.config_text
     assert "private_key" not in repr(tunnel.hosting)
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pywg import _library, interface
-from pywg.device import Device
+from pywg.device import Device, realtime_by_default
 from pywg.interface import Interface
 
 
@@ -81,6 +81,31 @@ def test_a_device_runs_with_the_threads_it_gets(core, monkeypatch):
     assert ended.wait(5)
     device.close()
     assert core.calls.count("pywg_device_run") == 2
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_only_the_threads_of_a_realtime_device_come_first(core, monkeypatch, refused):
+    asked = []
+
+    def set_scheduler(pid, policy, parameter):
+        asked.append((pid, policy, parameter.sched_priority, threading.current_thread().name))
+        if refused:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
+    for realtime in (False, True):
+        ended = threading.Event()
+        device = Device("wg0", realtime=realtime)
+        device.start(ended.set)
+        assert ended.wait(5)
+        device.close()
+    assert asked == [(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, 1, "pywg wg0 0")]
+    assert core.calls.count("pywg_device_run") == 2
+
+
+def test_threads_that_fill_all_cores_are_not_realtime_by_default(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    assert [realtime_by_default(threads) for threads in (1, 2, 3)] == [True, False, False]
 
 
 def test_mtu_0_is_the_default_for_buffers_too(core):
