@@ -8,17 +8,20 @@ const io = @import("io");
 const options = @import("build_options");
 
 const usage =
-    \\usage: pywgd [-f | --foreground] [--threads N] [--priority KIND] [--no-offload LIST] NAME
+    \\usage: pywgd [-f | --foreground] [--threads N] [--priority KIND] [--memory-limit MIB]
+    \\             [--no-offload LIST] NAME
     \\
     \\Makes the WireGuard interface NAME and serves it; configure it with wg or pywg.
     \\  -f, --foreground    stay in the foreground, log to stderr
     \\  --threads N         use up to N cores (default: half of those there are, 1 to 4)
     \\  --priority KIND     realtime: before ordinary programs; normal: as one of them; auto (the default): realtime
     \\                      where it is allowed and the threads leave a core to the others
+    \\  --memory-limit MIB  what buffers and peers may take together (default: no limit)
     \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
     \\  --version           print the version
     \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
-    \\  PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3|v4, LOG_LEVEL=verbose|debug|error|silent
+    \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3|v4,
+    \\  LOG_LEVEL=verbose|debug|error|silent
     \\
 ;
 
@@ -28,6 +31,7 @@ const Arguments = struct {
     offload_disable: u32 = 0,
     threads: ?u8 = null,
     priority: Priority = .auto,
+    memory_limit: u64 = 0,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     log_level: device.LogLevel = .err,
@@ -77,6 +81,7 @@ fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) erro
     if (environment.getPosix("PYWG_NO_OFFLOAD")) |value| arguments.offload_disable = try offloads(value);
     if (environment.getPosix("PYWG_THREADS")) |value| arguments.threads = try threadCount(value);
     if (environment.getPosix("PYWG_PRIORITY")) |value| arguments.priority = try priority(value);
+    if (environment.getPosix("PYWG_MEMORY_LIMIT")) |value| arguments.memory_limit = try mebibytes(value);
     cipher.select(environment.getPosix("PYWG_CPU"));
     if (environment.getPosix("LOG_LEVEL")) |value| {
         arguments.keeps_log = true;
@@ -117,6 +122,14 @@ fn priority(text: []const u8) error{Invalid}!Priority {
     };
 }
 
+/// In bytes.
+fn mebibytes(text: []const u8) error{Invalid}!u64 {
+    const count = std.fmt.parseInt(u20, text, 10) catch 0;
+    if (count >= 1) return @as(u64, count) << 20;
+    complain("'{s}' is no memory limit: a number of MiB", .{text});
+    return error.Invalid;
+}
+
 /// An exit code when there is nothing to run.
 fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
     var iterator = raw.iterate();
@@ -139,6 +152,10 @@ fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
             arguments.priority = priority(iterator.next() orelse return misuse("--priority needs a word")) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--priority=")) {
             arguments.priority = priority(argument["--priority=".len..]) catch return 2;
+        } else if (std.mem.eql(u8, argument, "--memory-limit")) {
+            arguments.memory_limit = mebibytes(iterator.next() orelse return misuse("--memory-limit needs a number")) catch return 2;
+        } else if (std.mem.startsWith(u8, argument, "--memory-limit=")) {
+            arguments.memory_limit = mebibytes(argument["--memory-limit=".len..]) catch return 2;
         } else if (std.mem.eql(u8, argument, "--no-offload")) {
             const list = iterator.next() orelse return misuse("--no-offload needs a list");
             arguments.offload_disable |= offloads(list) catch return 2;
@@ -198,6 +215,7 @@ fn serve(arguments: *const Arguments) u8 {
         .tun_fd = arguments.tun_fd,
         .uapi_fd = arguments.uapi_fd,
         .threads = arguments.threads orelse defaultThreads(),
+        .memory_limit = arguments.memory_limit,
         .log_level = arguments.log_level,
         .log_fd = 2,
     }, &why) catch {

@@ -76,6 +76,7 @@ class pywg_device_options(Structure):
         ("log_fd", c_int32),
         ("no_uapi", c_uint32),
         ("threads", c_uint32),
+        ("memory_limit", c_uint64),
     )
 
 

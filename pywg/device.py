@@ -71,7 +71,8 @@ class Device:
     ``with Device("wg0", config) as device:`` also gives it its threads for the length of the block.
     Each of the ``threads`` has a queue of the TUN and sockets of its own. Any thread may call
     ``set``, ``get``, ``report`` and ``stop``. With ``realtime`` those that ``start`` makes come
-    before ordinary programs, where that is allowed (CAP_SYS_NICE).
+    before ordinary programs, where that is allowed (CAP_SYS_NICE). It takes ``memory_limit`` bytes
+    at most, 0 for no limit: buffers when it is made, then peers.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Device:
         offload_disable: Offload = Offload.NONE,
         threads: int = 1,
         realtime: bool = False,
+        memory_limit: int = 0,
         log_level: LogLevel = LogLevel.ERROR,
         log_fd: int = -1,
     ) -> None:
@@ -113,6 +115,7 @@ class Device:
             log_fd=log_fd,
             no_uapi=0 if uapi_socket else 1,
             threads=threads,
+            memory_limit=memory_limit,
         )
         handle = ctypes.c_void_p()
         diagnostic = new_diagnostic()

@@ -38,6 +38,7 @@ class Hosting:
     offload_disable: int = 0
     threads: int = 1
     realtime: bool = False
+    memory_limit: int = 0
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
 
@@ -61,6 +62,7 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
             offload_disable=Offload(hosting.offload_disable),
             threads=hosting.threads,
             realtime=hosting.realtime,
+            memory_limit=hosting.memory_limit,
             log_level=LogLevel(hosting.log_level),
             log_fd=hosting.log_fd,
         )

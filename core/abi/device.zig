@@ -18,6 +18,7 @@ pub const Options = extern struct {
     log_fd: i32,
     no_uapi: u32,
     threads: u32,
+    memory_limit: u64,
 };
 
 pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic) callconv(.c) i32 {
@@ -35,6 +36,7 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
         .uapi_fd = if (given.uapi_fd < 0) null else given.uapi_fd,
         .offload_disable = given.offload_disable,
         .threads = std.math.cast(u8, @max(given.threads, 1)) orelse std.math.maxInt(u8), // too many: refused below
+        .memory_limit = given.memory_limit,
         .log_level = @fromBackingInt(given.log_level),
         .log_fd = given.log_fd,
         .has_uapi = given.no_uapi == 0,

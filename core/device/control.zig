@@ -1,6 +1,7 @@
 //! The control plane of a device: UAPI requests to changes, and sockets made to match what they wish.
 //! A set is applied whole or not at all: a port that is taken refuses it before anything changed.
 const std = @import("std");
+const Budget = @import("budget.zig").Budget;
 const cipher = @import("cipher");
 const Device = @import("device.zig").Device;
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
@@ -16,11 +17,11 @@ pub const SetError = error{ Invalid, Protocol, OutOfMemory, LimitExceeded, Addre
 
 /// Applies the lines of a set request. All lanes are held.
 pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
-    const numeric = resolveZones(device, text) catch return outOfMemory(diagnostic);
+    const numeric = resolveZones(device, text) catch return outOfMemory(device, diagnostic);
     defer if (numeric) |owned| freeSecret(device, owned);
     var why: uapi.Diagnostic = .{};
     var change = uapi.parse(device.gpa, numeric orelse text, &why) catch |err| {
-        if (err == error.OutOfMemory) return outOfMemory(diagnostic);
+        if (err == error.OutOfMemory) return outOfMemory(device, diagnostic);
         diagnostic.line = why.line;
         diagnostic.column = why.column;
         diagnostic.set("line {d}: {s}", .{ why.line, why.message });
@@ -46,7 +47,7 @@ fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *D
         setFwmark(device, fwmark) catch |err| return bindError(err, device.first().udp.failure, interface.listen_port, fwmark, diagnostic);
     }
     interface.configure(change) catch |err| switch (err) {
-        error.OutOfMemory => return outOfMemory(diagnostic),
+        error.OutOfMemory => return outOfMemory(device, diagnostic),
         error.LimitExceeded => {
             diagnostic.set("more than {d} peers", .{protocol.constants.peers_max});
             return error.LimitExceeded;
@@ -105,8 +106,12 @@ fn bindError(err: io.udp.OpenError, failure: io.linux.Failure, port: u16, fwmark
     }
 }
 
-fn outOfMemory(diagnostic: *Diagnostic) error{OutOfMemory} {
-    diagnostic.set("out of memory", .{});
+fn outOfMemory(device: *const Device, diagnostic: *Diagnostic) error{OutOfMemory} {
+    if (device.budget.limit == Budget.unlimited) {
+        diagnostic.set("out of memory", .{});
+    } else {
+        diagnostic.set("out of memory: this takes more than the limit of {d} KiB; {d} are in use", .{ device.budget.limit >> 10, device.budget.used.load(.monotonic) >> 10 });
+    }
     return error.OutOfMemory;
 }
 
@@ -168,7 +173,8 @@ pub fn writeConfiguration(device: *Device, writer: *Writer) Writer.Error!void {
 /// Offloads, cipher and counters: no secrets.
 pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
     try writer.print("cipher={s}\nmtu={d}\nup={}\n", .{ cipher.path(), device.interface.mtu, device.interface.is_active });
-    try writer.print("threads={d}\n", .{device.lane_count});
+    try writer.print("threads={d}\nmemory_bytes={d}\n", .{ device.lane_count, device.budget.used.load(.monotonic) });
+    if (device.budget.limit != Budget.unlimited) try writer.print("memory_limit={d}\n", .{device.budget.limit});
     var offload = device.first().offload;
     for (device.all()[1..]) |lane| offload.merge(&lane.offload);
     try offload.format(writer);

@@ -7,6 +7,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
+const Budget = @import("budget.zig").Budget;
 const control = @import("control.zig");
 const diagnostic_file = @import("diagnostic.zig");
 const fan = @import("fan.zig");
@@ -39,6 +40,8 @@ pub const Options = struct {
     offload_disable: u32 = 0,
     /// Threads that will call `run`, each with a queue of the TUN and sockets of its own.
     threads: u8 = 1,
+    /// Bytes it may take, 0 for no limit: its buffers when it opens, then its peers.
+    memory_limit: u64 = 0,
     log_level: log_file.Level = .silent,
     log_fd: i32 = -1,
     has_uapi: bool = true,
@@ -52,7 +55,9 @@ pub const OpenError = error{ InvalidArgument, OutOfMemory, Permission, NameInUse
 pub const RunError = error{ AlreadyRunning, System };
 
 pub const Device = struct {
+    /// Lends what `budget` allows.
     gpa: Allocator,
+    budget: Budget,
     stop_requested: std.atomic.Value(bool) = .init(false),
     log: log_file.Log,
 
@@ -84,18 +89,20 @@ pub const Device = struct {
 
     pub fn open(gpa: Allocator, options: *const Options, diagnostic: *Diagnostic) OpenError!*Device {
         try checkOptions(options, diagnostic);
-        const device = gpa.create(Device) catch return outOfMemory(diagnostic);
+        const device = gpa.create(Device) catch return outOfMemory(options, diagnostic);
         errdefer gpa.destroy(device);
         device.* = .{
-            .gpa = gpa,
+            .gpa = undefined,
+            .budget = .{ .child = gpa, .limit = limitOf(options) },
             .log = .{ .fd = options.log_fd, .level = options.log_level },
             .interface = undefined,
             .monitor = undefined,
             .routes = undefined,
             .uapi = null,
         };
-        device.interface = protocol.Interface.init(.{ .allocator = gpa, .entropy = kernel_entropy }) catch |err| switch (err) {
-            error.OutOfMemory => return outOfMemory(diagnostic),
+        device.gpa = device.budget.allocator();
+        device.interface = protocol.Interface.init(.{ .allocator = device.gpa, .entropy = kernel_entropy }) catch |err| switch (err) {
+            error.OutOfMemory => return outOfMemory(options, diagnostic),
             error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail
         };
         errdefer device.interface.deinit();
@@ -136,8 +143,17 @@ pub const Device = struct {
         }
     }
 
-    fn outOfMemory(diagnostic: *Diagnostic) error{OutOfMemory} {
-        diagnostic.set("out of memory", .{});
+    fn limitOf(options: *const Options) usize {
+        if (options.memory_limit == 0) return Budget.unlimited;
+        return std.math.cast(usize, options.memory_limit) orelse Budget.unlimited;
+    }
+
+    fn outOfMemory(options: *const Options, diagnostic: *Diagnostic) error{OutOfMemory} {
+        if (options.memory_limit == 0) {
+            diagnostic.set("out of memory", .{});
+        } else {
+            diagnostic.set("out of memory: a device with {d} threads needs more than the limit of {d} KiB", .{ options.threads, options.memory_limit >> 10 });
+        }
         return error.OutOfMemory;
     }
 
@@ -187,10 +203,10 @@ pub const Device = struct {
     }
 
     fn newLane(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!*Lane {
-        const lane = device.gpa.create(Lane) catch return outOfMemory(diagnostic);
+        const lane = device.gpa.create(Lane) catch return outOfMemory(options, diagnostic);
         errdefer device.gpa.destroy(lane);
         lane.init(device, device.lane_count, options.offload_disable) catch |err| switch (err) {
-            error.OutOfMemory => return outOfMemory(diagnostic),
+            error.OutOfMemory => return outOfMemory(options, diagnostic),
             error.SystemResources => return noWatch(diagnostic),
         };
         device.lanes[device.lane_count] = lane;
@@ -314,12 +330,13 @@ pub const Device = struct {
 
     /// Removes interface and socket; no key stays in memory.
     pub fn close(device: *Device) void {
-        const gpa = device.gpa;
-        if (device.uapi) |*server| server.close(gpa);
+        const gpa = device.budget.child;
+        if (device.uapi) |*server| server.close(device.gpa);
         for (device.all()) |lane| lane.udp.close();
         device.closePolling();
         device.closeLanes();
         device.interface.deinit();
+        assert(device.budget.used.load(.monotonic) == 0);
         std.crypto.secureZero(u8, std.mem.asBytes(device));
         gpa.destroy(device);
     }
@@ -411,6 +428,7 @@ fn fillFromKernel(_: ?*anyopaque, out: []u8) bool {
 }
 
 test {
+    _ = @import("budget.zig");
     _ = @import("diagnostic.zig");
     _ = @import("fan.zig");
     _ = @import("load.zig");

@@ -90,6 +90,7 @@ typedef struct pywg_device_options {
     int32_t log_fd;           /* log lines are written here; not closed; -1 for none */
     uint32_t no_uapi;         /* 1: do not listen on /var/run/wireguard/NAME.sock */
     uint32_t threads;         /* threads that will be in pywg_device_run, up to 64; 0 means 1 */
+    uint64_t memory_limit;    /* bytes it may take, 0 for no limit: buffers when it opens, then peers */
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.

@@ -38,6 +38,11 @@ fn reserve(interface: *Interface, change: *const Change) Error!void {
     if (fresh > constants.peers_max - kept) return error.LimitExceeded;
     const total = kept + @as(u32, @intCast(fresh));
     const slots = @max(interface.peer_high, total); // peers that went left theirs to new ones
+    // Peers and sessions are nearly all of it: they come first, and go back when anything fails.
+    errdefer {
+        interface.peers.shrinkCapacity(gpa, interface.peer_high);
+        interface.sessions.shrinkPeerCapacity(gpa, interface.peer_high);
+    }
     try interface.peers.ensureCapacity(gpa, slots);
     try interface.sessions.ensurePeerCapacity(gpa, slots);
     try interface.free_peers.ensureTotalCapacity(gpa, slots);

@@ -693,6 +693,35 @@ test "link down forgets sessions, link up begins anew" {
     try testing.expectEqual(50, net.b.delivered_length);
 }
 
+test "peers for whom memory ends leave nothing of their room behind" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const peers = try testing.allocator.alloc(configuration.PeerChange, 1000);
+    defer testing.allocator.free(peers);
+    for (peers, 0..) |*peer, i| {
+        peer.* = .{ .public_key = @splat(0) };
+        std.mem.writeInt(u32, peer.public_key[0..4], @intCast(i + 1), .little);
+    }
+    const interface = &net.a.interface;
+    const gpa = interface.gpa;
+    const before = .{ interface.peers.capacity(), interface.sessions.sessions.capacity() };
+    defer interface.gpa = gpa;
+    var refused: usize = 0;
+    while (true) : (refused += 1) {
+        var failing: testing.FailingAllocator = .init(gpa, .{ .fail_index = refused, .resize_fail_index = 0 });
+        interface.gpa = failing.allocator();
+        interface.configure(&.{ .peers = peers }) catch {
+            try testing.expectEqual(before, .{ interface.peers.capacity(), interface.sessions.sessions.capacity() });
+            continue;
+        };
+        break;
+    }
+    try testing.expect(refused > 32); // 16 segments of each kind, and what is smaller
+    try net.send(&net.a, 100);
+    try testing.expectEqual(100, net.b.delivered_length);
+}
+
 test "the data plane allocates nothing" {
     var net: Net = undefined;
     try net.init("persistent_keepalive_interval=7\n", "");

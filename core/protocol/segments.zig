@@ -30,6 +30,14 @@ pub fn Segments(comptime T: type, comptime segment_length: usize) type {
             }
         }
 
+        /// Gives back the segments that lie wholly beyond the first `count` elements.
+        pub fn shrinkCapacity(self: *Self, gpa: Allocator, count: usize) void {
+            const kept = std.math.divCeil(usize, count, segment_length) catch unreachable;
+            while (self.segments.items.len > kept) {
+                gpa.rawFree(std.mem.asBytes(self.segments.pop().?), alignment, @returnAddress());
+            }
+        }
+
         pub fn at(self: *const Self, index: usize) *T {
             return &self.segments.items[index / segment_length][index % segment_length];
         }
@@ -59,6 +67,19 @@ test "growing writes to no element" {
     try list.ensureCapacity(bump.allocator(), 12);
     for (0..12) |i| try std.testing.expect(std.mem.allEqual(u8, list.at(i), 0x5a));
     list.segments.deinit(gpa);
+}
+
+test "what lies beyond the elements in use can be given back" {
+    const gpa = std.testing.allocator;
+    var list: Segments(u64, 4) = .{};
+    defer list.deinit(gpa);
+    try list.ensureCapacity(gpa, 20);
+    list.at(4).* = 42;
+    list.shrinkCapacity(gpa, 5);
+    try std.testing.expectEqual(8, list.capacity());
+    try std.testing.expectEqual(42, list.at(4).*);
+    list.shrinkCapacity(gpa, 0);
+    try std.testing.expectEqual(0, list.capacity());
 }
 
 test "memory that cannot be had leaves the array as it was" {

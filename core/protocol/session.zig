@@ -101,6 +101,12 @@ pub const Pool = struct {
         try pool.sessions.ensureCapacity(gpa, @as(usize, peer_count) * sessions_max);
     }
 
+    /// The opposite: keeps the room of so many peers, which must cover all that had sessions.
+    pub fn shrinkPeerCapacity(pool: *Pool, gpa: Allocator, peer_count: u32) void {
+        assert(pool.high <= @as(usize, peer_count) * sessions_max);
+        pool.sessions.shrinkCapacity(gpa, @as(usize, peer_count) * sessions_max);
+    }
+
     pub fn at(pool: *const Pool, slot: Slot) *Session {
         return pool.sessions.at(slot);
     }

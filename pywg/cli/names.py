@@ -1,4 +1,4 @@
-"""What a command line names: an interface, or a file whose stem is one; and shared options."""
+"""What a command line names: an interface, or a file whose stem is one."""
 
 from __future__ import annotations
 
@@ -6,51 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-import click
-
 from pywg.config import NAME_PATTERN
-from pywg.device import LogLevel, Offload, default_threads, realtime_by_default
+from pywg.device import LogLevel
 from pywg.errors import PywgError
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
-
-no_offload_option = click.option(
-    "--no-offload",
-    metavar="LIST",
-    envvar="PYWG_NO_OFFLOAD",
-    default="",
-    callback=lambda ctx, param, value: parse_offload(value),
-    help="Offloads not to use: tun_tso, tun_uso, udp_gso, udp_gro or all, comma separated.",
-)
-
-threads_option = click.option(
-    "--threads",
-    metavar="N",
-    envvar="PYWG_THREADS",
-    type=click.IntRange(1, 64),
-    default=default_threads,
-    help="Use up to N cores (default: half of those there are, 1 to 4).",
-)
-
-priority_option = click.option(
-    "--priority",
-    envvar="PYWG_PRIORITY",
-    type=click.Choice(["auto", "realtime", "normal"]),
-    default="auto",
-    help="Before ordinary programs, or as one of them (default: realtime where the threads leave "
-    "a core to the others).",
-)
-
-
-def is_realtime(priority: str, threads: int) -> bool:
-    return priority == "realtime" or (priority == "auto" and realtime_by_default(threads))
-
-
-def parse_offload(text: str) -> Offload:
-    try:
-        return Offload.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def check_name(name: str) -> str:

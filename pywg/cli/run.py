@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
 import click
 
 from pywg.cli.names import (
     check_name,
-    is_realtime,
     log_settings,
-    no_offload_option,
-    priority_option,
-    threads_option,
 )
-from pywg.device import Offload
+from pywg.cli.tuning import Tuning, tuning_options
 from pywg.errors import PywgError
 from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
 
@@ -22,15 +19,14 @@ from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
 @click.command()
 @click.argument("name")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
-@threads_option
-@priority_option
-@no_offload_option
-def run(name: str, foreground: bool, threads: int, priority: str, no_offload: Offload) -> None:
+@tuning_options
+def run(name: str, foreground: bool, tuning: Tuning) -> None:
     """Host interface NAME until it is removed, its socket is removed, or SIGTERM.
 
     Returns when the interface (link down) and its UAPI socket exist. Then `wg setconf` and `ip`
     do the rest. Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD,
-    LOG_LEVEL=verbose|debug|error|silent, PYWG_THREADS, PYWG_PRIORITY, PYWG_NO_OFFLOAD.
+    LOG_LEVEL=verbose|debug|error|silent, PYWG_THREADS, PYWG_PRIORITY, PYWG_MEMORY_LIMIT,
+    PYWG_NO_OFFLOAD.
     """
     check_name(name)
     stay = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
@@ -40,9 +36,7 @@ def run(name: str, foreground: bool, threads: int, priority: str, no_offload: Of
         name,
         tun_fd=tun_fd,
         uapi_fd=uapi_fd,
-        offload_disable=int(no_offload),
-        threads=threads,
-        realtime=is_realtime(priority, threads),
+        **asdict(tuning),
         log_level=level,
         log_fd=2 if stay or keep_log else -1,
     )

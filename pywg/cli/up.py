@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import asdict, replace
 
 import click
 
 from pywg import network, plan, resolve, uapi
 from pywg.cli.names import (
     config_file,
-    is_realtime,
     log_settings,
-    no_offload_option,
-    priority_option,
-    threads_option,
     warn_if_world_accessible,
 )
+from pywg.cli.tuning import Tuning, tuning_options
 from pywg.config import Config
-from pywg.device import Offload
 from pywg.errors import PywgError
 from pywg.supervisor import Hosting, Supervisor
 
 
 @click.command()
 @click.argument("config", metavar="CONFIG|NAME")
-@threads_option
-@priority_option
-@no_offload_option
-def up(config: str, threads: int, priority: str, no_offload: Offload) -> None:
+@tuning_options
+def up(config: str, tuning: Tuning) -> None:
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
     warn_if_world_accessible(path)
@@ -42,21 +37,21 @@ def up(config: str, threads: int, priority: str, no_offload: Offload) -> None:
     if port and not network.port_is_free(port):
         taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
         raise PywgError(f"{name}: {taken}")
-    bring_up(name, resolve.resolve(parsed), threads, is_realtime(priority, threads), no_offload)
-
-
-def bring_up(name: str, config: Config, threads: int, realtime: bool, no_offload: Offload) -> None:
     level, keep_log = log_settings()
     hosting = Hosting(
         name,
-        uapi.set_text(config),
-        offload_disable=int(no_offload),
-        threads=threads,
-        realtime=realtime,
+        **asdict(tuning),
         log_level=level,
         log_fd=2 if keep_log else -1,
     )
-    with Supervisor(keep_fds=(2,) if keep_log else ()) as supervisor, network.Network() as kernel:
+    bring_up(resolve.resolve(parsed), hosting)
+
+
+def bring_up(config: Config, hosting: Hosting) -> None:
+    name = hosting.name
+    hosting = replace(hosting, config_text=uapi.set_text(config))
+    keep_fds = (hosting.log_fd,) if hosting.log_fd >= 0 else ()
+    with Supervisor(keep_fds) as supervisor, network.Network() as kernel:
 
         def perform(step: plan.Step) -> None:
             if isinstance(step, plan.CreateInterface):

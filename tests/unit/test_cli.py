@@ -78,6 +78,7 @@ def test_every_command_has_help(run, name):
         ("run", "--no-offload", "banana", "wg0"),
         ("run", "--threads", "0", "wg0"),
         ("run", "--priority", "high", "wg0"),
+        ("run", "--memory-limit", "0", "wg0"),
     ],
 )
 def test_wrong_usage_is_2_and_one_line(run, arguments):
@@ -252,7 +253,8 @@ def tunnel(monkeypatch):
 
 def test_up_starts_configures_and_traces(run, tunnel, file):
     code, out, err = run(
-        "up", str(file), "--no-offload", "udp_gso", "--threads", "3", "--priority", "realtime"
+        *("up", str(file), "--no-offload", "udp_gso"),
+        *("--threads", "3", "--priority", "realtime", "--memory-limit", "12"),
     )
     assert (code, out) == (0, "")
     assert tunnel.done == [
@@ -265,6 +267,7 @@ def test_up_starts_configures_and_traces(run, tunnel, file):
     assert tunnel.hosting.offload_disable == 4
     assert tunnel.hosting.threads == 3
     assert tunnel.hosting.realtime
+    assert tunnel.hosting.memory_limit == 12 << 20
     assert "private_key=" in tunnel.hosting.config_text
     assert "private_key" not in repr(tunnel.hosting)
 

@@ -1,0 +1,85 @@
+"""The options that say how a device runs, alike in `run` and `up`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from pywg.device import Offload, default_threads, realtime_by_default
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Named as in ``Hosting``; the limit in bytes, 0 for none."""
+
+    offload_disable: int
+    threads: int
+    realtime: bool
+    memory_limit: int
+
+
+no_offload_option = click.option(
+    "--no-offload",
+    metavar="LIST",
+    envvar="PYWG_NO_OFFLOAD",
+    default="",
+    callback=lambda ctx, param, value: parse_offload(value),
+    help="Offloads not to use: tun_tso, tun_uso, udp_gso, udp_gro or all, comma separated.",
+)
+
+threads_option = click.option(
+    "--threads",
+    metavar="N",
+    envvar="PYWG_THREADS",
+    type=click.IntRange(1, 64),
+    default=default_threads,
+    help="Use up to N cores (default: half of those there are, 1 to 4).",
+)
+
+priority_option = click.option(
+    "--priority",
+    envvar="PYWG_PRIORITY",
+    type=click.Choice(["auto", "realtime", "normal"]),
+    default="auto",
+    help="Before ordinary programs, or as one of them (default: realtime where the threads leave "
+    "a core to the others).",
+)
+
+memory_limit_option = click.option(
+    "--memory-limit",
+    metavar="MIB",
+    envvar="PYWG_MEMORY_LIMIT",
+    type=click.IntRange(1, 1 << 20),
+    help="What buffers and peers may take together (default: no limit).",
+)
+
+
+def is_realtime(priority: str, threads: int) -> bool:
+    return priority == "realtime" or (priority == "auto" and realtime_by_default(threads))
+
+
+def parse_offload(text: str) -> Offload:
+    try:
+        return Offload.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def tuning_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command these options, as one argument ``tuning``."""
+
+    @wraps(command)
+    def with_tuning(
+        *, no_offload: Offload, threads: int, priority: str, memory_limit: int | None, **rest: Any
+    ) -> None:
+        realtime = is_realtime(priority, threads)
+        limit = (memory_limit or 0) << 20
+        return command(tuning=Tuning(int(no_offload), threads, realtime, limit), **rest)
+
+    for option in (no_offload_option, memory_limit_option, priority_option, threads_option):
+        with_tuning = option(with_tuning)
+    return with_tuning

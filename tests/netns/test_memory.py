@@ -1,0 +1,36 @@
+"""`--memory-limit`: what would pass it is refused whole, and the tunnel goes on."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from helpers.daemon import ask, socket_path
+from helpers.lab import Lab
+from helpers.programs import Program
+from helpers.traffic import exchange
+
+pytestmark = pytest.mark.pywgd_only
+MIB = 1 << 20
+PEERS = [f"public_key={secrets.token_hex(32)}" for _ in range(8000)]
+
+
+def test_peers_that_would_pass_the_limit_are_refused_whole_and_the_tunnel_goes_on(lab: Lab) -> None:
+    tunnel = lab.tunnel(environment={"PYWG_THREADS": "1", "PYWG_MEMORY_LIMIT": "10"})
+    tunnel.session()
+    space, name = tunnel.a.namespace, tunnel.a.daemon.name
+    before = space.run("wg", "showconf", name)
+    assert ask(name, "\n".join(["set=1", *PEERS]))["errno"] == "-12"
+    assert space.run("wg", "showconf", name) == before
+    report = ask(name, "pywg_get=1")
+    assert 6 * MIB < int(report["memory_bytes"]) <= int(report["memory_limit"]) == 10 * MIB
+    exchange(space, tunnel.b.namespace, tunnel.b.inner4, MIB, MIB)
+    assert ask(name, "\n".join(["set=1", *PEERS[:800]]))["errno"] == "0"
+
+
+def test_a_limit_below_what_the_buffers_need_says_so(lab: Lab, subject: Program) -> None:
+    space, name = lab.namespace("a"), lab.name("w")
+    answer = space.attempt(subject.path, "-f", "--memory-limit", "3", name, timeout=5)
+    assert answer.returncode == 1
+    assert "needs more than the limit of 3072 KiB" in answer.stderr
+    assert not socket_path(name).exists() and space.link(name) is None
