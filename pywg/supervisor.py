@@ -14,17 +14,18 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from pywg import _library
+from pywg import _library, watch
 from pywg.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
 
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
+_ENDED = b"ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Hosting:
     memory_limit: int = 0
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
+    names: tuple[list[str | int], ...] = ()  # of endpoints, as watch.Name writes itself
 
     def __repr__(self) -> str:
         return f"Hosting({self.name!r})"  # the text holds keys
@@ -66,20 +68,37 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
             log_level=LogLevel(hosting.log_level),
             log_fd=hosting.log_fd,
         )
+        names = [watch.Name.from_json(name) for name in hosting.names]
+        watcher = watch.Watcher(device, names, log=_log_to(hosting))
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            watcher.start()
             if ready is not None:
                 ready.sendall(_READY)
-                ready.close()
             if signal.sigwait(signals) == signal.SIGUSR1:
                 device.wait()
         finally:
+            watcher.stop()
             device.close()
+        if ready is not None:
+            with contextlib.suppress(OSError):  # nobody waits for it but `up --foreground`
+                ready.sendall(_ENDED)
     finally:
         # What still waits, such as the SIGUSR1 of a device that was told to stop, would kill us.
         while signal.sigtimedwait(signals, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _log_to(hosting: Hosting) -> Callable[[str], None]:
+    """Beside what the core logs; nowhere unless it is verbose."""
+
+    def log(line: str) -> None:
+        if hosting.log_fd >= 0 and hosting.log_level >= LogLevel.VERBOSE:
+            with contextlib.suppress(OSError):
+                os.write(hosting.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
+
+    return log
 
 
 class Supervisor:
@@ -104,10 +123,20 @@ class Supervisor:
         with contextlib.suppress(OSError):  # it is gone: no answer will come either
             self._socket.sendall(json.dumps(asdict(hosting)).encode("utf-8"))
             self._socket.shutdown(socket.SHUT_WR)
-        answer = _read_all(self._socket)
+        answer = bytearray()
+        while answer != _READY and (chunk := _receive(self._socket)):
+            answer += chunk
         if answer != _READY:
             message = answer.decode("utf-8", errors="replace")
             raise PywgError(message or f"{hosting.name}: the background process ended at once")
+
+    def fileno(self) -> int:
+        """Readable when the process that was started has ended."""
+        return self._socket.fileno()
+
+    def ended_well(self) -> bool:
+        """Waits for its end, and says whether that was the end of the interface or of a crash."""
+        return _read_all(self._socket) == _ENDED
 
     def close(self) -> None:
         self._socket.close()
@@ -176,7 +205,14 @@ def forbid_dumps() -> None:
 
 def _read_all(stream: socket.socket) -> bytes:
     data = bytearray()
-    with contextlib.suppress(ConnectionResetError):
-        while chunk := stream.recv(1 << 16):
-            data += chunk
+    while chunk := _receive(stream):
+        data += chunk
     return bytes(data)
+
+
+def _receive(stream: socket.socket) -> bytes:
+    """Nothing when the other end has gone."""
+    try:
+        return stream.recv(1 << 16)
+    except ConnectionResetError:
+        return b""

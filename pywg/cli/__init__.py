@@ -27,6 +27,9 @@ COMMANDS = {
     "genkey": ("pywg.cli.keys", "Print a new private key."),
     "genpsk": ("pywg.cli.keys", "Print a new preshared key."),
     "pubkey": ("pywg.cli.keys", "Read a private key, print its public key."),
+    "install-units": ("pywg.cli.install_units", "Install the systemd units."),
+    "completion": ("pywg.cli.completion", "Print a completion script for bash, zsh or fish."),
+    "man": ("pywg.cli.man", "Print the manual page."),
 }
 
 
@@ -40,7 +43,9 @@ class _Table(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), cmd_name)
+        command: click.Command = getattr(
+            importlib.import_module(module), cmd_name.replace("-", "_")
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

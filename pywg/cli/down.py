@@ -8,6 +8,7 @@ from collections.abc import Callable
 import click
 
 from pywg import network, plan, uapi
+from pywg.cli import complete
 from pywg.cli.names import config_file
 from pywg.cli.up import echo
 from pywg.errors import PywgError, system_call
@@ -17,10 +18,14 @@ PROBE_S = 0.01
 
 
 @click.command()
-@click.argument("name", metavar="NAME|CONFIG")
+@click.argument("name", metavar="NAME|CONFIG", shell_complete=complete.tunnels)
 def down(name: str) -> None:
     """Take a tunnel down: interface, addresses, routes and background process."""
     interface, _ = config_file(name)
+    take_down(interface)
+
+
+def take_down(interface: str) -> None:
     if not uapi.is_interface(interface):
         raise PywgError(f"{interface} is not a userspace WireGuard interface (see: pywg show)")
     if network.exists(interface):

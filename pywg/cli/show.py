@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pywg import uapi
+from pywg.cli import complete
 from pywg.cli.names import check_name
 from pywg.errors import UapiError
 
@@ -19,7 +20,9 @@ _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60),
 
 
 @click.command()
-@click.argument("what", metavar="[NAME|all|interfaces]", default="all")
+@click.argument(
+    "what", metavar="[NAME|all|interfaces]", default="all", shell_complete=complete.shown
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; without secrets.")
 @click.option("--offload", is_flag=True, help="Also what the kernel offloads, and drops by reason.")
 def show(what: str, as_json: bool, offload: bool) -> int:

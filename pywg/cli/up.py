@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 
 import click
 
-from pywg import network, plan, resolve, uapi
+from pywg import network, plan, resolve, uapi, watch
+from pywg.cli import complete
+from pywg.cli.foreground import stay
 from pywg.cli.names import (
     config_file,
     log_settings,
@@ -21,9 +23,12 @@ from pywg.supervisor import Hosting, Supervisor
 
 
 @click.command()
-@click.argument("config", metavar="CONFIG|NAME")
+@click.argument("config", metavar="CONFIG|NAME", shell_complete=complete.configs)
+@click.option(
+    "--foreground", is_flag=True, help="Stay, and take the tunnel down at SIGTERM (for systemd)."
+)
 @tuning_options
-def up(config: str, tuning: Tuning) -> None:
+def up(config: str, foreground: bool, tuning: Tuning) -> None:
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
     warn_if_world_accessible(path)
@@ -42,16 +47,19 @@ def up(config: str, tuning: Tuning) -> None:
         name,
         **asdict(tuning),
         log_level=level,
-        log_fd=2 if keep_log else -1,
+        log_fd=2 if keep_log or foreground else -1,
+        names=tuple(found.to_json() for found in watch.names_of(parsed)),
     )
-    bring_up(resolve.resolve(parsed), hosting)
+    with Supervisor((hosting.log_fd,) if hosting.log_fd >= 0 else ()) as supervisor:
+        bring_up(resolve.resolve(parsed), hosting, supervisor)
+        if foreground:
+            click.get_current_context().exit(stay(name, supervisor))
 
 
-def bring_up(config: Config, hosting: Hosting) -> None:
+def bring_up(config: Config, hosting: Hosting, supervisor: Supervisor) -> None:
     name = hosting.name
     hosting = replace(hosting, config_text=uapi.set_text(config))
-    keep_fds = (hosting.log_fd,) if hosting.log_fd >= 0 else ()
-    with Supervisor(keep_fds) as supervisor, network.Network() as kernel:
+    with network.Network() as kernel:
 
         def perform(step: plan.Step) -> None:
             if isinstance(step, plan.CreateInterface):

@@ -1,0 +1,32 @@
+"""pywg completion: the script that makes a shell ask `pywg` itself what can come next."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+VARIABLE = "_PYWG_COMPLETE"  # what click looks for, by the name of the program
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    bash: pywg completion bash > /etc/bash_completion.d/pywg
+    zsh:  pywg completion zsh > /usr/local/share/zsh/site-functions/_pywg
+    fish: pywg completion fish > ~/.config/fish/completions/pywg.fish
+    """
+    click.echo(script(shell))
+
+
+def script(shell: str) -> str:
+    from pywg.cli import cli
+
+    kind = get_completion_class(shell)
+    if kind is None:  # one of SHELLS is always there
+        raise click.BadParameter(shell)
+    # Not the subclass's own: for bash that asks which bash runs here, which may be none.
+    return ShellComplete.source(kind(cli, {}, "pywg", VARIABLE)).strip()

@@ -1,0 +1,46 @@
+"""`pywg up --foreground`: stays beside a tunnel that is up, tells systemd, and takes it down again.
+
+Knows how a service lives, not what a tunnel consists of: that is for ``take_down``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+
+from pywg import notify
+from pywg.errors import PywgError
+from pywg.supervisor import Supervisor, forbid_dumps
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def stay(name: str, supervisor: Supervisor) -> int:
+    """Until a signal, or until the tunnel ends by itself; the answer is the exit code.
+
+    A tunnel that somebody deleted ended well; a background process that died did not.
+    """
+    from pywg.cli.down import take_down
+
+    forbid_dumps()  # this process has read the file
+    try:
+        notify.ready(f"{name} is up")
+        select.select([supervisor], [], [])
+    except KeyboardInterrupt:  # what `pywg` makes of SIGTERM too
+        ignore_signals()
+        notify.stopping(f"taking {name} down")
+        take_down(name)
+        return 0
+    ignore_signals()
+    notify.stopping(f"{name} ended")
+    code = 0 if supervisor.ended_well() else 1
+    with contextlib.suppress(PywgError):  # nothing may be left of it
+        take_down(name)
+    return code
+
+
+def ignore_signals() -> None:
+    """A second one must not leave the work half done."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

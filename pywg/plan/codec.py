@@ -1,0 +1,51 @@
+"""Steps to JSON and back, for the record of what `up` did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from ipaddress import ip_interface, ip_network
+
+from pywg.plan import steps
+from pywg.plan.steps import Step
+
+Value = str | int | list[str] | None
+
+KINDS: dict[str, type[Step]] = {
+    kind.__name__: kind
+    for kind in vars(steps).values()
+    if isinstance(kind, type) and issubclass(kind, Step)
+}
+
+
+def to_json(step: Step) -> dict[str, Value]:
+    values = {field.name: _plain(getattr(step, field.name)) for field in fields(step)}
+    return {"step": type(step).__name__, **values}
+
+
+def from_json(data: Mapping[str, Value]) -> Step:
+    """Raises ValueError for what is none."""
+    try:
+        kind = KINDS[str(data["step"])]
+        values = {field.name: _read(field.type, data[field.name]) for field in fields(kind)}
+    except KeyError as missing:
+        raise ValueError(f"no such step: {missing}") from None
+    return kind(**values)
+
+
+def _plain(value: object) -> Value:
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value)
+
+
+def _read(declared: object, value: Value) -> object:
+    match declared:
+        case "IPInterface":
+            return ip_interface(str(value))
+        case "IPNetwork":
+            return ip_network(str(value))
+        case _:
+            return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,300 @@
+"""The steps of `up`, `down` and `reload`: what each is called by ip(8) and others, and its undo.
+
+Every field is a number, a text, an address, a network or a tuple of texts: codec.py writes them
+down. Invariant: no step holds a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pywg.config import IPInterface, IPNetwork
+from pywg.plan.facts import Backend, Dns, FirewallTool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do for the interface ``name``."""
+
+    name: str
+
+    def undo(self) -> Step | None:
+        return None
+
+    def outlives(self) -> bool:
+        """Whether what it did stays when the interface is deleted."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Step):
+    """Something that is not done; the user is to know."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook(Step):
+    """PreUp, PostUp, PreDown or PostDown, %i replaced. What it did only another hook can undo."""
+
+    command: str
+
+    def __str__(self) -> str:
+        return self.command
+
+
+# ---- the interface
+
+
+@dataclass(frozen=True, slots=True)
+class CreateInterface(Step):
+    """Start the process that hosts the device, or have the kernel make it."""
+
+    backend: Backend = "userspace"
+
+    def undo(self) -> Step:
+        return DeleteInterface(self.name)
+
+    def __str__(self) -> str:
+        if self.backend == "kernel":
+            return f"ip link add {self.name} type wireguard"
+        return f"pywg run {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteInterface(Step):
+    def __str__(self) -> str:
+        return f"ip link delete dev {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveInterface(Step):
+    """From the namespace of its sockets to its own; deleted there, it needs no moving back."""
+
+    netns: str
+
+    def __str__(self) -> str:
+        return f"ip link set {self.name} netns {self.netns}"
+
+
+@dataclass(frozen=True, slots=True)
+class Configure(Step):
+    """Keys, peers and the mark of what it sends. The text is with who performs it."""
+
+    mark: int | None = None
+
+    def __str__(self) -> str:
+        return f"wg setconf {self.name} /dev/stdin"
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress(Step):
+    address: IPInterface
+
+    def undo(self) -> Step:
+        return DeleteAddress(self.name, self.address)
+
+    def __str__(self) -> str:
+        return f"ip -{self.address.version} address add {self.address} dev {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress(Step):
+    address: IPInterface
+
+    def undo(self) -> Step:
+        return AddAddress(self.name, self.address)
+
+    def __str__(self) -> str:
+        return f"ip -{self.address.version} address delete {self.address} dev {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp(Step):
+    mtu: int
+
+    def undo(self) -> Step:
+        return LinkDown(self.name)
+
+    def __str__(self) -> str:
+        return f"ip link set mtu {self.mtu} up dev {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown(Step):
+    def __str__(self) -> str:
+        return f"ip link set down dev {self.name}"
+
+
+# ---- routes and rules
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute(Step):
+    network: IPNetwork
+    table: int | None = None  # None is the main one
+
+    def undo(self) -> Step:
+        return DeleteRoute(self.name, self.network, self.table)
+
+    def __str__(self) -> str:
+        return _route("add", self.name, self.network, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoute(Step):
+    network: IPNetwork
+    table: int | None = None
+
+    def undo(self) -> Step:
+        return AddRoute(self.name, self.network, self.table)
+
+    def __str__(self) -> str:
+        return _route("delete", self.name, self.network, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule(Step):
+    """With a mark: all but what carries it looks in that table. Without: of the main table, all
+    but default routes."""
+
+    version: int
+    priority: int
+    mark: int | None = None
+
+    def undo(self) -> Step:
+        return DeleteRule(self.name, self.version, self.priority, self.mark)
+
+    def outlives(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return _rule("add", self.version, self.mark)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule(Step):
+    version: int
+    priority: int
+    mark: int | None = None
+
+    def undo(self) -> Step:
+        return AddRule(self.name, self.version, self.priority, self.mark)
+
+    def __str__(self) -> str:
+        return _rule("delete", self.version, self.mark)
+
+
+@dataclass(frozen=True, slots=True)
+class SetValidMark(Step):
+    """Reverse path filters look at marks too, or they would drop the answers of peers."""
+
+    def undo(self) -> Step:
+        return RestoreValidMark(self.name)
+
+    def __str__(self) -> str:
+        return "sysctl -q net.ipv4.conf.all.src_valid_mark=1"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreValidMark(Step):
+    """For an `up` that fails. `down` leaves it, as wg-quick does: others may rely on it by now."""
+
+    def undo(self) -> Step:
+        return SetValidMark(self.name)
+
+    def __str__(self) -> str:
+        return "sysctl -q net.ipv4.conf.all.src_valid_mark=0"
+
+
+# ---- firewall and names
+
+
+@dataclass(frozen=True, slots=True)
+class SetFirewall(Step):
+    """Only the tunnel may deliver to its addresses; answers to our datagrams carry our mark."""
+
+    tool: FirewallTool
+    version: int
+    mark: int
+    addresses: tuple[str, ...] = ()
+
+    def undo(self) -> Step:
+        return RemoveFirewall(self.name, self.tool, self.version)
+
+    def outlives(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "nft -f -" if self.tool == "nft" else f"{_iptables(self.version)}-restore -n"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFirewall(Step):
+    tool: FirewallTool
+    version: int
+
+    def __str__(self) -> str:
+        if self.tool == "nft":
+            return f"nft delete table {'ip' if self.version == 4 else 'ip6'} pywg-{self.name}"
+        return f"{_iptables(self.version)}-restore -n"
+
+
+@dataclass(frozen=True, slots=True)
+class SetDns(Step):
+    manager: str
+    target: str
+    servers: tuple[str, ...]
+    search: tuple[str, ...] = ()
+
+    def undo(self) -> Step:
+        return UnsetDns(self.name, self.manager, self.target)
+
+    def outlives(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        match self.manager:
+            case "resolvconf":
+                return f"resolvconf -a {self.target} -m 0 -x"
+            case "resolved":
+                return f"resolvectl dns {self.target} {' '.join(self.servers)}"
+            case _:
+                return f"write {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnsetDns(Step):
+    manager: str
+    target: str
+
+    def __str__(self) -> str:
+        match self.manager:
+            case "resolvconf":
+                return f"resolvconf -d {self.target} -f"
+            case "resolved":
+                return f"resolvectl revert {self.target}"
+            case _:
+                return f"restore {self.target}"
+
+
+def set_dns(name: str, dns: Dns, servers: tuple[str, ...], search: tuple[str, ...]) -> SetDns:
+    return SetDns(name, dns.manager, dns.target, servers, search)
+
+
+def _route(verb: str, name: str, network: IPNetwork, table: int | None) -> str:
+    where = "" if table is None else f" table {table}"
+    return f"ip -{network.version} route {verb} {network} dev {name}{where}"
+
+
+def _rule(verb: str, version: int, mark: int | None) -> str:
+    if mark is None:
+        return f"ip -{version} rule {verb} table main suppress_prefixlength 0"
+    return f"ip -{version} rule {verb} not fwmark {mark} table {mark}"
+
+
+def _iptables(version: int) -> str:
+    return "iptables" if version == 4 else "ip6tables"

@@ -1,0 +1,101 @@
+"""Names to addresses: one question to the resolver, and which family is asked for."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from pywg import resolve, watch
+from pywg.config import Endpoint, parse
+from pywg.errors import ConfigError
+from pywg.keys import PrivateKey
+
+NAME = Endpoint("vpn.example.com", 51820)
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """Answers with one address twice and one of the other family, and notes what it was asked."""
+    asked = []
+
+    def getaddrinfo(host, port, family=0, type=0):
+        asked.append((host, family, type))
+        answer = [
+            (socket.AF_INET6, type, 17, "", ("2001:db8::1", port, 0, 0)),
+            (socket.AF_INET, type, 17, "", ("192.0.2.1", port)),
+            (socket.AF_INET, type, 17, "", ("192.0.2.1", port)),
+        ]
+        return [entry for entry in answer if family in (socket.AF_UNSPEC, entry[0])]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_all_addresses_come_in_the_order_of_the_resolver_and_once(resolver):
+    assert resolve.look_up(NAME) == (Endpoint("2001:db8::1", 51820), Endpoint("192.0.2.1", 51820))
+    assert resolver == [("vpn.example.com", socket.AF_UNSPEC, socket.SOCK_DGRAM)]
+
+
+@pytest.mark.parametrize(("family", "host"), [("ipv4", "192.0.2.1"), ("ipv6", "2001:db8::1")])
+def test_a_family_that_is_asked_for_is_the_only_one(resolver, family, host):
+    assert resolve.look_up(NAME, family) == (Endpoint(host, 51820),)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A [Peer] that says which family it wants."""
+
+    endpoint: Endpoint | None
+    endpoint_family: str = "ipv6"
+
+
+def test_an_address_that_is_written_out_has_its_own_family():
+    assert resolve.family_of(Peer(NAME)) == "ipv6"
+    assert resolve.family_of(Peer(Endpoint("192.0.2.1", 5))) == "auto"
+    assert resolve.family_of(Peer(None)) == "auto"
+
+
+def test_a_name_without_an_address_of_the_family_says_so(monkeypatch):
+    def getaddrinfo(host, port, family=0, type=0):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(resolve, "family_of", lambda peer: "ipv6")
+    config = parse(
+        f"[Peer]\nPublicKey={PrivateKey.generate().public}\nEndpoint=vpn.example.com:5\n",
+        "wg0.conf",
+    )
+    with pytest.raises(ConfigError) as caught:
+        resolve.resolve(config)
+    assert (
+        str(caught.value)
+        .splitlines()[0]
+        .endswith(
+            "Endpoint: cannot resolve vpn.example.com to an IPv6 address: Name or service not known"
+        )
+    )
+
+
+def test_what_can_be_no_host_name_does_not_exist(monkeypatch):
+    with pytest.raises(socket.gaierror) as caught:
+        resolve.look_up(Endpoint("x" * 70 + ".example.com", 5))
+    assert caught.value.errno in resolve.FINAL
+
+
+@pytest.mark.parametrize(
+    ("hosts", "order"),
+    [
+        ([], []),
+        (["192.0.2.1"], ["192.0.2.1"]),
+        (
+            ["2001:db8::1", "2001:db8::2", "192.0.2.1"],
+            ["2001:db8::1", "192.0.2.1", "2001:db8::2"],
+        ),
+        (["192.0.2.1", "192.0.2.2", "2001:db8::1"], ["192.0.2.1", "2001:db8::1", "192.0.2.2"]),
+    ],
+)
+def test_families_take_turns(hosts, order):
+    found = watch.alternate([Endpoint(host, 5) for host in hosts])
+    assert [endpoint.host for endpoint in found] == order
