@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class PywgError(Exception):
@@ -18,15 +20,51 @@ class KeyFormatError(PywgError, ValueError):
     """Text or bytes that are no key. The message never repeats them."""
 
 
+class Problem(NamedTuple):
+    """One thing that is wrong in a file; ``source`` is its line, or empty, without secrets."""
+
+    line: int
+    column: int
+    message: str
+    source: str = ""
+
+
 class ConfigError(PywgError):
-    """A configuration file says something wrong, at ``path:line:column``."""
+    """A configuration file says something wrong, at ``path:line:column``.
+
+    ``problems`` has all of it, ``str()`` a line for each; ``line``, ``column`` and ``message`` are
+    the first one's.
+    """
 
     def __init__(self, path: str, line: int, column: int, message: str) -> None:
-        super().__init__(f"{path}:{line}:{column}: {message}")
+        self._fill(path, (Problem(line, column, message),))
+
+    @classmethod
+    def of(cls, path: str, problems: Sequence[Problem]) -> ConfigError:
+        error = cls.__new__(cls)
+        error._fill(path, tuple(problems))
+        return error
+
+    def _fill(self, path: str, problems: tuple[Problem, ...]) -> None:
         self.path = path
-        self.line = line
-        self.column = column
-        self.message = message
+        self.problems = problems
+        self.line, self.column, self.message, _ = problems[0]
+        super().__init__("\n".join(self._headline(problem) for problem in problems))
+
+    def _headline(self, problem: Problem) -> str:
+        return f"{self.path}:{problem.line}:{problem.column}: {problem.message}"
+
+    def pictures(self) -> list[str]:
+        """For each problem: what is wrong, the line it is in, and a caret under the place."""
+        return [self._picture(problem) for problem in self.problems]
+
+    def _picture(self, problem: Problem) -> str:
+        if not problem.source:
+            return self._headline(problem)
+        # Tabs stay tabs, so that the caret stands under what it means.
+        before = problem.source[: problem.column - 1]
+        indent = "".join("\t" if character == "\t" else " " for character in before)
+        return f"{self._headline(problem)}\n  {problem.source}\n  {indent}^"
 
 
 class CoreLoadError(PywgError, ImportError):

@@ -10,12 +10,9 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
-from pywg.config import Config, Endpoint, PeerSection
+from pywg.config import Config, Endpoint, Family, PeerSection
 from pywg.errors import ConfigError
-
-Family = Literal["auto", "ipv4", "ipv6"]
 
 RETRIES_DEFAULT = 15
 DELAY_FIRST_S = 1.0
@@ -46,7 +43,7 @@ def is_name(endpoint: Endpoint) -> bool:
 
 def family_of(peer: PeerSection) -> Family:
     """``EndpointFamily``; an address that is written out has its own."""
-    family: Family = getattr(peer, "endpoint_family", "auto")
+    family = peer.endpoint_family
     return family if peer.endpoint is not None and is_name(peer.endpoint) else "auto"
 
 

@@ -20,7 +20,7 @@ from itertools import zip_longest
 from typing import Protocol
 
 from pywg import resolve, uapi
-from pywg.config import Config, Endpoint
+from pywg.config import Config, Endpoint, Family
 from pywg.errors import DeviceError, PywgError, Status
 from pywg.keys import PublicKey
 
@@ -32,7 +32,7 @@ PATIENCE_S = 15.0
 # How often the device is asked.
 PROBE_S = 5.0
 
-LookUp = Callable[[Endpoint, resolve.Family], Sequence[Endpoint]]
+LookUp = Callable[[Endpoint, Family], Sequence[Endpoint]]
 
 
 class Watched(Protocol):
@@ -49,7 +49,7 @@ class Name:
 
     public_key: PublicKey
     endpoint: Endpoint
-    family: resolve.Family = "auto"
+    family: Family = "auto"
 
     def to_json(self) -> list[str | int]:
         """For the way to the background process."""

@@ -1,6 +1,7 @@
 """The command `pywg`: a table of subcommands, each in a module that is imported when it is called.
 
-Exit codes: 0 done, 1 failed, 2 usage. An error is one line on stderr that starts with ``pywg:``.
+Exit codes: 0 done, 1 failed, 2 usage. An error is one line on stderr that starts with ``pywg:``;
+one in a file is followed by the line of the file and a caret.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Sequence
 import click
 
 from pywg._version import __version__
-from pywg.errors import PywgError, system_call
+from pywg.errors import ConfigError, PywgError, system_call
 
 # name -> (module, what `pywg --help` says)
 COMMANDS = {
     "up": ("pywg.cli.up", "Bring a tunnel up from a wg-quick file."),
     "down": ("pywg.cli.down", "Take a tunnel down."),
+    "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
     "show": ("pywg.cli.show", "Show what runs."),
     "run": ("pywg.cli.run", "Host an interface without configuring it, as wireguard-go does."),
     "demo": ("pywg.cli.demo", "Build a tunnel between two private namespaces and measure it."),
@@ -80,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), 1)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 1)
+    except ConfigError as error:
+        for picture in error.pictures():
+            with contextlib.suppress(OSError):
+                print(f"pywg: {picture}", file=sys.stderr)
+        return 1
     except PywgError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:

@@ -322,8 +322,11 @@ def test_up_tells_a_mistake_with_its_place(run, tunnel, file):
     file.write_text(CONFIG + "AlowedIPs = 10.0.0.0/8\n")
     code, _, err = run("up", str(file))
     assert code == 1
-    expected = f'pywg: {file}:6:1: unknown key "AlowedIPs" in [Peer]; did you mean "AllowedIPs"?\n'
-    assert err == expected
+    assert err == (
+        f'pywg: {file}:6:1: unknown key "AlowedIPs" in [Peer]; did you mean "AllowedIPs"?\n'
+        "  AlowedIPs = **********\n"
+        "  ^\n"
+    )
 
 
 def test_up_names_a_missing_file(run, tunnel):

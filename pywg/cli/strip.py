@@ -1,0 +1,23 @@
+"""pywg strip: as `wg-quick strip`, to the byte. The configuration is checked first."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pywg.cli.names import config_file, warn_if_world_accessible
+from pywg.config import parse, read
+from pywg.config.strip import strip as stripped
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG|NAME")
+def strip(config: str) -> None:
+    """Print what wg reads of a wg-quick file, for `wg setconf` and the like."""
+    _, path = config_file(config)
+    warn_if_world_accessible(path)
+    text = read(path)
+    parse(text, str(path))
+    sys.stdout.flush()
+    sys.stdout.buffer.write(stripped(text).encode("utf-8", errors="surrogateescape"))

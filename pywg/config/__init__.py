@@ -1,0 +1,39 @@
+"""wg-quick files: what they say, and how they are written again with what has changed."""
+
+from pywg.config.model import (
+    NAME_PATTERN,
+    AllowedIP,
+    Backend,
+    Config,
+    ConfigWarning,
+    Endpoint,
+    Family,
+    InterfaceSection,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    PeerSection,
+    Position,
+    Table,
+    read,
+)
+from pywg.config.parser import parse
+
+__all__ = [
+    "NAME_PATTERN",
+    "AllowedIP",
+    "Backend",
+    "Config",
+    "ConfigWarning",
+    "Endpoint",
+    "Family",
+    "IPAddress",
+    "IPInterface",
+    "IPNetwork",
+    "InterfaceSection",
+    "PeerSection",
+    "Position",
+    "Table",
+    "parse",
+    "read",
+]

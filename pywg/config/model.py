@@ -1,0 +1,147 @@
+"""A wg-quick file as frozen dataclasses. Knows no syntax.
+
+Invariant: no repr shows a private or preshared key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+)
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pywg.keys import PresharedKey, PrivateKey, PublicKey
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+Table = int | Literal["auto", "off"]
+Backend = Literal["userspace", "kernel", "auto"]
+Family = Literal["auto", "ipv4", "ipv6"]
+
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+
+
+class Position(NamedTuple):
+    """Where in the file something was said."""
+
+    line: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigWarning:
+    """Something legal that is probably not meant."""
+
+    path: str
+    position: Position
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.position.line}:{self.position.column}"
+        return f"{where}: warning: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Host (name, IPv4, or IPv6 without brackets, perhaps with %zone) and UDP port."""
+
+    host: str
+    port: int
+    position: Position = field(default=Position(), repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def address(self) -> IPAddress | None:
+        """The numeric address, or None for a name that is still to be resolved."""
+        try:
+            return ip_address(self.host)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedIP:
+    """A network whose packets go to, and may come from, a peer."""
+
+    network: IPNetwork
+    position: Position = field(default=Position(), repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return str(self.network)
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceSection:
+    """``[Interface]``. Hooks are shell text in which ``%i`` has not been replaced."""
+
+    private_key: PrivateKey | None = None
+    listen_port: int | None = None
+    fwmark: int | None = None
+    addresses: tuple[IPInterface, ...] = ()
+    mtu: int | None = None
+    dns_servers: tuple[IPAddress, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    table: Table = "auto"
+    pre_up: tuple[str, ...] = ()
+    post_up: tuple[str, ...] = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    save_config: bool = False
+    private_key_file: Path | None = None
+    bind_device: str | None = None
+    bind_addresses: tuple[IPAddress, ...] = ()
+    backend: Backend | None = None
+    netns: str | None = None
+    socket_netns: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSection:
+    """``[Peer]``."""
+
+    public_key: PublicKey
+    preshared_key: PresharedKey | None = None
+    allowed_ips: tuple[AllowedIP, ...] = ()
+    endpoint: Endpoint | None = None
+    persistent_keepalive: int | None = None
+    preshared_key_file: Path | None = None
+    endpoint_family: Family = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One file."""
+
+    interface: InterfaceSection = InterfaceSection()
+    peers: tuple[PeerSection, ...] = ()
+    path: str = field(default="<config>", compare=False)
+    warnings: tuple[ConfigWarning, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Reads a file, and the key files that it names; unreadable is a PywgError too."""
+        from pywg.config import keyfiles, parser
+
+        return keyfiles.load(parser.parse(read(path), str(path)))
+
+
+def read(path: str | Path) -> str:
+    """The text of a file. Bytes that are no UTF-8 survive being written again."""
+    from pywg.errors import system_call
+
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise system_call(error, str(path)) from None
+    return data.decode("utf-8", errors="surrogateescape")
