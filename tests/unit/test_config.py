@@ -1,11 +1,14 @@
 """wg-quick files: what is read, and how each mistake is told."""
 
+import ast
+import inspect
+import re
 import time
 from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from pywg.config import AllowedIP, Config, Endpoint, parse
+from pywg.config import AllowedIP, Config, Endpoint, parse, parser, values
 from pywg.errors import ConfigError, PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -13,6 +16,8 @@ PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 OTHER = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
 PSK = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE="
+
+OWN = PrivateKey.from_base64(PRIVATE).public
 
 FULL = f"""\
 # a comment
@@ -107,52 +112,226 @@ def peer(line: str) -> str:
 
 
 WRONG = [
-    # text, line, column, part of the message
-    ("PrivateKey = x", 1, 1, "before the first"),
-    ("[Interfaces]", 1, 1, "unknown section"),
-    ("  [WireGuardPeer]", 1, 3, "unknown section"),
+    # text, line, column, message
+    ("PrivateKey = x", 1, 1, "a key before the first [Interface] or [Peer]"),
+    (
+        "[Interfaces]",
+        1,
+        1,
+        'unknown section [Interfaces]; there are [Interface] and [Peer]; did you mean "[Interface]"?',  # noqa: E501
+    ),
+    (
+        "  [WireGuardPeer]",
+        1,
+        3,
+        "unknown section [WireGuardPeer]; there are [Interface] and [Peer]",
+    ),
     ("[Interface]\n\n  nonsense", 3, 3, 'expected "[Section]" or "Key = Value"'),
-    ("[Interface]\n;x", 2, 1, "expected"),
-    (interface("PrivateKey = abc"), 2, 14, "PrivateKey: 3 characters, a key has 44"),
-    (interface("PrivateKey ="), 2, 13, "PrivateKey: 0 characters"),
+    ("[Interface]\n;x", 2, 1, 'expected "[Section]" or "Key = Value"'),
+    (
+        interface("PrivateKey = abc"),
+        2,
+        14,
+        "PrivateKey: 3 characters, a key has 44 (32 bytes in base64)",
+    ),
+    (
+        interface("PrivateKey ="),
+        2,
+        13,
+        "PrivateKey: 0 characters, a key has 44 (32 bytes in base64)",
+    ),
     (interface("  ListenPort =   99999"), 2, 18, "ListenPort: 99999 is not between 0 and 65535"),
-    (interface("ListenPort = -1"), 2, 14, "ListenPort: expected a number"),
-    (interface("ListenPort = \u0661"), 2, 14, "ListenPort: expected a number"),
-    (interface("FwMark = 0x1ffffffff"), 2, 10, "FwMark: expected"),
-    (interface("FwMark = 4294967296"), 2, 10, "FwMark: expected"),
+    (interface("ListenPort = -1"), 2, 14, "ListenPort: expected a number from 0 to 65535"),
+    (interface("ListenPort = \u0661"), 2, 14, "ListenPort: expected a number from 0 to 65535"),
+    (
+        interface("FwMark = 0x1ffffffff"),
+        2,
+        10,
+        'FwMark: expected "off", a number or 0x and up to 8 hexadecimal digits',
+    ),
+    (
+        interface("FwMark = 4294967296"),
+        2,
+        10,
+        'FwMark: expected "off", a number or 0x and up to 8 hexadecimal digits',
+    ),
     (interface("MTU = 67"), 2, 7, "MTU: 67 is not between 68 and 65535"),
-    (interface("Address = 10.0.0.1/24, 10.0.0.300"), 2, 24, 'Address: "10.0.0.300" is not'),
-    (interface("Address = 10.0.0.1/33"), 2, 11, "Address:"),
-    (interface("Address = 10.0.0.1/255.0.0.0"), 2, 11, "Address:"),
-    (interface("Address = 10.0.0.01/24"), 2, 11, "Address:"),
-    (interface("Address = 10.0.0.1/024"), 2, 11, "Address:"),
-    (interface("Address = fe80::1%eth0/64"), 2, 11, "Address:"),
+    (
+        interface("Address = 10.0.0.1/24, 10.0.0.300"),
+        2,
+        24,
+        'Address: "10.0.0.300" is not an IP address with an optional /length',
+    ),
+    (
+        interface("Address = 10.0.0.1/33"),
+        2,
+        11,
+        'Address: "10.0.0.1/33" is not an IP address with an optional /length',
+    ),
+    (
+        interface("Address = 10.0.0.1/255.0.0.0"),
+        2,
+        11,
+        'Address: "10.0.0.1/255.0.0.0" is not an IP address with an optional /length',
+    ),
+    (
+        interface("Address = 10.0.0.01/24"),
+        2,
+        11,
+        'Address: "10.0.0.01/24" is not an IP address with an optional /length',
+    ),
+    (
+        interface("Address = 10.0.0.1/024"),
+        2,
+        11,
+        'Address: "10.0.0.1/024" is not an IP address with an optional /length',
+    ),
+    (
+        interface("Address = fe80::1%eth0/64"),
+        2,
+        11,
+        'Address: "fe80::1%eth0/64" is not an IP address with an optional /length',
+    ),
     (interface("DNS = 1.1.1.1, 1.1.1"), 2, 16, 'DNS: "1.1.1" is not an IP address'),
     (interface("DNS = a b !"), 2, 11, 'DNS: "!" is no address and no domain'),
-    (interface("Table = 0"), 2, 9, 'Table: expected "auto", "off", "main" or the number'),
+    (
+        interface("Table = 0"),
+        2,
+        9,
+        'Table: expected "auto", "off", "main" or the number of a routing table',
+    ),
     (interface("SaveConfig = yes"), 2, 14, 'SaveConfig: expected "true" or "false"'),
     (interface("#!pywg PrivateKeyFile ="), 2, 24, "PrivateKeyFile: expected the name of a file"),
-    (interface("PrivateKeyFile = x"), 2, 1, "PrivateKeyFile: is written as a comment"),
+    (
+        interface("PrivateKeyFile = x"),
+        2,
+        1,
+        'PrivateKeyFile: is written as a comment, so that wg-quick can read the file: "#!pywg PrivateKeyFile = ..."',  # noqa: E501
+    ),
     (interface("#!pywg ListenPort = 1"), 2, 8, 'ListenPort: is no extension; leave out "#!pywg"'),
-    (interface("#!pywg EndpointFamily = ipv4"), 2, 8, "EndpointFamily: belongs in [Peer]"),
-    (peer("#!pywg EndpointFamily = v4"), 3, 25, 'EndpointFamily: expected "auto", "ipv4" or "ip'),
-    (peer("AllowedIPs = 10.0.0.1,,10.0.0.2"), 3, 23, "AllowedIPs: an empty item"),
-    (interface("AllowedIPs = 10.0.0.0/8"), 2, 1, "AllowedIPs: belongs in [Peer]"),
-    (peer("ListenPort = 1"), 3, 1, "ListenPort: belongs in [Interface]"),
-    (peer("DNS = 1.1.1.1"), 3, 1, "DNS: belongs in [Interface]"),
-    (peer("AlowedIPs = 10.0.0.0/8"), 3, 1, 'unknown key "AlowedIPs" in [Peer]; did you mean "All'),
+    (
+        interface("#!pywg EndpointFamily = ipv4"),
+        2,
+        8,
+        "EndpointFamily: belongs in [Peer], not in [Interface]",
+    ),
+    (
+        peer("#!pywg EndpointFamily = v4"),
+        3,
+        25,
+        'EndpointFamily: expected "auto", "ipv4" or "ipv6"',
+    ),
+    (peer("AllowedIPs = 10.0.0.1,,10.0.0.2"), 3, 23, "AllowedIPs: an empty item in the list"),
+    (
+        interface("AllowedIPs = 10.0.0.0/8"),
+        2,
+        1,
+        "AllowedIPs: belongs in [Peer], not in [Interface]",
+    ),
+    (peer("ListenPort = 1"), 3, 1, "ListenPort: belongs in [Interface], not in [Peer]"),
+    (peer("DNS = 1.1.1.1"), 3, 1, "DNS: belongs in [Interface], not in [Peer]"),
+    (
+        peer("AlowedIPs = 10.0.0.0/8"),
+        3,
+        1,
+        'unknown key "AlowedIPs" in [Peer]; did you mean "AllowedIPs"?',
+    ),
     (peer("Colour = blue"), 3, 1, 'unknown key "Colour" in [Peer]'),
-    (peer("AllowedIPs = 10.0.0.0/8, banana"), 3, 26, 'AllowedIPs: "banana" is not'),
-    (peer("Endpoint = example.com"), 3, 12, "Endpoint: expected HOST:PORT"),
-    (peer("Endpoint = example.com:"), 3, 12, "Endpoint: expected HOST:PORT"),
+    (
+        peer("AllowedIPs = 10.0.0.0/8, banana"),
+        3,
+        26,
+        'AllowedIPs: "banana" is not an IP address with an optional /length',
+    ),
+    (peer("Endpoint = example.com"), 3, 12, "Endpoint: expected HOST:PORT or [IPv6]:PORT"),
+    (peer("Endpoint = example.com:"), 3, 12, "Endpoint: expected HOST:PORT or [IPv6]:PORT"),
     (peer("Endpoint = example.com:0"), 3, 12, "Endpoint: 0 is not between 1 and 65535"),
-    (peer("Endpoint = example.com:http"), 3, 12, "Endpoint: expected a number"),
-    (peer("Endpoint = 2001:db8::1:51820"), 3, 12, "Endpoint: an IPv6 address goes in brackets"),
-    (peer("Endpoint = [nothing]:51820"), 3, 12, "Endpoint: the brackets"),
-    (peer("Endpoint = 300.1.1.1:51820"), 3, 12, "Endpoint:"),
-    (peer("PersistentKeepalive = 65536"), 3, 23, "PersistentKeepalive: 65536"),
-    (peer("PersistentKeepalive = on"), 3, 23, "PersistentKeepalive: expected a number"),
+    (peer("Endpoint = example.com:http"), 3, 12, "Endpoint: expected a number from 1 to 65535"),
+    (
+        peer("Endpoint = 2001:db8::1:51820"),
+        3,
+        12,
+        "Endpoint: an IPv6 address goes in brackets: [IPv6]:PORT",
+    ),
+    (
+        peer("Endpoint = [nothing]:51820"),
+        3,
+        12,
+        "Endpoint: the brackets do not hold an IPv6 address",
+    ),
+    (peer("Endpoint = 300.1.1.1:51820"), 3, 12, 'Endpoint: "300.1.1.1" is not an IPv4 address'),
+    (
+        peer("PersistentKeepalive = 65536"),
+        3,
+        23,
+        "PersistentKeepalive: 65536 is not between 0 and 65535",
+    ),
+    (
+        peer("PersistentKeepalive = on"),
+        3,
+        23,
+        "PersistentKeepalive: expected a number from 0 to 65535",
+    ),
     ("\n[Peer]\nAllowedIPs = 10.0.0.0/8", 2, 1, "[Peer] has no PublicKey"),
+    (
+        interface("Address = banana"),
+        2,
+        11,
+        'Address: "banana" is not an IP address with an optional /length',
+    ),
+    (interface("MTU = big"), 2, 7, "MTU: expected a number from 68 to 65535"),
+    (
+        peer("PersistentKeepalive = 70000"),
+        3,
+        23,
+        "PersistentKeepalive: 70000 is not between 0 and 65535",
+    ),
+    (peer("Endpoint = [2001:db8::1:51820"), 3, 12, "Endpoint: expected [IPv6]:PORT"),
+    (
+        interface("#!pywg Backend = fast"),
+        2,
+        18,
+        'Backend: expected "userspace", "kernel" or "auto"',
+    ),
+    (
+        interface("#!pywg BindDevice = a/b"),
+        2,
+        21,
+        "BindDevice: expected the name of a network interface",
+    ),
+    (
+        interface("#!pywg Netns = a/b"),
+        2,
+        16,
+        "Netns: expected the name of a network namespace, as in: ip netns list",
+    ),
+    (
+        interface("#!pywg BindAddress = 10.0.0.1, 10.0.0.2"),
+        2,
+        22,
+        "BindAddress: expected one IPv4 address, one IPv6 address or one of each",
+    ),
+    (
+        interface("#!pywg BindAdress = 10.0.0.1"),
+        2,
+        8,
+        'unknown key "BindAdress" in [Interface]; did you mean "BindAddress"?',
+    ),
+    (
+        "[Peers]\nPublicKey = x",
+        1,
+        1,
+        'unknown section [Peers]; there are [Interface] and [Peer]; did you mean "[Peer]"?',
+    ),
+    (interface("PrivateKey = " + "!" * 44), 2, 14, "PrivateKey: not base64"),
+    (
+        interface("PrivateKey = " + "A" * 42 + "B="),
+        2,
+        14,
+        "PrivateKey: not 32 bytes in canonical base64",
+    ),
+    (interface("#!pywg Sesame = open"), 2, 8, 'unknown key "Sesame" in [Interface]'),
+    (interface("? = 1"), 2, 1, "unknown key in [Interface]"),
 ]
 
 
@@ -162,9 +341,54 @@ def test_errors_name_file_line_and_column(text, line, column, message):
         parse(text, "dir/wg0.conf")
     error = caught.value
     assert (error.path, error.line, error.column) == ("dir/wg0.conf", line, column)
-    assert message in error.message
-    assert str(error).startswith(f"dir/wg0.conf:{line}:{column}: ")
-    assert "\n" not in str(error)
+    assert error.message == message
+    assert str(error) == f"dir/wg0.conf:{line}:{column}: {message}"
+
+
+def test_every_error_of_the_parser_is_in_the_table():
+    """Each text in the source, its placeholders standing for anything, must have been seen."""
+    seen = [message for _, _, _, message in WRONG]
+    templates = [
+        template
+        for module in (parser, values)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("BadValue", "self._problem")
+        for template in [pattern(node.args[0])]
+    ]
+    assert len(templates) > 20
+    assert [one for one in templates if not any(re.search(one, text) for text in seen)] == []
+
+
+def pattern(node):
+    if isinstance(node, ast.Constant):
+        return re.escape(node.value)
+    parts = [
+        re.escape(part.value) if isinstance(part, ast.Constant) else ".*" for part in node.values
+    ]
+    return "".join(parts)
+
+
+def test_all_errors_are_told_at_once_each_with_its_line_and_a_caret():
+    text = (
+        f"[Interface]\nPrivateKey = {PRIVATE}x\n\tMTU = 1  # low\n[Peer]\nEndpoint = a:b\nMtu = 5\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "wg0.conf")
+    assert str(caught.value) == (
+        "wg0.conf:2:14: PrivateKey: 45 characters, a key has 44 (32 bytes in base64)\n"
+        "wg0.conf:3:8: MTU: 1 is not between 68 and 65535\n"
+        "wg0.conf:4:1: [Peer] has no PublicKey\n"
+        "wg0.conf:5:12: Endpoint: expected a number from 1 to 65535\n"
+        "wg0.conf:6:1: MTU: belongs in [Interface], not in [Peer]"
+    )
+    lines = [picture.split("\n")[1:] for picture in caught.value.pictures()]
+    assert lines == [
+        [f"  PrivateKey = {'*' * 45}", "               ^"],
+        ["  \tMTU = 1  # low", "  \t      ^"],
+        ["  [Peer]", "  ^"],
+        ["  Endpoint = a:b", "             ^"],
+        ["  Mtu = *", "  ^"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +409,7 @@ def test_errors_never_repeat_a_key(text):
     with pytest.raises(ConfigError) as caught:
         parse(text)
     for start in range(0, 40, 4):
-        assert PRIVATE[start : start + 6] not in str(caught.value)
+        assert PRIVATE[start : start + 6] not in "".join(caught.value.pictures())
 
 
 def test_repr_of_a_configuration_hides_secrets():
@@ -198,6 +422,16 @@ def test_repr_of_a_configuration_hides_secrets():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (interface("MTU = 65500"), "1:1: warning: MTU: 65500 cannot fit in a UDP datagram"),
+        (interface("Address = fd00::1\nMTU = 1279"), "1:1: warning: MTU: 1279 is below 1280"),
+        (
+            interface(f"PrivateKey={PRIVATE}\n[Peer]\nPublicKey={PRIVATE}"),
+            "3:1: warning: PublicKey: this is the interface's PrivateKey",
+        ),
+        (
+            interface(f"PrivateKey={PRIVATE}\n[Peer]\nPublicKey={OWN}"),
+            "3:1: warning: PublicKey: this is the interface's own key",
+        ),
         (peer("AllowedIPs = 10.0.0.5/24"), "3:14: warning: AllowedIPs: 10.0.0.5/24 has host bits"),
         (peer(f"[Peer]\nPublicKey={PUBLIC}"), "3:1: warning: the same peer as on line 1"),
         (
@@ -246,3 +480,80 @@ def test_thousands_of_allowed_ips_take_no_time():
     parsed = parse(f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs={networks},{networks}\n")
     assert len(parsed.peers[0].allowed_ips) == 8000
     assert time.monotonic() - began < 3
+
+
+QUICK = f"""\
+[Interface]
+PrivateKey = {PRIVATE}
+DNS = 10.0.0.1, corp.example fd00::53
+DNS = lan
+Table = 0x10
+PreUp = echo "%i"; true   # not this
+PostUp = a
+PostUp = b = c
+PreDown =
+PostDown = d
+SaveConfig = TRUE
+#!pywg PrivateKeyFile = key
+   #!pywg   BindDevice=eth0
+#!pywg BindAddress = 192.0.2.1 2001:db8::1
+#!pywg Backend = Userspace
+#!pywg Netns = blue
+#!pywg SocketNetns = red
+#!pywgNetns = nothing
+"""
+
+
+def test_what_only_wg_quick_and_pywg_know():
+    interface = parse(QUICK).interface
+    assert [str(server) for server in interface.dns_servers] == ["10.0.0.1", "fd00::53"]
+    assert interface.dns_search == ("corp.example", "lan")
+    assert interface.table == 16
+    assert interface.pre_up == ('echo "%i"; true',)
+    assert interface.post_up == ("a", "b = c")
+    assert (interface.pre_down, interface.post_down) == ((), ("d",))
+    assert interface.save_config
+    assert str(interface.private_key_file) == "key"
+    assert interface.bind_device == "eth0"
+    assert [str(address) for address in interface.bind_addresses] == ["192.0.2.1", "2001:db8::1"]
+    assert (interface.backend, interface.netns, interface.socket_netns) == (
+        "userspace",
+        "blue",
+        "red",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [("", "auto"), ("Auto", "auto"), ("OFF", "off"), ("main", 254), ("1234", 1234)],
+)
+def test_tables(text, table):
+    assert parse(f"[Interface]\nTable = {text}").interface.table == table
+
+
+def test_keys_come_from_files_and_an_open_one_is_told(tmp_path):
+    (tmp_path / "key").write_text(f"{PRIVATE}\n")
+    (tmp_path / "psk").write_text(PSK)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "psk").chmod(0o644)
+    file = tmp_path / "wg0.conf"
+    file.write_text(
+        "[Interface]\n#!pywg PrivateKeyFile = key\n"
+        f"[Peer]\nPublicKey={PUBLIC}\n#!pywg PresharedKeyFile={tmp_path}/psk\n"
+    )
+    config = Config.load(file)
+    assert config.interface.private_key == PrivateKey.from_base64(PRIVATE)
+    assert config.peers[0].preshared_key == PresharedKey.from_base64(PSK)
+    told = [warning.message for warning in config.warnings]
+    assert told == [f"{tmp_path}/psk can be read by others: chmod 600"]
+
+
+def test_a_key_file_that_is_none_says_so_without_its_content(tmp_path):
+    (tmp_path / "wg0.conf").write_text("[Interface]\n#!pywg PrivateKeyFile = key\n")
+    with pytest.raises(PywgError, match="key: No such file"):
+        Config.load(tmp_path / "wg0.conf")
+    (tmp_path / "key").write_text("sesame")
+    with pytest.raises(PywgError) as caught:
+        Config.load(tmp_path / "wg0.conf")
+    expected = f"{tmp_path}/key: no key: 6 characters, a key has 44 (32 bytes in base64)"
+    assert str(caught.value) == expected

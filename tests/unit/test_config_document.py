@@ -1,0 +1,177 @@
+"""Saving a file: only what changed, and all of it or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from pywg.config import AllowedIP, Config, Endpoint, PeerSection, parse
+from pywg.config.document import rewrite, write
+from pywg.errors import PywgError
+from pywg.keys import PresharedKey, PrivateKey, PublicKey
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
+KEYS = [PrivateKey.generate().public for _ in range(3)]
+TEXT = f"""\
+# my laptop
+[Interface]   # first
+PrivateKey = {PrivateKey.generate().to_base64()}
+Address = 10.0.0.1/24   # home
+Address = fd00::1/64
+PostUp = echo "%i"  # kept
+
+# the office
+[Peer]
+PublicKey = {KEYS[0]}
+AllowedIPs=10.0.0.2/32   # one
+#!pywg EndpointFamily = ipv4
+Endpoint = vpn.example.com:51820
+
+# a friend
+[Peer]
+PublicKey = {KEYS[1]}
+AllowedIPs = 10.0.0.3/32
+"""
+
+
+def changed(config: Config, peer: int | None = None, **values: object) -> Config:
+    if peer is None:
+        return dataclasses.replace(
+            config, interface=dataclasses.replace(config.interface, **values)
+        )
+    peers = list(config.peers)
+    peers[peer] = dataclasses.replace(peers[peer], **values)
+    return dataclasses.replace(config, peers=tuple(peers))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_what_has_not_changed_stays_to_the_byte(path):
+    text = path.read_text()
+    assert rewrite(text, parse(text)) == text
+
+
+def test_windows_line_ends_stay():
+    text = TEXT.replace("\n", "\r\n")
+    assert rewrite(text, parse(text)) == text
+    after = changed(parse(text), listen_port=7, mtu=1400)
+    expected = text.replace('"%i"  # kept\r\n', '"%i"  # kept\r\nListenPort = 7\r\nMTU = 1400\r\n')
+    assert parse(rewrite(text, after)) == after
+    assert (
+        rewrite(text, after).count("\n")
+        == rewrite(text, after).count("\r\n")
+        == expected.count("\n")
+    )
+
+
+def test_a_changed_value_keeps_its_line_and_its_comment():
+    after = changed(parse(TEXT), 0, allowed_ips=(AllowedIP(ip_network("10.9.0.0/16")),))
+    assert rewrite(TEXT, after) == TEXT.replace(
+        "AllowedIPs=10.0.0.2/32   # one", "AllowedIPs=10.9.0.0/16   # one"
+    )
+
+
+def test_of_several_lines_of_a_key_the_first_gets_the_values():
+    addresses = (ip_interface("10.0.0.1/24"), ip_interface("10.5.0.1/24"))
+    assert rewrite(TEXT, changed(parse(TEXT), addresses=addresses)) == TEXT.replace(
+        "Address = 10.0.0.1/24   # home\nAddress = fd00::1/64",
+        "Address = 10.0.0.1/24, 10.5.0.1/24   # home",
+    )
+
+
+def test_new_values_go_behind_the_last_key_of_their_section():
+    psk = PresharedKey.generate()
+    after = changed(parse(TEXT), 1, preshared_key=psk, persistent_keepalive=25)
+    added = f"10.0.0.3/32\nPresharedKey = {psk.to_base64()}\nPersistentKeepalive = 25\n"
+    assert sorted(rewrite(TEXT, after).splitlines()) == sorted(
+        TEXT.replace("10.0.0.3/32\n", added).splitlines()
+    )
+    assert parse(rewrite(TEXT, after)) == after
+
+
+def test_values_that_are_gone_lose_their_lines():
+    after = changed(parse(TEXT), addresses=())
+    assert rewrite(TEXT, after) == TEXT.replace(
+        "Address = 10.0.0.1/24   # home\nAddress = fd00::1/64\n", ""
+    )
+
+
+def test_a_peer_that_is_gone_takes_its_comment_with_it():
+    config = parse(TEXT)
+    left = dataclasses.replace(config, peers=config.peers[1:])
+    start, end = TEXT.index("# the office"), TEXT.index("# a friend")
+    assert rewrite(TEXT, left) == TEXT[:start] + TEXT[end:]
+
+
+def test_a_new_peer_comes_last():
+    config = parse(TEXT)
+    peer = PeerSection(KEYS[2], None, (AllowedIP(ip_network("10.0.0.9/32")),), Endpoint("::1", 5))
+    after = dataclasses.replace(config, peers=(*config.peers, peer))
+    assert rewrite(TEXT, after) == (
+        f"{TEXT}\n[Peer]\nPublicKey = {KEYS[2]}\nAllowedIPs = 10.0.0.9/32\nEndpoint = [::1]:5\n"
+    )
+
+
+def test_an_endpoint_that_is_a_name_stays_one():
+    after = changed(parse(TEXT), 0, endpoint=Endpoint("192.0.2.9", 51820))
+    assert rewrite(TEXT, after) == TEXT
+
+
+def test_a_peer_in_two_sections_ends_in_one():
+    text = f"{TEXT}\n[Peer]\nPublicKey = {KEYS[1]}\nAllowedIPs = 10.0.0.4/32\n"
+    config = parse(text)
+    other = dataclasses.replace(config.peers[2], persistent_keepalive=5)
+    after = dataclasses.replace(config, peers=(config.peers[0], other))
+    assert parse(rewrite(text, after)).peers[-1] == other
+
+
+def test_keys_from_files_are_not_written():
+    text = "[Interface]\n#!pywg PrivateKeyFile = /etc/wireguard/key\n"
+    after = changed(parse(text), private_key=PrivateKey.generate())
+    assert rewrite(text, after) == text
+
+
+def test_a_file_without_an_interface_gets_one():
+    text = f"[Peer]\nPublicKey = {KEYS[0]}\n"
+    after = changed(parse(text), listen_port=7)
+    assert rewrite(text, after) == f"[Interface]\nListenPort = 7\n\n{text}"
+
+
+def test_public_keys_are_told_apart():
+    assert isinstance(KEYS[0], PublicKey)
+    assert len(set(KEYS)) == 3
+
+
+def test_writing_keeps_mode_and_link(tmp_path):
+    real, link = tmp_path / "real.conf", tmp_path / "wg0.conf"
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    write(link, "caf\udce9\r\n")
+    assert real.read_bytes() == b"caf\xe9\r\n"
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert link.is_symlink()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["real.conf", "wg0.conf"]
+
+
+def test_a_new_file_is_for_its_owner_only(tmp_path):
+    write(tmp_path / "new.conf", "x")
+    assert stat.S_IMODE((tmp_path / "new.conf").stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+
+    def no_space(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(PywgError, match="No space left"):
+        write(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["wg0.conf"]
