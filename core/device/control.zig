@@ -35,16 +35,19 @@ pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!
 fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *Diagnostic) SetError!void {
     const interface = &device.interface;
     dropNoOps(interface, change);
-    const fwmark = change.fwmark orelse interface.fwmark;
+    const place = wishedPlace(device, change);
+    if (isRebound(change)) try checkBinding(device, &place.binding, diagnostic);
     var replacement: ?upkeep.SocketSet = null;
     errdefer if (replacement) |*set_aside| set_aside.close();
     var is_marked = false;
     errdefer if (is_marked) setFwmark(device, interface.fwmark) catch {}; // it held this mark before
-    if (device.link_is_up and (change.listen_port != null or !interface.is_active)) {
-        replacement = try openReplacement(device, change, fwmark, diagnostic);
+    if (device.link_is_up and (change.listen_port != null or isRebound(change) or !interface.is_active)) {
+        replacement = try openReplacement(device, change, &place, diagnostic);
     } else if (interface.is_active and change.fwmark != null) {
         is_marked = true;
-        setFwmark(device, fwmark) catch |err| return bindError(err, device.first().udp.failure, interface.listen_port, fwmark, diagnostic);
+        setFwmark(device, place.fwmark) catch |err| return bindError(device, err, &place, diagnostic);
+    } else if (isRebound(change)) {
+        try tryBinding(device, &place, diagnostic);
     }
     interface.configure(change) catch |err| switch (err) {
         error.OutOfMemory => return outOfMemory(device, diagnostic),
@@ -53,8 +56,8 @@ fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *D
             return error.LimitExceeded;
         },
     };
-    // Another port or mark may take another route: learnt sources are no longer to be trusted.
-    if (replacement != null or is_marked) interface.forgetSources({}, isAny);
+    // Another mark may take another route: learnt sources are no longer to be trusted. `install` does the same.
+    if (is_marked) interface.forgetSources({}, upkeep.isAny);
     if (replacement) |*sockets| {
         upkeep.install(device, sockets);
         replacement = null;
@@ -66,41 +69,104 @@ fn setFwmark(device: *Device, fwmark: u32) io.udp.OpenError!void {
     for (device.all()) |lane| try lane.udp.setFwmark(fwmark);
 }
 
-fn isAny(_: void, _: *const wire.Endpoint) bool {
-    return true;
+/// The port, mark and binding that are there already keep their sockets, as in the kernel.
+fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configuration.Change) void {
+    if (change.fwmark == interface.fwmark) change.fwmark = null;
+    if (!interface.is_active) return;
+    if (change.listen_port == interface.listen_port) change.listen_port = null;
+    const binding = bindingAfter(interface, change);
+    if (!binding.eql(&interface.binding)) return;
+    change.bind_interface = null;
+    change.bind_addresses = null;
 }
 
-/// The port and mark that are there already keep their sockets, as in the kernel.
-fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configuration.Change) void {
-    if (interface.is_active and change.listen_port == interface.listen_port) change.listen_port = null;
-    if (change.fwmark == interface.fwmark) change.fwmark = null;
+fn isRebound(change: *const protocol.configuration.Change) bool {
+    return change.bind_interface != null or change.bind_addresses != null;
+}
+
+fn bindingAfter(interface: *const protocol.Interface, change: *const protocol.configuration.Change) wire.Binding {
+    return .{
+        .interface = change.bind_interface orelse interface.binding.interface,
+        .addresses = change.bind_addresses orelse interface.binding.addresses,
+    };
+}
+
+fn wishedPlace(device: *const Device, change: *const protocol.configuration.Change) io.udp.Place {
+    var place = upkeep.placeOf(device);
+    if (change.listen_port) |port| place.port = port;
+    if (change.fwmark) |fwmark| place.fwmark = fwmark;
+    place.binding = bindingAfter(&device.interface, change);
+    return place;
+}
+
+// ---- what the sockets are bound to
+
+/// What the kernel would take, or would refuse without saying why.
+fn checkBinding(device: *Device, binding: *const wire.Binding, diagnostic: *Diagnostic) SetError!void {
+    // In another namespace the name is another interface's here.
+    const is_here = !device.monitor.is_blind and device.monitor.namespace == null;
+    if (is_here and std.mem.eql(u8, binding.interface.slice(), device.monitor.name())) {
+        diagnostic.errno = @backingInt(E.INVAL);
+        diagnostic.set("{s} cannot be bound to itself (BindDevice): name the interface that its datagrams leave by", .{device.monitor.name()});
+        return error.Invalid;
+    }
+    const address = binding.addresses.ipv6 orelse return;
+    if (!binding.interface.isEmpty() or !address.isLinkLocal()) return;
+    diagnostic.errno = @backingInt(E.INVAL);
+    diagnostic.set("the link-local address {f} (BindAddress) means nothing without its interface: name that with BindDevice", .{address});
+    return error.Invalid;
+}
+
+/// With the link down no sockets are opened yet; but a mistake is told to who made it, not to the log when it comes up.
+fn tryBinding(device: *Device, place: *const io.udp.Place, diagnostic: *Diagnostic) SetError!void {
+    if (place.binding.isEmpty()) return;
+    const udp = &device.first().udp;
+    var sockets: io.udp.Sockets = .{ null, null };
+    const trial: io.udp.Place = .{ .binding = place.binding }; // on any port: who has ours may have gone by then
+    _ = udp.openAside(&sockets, trial) catch |err| return bindError(device, err, &trial, diagnostic);
+    io.udp.closeSockets(&sockets);
 }
 
 /// Sockets on the wished port. Without a wish they are for a link that came up when its port was taken:
 /// null if it still is, for then the change has no part in that.
-fn openReplacement(device: *Device, change: *protocol.configuration.Change, fwmark: u32, diagnostic: *Diagnostic) SetError!?upkeep.SocketSet {
-    const port = change.listen_port orelse device.interface.listen_port;
-    const opened = upkeep.openSockets(device, port, fwmark) catch |err| {
-        if (change.listen_port == null and change.fwmark == null) return null;
-        return bindError(err, device.first().udp.failure, port, fwmark, diagnostic);
+fn openReplacement(device: *Device, change: *protocol.configuration.Change, place: *const io.udp.Place, diagnostic: *Diagnostic) SetError!?upkeep.SocketSet {
+    const opened = upkeep.openSockets(device, place.*) catch |err| {
+        if (change.listen_port == null and change.fwmark == null and !isRebound(change)) return null;
+        return bindError(device, err, place, diagnostic);
     };
     change.listen_port = opened.port;
     return opened;
 }
 
-fn bindError(err: io.udp.OpenError, failure: io.linux.Failure, port: u16, fwmark: u32, diagnostic: *Diagnostic) SetError {
+fn bindError(device: *const Device, err: io.udp.OpenError, place: *const io.udp.Place, diagnostic: *Diagnostic) SetError {
+    const udp = &device.first().udp;
+    const failure = udp.failure;
+    const is_of_interface = std.mem.eql(u8, failure.operation, "SO_BINDTODEVICE");
     diagnostic.errno = @intCast(@backingInt(failure.errno));
     switch (err) {
         error.AddressInUse => {
-            diagnostic.set("UDP port {d} is in use by another program: choose another ListenPort, or leave it out", .{port});
+            diagnostic.set("UDP port {d} is in use by another program: choose another ListenPort, or leave it out", .{place.port});
             return error.AddressInUse;
         },
         error.PermissionDenied => {
-            diagnostic.set("no permission for port {d} with fwmark {d}: needs CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE below 1024)", .{ port, fwmark });
+            if (is_of_interface) {
+                diagnostic.set("no permission to bind to the interface {s} (BindDevice): needs CAP_NET_RAW", .{place.binding.interface.slice()});
+            } else {
+                diagnostic.set("no permission for port {d} with fwmark {d}: needs CAP_NET_ADMIN (and CAP_NET_BIND_SERVICE below 1024)", .{ place.port, place.fwmark });
+            }
             return error.Permission;
         },
         error.FamilyUnsupported, error.SystemResources => {
-            diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ port, err, failure });
+            const address = place.binding.addresses.get(udp.failed_family);
+            if (is_of_interface and failure.errno == .NODEV) {
+                diagnostic.set("there is no interface {s} to bind to (BindDevice): make it first, or correct its name", .{place.binding.interface.slice()});
+            } else if (address != null and failure.errno == .ADDRNOTAVAIL) {
+                diagnostic.set("no interface has the address {f} to bind to (BindAddress): add it first, or correct it", .{address.?});
+            } else if (address != null and err == error.FamilyUnsupported) {
+                diagnostic.set("this host has no {t} for the address {f} (BindAddress): leave it out", .{ udp.failed_family, address.? });
+            } else {
+                diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ place.port, err, failure });
+            }
             return error.System;
         },
     }
@@ -175,6 +241,7 @@ pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
     try writer.print("cipher={s}\nmtu={d}\nup={}\n", .{ cipher.path(), device.interface.mtu, device.interface.is_active });
     try writer.print("threads={d}\nmemory_bytes={d}\n", .{ device.lane_count, device.budget.used.load(.monotonic) });
     if (device.budget.limit != Budget.unlimited) try writer.print("memory_limit={d}\n", .{device.budget.limit});
+    try writeBinding(&device.interface.binding, writer);
     var offload = device.first().offload;
     for (device.all()[1..]) |lane| offload.merge(&lane.offload);
     try offload.format(writer);
@@ -191,6 +258,14 @@ pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
     });
     for (std.enums.values(protocol.Drop)) |reason| {
         try writer.print("dropped_{t}={d}\n", .{ reason, device.interface.counters.get(reason) });
+    }
+}
+
+/// Here and not in the answer to "get", which `wg` reads.
+fn writeBinding(binding: *const wire.Binding, writer: *Writer) Writer.Error!void {
+    if (!binding.interface.isEmpty()) try writer.print("pywg_bind_device={s}\n", .{binding.interface.slice()});
+    for ([_]wire.Family{ .ipv4, .ipv6 }) |family| {
+        if (binding.addresses.get(family)) |address| try writer.print("pywg_bind_address={f}\n", .{address});
     }
 }
 
@@ -252,7 +327,7 @@ fn answerSet(device: *Device, body: []const u8) ?[]u8 {
             error.LimitExceeded => .NOSPC,
             error.AddressInUse => .ADDRINUSE,
             error.Permission => .PERM,
-            error.System => .IO,
+            error.System => if (diagnostic.errno == 0) .IO else @fromBackingInt(diagnostic.errno),
         };
         return answerErrno(device, .set, errno);
     };

@@ -83,6 +83,8 @@ pub const Device = struct {
     probed: protocol.Instant = .{ .ns = 0 },
     routes: io.link.RouteMonitor,
     routes_changed: bool = false,
+    /// Of the interface that the sockets are bound to, when they were opened; 0 for none.
+    bound_index: u32 = 0,
     uapi: ?uapi_server.Server,
 
     // ---- life ----

@@ -59,7 +59,7 @@ const Far = struct {
         far.* = .{ .interface = try .init(.{ .allocator = testing.allocator, .entropy = .{ .context = null, .fillFn = fillFromKernel } }) };
         far.udp = .init(&sys.real, &far.offload);
         far.batch = try .init(testing.allocator);
-        far.port = try far.udp.open(0, 0);
+        far.port = try far.udp.open(.{});
         far.interface.setActive(true);
     }
 
@@ -740,7 +740,7 @@ test "down closes the sockets and keeps the configuration, up goes on with the s
         try testing.expectEqual(port, bench.port().?);
         var offload: io.Offload = .init(0);
         var other: io.Udp = .init(&sys.real, &offload);
-        try testing.expectEqual(port, try other.open(port, 0));
+        try testing.expectEqual(port, try other.open(.{ .port = port }));
         other.close();
         try sys.TestNamespace.setUp(interface_name, true);
         try bench.waitForReport("up=true\n");
@@ -750,6 +750,164 @@ test "down closes the sockets and keeps the configuration, up goes on with the s
     // Sessions ended with the link: this takes a new handshake, which is due after REKEY_TIMEOUT at the latest.
     try bench.sendOut(&.{"again"});
     try bench.expectAtFar("again");
+}
+
+// ---- what the sockets are bound to -----------------------------------------------------------------
+
+/// SO_BINDTODEVICE that is refused with `errno`.
+const RefusedBinding = struct {
+    var errno: sys.E = .SUCCESS;
+
+    const calls: sys.Calls = .{ .setsockopt = setsockopt };
+
+    fn setsockopt(fd: sys.fd_t, level: i32, name: u32, value: [*]const u8, length: linux.socklen_t) usize {
+        const is_binding = level == linux.SOL.SOCKET and name == linux.SO.BINDTODEVICE;
+        if (errno != .SUCCESS and is_binding) return sys.failWith(errno);
+        return sys.real.setsockopt(fd, level, name, value, length);
+    }
+};
+
+/// How many sockets there are, each of which is bound to this interface.
+fn socketsBoundTo(device: *const Device, name: []const u8) !usize {
+    var count: usize = 0;
+    for (device.all()) |lane| for (lane.udp.sockets) |socket| {
+        var buffer: [16]u8 = @splat(0);
+        var length: linux.socklen_t = buffer.len;
+        const rc = linux.getsockopt(socket orelse continue, linux.SOL.SOCKET, linux.SO.BINDTODEVICE, &buffer, &length);
+        try testing.expectEqual(.SUCCESS, linux.errno(rc));
+        try testing.expectEqualStrings(name, std.mem.sliceTo(&buffer, 0));
+        count += 1;
+    };
+    return count;
+}
+
+/// Where the far end saw us last.
+fn expectSeenFrom(bench: *Bench, address: [4]u8) !void {
+    const seen = bench.far.interface.peers.at(0).endpoint.?.remote;
+    try testing.expectEqual(wire.Address.fromIpv4(address), seen.address);
+    try testing.expectEqual(bench.port().?, seen.port);
+}
+
+test "a bound address is the source, through a change of mark and down and up, until it is taken back" {
+    var bench: Bench = undefined;
+    try bench.start(&sys.real, 0);
+    defer bench.stop();
+    try bench.connect();
+    const descriptors = openDescriptors();
+    const port = bench.port().?;
+    try expectSeenFrom(&bench, .{ 127, 0, 0, 1 });
+    try bench.far.sendInner(1, 4, "back"); // we learn a source, which is not to be used any more
+    try bench.expectAtUser("back", 4);
+    try bench.set("pywg_bind_address=127.0.0.9\n");
+    try testing.expectEqual(port, bench.port().?);
+    try bench.expectReport("pywg_bind_address=127.0.0.9\n");
+    var got: [2048]u8 = undefined;
+    try testing.expectEqual(null, std.mem.find(u8, bench.get(&got), "pywg"));
+    try bench.sendOut(&.{"bound"});
+    try bench.expectAtFar("bound");
+    try expectSeenFrom(&bench, .{ 127, 0, 0, 9 });
+    try bench.set("fwmark=7\n");
+    try bench.sendOut(&.{"marked"});
+    try bench.expectAtFar("marked");
+    try expectSeenFrom(&bench, .{ 127, 0, 0, 9 });
+    try sys.TestNamespace.setUp(interface_name, false);
+    try bench.waitForReport("up=false\n");
+    try sys.TestNamespace.setUp(interface_name, true);
+    try testing.expectEqual(port, try bench.waitForPort());
+    try bench.sendOut(&.{"again"});
+    try bench.expectAtFar("again");
+    try expectSeenFrom(&bench, .{ 127, 0, 0, 9 });
+    try bench.set("pywg_bind_address=\n");
+    try testing.expectEqual(descriptors, openDescriptors());
+    try bench.sendOut(&.{"free"});
+    try bench.expectAtFar("free");
+    try expectSeenFrom(&bench, .{ 127, 0, 0, 1 });
+    try testing.expectEqualStrings("", bench.log());
+}
+
+test "a binding that fails refuses the whole request under its errno, and the tunnel goes on as it was" {
+    var bench: Bench = undefined;
+    try bench.start(&RefusedBinding.calls, 0);
+    defer bench.stop();
+    RefusedBinding.errno = .SUCCESS;
+    try bench.connect();
+    try bench.set("pywg_bind_device=lo\n");
+    const Row = struct { text: []const u8, injected: sys.E = .SUCCESS, expected: device_file.SetError, errno: sys.E, said: []const u8 };
+    const rows = [_]Row{
+        .{ .text = "pywg_bind_device=nosuchlink\n", .expected = error.System, .errno = .NODEV, .said = "there is no interface nosuchlink to bind to (BindDevice)" },
+        .{ .text = "pywg_bind_device=\npywg_bind_address=192.0.2.9\n", .expected = error.System, .errno = .ADDRNOTAVAIL, .said = "no interface has the address 192.0.2.9 to bind to (BindAddress)" },
+        .{ .text = "fwmark=7\npywg_bind_address=127.0.0.9\n", .injected = .PERM, .expected = error.Permission, .errno = .PERM, .said = "no permission to bind to the interface lo (BindDevice): needs CAP_NET_RAW" },
+        .{ .text = "pywg_bind_device=" ++ interface_name ++ "\n", .expected = error.Invalid, .errno = .INVAL, .said = interface_name ++ " cannot be bound to itself" },
+        .{ .text = "pywg_bind_device=\npywg_bind_address=fe80::1\n", .expected = error.Invalid, .errno = .INVAL, .said = "the link-local address fe80::1 (BindAddress)" },
+    };
+    var before: [4096]u8 = undefined;
+    var after: [4096]u8 = undefined;
+    // With the link up, then down: a mistake is told at once in either case.
+    for ([_]bool{ true, false }) |is_up| {
+        if (!is_up) try sys.TestNamespace.setUp(interface_name, false);
+        try bench.waitForReport(if (is_up) "up=true\n" else "up=false\n");
+        const descriptors = openDescriptors();
+        for (rows) |row| {
+            const got = bench.get(&before);
+            RefusedBinding.errno = row.injected;
+            var why: Diagnostic = .{};
+            try testing.expectError(row.expected, bench.device.set(row.text, &why));
+            try testing.expectEqual(@as(u16, @intCast(@backingInt(row.errno))), why.errno);
+            try testing.expect(std.mem.startsWith(u8, why.text(), row.said));
+            try testing.expectEqualStrings(got, bench.get(&after));
+            try testing.expectEqual(descriptors, openDescriptors());
+            RefusedBinding.errno = .SUCCESS;
+            if (!is_up) continue;
+            try bench.sendOut(&.{"still here"});
+            try bench.expectAtFar("still here");
+            _ = try socketsBoundTo(bench.device, "lo");
+        }
+        try bench.expectReport("pywg_bind_device=lo\n");
+    }
+}
+
+test "the same binding again keeps its sockets" {
+    var bench: Bench = undefined;
+    try bench.start(&RefusedBinding.calls, 0);
+    defer bench.stop();
+    RefusedBinding.errno = .SUCCESS;
+    try bench.connect();
+    const binding = "pywg_bind_device=lo\npywg_bind_address=127.0.0.1\n";
+    try bench.set(binding);
+    RefusedBinding.errno = .PERM;
+    defer RefusedBinding.errno = .SUCCESS;
+    try bench.set(binding);
+    try bench.set("pywg_bind_device=lo\n");
+    try testing.expectError(error.Permission, bench.set("pywg_bind_address=127.0.0.9\n"));
+}
+
+test "sockets of all threads are bound, and packets of many flows go on" {
+    var bench: Bench = undefined;
+    try bench.startWith(&sys.real, 0, 3);
+    defer bench.stop();
+    try bench.connect();
+    for (bench.device.all()) |lane| {
+        for (0..patience_ms) |_| if (!lane.is_manned.load(.acquire)) sleepMs(1);
+    }
+    const count = try socketsBoundTo(bench.device, "");
+    for ([_]struct { []const u8, []const u8 }{
+        .{ "pywg_bind_device=lo\n", "lo" },
+        .{ "pywg_bind_address=127.0.0.9\npywg_bind_address=::\n", "lo" },
+        .{ "pywg_bind_device=\npywg_bind_address=\n", "" },
+    }) |step| {
+        try bench.set(step[0]);
+        try testing.expectEqual(count, try socketsBoundTo(bench.device, step[1]));
+        try bench.sendOut(&.{"here"}); // and the far end follows
+        try bench.expectAtFar("here");
+        const data = pattern(40_000);
+        try setOption(bench.socket, linux.IPPROTO.UDP, linux.UDP.SEGMENT, 1000);
+        try bench.sendOut(&.{&data});
+        try bench.expectAtFar(&data);
+        try setOption(bench.socket, linux.IPPROTO.UDP, linux.UDP.SEGMENT, 0);
+        for (0..40) |_| try bench.far.sendInner(1, 4, "good");
+        try bench.expectAtUser(repeat("good", 40), 4);
+    }
+    try testing.expectEqualStrings("", bench.log());
 }
 
 // ---- the UAPI socket ---------------------------------------------------------------------------------

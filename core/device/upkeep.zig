@@ -108,15 +108,33 @@ pub fn probe(device: *Device, now: protocol.Now) void {
     }
     if (device.routes_changed) {
         device.routes_changed = false;
-        device.interface.forgetSources(device.interface.fwmark, isStale);
+        followBinding(device);
+        device.interface.forgetSources(device, isStale);
     }
 }
 
 /// Whether the kernel would now send from the source by another interface than the peer spoke to.
-fn isStale(fwmark: u32, endpoint: *const wire.Endpoint) bool {
+fn isStale(device: *const Device, endpoint: *const wire.Endpoint) bool {
     const source = endpoint.source.?;
-    const found = io.link.routeInterface(endpoint.remote.address, source.address, fwmark) catch return true;
+    const found = io.link.routeInterface(endpoint.remote.address, source.address, device.interface.fwmark, device.bound_index) catch return true;
+    if (device.bound_index != 0) return found == null; // by another it cannot go, and of a VRF we would get the member
     return found == null or found.? != source.interface_index;
+}
+
+/// An interface or address to bind to that comes late, or comes back: routes change with it. One that comes back is
+/// another to the kernel, and sockets bound to the old one are deaf.
+fn followBinding(device: *Device) void {
+    const binding = &device.interface.binding;
+    if (!device.link_is_up or binding.isEmpty()) return;
+    if (!device.interface.is_active) return goUp(device);
+    if (binding.interface.isEmpty()) return;
+    const index = io.link.index(binding.interface.slice()) catch return; // gone: wait for it
+    if (index == device.bound_index) return;
+    const set = openSockets(device, placeOf(device)) catch |err| {
+        return device.log.err("cannot bind to {s} again: {t} ({f})", .{ binding.interface.slice(), err, device.first().udp.failure });
+    };
+    install(device, &set);
+    device.log.verbose("bound to {s} again", .{binding.interface.slice()});
 }
 
 fn probeLink(device: *Device) void {
@@ -140,9 +158,9 @@ fn fitSuperpackets(device: *Device) void {
 
 fn goUp(device: *Device) void {
     if (device.interface.is_active) return;
-    const port = device.interface.listen_port;
-    const set = openSockets(device, port, device.interface.fwmark) catch |err| {
-        return device.log.err("cannot listen on port {d}: {t} ({f})", .{ port, err, device.first().udp.failure });
+    const place = placeOf(device);
+    const set = openSockets(device, place) catch |err| {
+        return device.log.err("cannot listen on port {d}: {t} ({f})", .{ place.port, err, device.first().udp.failure });
     };
     install(device, &set);
     device.interface.listen_port = set.port;
@@ -192,18 +210,29 @@ pub const SocketSet = struct {
     }
 };
 
+/// Where the configuration has them.
+pub fn placeOf(device: *const Device) io.udp.Place {
+    const interface = &device.interface;
+    return .{ .port = interface.listen_port, .fwmark = interface.fwmark, .binding = interface.binding };
+}
+
 /// Opens beside what is in use, and has it watched; nothing is left behind on an error, of which the first lane's
 /// `udp.failure` tells.
-pub fn openSockets(device: *Device, port: u16, fwmark: u32) io.udp.OpenError!SocketSet {
-    var set: SocketSet = .{ .port = port };
+pub fn openSockets(device: *Device, wanted: io.udp.Place) io.udp.OpenError!SocketSet {
+    var place = wanted;
+    var set: SocketSet = .{ .port = place.port };
     errdefer set.close();
     const leading = device.first();
-    set.port = try leading.udp.openAside(&set.lanes[0], port, fwmark);
+    place.takes_over = leading.udp.isOpen() and place.port == device.interface.listen_port;
+    if (place.takes_over) yieldAll(device, true);
+    defer if (place.takes_over) yieldAll(device, false);
+    set.port = try leading.udp.openAside(&set.lanes[0], place);
+    place.port = set.port;
     try watch(leading, &set.lanes[0]);
     var count: u8 = 1;
     for (device.all()[1..]) |lane| {
         if (!lane.is_manned.load(.monotonic)) continue;
-        joinSockets(lane, &set, fwmark) catch |err| {
+        joinSockets(lane, &set, place) catch |err| {
             device.log.err("lane {d} stays without sockets: {t} ({f})", .{ lane.fan.number, err, lane.udp.failure });
             continue;
         };
@@ -213,9 +242,16 @@ pub fn openSockets(device: *Device, port: u16, fwmark: u32) io.udp.OpenError!Soc
     return set;
 }
 
-fn joinSockets(lane: *Lane, set: *SocketSet, fwmark: u32) io.udp.OpenError!void {
+/// While sockets are opened on the port that these have.
+fn yieldAll(device: *Device, yields: bool) void {
+    var open: u8 = 0;
+    for (device.all()) |lane| open += @intFromBool(lane.udp.isOpen());
+    for (device.all()) |lane| lane.udp.yield(yields, open > 1);
+}
+
+fn joinSockets(lane: *Lane, set: *SocketSet, place: io.udp.Place) io.udp.OpenError!void {
     const own = &set.lanes[lane.fan.number];
-    try lane.udp.joinAside(own, &set.lanes[0], set.port, fwmark);
+    try lane.udp.joinAside(own, &set.lanes[0], place);
     errdefer io.udp.closeSockets(own);
     try watch(lane, own);
 }
@@ -238,6 +274,14 @@ pub fn install(device: *Device, set: *const SocketSet) void {
         lane.udp.sockets = sockets;
         lane.readTun(lane.udp.isOpen());
     }
+    const interface = &device.interface.binding.interface;
+    device.bound_index = if (interface.isEmpty()) 0 else io.link.index(interface.slice()) catch 0;
+    // Other sockets may take another route: learnt sources are no longer to be trusted.
+    device.interface.forgetSources({}, isAny);
+}
+
+pub fn isAny(_: void, _: *const wire.Endpoint) bool {
+    return true;
 }
 
 /// A thread has come for a further lane. Should it get no queue or sockets, it still helps the others.
@@ -247,7 +291,7 @@ pub fn man(lane: *Lane) void {
     if (lane.isFirst() or !device.interface.is_active) return;
     var set: SocketSet = .{ .port = device.interface.listen_port };
     set.lanes[0] = device.first().udp.sockets;
-    joinSockets(lane, &set, device.interface.fwmark) catch |err| {
+    joinSockets(lane, &set, placeOf(device)) catch |err| {
         return device.log.err("lane {d} stays without sockets: {t} ({f})", .{ lane.fan.number, err, lane.udp.failure });
     };
     lane.udp.sockets = set.lanes[lane.fan.number];

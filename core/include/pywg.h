@@ -98,12 +98,15 @@ typedef struct pywg_device_options {
  * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.
- * Nothing is applied on CONFIGURATION. ADDRESS_IN_USE when listen_port is taken. */
+ * Nothing is applied on failure. ADDRESS_IN_USE when listen_port is taken. Two keys of ours, before the first
+ * public_key: pywg_bind_device=NAME holds the sockets to an interface or VRF, pywg_bind_address=IP to an address,
+ * at most one of each family; nothing after the `=` takes it back. SYSTEM, with ENODEV or EADDRNOTAVAIL in
+ * os_errno, when there is no such thing, PERMISSION when it may not be used. See docs/ABI.md. */
 pywg_status pywg_device_set(pywg_device *device, const char *text, size_t length, pywg_diagnostic *diagnostic);
 /* Writes the answer of UAPI "get" (key=value lines, private keys included) without errno line.
  * BUFFER_TOO_SMALL writes nothing; *length is the size needed either way. */
 pywg_status pywg_device_get(pywg_device *device, char *buffer, size_t capacity, size_t *length);
-/* Offloads and counters as key=value lines, no secrets; the text of UAPI "pywg_get=1". As pywg_device_get. */
+/* Offloads, counters and what the sockets are bound to as key=value lines, no secrets; the text of UAPI "pywg_get=1". As pywg_device_get. */
 pywg_status pywg_device_report(pywg_device *device, char *buffer, size_t capacity, size_t *length);
 /* The name the kernel gave the interface, without NUL. As pywg_device_get. */
 pywg_status pywg_device_name(pywg_device *device, char *buffer, size_t capacity, size_t *length);
@@ -164,7 +167,7 @@ typedef struct pywg_interface_options {
 
 /* OUT_OF_MEMORY. On success the caller owns *out: pywg_interface_close. */
 pywg_status pywg_interface_open(const pywg_interface_options *options, pywg_interface **out, pywg_diagnostic *diagnostic);
-/* As pywg_device_set; listen_port and fwmark are remembered, nothing is bound. */
+/* As pywg_device_set; listen_port, fwmark and what to bind to are remembered, nothing is bound. */
 pywg_status pywg_interface_set(pywg_interface *interface, const pywg_now *now, const char *text, size_t length, pywg_diagnostic *diagnostic);
 /* As pywg_device_get. */
 pywg_status pywg_interface_get(pywg_interface *interface, char *buffer, size_t capacity, size_t *length);

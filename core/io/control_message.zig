@@ -50,7 +50,7 @@ pub const Builder = struct {
             .ipv6 => builder.put(IPPROTO.IPV6, linux.IPV6.PKTINFO, std.mem.asBytes(&PacketInfo6{
                 .destination = source.address.bytes,
                 // A link-local address means nothing without its link.
-                .interface_index = if (isLinkLocal(source.address)) source.interface_index else 0,
+                .interface_index = if (source.address.isLinkLocal()) source.interface_index else 0,
             })),
         }
     }
@@ -83,10 +83,6 @@ pub const Builder = struct {
         return builder.buffer[0..builder.length];
     }
 };
-
-fn isLinkLocal(address: wire.Address) bool {
-    return address.family == .ipv6 and address.bytes[0] == 0xfe and address.bytes[1] & 0xc0 == 0x80;
-}
 
 /// What the kernel told us about one receive. Absent messages leave the defaults.
 pub const Parsed = struct {

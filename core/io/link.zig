@@ -87,8 +87,8 @@ fn linkHeader(interface_index: u32) linux.ifinfomsg {
 }
 
 /// The interface by which the kernel would send to `remote` from `source`, or null without a route.
-/// A sticky source whose interface is no longer this one is stale.
-pub fn routeInterface(remote: wire.Address, source: ?wire.Address, fwmark: u32) Error!?u32 {
+/// A sticky source whose interface is no longer this one is stale. `bound_index`: of the only one asked for, or 0.
+pub fn routeInterface(remote: wire.Address, source: ?wire.Address, fwmark: u32, bound_index: u32) Error!?u32 {
     const RouteMessage = extern struct {
         family: u8,
         destination_bits: u8,
@@ -110,6 +110,7 @@ pub fn routeInterface(remote: wire.Address, source: ?wire.Address, fwmark: u32) 
         if (from.family == remote.family) request.putAttribute(rta_src, from.slice());
     }
     if (fwmark != 0) request.putAttribute(sys.RTA_MARK, std.mem.asBytes(&fwmark));
+    if (bound_index != 0) request.putAttribute(sys.RTA_OIF, std.mem.asBytes(&bound_index));
     var buffer: [reply_capacity]u8 align(4) = undefined;
     const reply = request.exchange(&buffer) catch |err| return if (err == error.PermissionDenied) err else null;
     if (reply.kind != sys.RTM_NEWROUTE or reply.body.len < @sizeOf(RouteMessage)) return null;
@@ -738,10 +739,14 @@ test "the route's interface is found, and a change of routes is told" {
     defer monitor.close();
     _ = monitor.drain();
     const loopback: wire.Address = .fromIpv4(.{ 127, 0, 0, 1 });
-    try testing.expectEqual(1, try routeInterface(loopback, null, 0));
-    try testing.expectEqual(1, try routeInterface(loopback, loopback, 7));
-    try testing.expectEqual(null, try routeInterface(.fromIpv4(.{ 192, 0, 2, 1 }), null, 0));
-    try testing.expectEqual(null, try routeInterface(loopback, .fromIpv4(.{ 192, 0, 2, 1 }), 0));
+    try testing.expectEqual(1, try routeInterface(loopback, null, 0, 0));
+    try testing.expectEqual(1, try routeInterface(loopback, loopback, 7, 1));
+    try testing.expectEqual(null, try routeInterface(.fromIpv4(.{ 192, 0, 2, 1 }), null, 0, 0));
+    try testing.expectEqual(null, try routeInterface(loopback, .fromIpv4(.{ 192, 0, 2, 1 }), 0, 0));
+    // By an interface alone, but not from an address that is not ours, and not by one that is not there.
+    try testing.expectEqual(1, try routeInterface(.fromIpv4(.{ 192, 0, 2, 1 }), null, 0, 1));
+    try testing.expectEqual(null, try routeInterface(loopback, .fromIpv4(.{ 192, 0, 2, 1 }), 0, 1));
+    try testing.expectEqual(null, try routeInterface(loopback, null, 0, 4_000_000));
     try testing.expect(!monitor.drain());
     try sys.TestNamespace.setUp("lo", false);
     try testing.expect(monitor.drain());

@@ -74,6 +74,16 @@ pub const Counters = struct {
     source_refused: u64 = 0,
 };
 
+/// Where sockets are to be.
+pub const Place = struct {
+    /// 0: one that the kernel picks.
+    port: u16 = 0,
+    fwmark: u32 = 0,
+    binding: wire.Binding = .{},
+    /// Sockets of ours have the port, and let these bind beside them: `Udp.yield`.
+    takes_over: bool = false,
+};
+
 /// IPv4 and IPv6.
 pub const Sockets = [2]?sys.fd_t;
 
@@ -91,6 +101,8 @@ pub const Udp = struct {
     counters: Counters = .{},
     /// Why the last `open` failed.
     failure: sys.Failure = .{},
+    /// The one that it was about.
+    failed_family: Family = .ipv4,
     outgoing: Outgoing = undefined,
 
     /// Opens nothing that stays; asks the kernel what it can, so that the report is true from the start.
@@ -106,36 +118,36 @@ pub const Udp = struct {
         return udp;
     }
 
-    /// Binds both families to `port`, or to one the kernel picks if it is 0, and returns it. A host without
-    /// one of the families runs with the other.
-    pub fn open(udp: *Udp, port: u16, fwmark: u32) OpenError!u16 {
+    /// Binds both families to one port and returns it. A host without one of the families runs with the other,
+    /// unless an address of the missing one was asked for.
+    pub fn open(udp: *Udp, place: Place) OpenError!u16 {
         assert(udp.sockets[0] == null and udp.sockets[1] == null);
         errdefer udp.close();
         for (0..port_attempts_max) |_| {
-            const bound = udp.openBoth(port) catch |err| {
-                if (err != error.AddressInUse or port != 0) return err;
+            const bound = udp.openBoth(&place) catch |err| {
+                if (err != error.AddressInUse or place.port != 0) return err;
                 udp.close();
                 continue;
             };
-            if (fwmark != 0) try udp.setFwmark(fwmark);
+            if (place.fwmark != 0) try udp.setFwmark(place.fwmark);
             return bound;
         }
         return error.AddressInUse;
     }
 
     /// As `open`, while those in use stay in use.
-    pub fn openAside(udp: *Udp, out: *Sockets, port: u16, fwmark: u32) OpenError!u16 {
+    pub fn openAside(udp: *Udp, out: *Sockets, place: Place) OpenError!u16 {
         const in_use = udp.sockets;
         defer udp.sockets = in_use;
         udp.sockets = .{ null, null };
-        const bound = try udp.open(port, fwmark);
+        const bound = try udp.open(place);
         out.* = udp.sockets;
         return bound;
     }
 
     /// Opens beside `leading`, on its port: the kernel then shares out what arrives there (SO_REUSEPORT). `leading`
     /// was bound without it, so that a port in use is found out; nobody else's sockets can be in the group.
-    pub fn joinAside(udp: *Udp, out: *Sockets, leading: *const Sockets, port: u16, fwmark: u32) OpenError!void {
+    pub fn joinAside(udp: *Udp, out: *Sockets, leading: *const Sockets, place: Place) OpenError!void {
         const in_use = udp.sockets;
         defer udp.sockets = in_use;
         udp.sockets = .{ null, null };
@@ -146,11 +158,21 @@ pub const Udp = struct {
             errdefer sys.close(socket);
             try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEPORT, "SO_REUSEPORT");
             try udp.configure(socket, family);
-            _ = try udp.bindAny(socket, family, port);
+            _ = try udp.bind(socket, family, &place, place.port);
             udp.sockets[familyIndex(family)] = socket;
         }
-        if (fwmark != 0) try udp.setFwmark(fwmark);
+        if (place.fwmark != 0) try udp.setFwmark(place.fwmark);
         out.* = udp.sockets;
+    }
+
+    /// Lets others of ours bind to the same port beside these (`Place.takes_over`), or no longer. SO_REUSEADDR has to
+    /// be set on both sides, so a stranger's socket still refuses them. `shared`: these have SO_REUSEPORT, which is off
+    /// meanwhile, or who joins the new ones might find himself in the group of the old.
+    pub fn yield(udp: *Udp, yields: bool, shared: bool) void {
+        for (udp.sockets) |socket| {
+            _ = udp.set(socket orelse continue, linux.SOL.SOCKET, linux.SO.REUSEADDR, @intFromBool(yields));
+            if (shared) _ = udp.set(socket.?, linux.SOL.SOCKET, linux.SO.REUSEPORT, @intFromBool(!yields));
+        }
     }
 
     /// Of `count` sockets on one port, transport data goes to that of its receiver index: its first byte modulo
@@ -193,22 +215,25 @@ pub const Udp = struct {
 
     // ---- opening -------------------------------------------------------------------------------------
 
-    fn openBoth(udp: *Udp, wanted: u16) OpenError!u16 {
-        const port = try udp.openFamily(.ipv4, wanted) orelse wanted;
-        return try udp.openFamily(.ipv6, port) orelse {
+    fn openBoth(udp: *Udp, place: *const Place) OpenError!u16 {
+        const port = try udp.openFamily(.ipv4, place, place.port) orelse place.port;
+        return try udp.openFamily(.ipv6, place, port) orelse {
             if (udp.fd(.ipv4) == null) return error.FamilyUnsupported;
             return port;
         };
     }
 
-    /// The port, or null on a host without the family.
-    fn openFamily(udp: *Udp, family: Family, port: u16) OpenError!?u16 {
+    /// The port; null where the family is not wanted, or on a host without it.
+    fn openFamily(udp: *Udp, family: Family, place: *const Place, port: u16) OpenError!?u16 {
+        const addresses = &place.binding.addresses;
+        if (!addresses.admit(family)) return null;
+        udp.failed_family = family;
         const socket = udp.openSocket(family) catch |err| {
-            return if (err == error.FamilyUnsupported) null else err;
+            return if (err == error.FamilyUnsupported and addresses.isEmpty()) null else err;
         };
         errdefer sys.close(socket);
         try udp.configure(socket, family);
-        const bound = try udp.bindAny(socket, family, port);
+        const bound = try udp.bind(socket, family, place, port);
         udp.sockets[familyIndex(family)] = socket;
         return bound;
     }
@@ -273,18 +298,27 @@ pub const Udp = struct {
         }
     }
 
-    fn bindAny(udp: *Udp, socket: sys.fd_t, family: Family, port: u16) OpenError!u16 {
+    fn bind(udp: *Udp, socket: sys.fd_t, family: Family, place: *const Place, port: u16) OpenError!u16 {
+        if (place.takes_over) try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, "SO_REUSEADDR");
+        // Before the bind: the same port is free on each interface, and a link-local address means this one's.
+        try udp.bindInterface(socket, &place.binding.interface);
         var name: Name = undefined;
-        const any: wire.SocketAddress = .{
-            .address = .{ .family = family, .bytes = @splat(0) },
-            .port = port,
-        };
-        var length = name.set(any);
+        const any: wire.Address = .{ .family = family, .bytes = @splat(0) };
+        var length = name.set(.{ .address = place.binding.addresses.get(family) orelse any, .port = port });
         const rc = udp.calls.bind(socket, &name, length);
         if (linux.errno(rc) != .SUCCESS) return udp.fail("bind", linux.errno(rc));
+        if (place.takes_over) _ = udp.set(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, 0);
         const got = linux.errno(linux.getsockname(socket, @ptrCast(&name), &length));
         if (got != .SUCCESS) return udp.fail("getsockname", got);
         return (name.get() orelse return udp.fail("getsockname", .INVAL)).port;
+    }
+
+    /// An interface, or a VRF by the name of its master. Needs CAP_NET_RAW before Linux 5.7.
+    fn bindInterface(udp: *Udp, socket: sys.fd_t, interface: *const wire.binding.InterfaceName) OpenError!void {
+        if (interface.isEmpty()) return;
+        const text = interface.slice();
+        const rc = udp.calls.setsockopt(socket, linux.SOL.SOCKET, linux.SO.BINDTODEVICE, text.ptr, @intCast(text.len));
+        if (linux.errno(rc) != .SUCCESS) return udp.fail("SO_BINDTODEVICE", linux.errno(rc));
     }
 
     fn set(udp: *Udp, socket: sys.fd_t, level: i32, option: u32, value: c_int) sys.E {
@@ -728,8 +762,8 @@ const Fixture = struct {
     fn start(fixture: *Fixture, calls: *const sys.Calls) !void {
         fixture.a = .init(calls, &fixture.offload);
         fixture.b = .init(&sys.real, &fixture.offload);
-        _ = try fixture.a.open(0, 0);
-        fixture.port = try fixture.b.open(0, 0);
+        _ = try fixture.a.open(.{});
+        fixture.port = try fixture.b.open(.{});
         fixture.batch = try .init(testing.allocator);
     }
 
@@ -1167,17 +1201,17 @@ test "a port taken in one family is in use, and a picked one is free in both" {
     defer namespace.leave();
     var offload: Offload = .init(0);
     var first: Udp = .init(&sys.real, &offload);
-    const port = try first.open(0, 0);
+    const port = try first.open(.{});
     defer first.close();
     try testing.expect(port != 0);
     var second: Udp = .init(&sys.real, &offload);
-    try testing.expectError(error.AddressInUse, second.open(port, 0));
+    try testing.expectError(error.AddressInUse, second.open(.{ .port = port }));
     try testing.expectEqual(sys.E.ADDRINUSE, second.failure.errno);
     try testing.expectEqual(null, second.fd(.ipv4));
     if (first.fd(.ipv6) == null) return;
     sys.close(first.sockets[0].?); // now taken in IPv6 only
     first.sockets[0] = null;
-    try testing.expectError(error.AddressInUse, second.open(port, 0));
+    try testing.expectError(error.AddressInUse, second.open(.{ .port = port }));
     try testing.expectEqual(null, second.fd(.ipv4));
 }
 
@@ -1187,18 +1221,18 @@ test "sockets that share a port get each session's datagrams at one of them, by 
     try sys.TestNamespace.setUp("lo", true);
     var offload: Offload = .init(0);
     var lanes: [3]Udp = @splat(.init(&sys.real, &offload));
-    const port = try lanes[0].open(0, 0);
+    const port = try lanes[0].open(.{});
     defer for (&lanes) |*lane| lane.close();
     for (lanes[1..]) |*lane| {
         var sockets: Sockets = undefined;
-        try lane.joinAside(&sockets, &lanes[0].sockets, port, 0);
+        try lane.joinAside(&sockets, &lanes[0].sockets, .{ .port = port });
         lane.sockets = sockets;
     }
     lanes[0].steer(&lanes[0].sockets, lanes.len);
     var stranger: Udp = .init(&sys.real, &offload);
-    try testing.expectError(error.AddressInUse, stranger.open(port, 0)); // nobody joins unasked
+    try testing.expectError(error.AddressInUse, stranger.open(.{ .port = port })); // nobody joins unasked
     var sender: Udp = .init(&sys.real, &offload);
-    _ = try sender.open(0, 0);
+    _ = try sender.open(.{});
     defer sender.close();
     var batch: ReceiveBatch = try .init(testing.allocator);
     defer batch.deinit(testing.allocator);
@@ -1224,6 +1258,128 @@ test "sockets that share a port get each session's datagrams at one of them, by 
     }
 }
 
+fn bindingTo(interface: []const u8, addresses: []const []const u8) wire.Binding {
+    var binding: wire.Binding = .{ .interface = wire.binding.InterfaceName.parse(interface).? };
+    for (addresses) |text| binding.addresses.put(wire.Address.parse(text).?);
+    return binding;
+}
+
+test "bound sockets send from their address, and a family without one has no socket" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    var fixture: Fixture = .{};
+    try fixture.start(&sys.real);
+    defer fixture.stop();
+    fixture.a.close();
+    _ = try fixture.a.open(.{ .binding = bindingTo("lo", &.{"127.0.0.9"}) });
+    try testing.expectEqual(null, fixture.a.fd(.ipv6));
+    const bytes = [_]u8{0};
+    var datagrams = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = fixture.target(.ipv4) }};
+    try testing.expectEqual(1, fixture.a.send(&datagrams, 0).sent_datagrams);
+    try testing.expectEqual(1, fixture.b.receive(.ipv4, &fixture.batch));
+    try testing.expect(fixture.batch.datagrams[0].endpoint.remote.address.eql(.fromIpv4(.{ 127, 0, 0, 9 })));
+    datagrams[0].endpoint = fixture.target(.ipv6);
+    try testing.expectEqual(SendResult{ .failed_datagrams = 1, .last_errno = .AFNOSUPPORT }, fixture.a.send(&datagrams, 0));
+    if (fixture.b.fd(.ipv6) == null) return;
+    fixture.a.close();
+    _ = try fixture.a.open(.{ .binding = bindingTo("", &.{"::1"}) });
+    try testing.expect(fixture.a.fd(.ipv4) == null and fixture.a.fd(.ipv6) != null);
+}
+
+test "what cannot be bound is refused under its errno, and leaves nothing open" {
+    const Refusing = struct {
+        var errno: sys.E = .SUCCESS;
+        fn setsockopt(fd: sys.fd_t, level: i32, name: u32, value: [*]const u8, length: linux.socklen_t) usize {
+            if (errno != .SUCCESS and level == linux.SOL.SOCKET and name == linux.SO.BINDTODEVICE) return sys.failWith(errno);
+            return sys.real.setsockopt(fd, level, name, value, length);
+        }
+    };
+    const calls: sys.Calls = .{ .setsockopt = Refusing.setsockopt };
+    const Row = struct { binding: wire.Binding, injected: sys.E = .SUCCESS, expected: OpenError, errno: sys.E, family: Family = .ipv4 };
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    var offload: Offload = .init(0);
+    var udp: Udp = .init(&calls, &offload);
+    for ([_]Row{
+        .{ .binding = bindingTo("nosuchlink", &.{}), .expected = error.SystemResources, .errno = .NODEV },
+        .{ .binding = bindingTo("lo", &.{}), .injected = .PERM, .expected = error.PermissionDenied, .errno = .PERM },
+        .{ .binding = bindingTo("", &.{"192.0.2.1"}), .expected = error.SystemResources, .errno = .ADDRNOTAVAIL },
+        .{ .binding = bindingTo("", &.{ "127.0.0.1", "2001:db8::1" }), .expected = error.SystemResources, .errno = .ADDRNOTAVAIL, .family = .ipv6 },
+    }) |row| {
+        Refusing.errno = row.injected;
+        try testing.expectError(row.expected, udp.open(.{ .binding = row.binding }));
+        try testing.expectEqual(row.errno, udp.failure.errno);
+        try testing.expectEqual(row.family, udp.failed_family);
+        try testing.expect(!udp.isOpen());
+    }
+    const NoIpv6 = struct {
+        fn socket(domain: u32, kind: u32, protocol: u32) usize {
+            if (domain == linux.AF.INET6) return sys.failWith(.AFNOSUPPORT);
+            return linux.socket(domain, kind, protocol);
+        }
+    };
+    udp = .init(&.{ .socket = NoIpv6.socket }, &offload);
+    try testing.expectError(error.FamilyUnsupported, udp.open(.{ .binding = bindingTo("", &.{ "127.0.0.1", "::1" }) }));
+    try testing.expectEqual(Family.ipv6, udp.failed_family);
+    _ = try udp.open(.{ .binding = bindingTo("lo", &.{}) }); // nobody asked for IPv6
+    udp.close();
+}
+
+test "sockets take over a port from ours that yield it, all of them, but not from a stranger's" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    var offload: Offload = .init(0);
+    var lanes: [2]Udp = @splat(.init(&sys.real, &offload));
+    const port = try lanes[0].open(.{});
+    defer for (&lanes) |*lane| lane.close();
+    var sockets: Sockets = undefined;
+    try lanes[1].joinAside(&sockets, &lanes[0].sockets, .{ .port = port });
+    lanes[1].sockets = sockets;
+    var sender: Udp = .init(&sys.real, &offload);
+    _ = try sender.open(.{});
+    defer sender.close();
+    var batch: ReceiveBatch = try .init(testing.allocator);
+    defer batch.deinit(testing.allocator);
+    // IPv6 stays where it was, so the new sockets there must not end in the group of the old.
+    for ([_]wire.Binding{ bindingTo("lo", &.{}), bindingTo("", &.{ "127.0.0.1", "::" }), .{}, .{} }) |binding| {
+        const place: Place = .{ .port = port, .binding = binding, .takes_over = true };
+        var fresh: [2]Sockets = undefined;
+        for (&lanes) |*lane| lane.yield(true, true);
+        _ = try lanes[0].openAside(&fresh[0], place);
+        try lanes[1].joinAside(&fresh[1], &fresh[0], place);
+        for (&lanes) |*lane| lane.yield(false, true);
+        lanes[0].steer(&fresh[0], lanes.len);
+        for (&lanes, fresh) |*lane, opened| {
+            lane.close();
+            lane.sockets = opened;
+        }
+        for ([_]Family{ .ipv4, .ipv6 }) |family| {
+            if (lanes[0].fd(family) == null) continue;
+            const address: wire.Address = if (family == .ipv4) .fromIpv4(.{ 127, 0, 0, 1 }) else wire.Address.parse("::1").?;
+            for (0..8) |index| {
+                const bytes = [_]u8{ 4, 0, 0, 0, @intCast(index) } ++ @as([27]u8, @splat(0));
+                var datagram = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+                try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
+                for (&lanes, 0..) |*lane, number| {
+                    try testing.expectEqual(@intFromBool(number == index % lanes.len), lane.receive(family, &batch));
+                }
+            }
+        }
+    }
+    for (&lanes) |*lane| lane.close();
+    _ = try lanes[0].open(.{ .port = port, .binding = bindingTo("", &.{"127.0.0.1"}) });
+    var strangers: [2]Udp = @splat(.init(&sys.real, &offload));
+    defer for (&strangers) |*stranger| stranger.close();
+    const theirs: Place = .{ .port = port, .binding = bindingTo("", &.{"127.0.0.9"}) };
+    _ = try strangers[0].open(theirs);
+    try strangers[1].joinAside(&sockets, &strangers[0].sockets, theirs); // they share it, but not with us
+    strangers[1].sockets = sockets;
+    lanes[0].yield(true, false);
+    defer lanes[0].yield(false, false);
+    try testing.expectError(error.AddressInUse, lanes[0].openAside(&sockets, .{ .port = port, .binding = theirs.binding, .takes_over = true }));
+    try testing.expect(lanes[0].isOpen());
+}
+
 test "a picked port that IPv6 has is given back and another is picked" {
     const Taken = struct {
         var refusals: usize = 0;
@@ -1239,11 +1395,11 @@ test "a picked port that IPv6 has is given back and another is picked" {
     var offload: Offload = .init(0);
     var udp: Udp = .init(&calls, &offload);
     Taken.refusals = 5;
-    _ = try udp.open(0, 0);
+    _ = try udp.open(.{});
     udp.close();
     if (Taken.refusals != 0) return error.SkipZigTest; // no IPv6 here
     Taken.refusals = 1000;
-    try testing.expectError(error.AddressInUse, udp.open(0, 0));
+    try testing.expectError(error.AddressInUse, udp.open(.{}));
     try testing.expectEqual(1000 - port_attempts_max, Taken.refusals);
 }
 
@@ -1260,7 +1416,7 @@ test "a host with one family runs with it, a host with none says so" {
     for ([_]u32{ linux.AF.INET, linux.AF.INET6 }) |missing| {
         Missing.family = missing;
         var udp: Udp = .init(&calls, &offload);
-        const port = udp.open(0, 0) catch |err| {
+        const port = udp.open(.{}) catch |err| {
             try testing.expectEqual(error.FamilyUnsupported, err); // this host has no IPv6 itself
             continue;
         };
@@ -1270,7 +1426,7 @@ test "a host with one family runs with it, a host with none says so" {
     }
     Missing.family = null;
     var udp: Udp = .init(&calls, &offload);
-    try testing.expectError(error.FamilyUnsupported, udp.open(0, 0));
+    try testing.expectError(error.FamilyUnsupported, udp.open(.{}));
 }
 
 test "features that the kernel lacks are unsupported, and nothing fails for it" {
@@ -1285,14 +1441,14 @@ test "features that the kernel lacks are unsupported, and nothing fails for it" 
     var udp: Udp = .init(&calls, &offload);
     try testing.expectEqual(.unsupported, offload.state(.udp_gso));
     try testing.expectEqual(.unsupported, offload.state(.udp_gro));
-    _ = try udp.open(0, 0);
+    _ = try udp.open(.{});
     udp.close();
 }
 
 test "the firewall mark is set on open and changed later" {
     var offload: Offload = .init(0);
     var udp: Udp = .init(&sys.real, &offload);
-    _ = udp.open(0, 0xca6c) catch |err| {
+    _ = udp.open(.{ .fwmark = 0xca6c }) catch |err| {
         if (err == error.PermissionDenied) return error.SkipZigTest;
         return err;
     };

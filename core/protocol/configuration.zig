@@ -13,6 +13,10 @@ pub const Change = struct {
     listen_port: ?u16 = null,
     /// 0 turns it off.
     fwmark: ?u32 = null,
+    /// Extensions, for who has the sockets. Empty: any interface.
+    bind_interface: ?wire.binding.InterfaceName = null,
+    /// All of them; empty: any address.
+    bind_addresses: ?wire.binding.Addresses = null,
     /// All peers go before the first section is applied.
     replace_peers: bool = false,
     /// In the order of the text; the same peer may come several times.

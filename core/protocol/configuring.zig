@@ -26,6 +26,8 @@ pub fn configure(interface: *Interface, change: *const Change) Error!void {
     try reserve(interface, change);
     if (change.listen_port) |port| interface.listen_port = port;
     if (change.fwmark) |fwmark| interface.fwmark = fwmark;
+    if (change.bind_interface) |name| interface.binding.interface = name;
+    if (change.bind_addresses) |addresses| interface.binding.addresses = addresses;
     if (change.replace_peers) removeAllPeers(interface);
     if (change.private_key) |*private_key| setPrivateKey(interface, private_key);
     for (change.peers) |*peer_change| applyPeer(interface, peer_change);

@@ -120,6 +120,8 @@ pub const Interface = struct {
     local: ?noise.Local = null,
     listen_port: u16 = 0,
     fwmark: u32 = 0,
+    /// Only kept here, for who has the sockets.
+    binding: wire.Binding = .{},
 
     peers: Segments(Peer, 64) = .{},
     sessions: session.Pool = .{},

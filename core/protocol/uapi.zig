@@ -94,10 +94,13 @@ const Key = enum {
     replace_allowed_ips,
     allowed_ip,
     protocol_version,
+    /// Ours alone: no other implementation has them, and "get" does not tell them, since `wg` reads that.
+    pywg_bind_device,
+    pywg_bind_address,
 
     fn isOfDevice(key: Key) bool {
         return switch (key) {
-            .private_key, .listen_port, .fwmark, .replace_peers => true,
+            .private_key, .listen_port, .fwmark, .replace_peers, .pywg_bind_device, .pywg_bind_address => true,
             .public_key,
             .update_only,
             .remove,
@@ -174,8 +177,22 @@ const Parser = struct {
             .fwmark => change.fwmark = parseMark(value) orelse
                 return parser.refuse("fwmark is not a number of 32 bits"),
             .replace_peers => change.replace_peers = try parser.readTrue(.replace_peers, value),
+            .pywg_bind_device => change.bind_interface = wire.binding.InterfaceName.parse(value) orelse
+                return parser.refuse("pywg_bind_device is not the name of an interface"),
+            .pywg_bind_address => try parser.readBindAddress(value),
             else => unreachable, // readLine sends the keys of peers elsewhere
         }
+    }
+
+    /// The lines of one text are the whole list, and an empty one begins it anew.
+    fn readBindAddress(parser: *Parser, value: []const u8) Error!void {
+        const before = parser.change.bind_addresses orelse wire.binding.Addresses{};
+        parser.change.bind_addresses = .{};
+        if (value.len == 0) return;
+        const address = wire.Address.parse(value) orelse return parser.refuse("pywg_bind_address is not an IP address");
+        if (before.get(address.family) != null) return parser.refuse("a second pywg_bind_address of the same family");
+        parser.change.bind_addresses = before;
+        parser.change.bind_addresses.?.put(address);
     }
 
     fn readPeerLine(parser: *Parser, peer: *PeerChange, key: Key, value: []const u8) Error!void {
@@ -368,6 +385,30 @@ test "a whole dialogue becomes a change" {
     try testing.expectEqual(1, change.peers[2].allowed_ips.len);
 }
 
+test "bind addresses of one text are the whole list, one for each family" {
+    const Row = struct { []const u8, ?[]const u8, ?[]const u8 };
+    for ([_]Row{
+        .{ "pywg_bind_address=", null, null },
+        .{ "pywg_bind_address=192.0.2.1", "192.0.2.1", null },
+        .{ "pywg_bind_address=::1\npywg_bind_address=192.0.2.1", "192.0.2.1", "::1" },
+        .{ "pywg_bind_address=::1\npywg_bind_address=\npywg_bind_address=::2", null, "::2" },
+        .{ "pywg_bind_address=::1\npywg_bind_address=", null, null },
+    }) |row| {
+        var change = try parseText(row[0]);
+        defer change.deinit(testing.allocator);
+        const expected: wire.binding.Addresses = .{
+            .ipv4 = if (row[1]) |text| wire.Address.parse(text) else null,
+            .ipv6 = if (row[2]) |text| wire.Address.parse(text) else null,
+        };
+        try testing.expectEqual(expected, change.bind_addresses.?);
+        try testing.expectEqual(null, change.bind_interface);
+    }
+    var change = try parseText("pywg_bind_device=eth0\npywg_bind_device=");
+    defer change.deinit(testing.allocator);
+    try testing.expect(change.bind_interface.?.isEmpty());
+    try testing.expectEqual(null, change.bind_addresses);
+}
+
 test "what is not said is left alone" {
     for ([_][]const u8{ "", "\n", "\n\n" }) |text| {
         var change = try parseText(text);
@@ -375,6 +416,8 @@ test "what is not said is left alone" {
         try testing.expectEqual(null, change.private_key);
         try testing.expectEqual(null, change.listen_port);
         try testing.expectEqual(null, change.fwmark);
+        try testing.expectEqual(null, change.bind_interface);
+        try testing.expectEqual(null, change.bind_addresses);
         try testing.expect(!change.replace_peers);
         try testing.expectEqual(0, change.peers.len);
     }
@@ -387,6 +430,8 @@ test "good lines are accepted" {
         "listen_port=0",                       "listen_port=65535",
         "fwmark=0",                            "fwmark=4294967295",
         "fwmark=0xffffffff",                   "listen_port=1\nlisten_port=2",
+        "pywg_bind_device=",                   "pywg_bind_device=0123456789abcde",
+        "pywg_bind_address=",                  "pywg_bind_address=0.0.0.0\npywg_bind_address=::",
         peer ++ "endpoint=1.2.3.4:5",          peer ++ "endpoint=[::1]:65535",
         peer ++ "endpoint=[::ffff:1.2.3.4]:1", peer ++ "persistent_keepalive_interval=0",
         peer ++ "allowed_ip=10.0.0.1",         peer ++ "allowed_ip=::1",
@@ -423,6 +468,8 @@ test "bad lines are refused, with their place and without their value" {
         .{ peer ++ "listen_port=1", error.Invalid, 2, 1 },
         .{ peer ++ "private_key=" ++ key_b, error.Invalid, 2, 1 },
         .{ peer ++ "replace_peers=true", error.Invalid, 2, 1 },
+        .{ peer ++ "pywg_bind_device=eth0", error.Invalid, 2, 1 },
+        .{ peer ++ "pywg_bind_address=::1", error.Invalid, 2, 1 },
         // Keys of 64 digits.
         .{ "private_key=", error.Invalid, 1, 13 },
         .{ "private_key=" ++ repeat("a", 63), error.Invalid, 1, 13 },
@@ -446,6 +493,13 @@ test "bad lines are refused, with their place and without their value" {
         .{ "fwmark=0x100000000", error.Invalid, 1, 8 },
         .{ "fwmark=off", error.Invalid, 1, 8 },
         .{ "fwmark=a", error.Invalid, 1, 8 },
+        // What the sockets are bound to.
+        .{ "pywg_bind_device=0123456789abcdef", error.Invalid, 1, 18 },
+        .{ "pywg_bind_device=a/b", error.Invalid, 1, 18 },
+        .{ "pywg_bind_address=eth0", error.Invalid, 1, 19 },
+        .{ "pywg_bind_address=192.0.2.0/24", error.Invalid, 1, 19 },
+        .{ "pywg_bind_address=fe80::1%2", error.Invalid, 1, 19 },
+        .{ "pywg_bind_address=192.0.2.1\npywg_bind_address=192.0.2.2", error.Invalid, 2, 19 },
         .{ peer ++ "persistent_keepalive_interval=off", error.Invalid, 2, 31 },
         .{ peer ++ "persistent_keepalive_interval=65536", error.Invalid, 2, 31 },
         .{ peer ++ "protocol_version=2", error.Invalid, 2, 18 },
@@ -632,7 +686,7 @@ test "random texts never crash the parser" {
         "listen_port=",         "fwmark=0x",             "99999",              "%",
         "replace_peers=",       "\x00",                  "protocol_version=1", "\xff",
         "\n",                   "\n",                    "\n",                 "\n",
-        "-",                    "+",
+        "-",                    "+",                     "pywg_bind_device=",  "pywg_bind_address=::",
     };
     var prng: std.Random.DefaultPrng = .init(10);
     const random = prng.random();

@@ -44,6 +44,11 @@ pub const Address = struct {
         return a.family == b.family and std.mem.eql(u8, &a.bytes, &b.bytes);
     }
 
+    /// fe80::/10: means nothing without its link.
+    pub fn isLinkLocal(address: *const Address) bool {
+        return address.family == .ipv6 and address.bytes[0] == 0xfe and address.bytes[1] & 0xc0 == 0x80;
+    }
+
     /// Text to Address without a zone; null when it is neither IPv4 nor IPv6 text.
     pub fn parse(text: []const u8) ?Address {
         if (std.mem.findScalar(u8, text, ':') != null) return fromIpv6(parseIpv6(text) orelse return null);
@@ -263,6 +268,11 @@ test "addresses survive parse and format" {
 test "text that is no address is refused" {
     const bad = [_][]const u8{ "", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.4 ", ":", ":::", "1::2::3", "12345::", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7::8", "::1.2.3", "g::", "1:2:3:4:5:6:7:1.2.3.4", "+1.2.3.4" };
     for (bad) |text| try testing.expectEqual(null, Address.parse(text));
+}
+
+test "link-local are the addresses of fe80::/10" {
+    for ([_][]const u8{ "fe80::1", "febf::" }) |text| try testing.expect(Address.parse(text).?.isLinkLocal());
+    for ([_][]const u8{ "fe7f::1", "fec0::", "::1", "254.128.0.1" }) |text| try testing.expect(!Address.parse(text).?.isLinkLocal());
 }
 
 test "prefixes mask their host bits" {

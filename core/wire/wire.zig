@@ -1,6 +1,7 @@
 //! Root of the room `wire`: bytes as they lie in packets. Imports std only; no state, no allocation.
 //! Knows layouts and sums; what a packet means to a tunnel is decided in protocol/.
 pub const address = @import("address.zig");
+pub const binding = @import("binding.zig");
 pub const messages = @import("messages.zig");
 pub const checksum = @import("checksum.zig");
 pub const ip = @import("ip.zig");
@@ -13,9 +14,11 @@ pub const Prefix = address.Prefix;
 pub const SocketAddress = address.SocketAddress;
 pub const Source = address.Source;
 pub const Endpoint = address.Endpoint;
+pub const Binding = binding.Binding;
 
 test {
     _ = address;
+    _ = binding;
     _ = messages;
     _ = checksum;
     _ = ip;
