@@ -1,5 +1,5 @@
-"""The text of the cross-platform userspace protocol: Config to `set`, `get` to Status, and a client
-for the sockets in /var/run/wireguard.
+"""The text of the cross-platform userspace protocol: Config or Changes to `set`, `get` to Status,
+and a client for the sockets in /var/run/wireguard.
 
 Knows the text and the socket, not the device behind it: any userspace WireGuard will do.
 """
@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
+from pywg.changes import Changes, PeerChange
 from pywg.config import Config, Endpoint, IPNetwork, PeerSection
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.spelling import endpoint_text, network_text
 
 SOCKET_DIRECTORY = Path("/var/run/wireguard")
 TIMEOUT_S = 10.0
+SET_TIMEOUT_S = 60.0  # a device may take its time over ten thousand peers
 
 
 # ---- set
@@ -70,6 +73,41 @@ def _peer_lines(peer: PeerSection, in_place: bool) -> Iterator[str]:
     yield "replace_allowed_ips=true"
     for allowed in peer.allowed_ips:
         yield f"allowed_ip={allowed.network}"
+
+
+def changes_text(changes: Changes) -> str:
+    """What carries these changes out: `set` without ``set=1`` and the final empty line."""
+    return "".join(f"{line}\n" for line in _change_lines(changes))
+
+
+def _change_lines(changes: Changes) -> Iterator[str]:
+    if changes.private_key is not None:
+        yield f"private_key={changes.private_key.to_hex()}"
+    if changes.listen_port is not None:
+        yield f"listen_port={changes.listen_port}"
+    if changes.fwmark is not None:
+        yield f"fwmark={changes.fwmark}"
+    if changes.replace_peers:
+        yield "replace_peers=true"
+    for peer in changes.peers:
+        yield from _peer_change_lines(peer)
+
+
+def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
+    yield f"public_key={peer.public_key.to_hex()}"
+    if peer.remove:
+        yield "remove=true"
+        return
+    if peer.preshared_key is not None:
+        yield f"preshared_key={peer.preshared_key.to_hex()}"
+    if peer.endpoint is not None:
+        yield f"endpoint={endpoint_text(peer.endpoint)}"
+    if peer.persistent_keepalive is not None:
+        yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
+    if peer.replace_allowed_ips:
+        yield "replace_allowed_ips=true"
+    for allowed in peer.allowed_ips:
+        yield f"allowed_ip={'-' if allowed.remove else ''}{network_text(allowed.network)}"
 
 
 # ---- get
@@ -155,7 +193,7 @@ def _read_peer_line(peer: PeerStatus, key: str, value: str) -> None:
         case "persistent_keepalive_interval":
             peer.persistent_keepalive = int(value)
         case "allowed_ip":
-            peer.allowed_ips.append(ip_network(value))
+            peer.allowed_ips.append(ip_network(value, strict=False))
         case _:
             pass
 
@@ -199,12 +237,15 @@ def socket_path(name: str) -> Path:
 
 
 def interfaces() -> list[str]:
-    """Names with a socket that somebody listens on. Left-over files are passed by."""
+    """Names with a socket that somebody listens on. Left-over files are passed by.
+
+    In the order of the folder, which is the order of `wg show`.
+    """
     try:
-        paths = sorted(SOCKET_DIRECTORY.glob("*.sock"))
+        paths = [Path(entry.path) for entry in os.scandir(SOCKET_DIRECTORY)]
     except OSError:
         return []
-    return [path.stem for path in paths if _is_alive(path)]
+    return [path.stem for path in paths if path.suffix == ".sock" and _is_alive(path)]
 
 
 def is_interface(name: str) -> bool:
@@ -228,19 +269,25 @@ def get(name: str) -> Status:
     return parse_get(request(name, "get=1\n\n"))
 
 
+def change(name: str, changes: Changes) -> None:
+    """`set` on the device behind NAME's socket. Some implementations keep what came before an
+    error; pywg's takes all or nothing."""
+    request(name, f"set=1\n{changes_text(changes)}\n", SET_TIMEOUT_S)
+
+
 def report(name: str) -> Report:
     """pywg's own figures; another implementation answers with an error."""
     return parse_report(request(name, "pywg_get=1\n\n"))
 
 
-def request(name: str, text: str) -> str:
+def request(name: str, text: str, timeout_s: float = TIMEOUT_S) -> str:
     """One question, one answer without its errno line; a non-zero errno is raised."""
     path = socket_path(name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(TIMEOUT_S)
+        client.settimeout(timeout_s)
         try:
             client.connect(os.fspath(path))
-            client.sendall(text.encode("ascii"))
+            client.sendall(text.encode("utf-8", errors="surrogateescape"))
             answer = _read_answer(client)
         except TimeoutError:
             raise UapiError(f"{name}: no answer on {path}", errno.ETIMEDOUT) from None

@@ -8,30 +8,37 @@ import sys
 
 import click
 
+from pywg.cli.words import one_of_wg
 from pywg.errors import KeyFormatError, PywgError
-from pywg.keys import PresharedKey, PrivateKey
+from pywg.keys import BASE64_LENGTH, PresharedKey, PrivateKey
+
+STDIN_MAX = 4096
 
 
-@click.command()
-def genkey() -> None:
+@one_of_wg("", 0, 0)
+def genkey(words: tuple[str, ...]) -> None:
     """Print a new private key."""
     warn_if_world_accessible_output()
     click.echo(PrivateKey.generate().to_base64())
 
 
-@click.command()
-def genpsk() -> None:
+@one_of_wg("", 0, 0)
+def genpsk(words: tuple[str, ...]) -> None:
     """Print a new preshared key."""
     warn_if_world_accessible_output()
     click.echo(PresharedKey.generate().to_base64())
 
 
-@click.command()
-def pubkey() -> None:
+@one_of_wg("", 0, 0)
+def pubkey(words: tuple[str, ...]) -> None:
     """Read a private key from stdin, print its public key."""
     if sys.stdin.isatty():
         print("Paste the private key, then press Enter and Ctrl-D.", file=sys.stderr)
-    text = sys.stdin.buffer.read(4096).decode("ascii", errors="replace").strip()
+    data = sys.stdin.buffer.read(STDIN_MAX)
+    # As wg: the key comes first, and only space and zeros may follow.
+    text = data[:BASE64_LENGTH].decode("ascii", errors="replace")
+    if data[BASE64_LENGTH:].strip(b" \t\n\v\f\r\0"):
+        raise PywgError("stdin: something follows the key")
     try:
         private_key = PrivateKey.from_base64(text)
     except KeyFormatError as error:

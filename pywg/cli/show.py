@@ -1,7 +1,8 @@
-"""pywg show: what `wg show` prints, read from the UAPI sockets of any userspace WireGuard."""
+"""pywg show: what `wg show` prints, of any userspace or kernel WireGuard."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -9,48 +10,93 @@ import time
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from pywg import uapi
-from pywg.cli import complete
+from pywg import uapi, wireguard
+from pywg.cli import complete, fields
 from pywg.cli.names import check_name
-from pywg.errors import UapiError
+from pywg.errors import NetworkError, PywgError, UapiError
+from pywg.spelling import address_text, endpoint_text, network_text
 
 _STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}
 _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    if not ctx.params.get("words"):
+        return complete.shown(ctx, param, incomplete)
+    return [CompletionItem(field) for field in fields.FIELDS if field.startswith(incomplete)]
+
+
 @click.command()
 @click.argument(
-    "what", metavar="[NAME|all|interfaces]", default="all", shell_complete=complete.shown
+    "words", nargs=-1, metavar="[NAME|all|interfaces] [FIELD]", shell_complete=_complete
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; without secrets.")
 @click.option("--offload", is_flag=True, help="Also what the kernel offloads, and drops by reason.")
-def show(what: str, as_json: bool, offload: bool) -> int:
-    """Show interfaces and peers. Environment: WG_COLOR_MODE, NO_COLOR, WG_HIDE_KEYS."""
+def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
+    """Show interfaces and peers. Environment: WG_COLOR_MODE, NO_COLOR, WG_HIDE_KEYS.
+
+    FIELD prints one thing of each for scripts: public-key, private-key, listen-port, fwmark, peers,
+    preshared-keys, endpoints, allowed-ips, latest-handshakes, transfer, persistent-keepalive, or
+    dump for all of them.
+    """
+    what, field = check_words(words, as_json or offload)
     if what == "interfaces":
-        names = uapi.interfaces()
-        click.echo(json.dumps(names) if as_json else " ".join(names))
+        names = wireguard.interfaces()
+        if names or as_json:
+            click.echo(json.dumps(names) if as_json else " ".join(names))
         return 0
-    failed = False
-    found: list[tuple[str, uapi.Status, uapi.Report | None]] = []
-    for name in uapi.interfaces() if what == "all" else [check_name(what)]:
-        try:
-            found.append((name, uapi.get(name), report_of(name, what) if offload else None))
-        except UapiError as error:
-            if what != "all":
-                raise
-            # As wg: one that does not answer, or has just gone, hides none of the others.
-            print(f"pywg: {error}", file=sys.stderr)
-            failed = True
+    found, failed = gather(what)
+    if field is not None:
+        with_name = what == "all"
+        texts = (fields.lines(name, status, field, with_name=with_name) for name, status in found)
+        click.echo("".join(texts), nl=False)
+        return 1 if failed else 0
+    reports = {name: report_of(name, what) if offload else None for name, _ in found}
     if as_json:
-        shown = {name: to_json(status, report) for name, status, report in found}
+        shown = {name: to_json(status, reports[name]) for name, status in found}
         click.echo(json.dumps(shown, indent=2))
         return 1 if failed else 0
     pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
-    blocks = [pretty.interface(name, status, report) for name, status, report in found]
+    blocks = [pretty.interface(name, status, reports[name]) for name, status in found]
     if blocks:
         click.echo("\n\n".join(blocks), color=True)
     return 1 if failed else 0
+
+
+def check_words(words: tuple[str, ...], has_option: bool) -> tuple[str, str | None]:
+    """Wrong words are 1, as with wg; a wrong mixture with our own options is wrong usage, 2."""
+    if len(words) > 2 or (len(words) == 2 and words[0] == "interfaces"):
+        raise PywgError("usage: pywg show [NAME|all|interfaces] [FIELD]")
+    what = words[0] if words else "all"
+    if len(words) < 2:
+        return what, None
+    field = words[1]
+    if field not in fields.FIELDS:
+        close = difflib.get_close_matches(field, fields.FIELDS, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(fields.FIELDS)}"
+        raise PywgError(f'there is no field "{field}"; {hint}')
+    if has_option:
+        raise click.UsageError("--json and --offload show everything: leave the field out")
+    return what, field
+
+
+def gather(what: str) -> tuple[list[tuple[str, uapi.Status]], bool]:
+    """What the interfaces do, and whether one of all has not answered."""
+    if what != "all":
+        name = check_name(what)
+        return [(name, wireguard.get(name))], False
+    found = []
+    failed = False
+    for name in wireguard.interfaces():
+        try:
+            found.append((name, wireguard.get(name)))
+        except (UapiError, NetworkError) as error:
+            # As wg: one that does not answer, or has just gone, hides none of the others.
+            print(f"pywg: {error}", file=sys.stderr)
+            failed = True
+    return found, failed
 
 
 def report_of(name: str, what: str) -> uapi.Report | None:
@@ -103,10 +149,9 @@ class Pretty:
             hidden = "(hidden)" if self.hide_keys else peer.preshared_key.to_base64()
             lines.append(self._field("preshared key", hidden))
         if peer.endpoint is not None:
-            lines.append(self._field("endpoint", str(peer.endpoint)))
+            lines.append(self._field("endpoint", endpoint_text(peer.endpoint)))
         allowed = ", ".join(
-            f"{ip.network_address}{self._style('/', 'cyan')}{ip.prefixlen}"
-            for ip in peer.allowed_ips
+            f"{address_text(ip)}{self._style('/', 'cyan')}{ip.prefixlen}" for ip in peer.allowed_ips
         )
         lines.append(self._field("allowed ips", allowed or "(none)"))
         if peer.last_handshake_ns:
@@ -198,12 +243,12 @@ def to_json(status: uapi.Status, report: uapi.Report | None = None) -> dict[str,
 def _peer_to_json(peer: uapi.PeerStatus) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if peer.endpoint is not None:
-        shown["endpoint"] = str(peer.endpoint)
+        shown["endpoint"] = endpoint_text(peer.endpoint)
     if peer.last_handshake_ns:
         shown["latestHandshake"] = peer.last_handshake_ns // 1_000_000_000
     shown["transferRx"] = peer.rx_bytes
     shown["transferTx"] = peer.tx_bytes
     if peer.persistent_keepalive:
         shown["persistentKeepalive"] = peer.persistent_keepalive
-    shown["allowedIps"] = [str(network) for network in peer.allowed_ips]
+    shown["allowedIps"] = [network_text(network) for network in peer.allowed_ips]
     return shown

@@ -1,0 +1,14 @@
+"""pywg addconf: adds what a file says to a running interface, and leaves the rest as it is."""
+
+from __future__ import annotations
+
+from pywg import wgconf, wireguard
+from pywg.cli.names import check_name
+from pywg.cli.words import one_of_wg, warn
+
+
+@one_of_wg("NAME FILE", 2, 2)
+def addconf(words: tuple[str, ...]) -> None:
+    """Add a file to a running interface."""
+    name = check_name(words[0])
+    wireguard.change(name, wgconf.read_file(words[1], append=True, warn=warn))

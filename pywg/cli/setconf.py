@@ -1,0 +1,15 @@
+"""pywg setconf: makes a running interface what a file says. Peers are made anew, without their
+sessions; see syncconf."""
+
+from __future__ import annotations
+
+from pywg import wgconf, wireguard
+from pywg.cli.names import check_name
+from pywg.cli.words import one_of_wg, warn
+
+
+@one_of_wg("NAME FILE", 2, 2)
+def setconf(words: tuple[str, ...]) -> None:
+    """Set a running interface from a file."""
+    name = check_name(words[0])
+    wireguard.change(name, wgconf.read_file(words[1], append=False, warn=warn))

@@ -1,0 +1,16 @@
+"""pywg syncconf: makes a running interface what a file says, and leaves alone the sessions of the
+peers that stay."""
+
+from __future__ import annotations
+
+from pywg import changes, wgconf, wireguard
+from pywg.cli.names import check_name
+from pywg.cli.words import one_of_wg, warn
+
+
+@one_of_wg("NAME FILE", 2, 2)
+def syncconf(words: tuple[str, ...]) -> None:
+    """Set a running interface from a file, without dropping sessions."""
+    name = check_name(words[0])
+    wanted = wgconf.read_file(words[1], append=False, warn=warn)
+    wireguard.change(name, changes.synchronizing(wanted, wireguard.get(name)))

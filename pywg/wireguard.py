@@ -1,0 +1,56 @@
+"""Any WireGuard interface by its name: a userspace one by its socket, the kernel's by netlink.
+
+The one front door of the verbs of `wg`. As wg(8) does it, a socket goes first. Netlink, and with it
+pyroute2, is loaded only where the kernel may have something to say.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from pywg import network, uapi
+from pywg.changes import Changes
+from pywg.errors import UapiError
+
+# There for a module that is built in as well. Without it the kernel has no WireGuard interfaces.
+KERNEL_MODULE = Path("/sys/module/wireguard")
+_NOBODY_LISTENS = frozenset({errno.ENOENT, errno.ECONNREFUSED})
+
+
+def interfaces() -> list[str]:
+    """All there are, in the order of `wg show`: those of the kernel first."""
+    kernel: list[str] = []
+    if KERNEL_MODULE.exists():
+        from pywg import kernel_wireguard
+
+        kernel = kernel_wireguard.interfaces()
+    return [*kernel, *uapi.interfaces()]
+
+
+def get(name: str) -> uapi.Status:
+    """What an interface does. Raises UapiError or NetworkError."""
+    try:
+        return uapi.get(name)
+    except UapiError as error:
+        if not _may_be_the_kernels(name, error):
+            raise
+    from pywg import kernel_wireguard
+
+    return kernel_wireguard.get(name)
+
+
+def change(name: str, changes: Changes) -> None:
+    """Changes a running interface. Raises UapiError or NetworkError."""
+    try:
+        return uapi.change(name, changes)
+    except UapiError as error:
+        if not _may_be_the_kernels(name, error):
+            raise
+    from pywg import kernel_wireguard
+
+    return kernel_wireguard.change(name, changes)
+
+
+def _may_be_the_kernels(name: str, error: UapiError) -> bool:
+    return error.os_errno in _NOBODY_LISTENS and KERNEL_MODULE.exists() and network.exists(name)

@@ -1,0 +1,295 @@
+"""Changes: their UAPI text, what syncconf makes of them, and the words of wg they come from."""
+
+import errno
+import os
+import socket
+import threading
+from ipaddress import ip_network
+
+import pytest
+
+from pywg import changes, uapi, wgconf
+from pywg.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
+from pywg.config import Endpoint
+from pywg.errors import ConfigError, PywgError, UapiError
+from pywg.keys import PresharedKey, PrivateKey, PublicKey
+
+PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
+A, B, C = (PublicKey(bytes([number]) * 32) for number in (1, 2, 3))
+PSK = PresharedKey(bytes(range(32)))
+
+
+def network(text, remove=False):
+    return AllowedIPChange(ip_network(text), remove)
+
+
+def parse(text, append=False):
+    said = []
+    return wgconf.parse(text, "file", append=append, warn=said.append), said
+
+
+def words(*given):
+    said = []
+    return wgconf.read_arguments(given, said.append), said
+
+
+# ---- UAPI text
+
+
+def test_changes_are_told_in_order_and_only_what_changes():
+    asked = Changes(
+        PRIVATE,
+        7,
+        16,
+        replace_peers=True,
+        peers=(
+            PeerChange(A, remove=True, preshared_key=PSK),
+            PeerChange(
+                B, False, PSK, Endpoint("2001:db8::1", 5), 0, True, (network("10.0.0.0/8"),)
+            ),
+            PeerChange(C, allowed_ips=(network("::ffff:1.2.3.0/120", remove=True),)),
+        ),
+    )
+    assert uapi.changes_text(asked) == (
+        f"private_key={PRIVATE.to_hex()}\n"
+        "listen_port=7\n"
+        "fwmark=16\n"
+        "replace_peers=true\n"
+        f"public_key={A.to_hex()}\n"
+        "remove=true\n"
+        f"public_key={B.to_hex()}\n"
+        f"preshared_key={PSK.to_hex()}\n"
+        "endpoint=[2001:db8::1]:5\n"
+        "persistent_keepalive_interval=0\n"
+        "replace_allowed_ips=true\n"
+        "allowed_ip=10.0.0.0/8\n"
+        f"public_key={C.to_hex()}\n"
+        "allowed_ip=-::ffff:1.2.3.0/120\n"
+    )
+    assert uapi.changes_text(Changes()) == ""
+
+
+def test_repr_of_changes_hides_secrets():
+    shown = repr(Changes(PRIVATE, peers=(PeerChange(A, preshared_key=PSK),)))
+    for secret in (PRIVATE, PSK):
+        assert secret.to_hex() not in shown
+        assert secret.to_base64() not in shown
+
+
+def test_change_sends_one_set_and_raises_what_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    heard = []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "wg0.sock"))
+        server.listen()
+
+        def serve():
+            for answer in (b"errno=0\n\n", b"errno=-22\n\n"):
+                client, _ = server.accept()
+                with client:
+                    heard.append(client.recv(4096))
+                    client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        uapi.change("wg0", Changes(fwmark=1))
+        with pytest.raises(UapiError) as caught:
+            uapi.change("wg0", Changes(peers=(PeerChange(A),)))
+        thread.join()
+    assert caught.value.os_errno == errno.EINVAL
+    assert heard == [b"set=1\nfwmark=1\n\n", f"set=1\npublic_key={A.to_hex()}\n\n".encode()]
+
+
+# ---- syncconf
+
+
+RUNNING = uapi.Status(
+    PRIVATE,
+    peers=[
+        uapi.PeerStatus(A, preshared_key=PSK, persistent_keepalive=25),
+        uapi.PeerStatus(B),
+    ],
+)
+
+
+def test_synchronizing_removes_and_resets_but_replaces_no_peer():
+    wanted = Changes(PRIVATE, 0, 0, True, (PeerChange(A), PeerChange(C, preshared_key=PSK)))
+    assert changes.synchronizing(wanted, RUNNING) == Changes(
+        PRIVATE,
+        0,
+        0,
+        False,
+        (
+            PeerChange(B, remove=True),
+            PeerChange(A, preshared_key=NO_PRESHARED_KEY, persistent_keepalive=0),
+            PeerChange(C, preshared_key=PSK),
+        ),
+    )
+
+
+def test_synchronizing_keeps_what_the_file_says():
+    wanted = Changes(
+        peers=(PeerChange(A, preshared_key=PSK, persistent_keepalive=7), PeerChange(B))
+    )
+    assert changes.synchronizing(wanted, RUNNING).peers == wanted.peers
+
+
+def test_synchronizing_with_nothing_on_one_side_is_setconf():
+    for wanted, running in (
+        (Changes(replace_peers=True), RUNNING),
+        (Changes(replace_peers=True, peers=(PeerChange(A),)), uapi.Status()),
+    ):
+        assert changes.synchronizing(wanted, running) == wanted
+
+
+def test_a_peer_that_comes_twice_is_reset_once():
+    wanted = Changes(peers=(PeerChange(A, preshared_key=PSK), PeerChange(A), PeerChange(B)))
+    first, second, _ = changes.synchronizing(wanted, RUNNING).peers
+    assert first.preshared_key == PSK
+    assert second == PeerChange(A)
+
+
+# ---- files
+
+
+def test_a_file_says_everything_and_an_addition_only_what_it_says():
+    text = f"[Peer]\nPublicKey={A}\n"
+    peer = PeerChange(A, replace_allowed_ips=True)
+    assert parse(text)[0] == Changes(changes.NO_PRIVATE_KEY, 0, 0, True, (peer,))
+    assert parse(text, append=True)[0] == Changes(peers=(peer,))
+
+
+def test_every_key_of_a_file():
+    text = (
+        f"[Interface]\nPrivateKey = {PRIVATE.to_base64()}\nListenPort = 7\nFwMark = 0x10\n"
+        f"[Peer]\nPublicKey = {A}\nPresharedKey = {PSK.to_base64()}\nEndpoint = [2001:db8::1]:5\n"
+        "AllowedIPs = 10.0.0.1/8, ::/0\nAllowedIPs = 10.1.1.1\nPersistentKeepalive = oFF\n"
+    )
+    networks = (network("10.0.0.0/8"), network("::/0"), network("10.1.1.1/32"))
+    peer = PeerChange(A, False, PSK, Endpoint("2001:db8::1", 5), 0, True, networks)
+    found, said = parse(text)
+    assert found == Changes(PRIVATE, 7, 16, True, (peer,))
+    assert said == ["Warning: AllowedIP has nonzero host part: 10.0.0.1/8"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "replaces"),
+    [
+        (["10.0.0.0/8"], True),
+        (["+10.0.0.0/8"], False),
+        (["10.0.0.0/8,-10.1.0.0/16"], False),
+        (["+10.0.0.0/8", "10.1.0.0/16"], True),
+        (["10.0.0.0/8", "-10.1.0.0/16"], False),
+    ],
+)
+def test_a_sign_means_a_change_of_the_list(lists, replaces):
+    lines = "".join(f"AllowedIPs = {text}\n" for text in lists)
+    [peer] = parse(f"[Peer]\nPublicKey = {A}\n{lines}")[0].peers
+    assert peer.replace_allowed_ips == replaces
+    assert [allowed.remove for allowed in peer.allowed_ips] == [
+        item.startswith("-") for text in lists for item in text.split(",")
+    ]
+
+
+KEY_LINE = PRIVATE.to_base64()
+WRONG = [
+    ("x", "1:1: a line before the first [Interface] or [Peer]"),
+    ("[Interface]\n  Adress = x", '2:3: unknown key "Adress" in [Interface]'),
+    ("[Interface]\nDNS = 1.1.1.1", "2:1: DNS: only wg-quick knows this key; `pywg strip` leaves"),
+    ("[Interface]\nEndpoint = x", "2:1: Endpoint: belongs in [Peer], not in [Interface]"),
+    ("[Peer]\nListenPort = 1", "2:1: ListenPort: belongs in [Interface], not in [Peer]"),
+    ("[Interface]\nListenport", '2:1: expected "[Section]" or "Key = Value" with a key of [Int'),
+    (f"[Interface]\n{KEY_LINE}", '2:1: expected "[Section]" or "Key = Value" with a key of [Int'),
+    ("[Interface]\nFwMark = # 1", "2:10: FwMark: there is no value; leave the line out"),
+    ("[Interface]\nFwMark = x", '2:10: FwMark: expected "off" or a number from 0 to 0xffffffff'),
+    ("[Interface]\nFwMark=0x100000000", '2:8: FwMark: expected "off" or a number from 0 to'),
+    ("[Interface]\nListenPort = 65536", "2:14: ListenPort: 65536 is not between 0 and 65535"),
+    ("[Interface]\nListenPort = no", "2:14: ListenPort: expected a port from 0 to 65535"),
+    (f"[Interface]\nPrivateKey = {KEY_LINE}x", "2:14: PrivateKey: 45 characters, a key has 44"),
+    ("[Peer]\n", "1:1: [Peer] has no PublicKey"),
+    (f"[Peer]\n[Peer]\nPublicKey={A}\n", "1:1: [Peer] has no PublicKey"),
+    ("[Peer]\nEndpoint = :5", "2:12: Endpoint: expected HOST:PORT or [IPv6]:PORT"),
+    ("[Peer]\nEndpoint = [::1]", "2:12: Endpoint: expected HOST:PORT or [IPv6]:PORT"),
+    ("[Peer]\nEndpoint = [::1:5", "2:12: Endpoint: the bracket is not closed"),
+    ("[Peer]\nPersistentKeepalive = -1", '2:23: PersistentKeepalive: expected "off" or seconds'),
+    ("[Peer]\nAllowedIPs = 10.0.0.0/33", '2:14: AllowedIPs: "10.0.0.0/33" is not an IP address'),
+    (f"[Peer]\nAllowedIPs = {KEY_LINE}", "2:14: AllowedIPs: this is not an IP address"),
+    ("[Peer]\nAllowedIPs = ,", "2:14: AllowedIPs: this is not an IP address"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG)
+def test_errors_of_a_file_say_where(text, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert str(caught.value).startswith(f"file:{message}")
+    assert KEY_LINE not in str(caught.value)
+
+
+def test_a_name_that_is_not_found_says_where(monkeypatch):
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "0")
+
+    def getaddrinfo(*arguments, **options):
+        raise socket.gaierror(socket.EAI_AGAIN, "later")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(
+        ConfigError, match=r"file:3:10: Endpoint: cannot resolve example\.com: later"
+    ):
+        parse(f"[Peer]\nPublicKey={A}\nEndpoint=example.com:5")
+    with pytest.raises(PywgError, match=r"^Endpoint: cannot resolve example\.com: later"):
+        words("peer", str(A), "endpoint", "example.com:5")
+    assert words("peer", str(A), "endpoint", "example.com:5", "remove")[0].peers[0].remove
+
+
+# ---- arguments
+
+
+def test_arguments_of_the_device_come_before_the_peers(tmp_path):
+    file = tmp_path / "key"
+    file.write_text(f"{PRIVATE.to_base64()}\n")
+    found, _ = words(
+        *("listen-port", "7", "fwmark", "off", "private-key", str(file)),
+        *("peer", str(A), "remove", "peer", str(B), "allowed-ips", " 10.0.0.0/8 , +::/0 "),
+    )
+    assert found == Changes(
+        PRIVATE,
+        7,
+        0,
+        False,
+        (
+            PeerChange(A, remove=True),
+            PeerChange(B, allowed_ips=(network("10.0.0.0/8"), network("::/0"))),
+        ),
+    )
+    with pytest.raises(PywgError, match=r"^Invalid argument: fwmark$"):
+        words("peer", str(A), "fwmark", "1")
+
+
+def test_a_key_in_the_wrong_place_is_not_repeated():
+    for given in (("private-key", KEY_LINE), (KEY_LINE,), ("peer", str(A), KEY_LINE)):
+        with pytest.raises(PywgError) as caught:
+            words(*given)
+        assert given[0] == "private-key" or KEY_LINE not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [KEY_LINE[:-1], f"{KEY_LINE}x", f"{KEY_LINE}\n{KEY_LINE}", "\n", "é" * 22]
+)
+def test_a_file_that_holds_no_key(tmp_path, content):
+    file = tmp_path / "key"
+    file.write_text(content)
+    with pytest.raises(PywgError, match=r"^private-key: .*key.*") as caught:
+        words("private-key", str(file))
+    assert KEY_LINE[:-1] not in str(caught.value)
+
+
+def test_an_empty_file_takes_the_key_away_and_an_empty_pipe_does_not():
+    assert words("private-key", "/dev/null")[0].private_key.is_zero()
+    reading, writing = os.pipe()
+    os.close(writing)
+    try:
+        with pytest.raises(PywgError, match="holds no key: too short"):
+            words("private-key", f"/proc/self/fd/{reading}")
+    finally:
+        os.close(reading)
