@@ -8,6 +8,7 @@ const cipher = @import("cipher");
 const Device = @import("device.zig").Device;
 const Fan = @import("fan.zig").Fan;
 const Inbound = @import("inbound.zig").Inbound;
+const Gathering = @import("gathering.zig").Gathering;
 const io = @import("io");
 const Lock = @import("lock.zig").Lock;
 const Outbound = @import("outbound.zig").Outbound;
@@ -123,7 +124,10 @@ pub const Lane = struct {
         defer cipher.scrubStack();
         const device = lane.device;
         var events: [32]io.poller.Event = undefined;
+        const gathers = io.priority.isRealtime();
+        var gathering: Gathering = .{};
         while (!device.isOver()) {
+            if (gathers) io.clock.sleep(gathering.pause(io.clock.bootNs()));
             const timeout_ms = lane.timeout();
             lane.fan.offer();
             const ready = lane.poller.wait(&events, timeout_ms);
