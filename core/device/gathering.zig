@@ -1,7 +1,7 @@
 //! Gathering: how long a lane that comes before the programs it serves waits for them to say more. A realtime thread
 //! runs as soon as there is one packet, in the place of whoever would have sent the next: then each packet costs a
 //! wake-up and a system call of its own. So turns that follow closely begin at most every `interval_ns`. Whoever was
-//! idle for longer, or had more to do, waits for nothing. Knows no clock.
+//! idle for longer, had more to do, or left something lying waits for nothing. Knows no clock.
 //! Invariant: a turn is put off by less than `interval_ns`.
 const std = @import("std");
 
