@@ -433,6 +433,7 @@ test {
     _ = @import("budget.zig");
     _ = @import("diagnostic.zig");
     _ = @import("fan.zig");
+    _ = @import("gathering.zig");
     _ = @import("load.zig");
     _ = @import("lock.zig");
     _ = @import("log.zig");

@@ -11,7 +11,7 @@ const cipher = @import("cipher");
 const io = @import("io");
 
 /// Lanes of a device at most; the crew has a bit for each.
-pub const lanes_max = 64;
+pub const lanes_max = @bitSizeOf(usize);
 /// Less than this is sealed sooner than a helper is awake: about 20 microseconds of the cipher.
 const part_bytes = 48 << 10;
 /// Looks for the last helper before sleeping: some ten microseconds, half a part.
@@ -22,7 +22,7 @@ const rest_max = 4096;
 
 /// Who has nothing to do, and what wakes them.
 pub const Crew = struct {
-    idle: std.atomic.Value(u64) = .init(0),
+    idle: std.atomic.Value(usize) = .init(0),
     fans: [lanes_max]*Fan = undefined,
     wakeups: [lanes_max]io.poller.Wakeup = undefined,
     count: std.atomic.Value(u8) = .init(0),
@@ -41,8 +41,8 @@ pub const Crew = struct {
         for (0..wanted) |called| {
             const idle = crew.idle.load(.monotonic);
             if (idle == 0) return called;
-            const number: u6 = @intCast(@ctz(idle));
-            const bit = @as(u64, 1) << number;
+            const number: std.math.Log2Int(usize) = @intCast(@ctz(idle));
+            const bit = @as(usize, 1) << number;
             // Whoever takes the bit away calls, so that none is called twice.
             if (crew.idle.fetchAnd(~bit, .acquire) & bit != 0) crew.wakeups[number].signal();
         }
@@ -69,12 +69,12 @@ const Batch = union(enum) {
 };
 
 /// Parts of a batch, and how many of them were claimed; the generation tells one batch from the next.
-const State = packed struct(u64) { claimed: u16, parts: u16, generation: u32 };
+const State = packed struct(u32) { claimed: u8, parts: u8, generation: u16 };
 
 pub const Fan = struct {
     crew: *Crew,
     number: u8,
-    state: std.atomic.Value(u64) = .init(0),
+    state: std.atomic.Value(u32) = .init(0),
     finished: std.atomic.Value(u32) = .init(0),
     /// Whoever has this batch sleeps until the last part is finished.
     is_asleep: std.atomic.Value(bool) = .init(false),
@@ -96,7 +96,7 @@ pub const Fan = struct {
     }
 
     /// The packets of a batch are about equal in length.
-    fn partsOf(fan: *Fan, packets: usize, length: usize) u16 {
+    fn partsOf(fan: *Fan, packets: usize, length: usize) u8 {
         const idle = @popCount(fan.crew.idle.load(.monotonic));
         if (idle == 0) return 1;
         const parts = @min(packets * length / part_bytes, packets);
@@ -105,10 +105,10 @@ pub const Fan = struct {
             fan.resting -= 1;
             return 1;
         }
-        return @intCast(@min(parts, std.math.maxInt(u16)));
+        return @intCast(@min(parts, std.math.maxInt(u8)));
     }
 
-    fn share(fan: *Fan, batch: Batch, parts: u16) void {
+    fn share(fan: *Fan, batch: Batch, parts: u8) void {
         const last: State = @bitCast(fan.state.load(.monotonic));
         fan.batch = batch;
         fan.finished.store(0, .monotonic);
@@ -121,8 +121,8 @@ pub const Fan = struct {
     }
 
     /// Works off parts until none is left to claim; returns how many it were.
-    fn work(fan: *Fan) u16 {
-        var done: u16 = 0;
+    fn work(fan: *Fan) u8 {
+        var done: u8 = 0;
         while (fan.claim()) |claimed| : (done += 1) {
             // Good to read now: the batch cannot change before this part is finished.
             const packets = fan.batch.length();
@@ -175,11 +175,11 @@ pub const Fan = struct {
 
     /// From here on others may call; to be said before waiting for events.
     pub fn offer(fan: *Fan) void {
-        _ = fan.crew.idle.fetchOr(@as(u64, 1) << @intCast(fan.number), .release);
+        _ = fan.crew.idle.fetchOr(@as(usize, 1) << @intCast(fan.number), .release);
     }
 
     pub fn withdraw(fan: *Fan) void {
-        _ = fan.crew.idle.fetchAnd(~(@as(u64, 1) << @intCast(fan.number)), .acquire);
+        _ = fan.crew.idle.fetchAnd(~(@as(usize, 1) << @intCast(fan.number)), .acquire);
     }
 
     /// Works for whoever has called.

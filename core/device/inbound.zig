@@ -57,10 +57,10 @@ pub const Inbound = struct {
         inbound.receive_batch.deinit(gpa);
     }
 
-    /// One batch of datagrams of one family. Answers how many slots were filled.
-    pub fn run(inbound: *Inbound, context: *const Context, family: wire.Family) usize {
+    /// One batch of datagrams of one family. Answers whether it was full, so that more may wait.
+    pub fn run(inbound: *Inbound, context: *const Context, family: wire.Family) bool {
         const received = context.udp.receive(family, &inbound.receive_batch);
-        if (received == 0) return 0;
+        if (received == 0) return false;
         inbound.coalescer.reset(.{
             .tcp = context.offload.isActive(.tun_tso) and context.tun.has_vnet_header,
             .udp = context.offload.isActive(.tun_uso) and context.tun.has_vnet_header,
@@ -76,7 +76,7 @@ pub const Inbound = struct {
         context.mutex.release();
         inbound.open(context);
         inbound.deliver(context);
-        return received;
+        return received == inbound.receive_batch.datagrams.len;
     }
 
     /// A slot holds one datagram, or a run of equal ones with a shorter last (UDP_GRO).

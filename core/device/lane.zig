@@ -8,6 +8,7 @@ const cipher = @import("cipher");
 const Device = @import("device.zig").Device;
 const Fan = @import("fan.zig").Fan;
 const Inbound = @import("inbound.zig").Inbound;
+const Gathering = @import("gathering.zig").Gathering;
 const io = @import("io");
 const Lock = @import("lock.zig").Lock;
 const Outbound = @import("outbound.zig").Outbound;
@@ -123,14 +124,18 @@ pub const Lane = struct {
         defer cipher.scrubStack();
         const device = lane.device;
         var events: [32]io.poller.Event = undefined;
+        const gathers = io.priority.isRealtime();
+        var gathering: Gathering = .{};
+        var is_behind = false;
         while (!device.isOver()) {
+            if (gathers and !is_behind) io.clock.sleep(gathering.pause(io.clock.bootNs()));
             const timeout_ms = lane.timeout();
             lane.fan.offer();
             const ready = lane.poller.wait(&events, timeout_ms);
             lane.fan.withdraw();
             lane.turn_lock.acquire();
             defer lane.turn_lock.release();
-            lane.turn(ready);
+            is_behind = lane.turn(ready);
         }
     }
 
@@ -142,29 +147,32 @@ pub const Lane = struct {
         return upkeep.timeout(lane.device);
     }
 
-    fn turn(lane: *Lane, ready: []const io.poller.Event) void {
+    /// Answers whether it had to leave something for the next.
+    fn turn(lane: *Lane, ready: []const io.poller.Event) bool {
         const device = lane.device;
         const now = Device.now();
         var tun_is_ready = false;
+        var is_behind = false;
         if (lane.isFirst()) upkeep.probe(device, now);
         for (ready) |event| {
             switch (@as(Token, @fromBackingInt(event.data.u64))) {
                 .tun => tun_is_ready = true,
-                .udp_ipv4 => lane.receive(.ipv4, now),
-                .udp_ipv6 => lane.receive(.ipv6, now),
+                .udp_ipv4 => is_behind = lane.receive(.ipv4, now) or is_behind,
+                .udp_ipv6 => is_behind = lane.receive(.ipv6, now) or is_behind,
                 .wakeup => if (lane.wakeup.drain()) lane.help(),
                 else => upkeep.serve(device, event),
             }
-            if (device.isOver()) return;
+            if (device.isOver()) return false;
         }
         if (lane.isFirst()) upkeep.expire(device, now, ready.len == 0);
         lane.transmit(now);
         if (tun_is_ready) {
-            lane.sendFromTun(now);
+            is_behind = lane.sendFromTun(now) or is_behind;
             lane.transmit(now);
         }
         if (!lane.isFirst()) upkeep.watchDeadline(device);
         lane.logOffload();
+        return is_behind;
     }
 
     fn help(lane: *Lane) void {
@@ -173,8 +181,8 @@ pub const Lane = struct {
         if (!lane.isFirst()) cipher.scrubStack();
     }
 
-    fn receive(lane: *Lane, family: wire.Family, now: protocol.Now) void {
-        _ = lane.inbound.run(&.{
+    fn receive(lane: *Lane, family: wire.Family, now: protocol.Now) bool {
+        return lane.inbound.run(&.{
             .interface = &lane.device.interface,
             .mutex = &lane.device.mutex,
             .load = &lane.device.load,
@@ -186,15 +194,18 @@ pub const Lane = struct {
         }, family);
     }
 
-    fn sendFromTun(lane: *Lane, now: protocol.Now) void {
-        lane.outbound.run(&.{
+    fn sendFromTun(lane: *Lane, now: protocol.Now) bool {
+        return lane.outbound.run(&.{
             .interface = &lane.device.interface,
             .mutex = &lane.device.mutex,
             .fan = &lane.fan,
             .tun = &lane.tun,
             .udp = &lane.udp,
             .now = now,
-        }) catch |err| upkeep.tunFailed(lane, err);
+        }) catch |err| {
+            upkeep.tunFailed(lane, err);
+            return false;
+        };
     }
 
     /// Sends what the protocol itself wants sent, in batches, until there is nothing left. The mutex is held until it

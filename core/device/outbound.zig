@@ -67,14 +67,16 @@ pub const Outbound = struct {
         outbound.yard.deinit(gpa);
     }
 
-    /// Reads until TUN is dry or the turn is full, then seals and sends everything read.
-    pub fn run(outbound: *Outbound, context: *const Context) io.tun.ReadError!void {
+    /// Reads until TUN is dry or the turn is full, then seals and sends everything read. Answers whether it was full,
+    /// so that more may wait.
+    pub fn run(outbound: *Outbound, context: *const Context) io.tun.ReadError!bool {
         defer outbound.flush(context);
         for (0..reads_max) |_| {
-            const received = try context.tun.read(outbound.read_buffer) orelse return;
+            const received = try context.tun.read(outbound.read_buffer) orelse return false;
             outbound.accept(context, received);
-            if (outbound.yard.isFull()) return;
+            if (outbound.yard.isFull()) return true;
         }
+        return true;
     }
 
     fn accept(outbound: *Outbound, context: *const Context, received: io.tun.Received) void {

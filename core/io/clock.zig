@@ -17,6 +17,14 @@ pub fn unixNs() u64 {
     return read(.REALTIME);
 }
 
+/// At least so long, unless a signal comes; 0 is not even a system call.
+pub fn sleep(ns: u64) void {
+    if (ns == 0) return;
+    const seconds = ns / std.time.ns_per_s;
+    const time: linux.timespec = .{ .sec = @intCast(seconds), .nsec = @intCast(ns % std.time.ns_per_s) };
+    _ = linux.nanosleep(&time, null);
+}
+
 fn read(clock: linux.clockid_t) u64 {
     if (@hasField(linux.SYS, "clock_gettime64")) {
         var time: Timespec = .{ .seconds = 0, .nanoseconds = 0 };

@@ -11,6 +11,12 @@ pub fn makeRealtime() bool {
     return linux.errno(linux.sched_setscheduler(0, policy, &parameters)) == .SUCCESS;
 }
 
+/// Whether this thread is one, by us or by whoever started it.
+pub fn isRealtime() bool {
+    const policy = linux.sched_getscheduler(0) & 0xff; // without SCHED_RESET_ON_FORK
+    return policy == @backingInt(linux.SCHED.Mode.RR) or policy == @backingInt(linux.SCHED.Mode.FIFO);
+}
+
 test "a thread becomes realtime where it may" {
     const thread = try std.Thread.spawn(.{ .stack_size = 1 << 20 }, struct {
         fn run() void {
@@ -19,6 +25,7 @@ test "a thread becomes realtime where it may" {
             const after = linux.sched_getscheduler(0);
             const policy = @as(u32, @bitCast(linux.SCHED{ .mode = .RR, .RESET_ON_FORK = true }));
             std.debug.assert(if (changed) after == policy else after == before);
+            std.debug.assert(!changed or isRealtime());
         }
     }.run, .{});
     thread.join();
