@@ -46,7 +46,7 @@ def test_struct_sizes_on_64_bits():
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         pytest.skip("sizes are those of 64-bit machines")
     assert ctypes.sizeof(_abi.pywg_diagnostic) == 280
-    assert ctypes.sizeof(_abi.pywg_device_options) == 48
+    assert ctypes.sizeof(_abi.pywg_device_options) == 56
     assert ctypes.sizeof(_abi.pywg_endpoint) == 24
     assert ctypes.sizeof(_abi.pywg_packet) == 56
     assert ctypes.sizeof(_abi.pywg_interface_options) == 32
