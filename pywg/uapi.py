@@ -46,6 +46,12 @@ def _set_lines(config: Config, present: Status | None) -> Iterator[str]:
         yield f"listen_port={interface.listen_port}"
     if interface.fwmark is not None:
         yield f"fwmark={interface.fwmark}"
+    # Keys of pywg's own; only said where they are asked for, so that others can be configured too.
+    if interface.bind_device is not None:
+        yield f"pywg_bind_device={interface.bind_device}"
+    if interface.bind_addresses:
+        yield "pywg_bind_address="
+        yield from (f"pywg_bind_address={address}" for address in interface.bind_addresses)
     if present is None:
         yield "replace_peers=true"
     else:
@@ -225,7 +231,8 @@ def parse_report(text: str) -> Report:
         elif key == "cipher":
             report.cipher = value
         elif key and key != "errno":
-            report.other[key] = value
+            before = report.other.get(key)  # such as an address to bind to of each family
+            report.other[key] = value if before is None else f"{before}, {value}"
     return report
 
 

@@ -36,8 +36,8 @@ UNPRIVILEGED = (
 
 
 def refused(answer: subprocess.CompletedProcess[str], *patterns: str) -> str:
-    """The one line it said, which matches every pattern."""
-    lines = [line for line in answer.stderr.splitlines() if line.strip()]
+    """The one line it said, beside a picture of the file's, which matches every pattern."""
+    lines = [line for line in answer.stderr.splitlines() if line.strip() and line[0] != " "]
     assert answer.returncode == 1, (answer.returncode, answer.stdout, answer.stderr)
     assert len(lines) == 1, answer.stderr
     for pattern in patterns:

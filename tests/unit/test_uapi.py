@@ -290,3 +290,20 @@ def test_a_socket_path_that_is_too_long_is_no_success(tmp_path, monkeypatch):
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
     with pytest.raises(UapiError, match="too long"):
         uapi.get("wg0")
+
+
+def test_where_to_bind_is_said_only_where_it_is_asked_for():
+    text = "[Interface]\n#!pywg BindDevice = eth0\n#!pywg BindAddress = 192.0.2.1, 2001:db8::1\n"
+    assert uapi.set_text(parse(text)).splitlines() == [
+        "pywg_bind_device=eth0",
+        "pywg_bind_address=",
+        "pywg_bind_address=192.0.2.1",
+        "pywg_bind_address=2001:db8::1",
+        "replace_peers=true",
+    ]
+    assert "bind" not in uapi.set_text(parse("[Interface]\n"))
+
+
+def test_a_report_keeps_what_comes_twice():
+    report = uapi.parse_report("pywg_bind_address=192.0.2.1\npywg_bind_address=::1\n")
+    assert report.other == {"pywg_bind_address": "192.0.2.1, ::1"}
