@@ -1,4 +1,4 @@
-"""The only module that talks netlink: gathers Facts for plan.py and carries its Steps out.
+"""The only module that talks netlink: answers what a plan asks and carries its Steps out.
 
 pyroute2 is imported when a Network is made, since it takes a third of a second. Its NetlinkError is
 no OSError; it leaves this module as NetworkError.
@@ -11,14 +11,18 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_interface
 from types import TracebackType
 from typing import Any, Self
 
 from pywg import plan
-from pywg.config import Config
+from pywg.config import Config, IPInterface, IPNetwork
 from pywg.errors import NetworkError
 
 _BOOT = 3  # RTPROT_BOOT: what ip(8) marks its routes with
+_MAIN = 254  # RT_TABLE_MAIN
+_INVERT = 2  # FIB_RULE_INVERT: the `not` of a rule
+_SCOPE_LINK = 253
 _HINTS = {
     errno.EPERM: "run it with sudo",
     errno.EACCES: "IPv6 may be disabled: sysctl net.ipv6.conf.all.disable_ipv6",
@@ -74,28 +78,29 @@ class Network:
     ) -> None:
         self._ip.close()
 
-    # Facts
+    # Questions
 
-    def facts(self, config: Config) -> plan.Facts:
-        """What the plan needs; endpoints must be numeric. An unreachable one tells nothing."""
-        mtus = []
-        for peer in config.peers:
-            if peer.endpoint is not None:
-                mtu = self._route_mtu(peer.endpoint.host)
-                if mtu is not None:
-                    mtus.append(mtu)
-        return plan.Facts(tuple(mtus), self._default_route_mtu())
+    def endpoint_mtus(self, config: Config, mark: int | None = None) -> tuple[int, ...]:
+        """On the way to each endpoint, which is numeric, for datagrams with this mark. An
+        unreachable one tells nothing."""
+        hosts = {peer.endpoint.host for peer in config.peers if peer.endpoint is not None}
+        found = (self._route_mtu(host, mark) for host in sorted(hosts))
+        return tuple(mtu for mtu in found if mtu is not None)
 
-    def _route_mtu(self, host: str) -> int | None:
+    def _route_mtu(self, host: str, mark: int | None) -> int | None:
+        marked = {} if mark is None else {"mark": mark}
         try:
-            found = self._ip.route("get", dst=host.partition("%")[0])
+            found = self._ip.route("get", dst=host.partition("%")[0], **marked)
         except (self._failure, OSError):
             return None
         return self._mtu_of(found[0]) if found else None
 
-    def _default_route_mtu(self) -> int | None:
+    def default_route_mtu(self) -> int | None:
+        """Of the main table."""
         try:
-            found = [self._mtu_of(route) for route in self._ip.get_default_routes()]
+            routes = list(self._ip.get_default_routes())
+            main = [route for route in routes if route.get_attr("RTA_TABLE") == _MAIN]
+            found = [self._mtu_of(route) for route in main]
         except (self._failure, OSError):
             return None
         return min((mtu for mtu in found if mtu), default=None)
@@ -110,11 +115,48 @@ class Network:
         links = self._ip.get_links(index) if index else ()
         return next((int(link.get_attr("IFLA_MTU")) for link in links), None)
 
-    def is_tun(self, name: str) -> bool:
-        """Whether an interface is a TUN device, as every userspace WireGuard makes it."""
+    def used_tables(self, first: int) -> frozenset[int]:
+        """Of the routing tables from ``first`` on, those next to each other that have routes."""
+        table = first
+        while any(self._has_routes(table, family) for family in (socket.AF_INET, socket.AF_INET6)):
+            table += 1
+        return frozenset(range(first, table))
+
+    def _has_routes(self, table: int, family: int) -> bool:
+        with self._wrapped(f"ip route show table {table}"):
+            return bool(list(self._ip.route("dump", table=table, family=family)))
+
+    def rules(self, version: int) -> list[plan.Rule]:
+        """All of them, in the kernel's order; none where the family is missing."""
+        try:
+            found = list(self._ip.get_rules(family=_family(version)))
+        except (self._failure, OSError):
+            return []
+        return [_rule_of(rule) for rule in found]
+
+    def kind(self, name: str) -> str | None:
+        """`tun`, which every userspace WireGuard is, `wireguard`, ...; None if it is not there."""
+        if not exists(name):
+            return None
         with self._wrapped(f"ip -d link show dev {name}"):
-            links = self._ip.get_links(socket.if_nametoindex(name))
-        return any(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "tun" for link in links)
+            links = self._ip.get_links(_index(name))
+            kinds = (link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") for link in links)
+            return next((str(kind) for kind in kinds if kind), "")
+
+    def addresses(self, name: str) -> list[IPInterface]:
+        """Those of an interface but what the kernel gave it by itself, IPv4 first."""
+        with self._wrapped(f"ip address show dev {name}"):
+            found = list(self._ip.get_addr(index=_index(name)))
+        own = [item for item in found if item["scope"] != _SCOPE_LINK]
+        # IPv6 ones are listed with the newest first.
+        sixes = [item for item in reversed(own) if item["family"] == socket.AF_INET6]
+        fours = [item for item in own if item["family"] == socket.AF_INET]
+        return [_interface_of(item) for item in (*fours, *sixes)]
+
+    def mtu(self, name: str) -> int:
+        with self._wrapped(f"ip link show dev {name}"):
+            (link,) = self._ip.get_links(_index(name))
+            return int(link.get_attr("IFLA_MTU"))
 
     # Steps
 
@@ -124,7 +166,17 @@ class Network:
             self._apply(step)
 
     def _apply(self, step: plan.Step) -> None:
-        index = socket.if_nametoindex(step.name)
+        match step:
+            case plan.CreateInterface():
+                self._ip.link("add", ifname=step.name, kind="wireguard")
+            case plan.AddRule(version=version, priority=priority, mark=mark):
+                self._ip.rule("add", priority=priority, **_rule(version, mark))
+            case plan.DeleteRule(version=version, priority=priority, mark=mark):
+                self._ip.rule("delete", priority=priority, **_rule(version, mark))
+            case _:
+                self._apply_to(_index(step.name), step)
+
+    def _apply_to(self, index: int, step: plan.Step) -> None:
         match step:
             case plan.AddAddress(address=address):
                 self._ip.addr("add", index=index, **_address(address))
@@ -135,14 +187,19 @@ class Network:
                 self._ip.link("set", index=index, state="up")
             case plan.LinkDown():
                 self._ip.link("set", index=index, state="down")
-            case plan.AddRoute(network=network):
-                self._ip.route("add", dst=str(network), oif=index, **_route_options(network))
-            case plan.DeleteRoute(network=network):
-                self._ip.route("delete", dst=str(network), oif=index, **_route_options(network))
+            case plan.AddRoute(network=network, table=table):
+                self._ip.route("add", oif=index, **_route(network, table))
+            case plan.DeleteRoute(network=network, table=table):
+                self._ip.route("delete", oif=index, **_route(network, table))
             case plan.DeleteInterface():
                 self._ip.link("delete", index=index)
             case _:
                 raise NetworkError(f"no such step: {step}")
+
+    def move(self, name: str, namespace: int) -> None:
+        """To the network namespace behind this file descriptor."""
+        with self._wrapped(f"ip link set {name} netns"):
+            self._ip.link("set", index=_index(name), net_ns_fd=namespace)
 
     @contextmanager
     def _wrapped(self, doing: str) -> Iterator[None]:
@@ -158,13 +215,57 @@ class Network:
         raise NetworkError(f"{doing}: {os.strerror(code)}{hint}", code) from None
 
 
-def _address(address: Any) -> dict[str, Any]:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    return {"address": str(address.ip), "prefixlen": address.network.prefixlen, "family": family}
+def _index(name: str) -> int:
+    """Python's own error has no errno."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
 
 
-def _route_options(network: Any) -> dict[str, Any]:
+def _family(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _address(address: IPInterface) -> dict[str, Any]:
+    return {
+        "address": str(address.ip),
+        "prefixlen": address.network.prefixlen,
+        "family": _family(address.version),
+    }
+
+
+def _interface_of(message: Any) -> IPInterface:
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return ip_interface(f"{address}/{message['prefixlen']}")
+
+
+def _route(network: IPNetwork, table: int | None) -> dict[str, Any]:
     """`ip route add … dev X` gives IPv4 routes link scope: there is no next hop."""
+    route: dict[str, Any] = {
+        "dst": str(network),
+        "family": _family(network.version),
+        "proto": _BOOT,
+        "table": _MAIN if table is None else table,
+    }
     if network.version == 4:
-        return {"family": socket.AF_INET, "proto": _BOOT, "scope": 253}
-    return {"family": socket.AF_INET6, "proto": _BOOT}
+        route["scope"] = _SCOPE_LINK
+    return route
+
+
+def _rule(version: int, mark: int | None) -> dict[str, Any]:
+    if mark is None:
+        return {"family": _family(version), "table": _MAIN, "suppress_prefixlen": 0}
+    return {"family": _family(version), "table": mark, "fwmark": mark, "flags": _INVERT}
+
+
+def _rule_of(message: Any) -> plan.Rule:
+    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+    table = message.get_attr("FRA_TABLE")
+    return plan.Rule(
+        priority=message.get_attr("FRA_PRIORITY") or 0,
+        table=message["table"] if table is None else table,
+        mark=message.get_attr("FRA_FWMARK"),
+        is_inverted=bool(message["flags"] & _INVERT),
+        suppresses_defaults=suppress == 0,
+    )

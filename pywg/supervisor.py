@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from pywg import _library, watch
+from pywg import _library, netns, watch
 from pywg.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
 
@@ -43,6 +43,7 @@ class Hosting:
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
     names: tuple[list[str | int], ...] = ()  # of endpoints, as watch.Name writes itself
+    netns: str | None = None  # of the sockets; None is where we are
 
     def __repr__(self) -> str:
         return f"Hosting({self.name!r})"  # the text holds keys
@@ -170,8 +171,11 @@ def _serve(control: socket.socket) -> int:
     request = _read_all(control)
     if not request:
         return 0  # the parent changed its mind, or died
+    hosting = Hosting(**json.loads(request))
     try:
-        host(Hosting(**json.loads(request)), control)
+        if hosting.netns is not None:
+            netns.enter(hosting.netns)
+        host(hosting, control)
     except PywgError as error:
         with contextlib.suppress(OSError):
             control.sendall(str(error).encode("utf-8"))

@@ -22,8 +22,18 @@ from pywg.errors import ConfigError, PywgError, system_call
 COMMANDS = {
     "up": ("pywg.cli.up", "Bring a tunnel up from a wg-quick file."),
     "down": ("pywg.cli.down", "Take a tunnel down."),
+    "reload": ("pywg.cli.reload", "Change a tunnel to what its file says now, sessions kept."),
+    "save": ("pywg.cli.save", "Write what runs to its file."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
     "show": ("pywg.cli.show", "Show what runs."),
+    "showconf": ("pywg.cli.showconf", "Print a running interface as a file for setconf."),
+    "set": ("pywg.cli.set", "Change a running interface: port, mark, keys, peers."),
+    "setconf": ("pywg.cli.setconf", "Set a running interface from a file."),
+    "addconf": ("pywg.cli.addconf", "Add a file to a running interface."),
+    "syncconf": (
+        "pywg.cli.syncconf",
+        "Set a running interface from a file, without dropping sessions.",
+    ),
     "run": ("pywg.cli.run", "Host an interface without configuring it, as wireguard-go does."),
     "demo": ("pywg.cli.demo", "Build a tunnel between two private namespaces and measure it."),
     "genkey": ("pywg.cli.keys", "Print a new private key."),

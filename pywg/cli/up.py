@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from pywg import network, plan, resolve, uapi, watch
+from pywg import hooks, netns, network, plan, resolve, state, survey, uapi, watch
 from pywg.cli import complete
+from pywg.cli.down import clean_up
 from pywg.cli.foreground import stay
 from pywg.cli.names import (
     config_file,
     log_settings,
     warn_if_world_accessible,
 )
+from pywg.cli.place import place_options
 from pywg.cli.tuning import Tuning, tuning_options
 from pywg.config import Config
+from pywg.configure import Configurer
 from pywg.errors import PywgError
+from pywg.perform import Performer, echo
+from pywg.plan import Place
 from pywg.supervisor import Hosting, Supervisor
 
 
@@ -27,21 +34,14 @@ from pywg.supervisor import Hosting, Supervisor
 @click.option(
     "--foreground", is_flag=True, help="Stay, and take the tunnel down at SIGTERM (for systemd)."
 )
+@place_options
 @tuning_options
-def up(config: str, foreground: bool, tuning: Tuning) -> None:
+def up(config: str, foreground: bool, place_of: Callable[[Config], Place], tuning: Tuning) -> None:
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
-    warn_if_world_accessible(path)
-    parsed = Config.load(path)
-    for warning in parsed.warnings:
-        print(warning, file=sys.stderr)
-    plan.refuse_default_route(name, parsed)
-    if network.exists(name) or uapi.is_interface(name):
-        raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
-    port = parsed.interface.listen_port
-    if port and not network.port_is_free(port):
-        taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
-        raise PywgError(f"{name}: {taken}")
+    parsed = load(path)
+    place = place_of(parsed)
+    check(name, parsed, place)
     level, keep_log = log_settings()
     hosting = Hosting(
         name,
@@ -49,38 +49,64 @@ def up(config: str, foreground: bool, tuning: Tuning) -> None:
         log_level=level,
         log_fd=2 if keep_log or foreground else -1,
         names=tuple(found.to_json() for found in watch.names_of(parsed)),
+        netns=place.socket_netns,
     )
+    if place.backend == "kernel":
+        if foreground:
+            raise PywgError("--foreground is for a userspace interface: the kernel needs nobody")
+        bring_up(name, parsed, place)
+        return
     with Supervisor((hosting.log_fd,) if hosting.log_fd >= 0 else ()) as supervisor:
-        bring_up(resolve.resolve(parsed), hosting, supervisor)
+        bring_up(name, parsed, place, lambda: supervisor.start(hosting), supervisor.close)
         if foreground:
             click.get_current_context().exit(stay(name, supervisor))
 
 
-def bring_up(config: Config, hosting: Hosting, supervisor: Supervisor) -> None:
-    name = hosting.name
-    hosting = replace(hosting, config_text=uapi.set_text(config))
-    with network.Network() as kernel:
-
-        def perform(step: plan.Step) -> None:
-            if isinstance(step, plan.CreateInterface):
-                supervisor.start(hosting)
-                return
-            if isinstance(step, plan.DeleteInterface):
-                # Before we look for the interface: a process that is not ready yet then gives up.
-                supervisor.close()
-            try:
-                kernel.apply(step)
-            except Exception:
-                # A signal inside pyroute2 can leave its event loop of no use: without its socket
-                # the process ends too.
-                if isinstance(step, plan.DeleteInterface) and network.exists(name):
-                    uapi.socket_path(name).unlink(missing_ok=True)
-                raise
-
-        plan.execute(plan.plan(name, config, kernel.facts(config)), perform, echo)
+def load(path: Path) -> Config:
+    """A file that may be carried out; its warnings are told."""
+    warn_if_world_accessible(path)
+    config = Config.load(path)
+    for warning in config.warnings:
+        print(warning, file=sys.stderr)
+    hooks.check_trust(config)
+    return config
 
 
-def echo(step: plan.Step) -> None:
-    """People paste this trace into reports: it reads as wg-quick's."""
-    with contextlib.suppress(OSError):  # nobody may be reading it any more (`| head`)
-        print(f"[#] {step}", file=sys.stderr, flush=True)
+def check(name: str, config: Config, place: Place) -> None:
+    """What would fail half-way, or take what is another's."""
+    for space in {place.netns, place.socket_netns}:
+        with netns.entered(space):
+            if network.exists(name):
+                raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    if uapi.is_interface(name):
+        raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    left = state.read(name)
+    if left is not None:
+        clean_up(left)
+    port = config.interface.listen_port
+    with netns.entered(place.socket_netns):
+        if port and not network.port_is_free(port):
+            taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
+            raise PywgError(f"{name}: {taken}")
+
+
+def bring_up(
+    name: str,
+    config: Config,
+    place: Place,
+    create: Callable[[], None] | None = None,
+    stop: Callable[[], None] = lambda: None,
+) -> None:
+    with netns.entered(place.socket_netns):
+        config = resolve.resolve(config)
+    steps = plan.plan(name, config, survey.facts(name, config, place), place)
+    path = str(Path(config.path).absolute())
+    configure = Configurer(config, place.backend)
+    with Performer(place, path, create=create, stop=stop, configure=configure) as performer:
+        state.write(state.Record(name, path, place, tuple(plan.lasting(steps))))
+        try:
+            plan.execute(steps, performer.perform, echo)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                state.remove(name)
+            raise

@@ -4,10 +4,10 @@ Every Step prints as the line wg-quick would echo and knows the Step that undoes
 kernel: Facts come in, perform.py carries Steps out.
 """
 
-from pywg.plan.build import choose_mtu, mark_of, plan, routes
-from pywg.plan.change import change
-from pywg.plan.execute import execute
-from pywg.plan.facts import Dns, Facts, Place
+from pywg.plan.build import FIRST_TABLE, allowed_networks, choose_mtu, hooks, mark_of, plan, routes
+from pywg.plan.change import change, lasting
+from pywg.plan.execute import execute, undisturbed
+from pywg.plan.facts import Backend, Dns, Facts, Place, Rule
 from pywg.plan.steps import (
     AddAddress,
     AddRoute,
@@ -18,24 +18,31 @@ from pywg.plan.steps import (
     DeleteInterface,
     DeleteRoute,
     DeleteRule,
+    Ensure,
     LinkDown,
     LinkUp,
     MoveInterface,
     Note,
+    Reconfigure,
     RemoveFirewall,
+    Replace,
+    RestoreConfiguration,
     RestoreValidMark,
     RunHook,
     SetDns,
     SetFirewall,
     SetValidMark,
     Step,
+    TakeBack,
     UnsetDns,
 )
 
 __all__ = [
+    "FIRST_TABLE",
     "AddAddress",
     "AddRoute",
     "AddRule",
+    "Backend",
     "Configure",
     "CreateInterface",
     "DeleteAddress",
@@ -43,24 +50,34 @@ __all__ = [
     "DeleteRoute",
     "DeleteRule",
     "Dns",
+    "Ensure",
     "Facts",
     "LinkDown",
     "LinkUp",
     "MoveInterface",
     "Note",
     "Place",
+    "Reconfigure",
     "RemoveFirewall",
+    "Replace",
+    "RestoreConfiguration",
     "RestoreValidMark",
+    "Rule",
     "RunHook",
     "SetDns",
     "SetFirewall",
     "SetValidMark",
     "Step",
+    "TakeBack",
     "UnsetDns",
+    "allowed_networks",
     "change",
     "choose_mtu",
     "execute",
+    "hooks",
+    "lasting",
     "mark_of",
     "plan",
     "routes",
+    "undisturbed",
 ]

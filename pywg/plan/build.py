@@ -30,7 +30,7 @@ FIRST_TABLE = 51820
 def plan(name: str, config: Config, facts: Facts, place: Place = Place()) -> list[Step]:  # noqa: B008
     """The steps of `up`, in order."""
     interface = config.interface
-    moved = [MoveInterface(name, place.netns)] if place.is_split and place.netns else []
+    moved = [MoveInterface(name, place.socket_netns, place.netns)] if place.is_split else []
     return [
         CreateInterface(name, place.backend),
         *moved,

@@ -30,7 +30,8 @@ def from_json(data: Mapping[str, Value]) -> Step:
         values = {field.name: _read(field.type, data[field.name]) for field in fields(kind)}
     except KeyError as missing:
         raise ValueError(f"no such step: {missing}") from None
-    return kind(**values)
+    made: Step = kind(**values)  # type: ignore[arg-type]
+    return made
 
 
 def _plain(value: object) -> Value:

@@ -39,6 +39,17 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A routing rule, as far as ours can be told from others by it."""
+
+    priority: int
+    table: int = 254
+    mark: int | None = None
+    is_inverted: bool = False
+    suppresses_defaults: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """About this host."""
 

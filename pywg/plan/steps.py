@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pywg.config import IPInterface, IPNetwork
-from pywg.plan.facts import Backend, Dns, FirewallTool
+from pywg.plan.facts import Backend, FirewallTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,12 @@ class DeleteInterface(Step):
 class MoveInterface(Step):
     """From the namespace of its sockets to its own; deleted there, it needs no moving back."""
 
-    netns: str
+    socket_netns: str | None
+    netns: str | None
 
     def __str__(self) -> str:
-        return f"ip link set {self.name} netns {self.netns}"
+        origin = "" if self.socket_netns is None else f" -n {self.socket_netns}"
+        return f"ip{origin} link set {self.name} netns {self.netns or '$$'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,27 @@ class Configure(Step):
 
     def __str__(self) -> str:
         return f"wg setconf {self.name} /dev/stdin"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigure(Step):
+    """Changes in place: peers that stay keep their sessions."""
+
+    mark: int | None = None
+
+    def undo(self) -> Step:
+        return RestoreConfiguration(self.name)
+
+    def __str__(self) -> str:
+        return f"wg syncconf {self.name} /dev/stdin"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreConfiguration(Step):
+    """What Reconfigure found."""
+
+    def __str__(self) -> str:
+        return f"wg syncconf {self.name} /dev/stdin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +127,6 @@ class AddAddress(Step):
 @dataclass(frozen=True, slots=True)
 class DeleteAddress(Step):
     address: IPInterface
-
-    def undo(self) -> Step:
-        return AddAddress(self.name, self.address)
 
     def __str__(self) -> str:
         return f"ip -{self.address.version} address delete {self.address} dev {self.name}"
@@ -149,9 +169,6 @@ class DeleteRoute(Step):
     network: IPNetwork
     table: int | None = None
 
-    def undo(self) -> Step:
-        return AddRoute(self.name, self.network, self.table)
-
     def __str__(self) -> str:
         return _route("delete", self.name, self.network, self.table)
 
@@ -181,9 +198,6 @@ class DeleteRule(Step):
     priority: int
     mark: int | None = None
 
-    def undo(self) -> Step:
-        return AddRule(self.name, self.version, self.priority, self.mark)
-
     def __str__(self) -> str:
         return _rule("delete", self.version, self.mark)
 
@@ -202,9 +216,6 @@ class SetValidMark(Step):
 @dataclass(frozen=True, slots=True)
 class RestoreValidMark(Step):
     """For an `up` that fails. `down` leaves it, as wg-quick does: others may rely on it by now."""
-
-    def undo(self) -> Step:
-        return SetValidMark(self.name)
 
     def __str__(self) -> str:
         return "sysctl -q net.ipv4.conf.all.src_valid_mark=0"
@@ -236,10 +247,12 @@ class SetFirewall(Step):
 class RemoveFirewall(Step):
     tool: FirewallTool
     version: int
+    owner: str = "pywg"  # or wg-quick
 
     def __str__(self) -> str:
         if self.tool == "nft":
-            return f"nft delete table {'ip' if self.version == 4 else 'ip6'} pywg-{self.name}"
+            family = "ip" if self.version == 4 else "ip6"
+            return f"nft delete table {family} {self.owner}-{self.name}"
         return f"{_iptables(self.version)}-restore -n"
 
 
@@ -281,8 +294,45 @@ class UnsetDns(Step):
                 return f"restore {self.target}"
 
 
-def set_dns(name: str, dns: Dns, servers: tuple[str, ...], search: tuple[str, ...]) -> SetDns:
-    return SetDns(name, dns.manager, dns.target, servers, search)
+# ---- changes
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(Step):
+    """``new`` in the place of ``old``, where doing the new one is enough to end the old one."""
+
+    old: Step
+    new: Step
+
+    def undo(self) -> Step:
+        return Replace(self.name, self.new, self.old)
+
+    def __str__(self) -> str:
+        return str(self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack(Step):
+    """The undo of ``step``, which knows what to do when it is taken back itself."""
+
+    step: Step
+
+    def undo(self) -> Step:
+        return self.step
+
+    def __str__(self) -> str:
+        return str(self.step.undo())
+
+
+@dataclass(frozen=True, slots=True)
+class Ensure(Step):
+    """Does ``step`` again if it is no longer done. The kernel takes more than it is told to:
+    with an IPv4 address those that came after it in its network, with the last all routes."""
+
+    step: Step
+
+    def __str__(self) -> str:
+        return str(self.step)
 
 
 def _route(verb: str, name: str, network: IPNetwork, table: int | None) -> str:

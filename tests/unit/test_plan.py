@@ -1,5 +1,6 @@
 """The plan of `pywg up`: values in, steps out, and all or nothing."""
 
+import json
 import signal
 import time
 
@@ -7,8 +8,8 @@ import pytest
 
 from pywg import plan
 from pywg.config import parse
-from pywg.errors import ConfigError, NetworkError
-from pywg.plan import Facts
+from pywg.errors import NetworkError
+from pywg.plan import Dns, Facts, Place, codec
 
 KEYS = [
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
@@ -24,8 +25,8 @@ def config(interface="", *allowed_ips):
     return parse(f"[Interface]\n{interface}\n{peers}", "wg0.conf")
 
 
-def lines(config, facts=Facts()):  # noqa: B008 - a frozen value
-    return [str(step) for step in plan.plan("wg0", config, facts)]
+def lines(config, facts=Facts(), place=Place()):  # noqa: B008 - frozen values
+    return [str(step) for step in plan.plan("wg0", config, facts, place)]
 
 
 def test_steps_read_as_wg_quick_prints_them():
@@ -33,12 +34,148 @@ def test_steps_read_as_wg_quick_prints_them():
         config("Address=10.0.0.1/24,fd00::1/64", "10.0.0.2/32,10.1.0.0/16,fd00:1::/64")
     ) == [
         "pywg run wg0",
+        "wg setconf wg0 /dev/stdin",
         "ip -4 address add 10.0.0.1/24 dev wg0",
         "ip -6 address add fd00::1/64 dev wg0",
         "ip link set mtu 1420 up dev wg0",
         "ip -6 route add fd00:1::/64 dev wg0",
         "ip -4 route add 10.1.0.0/16 dev wg0",
     ]
+
+
+def test_everything_comes_in_the_order_of_wg_quick():
+    full = config(
+        "Address=10.0.0.2/32\nDNS=10.0.0.1,example.com\nPreUp=one %i\nPreUp=two\nPostUp=three %i%i",
+        "0.0.0.0/0,10.1.0.0/16",
+    )
+    assert lines(full) == [
+        "pywg run wg0",
+        "one wg0",
+        "two",
+        "wg setconf wg0 /dev/stdin",
+        "ip -4 address add 10.0.0.2/32 dev wg0",
+        "ip link set mtu 1420 up dev wg0",
+        "write /etc/resolv.conf",
+        "ip -4 route add 10.1.0.0/16 dev wg0",
+        "ip -4 route add 0.0.0.0/0 dev wg0 table 51820",
+        "ip -4 rule add not fwmark 51820 table 51820",
+        "ip -4 rule add table main suppress_prefixlength 0",
+        "sysctl -q net.ipv4.conf.all.src_valid_mark=1",
+        "nft -f -",
+        "three wg0wg0",
+    ]
+
+
+def test_the_device_is_given_the_mark_before_the_link_is_up():
+    steps = plan.plan("wg0", config("", "::/0"), Facts())
+    assert [step.mark for step in steps if isinstance(step, plan.Configure)] == [51820]
+
+
+def rules(steps):
+    return [(step.priority, step.mark) for step in steps if isinstance(step, plan.AddRule)]
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        ((0, 32766, 32767), [(32765, 51820), (32764, None)]),
+        ((0, 32764, 32765, 32766, 32767), [(32763, 51820), (32762, None)]),
+        ((0, 100, 32766), [(99, 51820), (98, None)]),
+        ((0,), [(0, 51820), (0, None)]),
+    ],
+)
+def test_rules_get_the_places_the_kernel_would_give_them(present, expected):
+    steps = plan.plan("wg0", config("", "0.0.0.0/0"), Facts(rule_priorities={4: present}))
+    assert rules(steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("interface", "allowed", "used", "mark"),
+    [
+        ("", "10.0.0.0/8", (), None),
+        ("FwMark=7", "10.0.0.0/8", (), 7),
+        ("", "0.0.0.0/0", (), 51820),
+        ("FwMark=off", "0.0.0.0/0", (), 51820),
+        ("FwMark=7", "0.0.0.0/0", (), 7),
+        ("", "0.0.0.0/0,::/0", (51820, 51821), 51822),
+        ("Table=off", "0.0.0.0/0", (), None),
+        ("Table=99", "0.0.0.0/0", (), None),
+    ],
+)
+def test_the_mark_is_the_given_one_or_the_first_free_table(interface, allowed, used, mark):
+    assert plan.mark_of(config(interface, allowed), Facts(used_tables=frozenset(used))) == mark
+
+
+def test_a_table_of_ones_own_takes_all_routes_and_needs_no_rule():
+    found = lines(config("Address=10.0.0.1/24\nTable=99", "0.0.0.0/0,10.0.0.0/24"))
+    assert found[-2:] == [
+        "ip -4 route add 10.0.0.0/24 dev wg0 table 99",
+        "ip -4 route add 0.0.0.0/0 dev wg0 table 99",
+    ]
+
+
+def test_table_off_adds_no_route():
+    assert "route" not in str(lines(config("Table=off", "0.0.0.0/0,10.0.0.0/8")))
+
+
+def test_an_address_does_not_cover_a_default_route():
+    assert "ip -4 route add 0.0.0.0/0 dev wg0 table 51820" in lines(
+        config("Address=10.0.0.1/0", "0.0.0.0/0")
+    )
+
+
+def test_what_this_host_lacks_becomes_a_note():
+    facts = Facts(ipv6=False, firewall=None, valid_mark=True, dns=Dns("none", "no resolvconf"))
+    steps = plan.plan(
+        "wg0", config("Address=10.0.0.1/24,fd00::1/64\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), facts
+    )
+    assert [str(step) for step in steps if isinstance(step, plan.Note)] == [
+        "IPv6 is disabled here: no address fd00::1/64",
+        "DNS is not set: no resolvconf",
+        "neither nft nor iptables is here: no IPv4 guard for wg0",
+        "IPv6 is disabled here: no route ::/0",
+    ]
+    assert not any(isinstance(step, (plan.SetValidMark, plan.SetFirewall)) for step in steps)
+
+
+def test_search_domains_alone_set_nothing():
+    assert not any("resolv" in line for line in lines(config("DNS=example.com")))
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (Place(netns="in"), "ip link set wg0 netns in"),
+        (Place(socket_netns="out"), "ip -n out link set wg0 netns $$"),
+        (Place(netns="in", socket_netns="out"), "ip -n out link set wg0 netns in"),
+        (Place(netns="in", socket_netns="in"), None),
+        (Place(), None),
+    ],
+)
+def test_an_interface_is_moved_away_from_its_sockets(place, line):
+    moves = [found for found in lines(config(), place=place) if "netns" in found]
+    assert moves == ([line] if line else [])
+
+
+def test_the_kernel_can_host_it():
+    assert lines(config(), place=Place("kernel"))[0] == "ip link add wg0 type wireguard"
+
+
+def test_every_step_survives_being_written_down():
+    full = config(
+        "Address=10.0.0.2/32,fd00::1/64\nDNS=10.0.0.1,a.example\nPreUp=x", "0.0.0.0/0,::/0"
+    )
+    for step in plan.plan("wg0", full, Facts(), Place(netns="in")):
+        for kind in (step, step.undo()):
+            if kind is not None:
+                written = json.dumps(codec.to_json(kind))
+                assert codec.from_json(json.loads(written)) == kind
+
+
+def test_what_is_no_step_is_a_value_error():
+    for data in ({}, {"step": "Explode", "name": "wg0"}, {"step": "AddRule", "name": "wg0"}):
+        with pytest.raises(ValueError, match="no such step"):
+            codec.from_json(data)
 
 
 @pytest.mark.parametrize(
@@ -75,26 +212,22 @@ def test_routes(addresses, allowed, routes):
     assert [str(network) for network in found] == routes
 
 
-@pytest.mark.parametrize("allowed", ["0.0.0.0/0", "::/0"])
-def test_a_default_route_is_refused_with_its_line_and_the_way_out(allowed):
-    with pytest.raises(ConfigError, match="WG_QUICK_USERSPACE_IMPLEMENTATION=pywgd") as caught:
-        plan.plan("wg0", config("", f"10.0.0.0/8, {allowed}"), Facts())
-    assert caught.value.line == 5
-    assert caught.value.column == 24
-    assert "wg-quick up wg0" in str(caught.value)
-
-
 def test_every_step_of_a_plan_knows_its_undo():
     steps = plan.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
     assert [str(step.undo()) for step in steps] == [
         "ip link delete dev wg0",
+        "None",
         "ip -4 address delete 10.0.0.1/24 dev wg0",
         "ip link set down dev wg0",
         "ip -4 route delete 10.1.0.0/16 dev wg0",
     ]
 
 
-STEPS = plan.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
+STEPS = [
+    step
+    for step in plan.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
+    if not isinstance(step, plan.Configure)
+]
 
 
 class Kernel:
@@ -127,7 +260,7 @@ def test_a_failing_step_undoes_the_earlier_ones_backwards(index):
     kernel = Kernel(fail_at=STEPS[index])
     with pytest.raises(NetworkError):
         plan.execute(STEPS, kernel.perform, lambda step: None)
-    undone = [str(step.undo()) for step in reversed(STEPS[:index])]
+    undone = [str(step.undo()) for step in reversed(STEPS[:index]) if step.undo()]
     assert kernel.done == [str(step) for step in STEPS[:index]] + undone
 
 

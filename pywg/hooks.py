@@ -1,0 +1,65 @@
+"""PreUp, PostUp, PreDown and PostDown: commands of the user, run as wg-quick runs them.
+
+By bash, in the network namespace of this thread, with our stdin, stdout and stderr. A file that
+others may write gets no command run: it would make root of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+from pywg.config import Config
+from pywg.errors import PywgError
+
+
+def check_trust(config: Config) -> None:
+    """Raises if commands of this file must not be run. One without any may belong to anybody."""
+    interface = config.interface
+    if not (interface.pre_up or interface.post_up or interface.pre_down or interface.post_down):
+        return
+    path = config.path
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise PywgError(f"{path}: {os.strerror(error.errno or 0)}") from None
+    if found.st_uid not in (0, os.geteuid()):
+        raise PywgError(
+            f"{path} has hooks but belongs to user {found.st_uid}: they are not run "
+            f"(if you trust them: chown root {path})"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PywgError(
+            f"{path} has hooks and others may write it: they are not run "
+            f"(if you trust them: chmod go-w {path})"
+        )
+
+
+def run(command: str, name: str, path: str) -> None:
+    """Raises if it fails. ``command`` has no %i left."""
+    try:
+        done = subprocess.run([*_shell(), command], env=_environment(name, path), check=False)
+    except OSError as error:
+        raise PywgError(f"{name}: hook: {os.strerror(error.errno or 0)}") from None
+    if done.returncode != 0:
+        raise PywgError(f"{name}: hook failed with {_ending(done.returncode)}: {command}")
+
+
+def _shell() -> list[str]:
+    """As wg-quick: a command that fails ends the hook; patterns are extended."""
+    bash = shutil.which("bash")
+    if bash is not None:
+        return [bash, "-e", "-o", "pipefail", "-O", "extglob", "-c"]
+    return ["/bin/sh", "-e", "-c"]
+
+
+def _environment(name: str, path: str) -> dict[str, str]:
+    """Hooks of wg-quick find its variables."""
+    return {**os.environ, "LC_ALL": "C", "INTERFACE": name, "CONFIG_FILE": path}
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"code {code}"

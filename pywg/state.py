@@ -1,0 +1,94 @@
+"""What `up` did, written down in /run/pywg/NAME.json, so that `down` can undo exactly that.
+
+Written before the first step is done: whatever becomes of us, `down` finds it. Knows no kernel.
+Invariant: no keys; nobody but root reads it; it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pywg.errors import PywgError, system_call
+from pywg.plan import Place, Step, codec
+
+DIRECTORY = Path("/run/pywg")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A tunnel that is up, or of which something may be left."""
+
+    name: str
+    config: str  # path
+    place: Place
+    steps: tuple[Step, ...]  # those whose effect lasts, in their order
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "name": self.name,
+                "config": self.config,
+                "backend": self.place.backend,
+                "netns": self.place.netns,
+                "socket_netns": self.place.socket_netns,
+                "steps": [codec.to_json(step) for step in self.steps],
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Raises ValueError for what is none."""
+        try:
+            data = json.loads(text)
+            place = Place(data["backend"], data["netns"], data["socket_netns"])
+            steps = tuple(codec.from_json(step) for step in data["steps"])
+            return cls(data["name"], data["config"], place, steps)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no record of a tunnel: {error}") from None
+
+
+def path_of(name: str) -> Path:
+    return DIRECTORY / f"{name}.json"
+
+
+def write(record: Record) -> None:
+    """A temporary file, then a rename: no reader sees half of it."""
+    path = path_of(record.name)
+    temporary = path.with_suffix(".new")
+    try:
+        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(record.to_json())
+        temporary.replace(path)
+    except OSError as error:
+        raise system_call(error, f"cannot record what is done in {path}") from None
+
+
+def read(name: str) -> Record | None:
+    """None if nothing is recorded."""
+    path = path_of(name)
+    try:
+        return Record.from_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise system_call(error, str(path)) from None
+    except ValueError:
+        raise PywgError(f"{path} is damaged; look at it, remove it, and try again") from None
+
+
+def remove(name: str) -> None:
+    path_of(name).unlink(missing_ok=True)
+
+
+def undoing(steps: Sequence[Step]) -> list[Step]:
+    """What is left to undo when the interface is gone, backwards."""
+    undos = (step.undo() for step in reversed(steps) if step.outlives())
+    return [undo for undo in undos if undo is not None]

@@ -1,0 +1,65 @@
+"""What `up` writes down: whole, for root alone, without keys, and read back as it was."""
+
+import stat
+
+import pytest
+from test_plan import config
+
+from pywg import plan, state
+from pywg.errors import PywgError
+from pywg.plan import Facts, Place
+from pywg.state import Record
+
+
+@pytest.fixture(autouse=True)
+def directory(monkeypatch, tmp_path):
+    monkeypatch.setattr(state, "DIRECTORY", tmp_path / "run")
+    return tmp_path / "run"
+
+
+STEPS = plan.lasting(
+    plan.plan("wg0", config("Address=10.0.0.2/32\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), Facts())
+)
+RECORD = Record("wg0", "/etc/wireguard/wg0.conf", Place(netns="inside"), tuple(STEPS))
+
+
+def test_a_record_is_read_as_it_was_written(directory):
+    state.write(RECORD)
+    assert state.read("wg0") == RECORD
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / "wg0.json").stat().st_mode) == 0o600
+    assert [path.name for path in directory.iterdir()] == ["wg0.json"]
+
+
+def test_a_second_one_takes_its_place(directory):
+    state.write(RECORD)
+    (directory / "wg0.new").write_text("left by a crash")
+    state.write(Record("wg0", "/x", Place(), ()))
+    found = state.read("wg0")
+    assert found is not None
+    assert found.config == "/x"
+
+
+def test_nothing_is_none():
+    assert state.read("wg0") is None
+    state.remove("wg0")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"steps": 3}'])
+def test_a_damaged_one_is_named(directory, text):
+    state.write(RECORD)
+    (directory / "wg0.json").write_text(text)
+    with pytest.raises(PywgError, match=r"wg0\.json is damaged"):
+        state.read("wg0")
+
+
+def test_what_is_left_without_the_interface_is_undone_backwards():
+    assert [str(step) for step in state.undoing(STEPS)] == [
+        "nft delete table ip6 pywg-wg0",
+        "ip -6 rule delete table main suppress_prefixlength 0",
+        "ip -6 rule delete not fwmark 51820 table 51820",
+        "nft delete table ip pywg-wg0",
+        "ip -4 rule delete table main suppress_prefixlength 0",
+        "ip -4 rule delete not fwmark 51820 table 51820",
+        "restore /etc/resolv.conf",
+    ]
