@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from ipaddress import ip_address
 
 from pywg import plan, uapi, wireguard
 from pywg.changes import AllowedIPChange, Changes, PeerChange, synchronizing
 from pywg.config import AllowedIP, Config, InterfaceSection, PeerSection
 from pywg.errors import UapiError
 from pywg.plan import Backend, Step
+
+BIND_DEVICE, BIND_ADDRESS = "pywg_bind_device", "pywg_bind_address"
 
 
 class Configurer:
@@ -22,18 +25,19 @@ class Configurer:
     def __init__(self, config: Config, backend: Backend) -> None:
         self._config = config
         self._backend = backend
-        self._before: uapi.Status | None = None
+        self._before: Config | None = None
 
     def __call__(self, step: Step) -> None:
         match step:
             case plan.Configure(mark=mark):
                 self._set(step.name, with_mark(self._config, mark), None)
             case plan.Reconfigure(mark=mark):
-                self._before = wireguard.get(step.name)
-                self._set(step.name, with_mark(self._config, mark or 0), self._before)
+                present = wireguard.get(step.name)
+                self._before = config_of(present, bound(step.name))
+                self._set(step.name, with_mark(self._config, mark or 0), present)
             case plan.RestoreConfiguration() if self._before is not None:
                 present = wireguard.get(step.name)
-                self._set(step.name, config_of(self._before), present)
+                self._set(step.name, self._before, present)
 
     def _set(self, name: str, config: Config, present: uapi.Status | None) -> None:
         try:
@@ -43,7 +47,9 @@ class Configurer:
                     name, changes if present is None else synchronizing(changes, present)
                 )
             else:
-                uapi.request(name, f"set=1\n{uapi.set_text(config, present)}\n", uapi.SET_TIMEOUT_S)
+                text = uapi.set_text(config, present)
+                released = "" if present is None else release(name, config.interface)
+                uapi.request(name, f"set=1\n{released}{text}\n", uapi.SET_TIMEOUT_S)
         except UapiError as error:
             if error.os_errno == errno.ENOMEM:
                 hint = "lower the number of peers, or raise --memory-limit"
@@ -55,13 +61,31 @@ def with_mark(config: Config, mark: int | None) -> Config:
     return replace(config, interface=replace(config.interface, fwmark=mark))
 
 
-def config_of(status: uapi.Status) -> Config:
+def bound(name: str) -> dict[str, str]:
+    """What the sockets are bound to; another implementation, or the kernel, binds to nothing."""
+    try:
+        said = uapi.report(name).other
+    except UapiError:
+        return {}
+    return {key: said[key] for key in (BIND_DEVICE, BIND_ADDRESS) if said.get(key)}
+
+
+def release(name: str, interface: InterfaceSection) -> str:
+    """The lines that take back what the file no longer says."""
+    kept = {BIND_DEVICE: interface.bind_device, BIND_ADDRESS: interface.bind_addresses}
+    return "".join(f"{key}=\n" for key in bound(name) if not kept[key])
+
+
+def config_of(status: uapi.Status, bindings: dict[str, str]) -> Config:
     """What would make a device be as this one is."""
+    addresses = bindings.get(BIND_ADDRESS, "").split(", ")
     return Config(
         InterfaceSection(
             private_key=status.private_key,
             listen_port=status.listen_port,
             fwmark=status.fwmark,
+            bind_device=bindings.get(BIND_DEVICE),
+            bind_addresses=tuple(ip_address(address) for address in addresses if address),
         ),
         tuple(
             PeerSection(

@@ -26,6 +26,7 @@ class Record:
     config: str  # path
     place: Place
     steps: tuple[Step, ...]  # those whose effect lasts, in their order
+    names: tuple[list[str | int], ...] = ()  # of endpoints, as watch.Name writes itself
 
     def to_json(self) -> str:
         return json.dumps(
@@ -36,6 +37,7 @@ class Record:
                 "netns": self.place.netns,
                 "socket_netns": self.place.socket_netns,
                 "steps": [codec.to_json(step) for step in self.steps],
+                "names": self.names,
             },
             indent=1,
         )
@@ -47,7 +49,7 @@ class Record:
             data = json.loads(text)
             place = Place(data["backend"], data["netns"], data["socket_netns"])
             steps = tuple(codec.from_json(step) for step in data["steps"])
-            return cls(data["name"], data["config"], place, steps)
+            return cls(data["name"], data["config"], place, steps, tuple(data["names"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
 

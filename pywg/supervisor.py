@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from pywg import _library, netns, watch
+from pywg import _library, netns, state, watch
 from pywg.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
 
@@ -42,7 +42,8 @@ class Hosting:
     memory_limit: int = 0
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
-    names: tuple[list[str | int], ...] = ()  # of endpoints, as watch.Name writes itself
+    # Of endpoints, as watch.Name writes itself; None where nobody tells us.
+    names: tuple[list[str | int], ...] | None = None
     netns: str | None = None  # of the sockets; None is where we are
 
     def __repr__(self) -> str:
@@ -69,8 +70,7 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
             log_level=LogLevel(hosting.log_level),
             log_fd=hosting.log_fd,
         )
-        names = [watch.Name.from_json(name) for name in hosting.names]
-        watcher = watch.Watcher(device, names, log=_log_to(hosting))
+        watcher = _watcher(device, hosting)
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
             watcher.start()
@@ -89,6 +89,24 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
         while signal.sigtimedwait(signals, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watcher(device: Device, hosting: Hosting) -> watch.Watcher:
+    if hosting.names is None:
+        return watch.Watcher(device, ())
+    names = [watch.Name.from_json(name) for name in hosting.names]
+    recorded = hosting.names
+
+    def renewed() -> list[watch.Name] | None:
+        """What `pywg reload` has written down."""
+        nonlocal recorded
+        record = state.read(hosting.name)
+        if record is None or list(record.names) == list(recorded):
+            return None
+        recorded = record.names
+        return [watch.Name.from_json(name) for name in recorded]
+
+    return watch.Watcher(device, names, renewed=renewed, log=_log_to(hosting))
 
 
 def _log_to(hosting: Hosting) -> Callable[[str], None]:

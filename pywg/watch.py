@@ -71,6 +71,10 @@ def names_of(config: Config) -> tuple[Name, ...]:
     )
 
 
+def names_to_json(config: Config) -> tuple[list[str | int], ...]:
+    return tuple(name.to_json() for name in names_of(config))
+
+
 @dataclass(slots=True)
 class _Memory:
     """What was seen of one peer."""
@@ -94,13 +98,17 @@ class _Memory:
 
 
 class Watcher:
-    """``check`` is one round; ``start`` makes a thread of rounds, until ``stop``."""
+    """``check`` is one round; ``start`` makes a thread of rounds, until ``stop``.
+
+    ``renewed`` answers, each round, the names as they are by now, or None while they are the same.
+    """
 
     def __init__(
         self,
         device: Watched,
         names: Iterable[Name],
         *,
+        renewed: Callable[[], Iterable[Name] | None] | None = None,
         look_up: LookUp = resolve.look_up,
         clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         log: Callable[[str], None] = lambda line: None,
@@ -109,6 +117,7 @@ class Watcher:
         probe_s: float = PROBE_S,
     ) -> None:
         self._device = device
+        self._renewed = renewed
         self._look_up = look_up
         self._clock = clock
         self._log = log
@@ -119,8 +128,8 @@ class Watcher:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Without a name to watch there is no thread either."""
-        if self._memories:
+        """Without a name to watch, now or later, there is no thread either."""
+        if self._memories or self._renewed is not None:
             threading.Thread(target=self._run, name="pywg names", daemon=True).start()
 
     def stop(self) -> None:
@@ -139,6 +148,9 @@ class Watcher:
     def check(self) -> None:
         """Looks at every peer, then looks up those that are due, the longest waiting first."""
         now = self._clock()
+        self._renew()
+        if not self._memories:
+            return
         for peer in self._device.get().peers:
             memory = self._memories.get(peer.public_key)
             if memory is not None:
@@ -147,6 +159,17 @@ class Watcher:
         for memory in sorted(due, key=lambda memory: memory.next_s or 0):
             if self._stopped.is_set() or not self._follow(memory):
                 break
+
+    def _renew(self) -> None:
+        names = self._renewed() if self._renewed is not None else None
+        if names is None:
+            return
+        old = self._memories
+        self._memories = {}
+        for name in names:
+            memory = old.get(name.public_key)
+            same = memory is not None and memory.name == name
+            self._memories[name.public_key] = memory if memory and same else _Memory(name)
 
     def _note(self, memory: _Memory, peer: uapi.PeerStatus, now: float) -> None:
         if peer.last_handshake_ns != memory.handshake_ns:

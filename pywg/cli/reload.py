@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pywg import netns, plan, resolve, state, survey, wireguard
+from pywg import netns, plan, resolve, state, survey, watch, wireguard
 from pywg.cli import complete
 from pywg.cli.names import config_file
 from pywg.cli.place import choose
@@ -40,12 +40,13 @@ def reload_from(path: Path, record: state.Record) -> None:
     config = load(path)
     place = record.place
     check_place(config, place, record.name)
+    names = watch.names_to_json(config)
     with netns.entered(place.socket_netns):
         config = resolve.resolve(config)
     facts = survey.facts(record.name, config, place, mark_of(record))
     facts = without_own(facts, record.steps)
     steps, done = plan.change(record.steps, plan.plan(record.name, config, facts, place))
-    changed = replace(record, config=str(path.absolute()), steps=tuple(done))
+    changed = replace(record, config=str(path.absolute()), steps=tuple(done), names=names)
     with Performer(place, str(path), configure=Configurer(config, place.backend)) as performer:
         # Until all is done, `down` has to undo both.
         both = (*record.steps, *(step for step in done if step not in record.steps))

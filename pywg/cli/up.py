@@ -48,7 +48,7 @@ def up(config: str, foreground: bool, place_of: Callable[[Config], Place], tunin
         **asdict(tuning),
         log_level=level,
         log_fd=2 if keep_log or foreground else -1,
-        names=tuple(found.to_json() for found in watch.names_of(parsed)),
+        names=watch.names_to_json(parsed),
         netns=place.socket_netns,
     )
     if place.backend == "kernel":
@@ -97,13 +97,14 @@ def bring_up(
     create: Callable[[], None] | None = None,
     stop: Callable[[], None] = lambda: None,
 ) -> None:
+    names = watch.names_to_json(config)
     with netns.entered(place.socket_netns):
         config = resolve.resolve(config)
     steps = plan.plan(name, config, survey.facts(name, config, place), place)
     path = str(Path(config.path).absolute())
     configure = Configurer(config, place.backend)
     with Performer(place, path, create=create, stop=stop, configure=configure) as performer:
-        state.write(state.Record(name, path, place, tuple(plan.lasting(steps))))
+        state.write(state.Record(name, path, place, tuple(plan.lasting(steps)), names))
         try:
             plan.execute(steps, performer.perform, echo)
         except BaseException:

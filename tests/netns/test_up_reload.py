@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import programs
+from helpers.daemon import ask
 from helpers.host import Host, hosted
 from helpers.lab import Lab
 from helpers.namespaces import unique
@@ -206,3 +207,22 @@ def test_a_mark_that_was_chosen_for_a_default_route_is_not_saved(host: Host) -> 
     host.pywg("save", name)
     host.pywg("down", name)
     assert path.read_text() == text
+
+
+def test_names_and_bindings_follow_the_file(host: Host) -> None:
+    name = unique("r")
+    first = file(
+        "#!pywg BindDevice = veth\n#!pywg BindAddress = 192.0.2.1", "Endpoint = localhost:1"
+    )
+    path = host.config(name, first)
+    host.pywg("up", str(path))
+    report = ask(name, "pywg_get=1")
+    assert (report["pywg_bind_device"], report["pywg_bind_address"]) == ("veth", "192.0.2.1")
+    assert '"localhost"' in host.read(f"/run/pywg/{name}.json")
+    host.config(name, file("", "Endpoint = 192.0.2.2:1"))
+    host.pywg("reload", name)
+    report = ask(name, "pywg_get=1")
+    assert not report.get("pywg_bind_device")
+    assert not report.get("pywg_bind_address")
+    assert '"localhost"' not in host.read(f"/run/pywg/{name}.json")
+    host.pywg("down", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -318,3 +318,17 @@ def test_the_thread_ends_with_the_device():
 
     name = Name(KEY, Endpoint("vpn.example.com", 5))
     Watcher(Closed(), [name], probe_s=0.001)._run()
+
+
+def test_names_that_changed_meanwhile_are_followed(world):
+    """As after `pywg reload`; a name that is the same keeps what was seen of it."""
+    name = Name(KEY, Endpoint("vpn.example", 51820))
+    watcher = world.watch(name)
+    other = replace(name, endpoint=Endpoint("elsewhere.example", 5))
+    answers = [None, [name], [other], None, []]
+    watcher._renewed = lambda: answers.pop(0) if answers else None
+    seen = []
+    for _ in range(5):
+        watcher.check()
+        seen.append([memory.name for memory in watcher._memories.values()])
+    assert seen == [[name], [name], [other], [other], []]
