@@ -16,6 +16,7 @@ import pytest
 from helpers import programs
 from helpers.daemon import pid_of, socket_path
 from helpers.lab import Lab, Side
+from helpers.namespaces import PREFIX
 from helpers.programs import REPOSITORY, Program
 from helpers.traffic import ping
 from helpers.waiting import wait_until
@@ -153,12 +154,13 @@ def demo(*before: str, tier: str, scratch: Path) -> None:
 
 
 def host() -> tuple[str, str]:
-    """What a demo must leave as it was."""
+    """What a demo must leave as it was. Tests that run beside us have namespaces of their own."""
 
     def ip(*arguments: str) -> str:
         return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True).stdout
 
-    return ip("-br", "link"), ip("netns", "list")
+    names = ip("netns", "list").splitlines()
+    return ip("-br", "link"), "\n".join(name for name in names if not name.startswith(PREFIX))
 
 
 @pytest.mark.parametrize("tier", ["root", "userns", "loopback"])
