@@ -20,6 +20,9 @@ const Options = struct {
     runs: u64 = 1,
 };
 
+/// One thread is all there is.
+const allocator: std.mem.Allocator = .{ .ptr = undefined, .vtable = &std.heap.BrkAllocator.vtable };
+
 /// For the panic handler: what runs.
 var running: struct { seed: u64 = 0, world: ?*World = null } = .{};
 var world: World = undefined;
@@ -58,7 +61,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
 }
 
 fn runOne(seed: u64, options: Options) bool {
-    world.init(std.heap.smp_allocator, .{ .seed = seed, .peers = options.peers }) catch |err| return failed(err);
+    world.init(allocator, .{ .seed = seed, .peers = options.peers }) catch |err| return failed(err);
     world.run(options.seconds * std.time.ns_per_s) catch |err| return failed(err);
     return true;
 }
@@ -134,9 +137,9 @@ fn onSignal(signal: linux.SIG) callconv(.c) void {
 }
 
 pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-//PANICpub const panic = std.debug.FullPanic(onPanic);
+pub const panic = std.debug.FullPanic(onPanic);
 
-pub fn onPanic(message: []const u8, _: ?usize) noreturn {
+fn onPanic(message: []const u8, _: ?usize) noreturn {
     saySuddenEnd("panic", message);
     linux.exit_group(1);
 }
