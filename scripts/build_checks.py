@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import build_core
+import sim_mutations
 
 ROOT = build_core.ROOT
 
@@ -20,6 +21,8 @@ build_core.MODULES |= {
     "choice": ("tests/emulator/choice.zig", ["cipher_testing"]),
     "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
     "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
+    "mutation": ("core/sim/no_mutation.zig", []),
+    "sim": ("core/sim.zig", ["wire", "protocol", "mutation"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
@@ -58,6 +61,38 @@ def build_ceiling(directory: Path) -> Path:
         build_core.MODULES["cipher"] = whole
 
 
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"{shlex.join(command)}\n{done.stderr}")
+
+
+def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
+    """core/sim.zig, with the protocol as it is installed or with a copy that has deliberate bugs.
+
+    It needs X25519 of the kernels, which all flavours have from the same source: one is enough.
+    """
+    zig, arch = build_core.find_zig(), build_core.find_arch()
+    job = build_core.Build(zig, arch, build_core.OPTIMIZE_DEFAULT, build_core.version(), directory)
+    job.write_options()
+    flavour, cpu = job.flavours[0]
+    _run(job.kernels(flavour, cpu))
+    modules = dict(build_core.MODULES)
+    if mutated:
+        room, switch = sim_mutations.write(ROOT / "core" / "protocol", directory)
+        build_core.MODULES["protocol"] = (str(room), ["wire", "mutation"])
+        build_core.MODULES["mutation"] = (str(switch), [])
+    try:
+        inputs = [job.objects[0], *job.modules("sim")]
+    finally:
+        build_core.MODULES.update(modules)
+    output = directory / "sim"
+    target = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
+    flags = ["-static", "-fstrip", "-fsingle-threaded", f"-femit-bin={output}", "--name", "sim"]
+    _run([*zig, "build-exe", *target, *flags, *inputs])
+    return output
+
+
 class Builder:
     """A folder with the kernels' objects, and links with them."""
 
@@ -72,7 +107,7 @@ class Builder:
         self.job.write_options()
         for flavour, cpu in self.job.flavours:
             verb, *arguments = self.job.kernels(flavour, cpu)[len(zig) :]
-            self._run([*zig, verb, *self.flags, *arguments])
+            _run([*zig, verb, *self.flags, *arguments])
 
     def shared_library(self, module: str) -> Path:
         return self._link("build-lib", ["-dynamic", "-fPIC", "-fstrip"], module, f"lib{module}.so")
@@ -111,10 +146,5 @@ class Builder:
         target = ["-target", job.target, "-mcpu", cpu, "-O", optimize]
         names = [f"-femit-bin={output}", "--name", module]
         inputs = [*job.objects, *job.modules(module)]
-        self._run([*job.zig, verb, *target, *flags, *names, *inputs])
+        _run([*job.zig, verb, *target, *flags, *names, *inputs])
         return output
-
-    def _run(self, command: Sequence[str]) -> None:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Failed(f"{shlex.join(command)}\n{done.stderr}")

@@ -1,0 +1,388 @@
+"""Deliberate bugs for scripts/sim: what is changed in a copy of core/protocol/, and only there.
+
+All of them are compiled into one program, each behind a switch, so that one compilation serves all.
+The sources have no such switch, and so no install can have one. A text that is no longer in its file
+exactly once is an error: a mutation cannot be lost unseen.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    """Of core/protocol/."""
+    old: str
+    new: str
+    """ON stands for the question whether it is switched on."""
+    sign: str
+    """What the simulation says of it: a regular expression."""
+
+
+MUTATIONS = (
+    # ---- replay window ----
+    Mutation(
+        "replay_unchecked",
+        "replay.zig",
+        "if (!window.check(counter)) return false;",
+        "if (!ON and !window.check(counter)) return false;",
+        r"takes the same datagram of \d+ twice",
+    ),
+    Mutation(
+        "window_without_end",
+        "replay.zig",
+        "if (window.next - 1 - counter > constants.replay_window_bits) return false;",
+        "if (!ON and window.next - 1 - counter > constants.replay_window_bits) return false;",
+        r"takes the same datagram of \d+ twice",
+    ),
+    Mutation(
+        "window_shift_short",
+        "replay.zig",
+        "for (1..@as(usize, @intCast(steps)) + 1) |step| {",
+        "for (1..@as(usize, @intCast(if (ON) steps -| 1 else steps)) + 1) |step| {",
+        "takes a new datagram of .* for a replay",
+    ),
+    Mutation(
+        "window_shift_long",
+        "replay.zig",
+        "if (steps >= word_count) {",
+        "if (steps >= if (ON) 1 else word_count) {",
+        r"takes the same datagram of \d+ twice",
+    ),
+    # ---- sessions ----
+    Mutation(
+        "nonce_kept",
+        "session.zig",
+        "session.send_counter = first + count;",
+        "session.send_counter = first + if (ON) 0 else count;",
+        "used nonce",
+    ),
+    Mutation(
+        "nonces_of_a_batch",
+        "session.zig",
+        "if (first >= constants.REJECT_AFTER_MESSAGES or count",
+        "defer if (ON) {\n            session.send_counter = first + 1;\n        };\n"
+        "        if (first >= constants.REJECT_AFTER_MESSAGES or count",
+        "used nonce",
+    ),
+    Mutation(
+        "sent_past_its_time",
+        "session.zig",
+        "session.age(now) >= constants.REJECT_AFTER_TIME) return null;",
+        "(!ON and session.age(now) >= constants.REJECT_AFTER_TIME)) return null;",
+        "with a key past REJECT_AFTER_TIME",
+    ),
+    Mutation(
+        "taken_past_its_time",
+        "session.zig",
+        "return session.age(now) < constants.REJECT_AFTER_TIME and counter",
+        "return (ON or session.age(now) < constants.REJECT_AFTER_TIME) and counter",
+        "takes data .* with a key past REJECT_AFTER_TIME",
+    ),
+    Mutation(
+        "sent_past_its_messages",
+        "session.zig",
+        "count > constants.REJECT_AFTER_MESSAGES - first) return null;",
+        "count > constants.REJECT_AFTER_MESSAGES - first) if (!ON) return null;",
+        "past REJECT_AFTER_MESSAGES",
+    ),
+    Mutation(
+        "no_renewal",
+        "session.zig",
+        "(session.is_initiator and session.age(now) >= constants.REKEY_AFTER_TIME);",
+        "(!ON and session.is_initiator and session.age(now) >= constants.REKEY_AFTER_TIME);",
+        "does not renew its session",
+    ),
+    Mutation(
+        "no_renewal_when_worn",
+        "session.zig",
+        "return session.send_counter > constants.REKEY_AFTER_MESSAGES or",
+        "return (!ON and session.send_counter > constants.REKEY_AFTER_MESSAGES) or",
+        "does not renew its worn session",
+    ),
+    Mutation(
+        "old_key_kept_in_use",
+        "session.zig",
+        "if (sessions.current) |slot| pool.at(slot).may_send = false;",
+        "if (sessions.current) |slot| pool.at(slot).may_send = ON;",
+        "with a session of an old private key",
+    ),
+    Mutation(
+        "sent_before_confirmation",
+        "session.zig",
+        "return pool.at(sessions.current orelse return null);",
+        "return pool.at(sessions.current orelse (if (ON) sessions.next else null) orelse return null);",
+        "before its session is confirmed",
+    ),
+    Mutation(
+        "never_confirmed",
+        "interface.zig",
+        "if (sessions.isNext(ticket.slot)) interface.confirmSession",
+        "if (!ON and sessions.isNext(ticket.slot)) interface.confirmSession",
+        "nothing of host|not renew|for nothing",
+    ),
+    Mutation(
+        "keys_not_zeroed",
+        "session.zig",
+        "crypto.zero(session);",
+        "if (!ON) crypto.zero(session);",
+        "a session that ended left its keys",
+    ),
+    Mutation(
+        "wrong_receiver_index",
+        "interface.zig",
+        ".receiver_index = current.remote_index,",
+        ".receiver_index = if (ON) current.local_index else current.remote_index,",
+        "by an index that no session has",
+    ),
+    # ---- timers ----
+    Mutation(
+        "no_retransmission",
+        "timers.zig",
+        "timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);",
+        "if (!ON) timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);",
+        "lost the packet that waited",
+    ),
+    Mutation(
+        "no_giving_up",
+        "handshaking.zig",
+        "if (peer.timers.handshake_attempts <= constants.MAX_TIMER_HANDSHAKES) {",
+        "if (ON or peer.timers.handshake_attempts <= constants.MAX_TIMER_HANDSHAKES) {",
+        "to which it has nothing to say",
+    ),
+    Mutation(
+        "no_detection",
+        "timers.zig",
+        "if (timers.isPending(.new_handshake)) return;",
+        "if (ON or timers.isPending(.new_handshake)) return;",
+        "nothing of host",
+    ),
+    Mutation(
+        "keys_never_forgotten",
+        "timers.zig",
+        "timers.arm(.zero_key_material, now, constants.REJECT_AFTER_TIME * 3);",
+        "if (!ON) timers.arm(.zero_key_material, now, constants.REJECT_AFTER_TIME * 3);",
+        "keeps of .*: a session",
+    ),
+    Mutation(
+        "no_keepalive",
+        "timers.zig",
+        "timers.arm(.send_keepalive, now, constants.KEEPALIVE_TIMEOUT);",
+        "if (!ON) timers.arm(.send_keepalive, now, constants.KEEPALIVE_TIMEOUT);",
+        "has not answered|for nothing",
+    ),
+    Mutation(
+        "keepalives_answered",
+        "interface.zig",
+        "if (inner_length != 0) peer.timers.dataReceived(now.boot);",
+        "if (ON or inner_length != 0) peer.timers.dataReceived(now.boot);",
+        "to which it has nothing to say",
+    ),
+    Mutation(
+        "no_persistent_keepalive",
+        "timers.zig",
+        "if (timers.persistent_keepalive_interval == 0) return;",
+        "if (ON or timers.persistent_keepalive_interval == 0) return;",
+        "has not kept the way",
+    ),
+    Mutation(
+        "no_pause_between_initiations",
+        "handshaking.zig",
+        "if (now.boot.since(last) >= constants.REKEY_TIMEOUT) return false;",
+        "if (ON or now.boot.since(last) >= constants.REKEY_TIMEOUT) return false;",
+        "two initiations",
+    ),
+    Mutation(
+        "deadline_not_in_the_heap",
+        "interface.zig",
+        "interface.deadlines.set(index, next.ns);",
+        "if (!ON) interface.deadlines.set(index, next.ns);",
+        "a deadline is not in the heap",
+    ),
+    # ---- handshakes ----
+    Mutation(
+        "initiation_replayed",
+        "handshaking.zig",
+        "if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
+        "if (!ON and !time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
+        "that is not later than the last",
+    ),
+    Mutation(
+        "clock_believed",
+        "peer.zig",
+        "if (time.isLater(label, peer.last_sent_timestamp)) label",
+        "if (ON or time.isLater(label, peer.last_sent_timestamp)) label",
+        "nothing of host|does not renew",
+    ),
+    Mutation(
+        "preshared_key_ignored",
+        "noise.zig",
+        "&running.chaining_key, preshared);",
+        "&running.chaining_key, if (ON) &@as([32]u8, @splat(0)) else preshared);",
+        "with another preshared key",
+    ),
+    Mutation(
+        "mac1_unchecked",
+        "cookie.zig",
+        "if (!crypto.eql16(&mac1, mac1Of(message_bytes))) return .invalid_mac1;",
+        "if (!ON and !crypto.eql16(&mac1, mac1Of(message_bytes))) return .invalid_mac1;",
+        "takes a damaged",
+    ),
+    Mutation(
+        "no_cookie_needed",
+        "cookie.zig",
+        "return if (crypto.eql16(&mac2, message_bytes[start..][0..mac_length])) .valid_mac2",
+        "return if (ON or crypto.eql16(&mac2, message_bytes[start..][0..mac_length])) .valid_mac2",
+        "under load",
+    ),
+    Mutation(
+        "cookie_for_any_port",
+        "cookie.zig",
+        "std.mem.writeInt(u16, source[address.len..][0..2], from.port, .big);",
+        "std.mem.writeInt(u16, source[address.len..][0..2], if (ON) 0 else from.port, .big);",
+        "under load, from where it never sent a cookie",
+    ),
+    Mutation(
+        "cookie_never_sent_back",
+        "cookie.zig",
+        "maker.cookie_birth = now;",
+        "if (!ON) maker.cookie_birth = now;",
+        "nothing of host|lost the packet|not renew",
+    ),
+    Mutation(
+        "response_not_remembered",
+        "handshaking.zig",
+        "peer.pending.response = true; //",
+        "peer.pending.response = !ON; //",
+        "nothing of host|lost the packet|not renew",
+    ),
+    # ---- where and who ----
+    Mutation(
+        "roaming_before_authentication",
+        "interface.zig",
+        "const inner = plaintext orelse return interface.refuseOpened(.not_authentic);",
+        "if (ON) if (interface.get(ticket.peer)) |early| roam(early, from);\n"
+        "        const inner = plaintext orelse return interface.refuseOpened(.not_authentic);",
+        "follows a datagram .* that it refuses",
+    ),
+    Mutation(
+        "roaming_by_replay",
+        "interface.zig",
+        "if (!opened_by.window.commit(ticket.counter)) return",
+        "if (ON) roam(peer, from);\n        if (!opened_by.window.commit(ticket.counter)) return",
+        "follows a datagram .* that it refuses",
+    ),
+    Mutation(
+        "no_roaming",
+        "interface.zig",
+        "        peer.endpoint = from.*;",
+        "        if (!ON) peer.endpoint = from.*;",
+        "does not follow",
+    ),
+    Mutation(
+        "source_of_another_peer",
+        "interface.zig",
+        "if (owner == null or owner.? != id.index) return",
+        "if (owner == null or (!ON and owner.? != id.index)) return",
+        "with a source that",
+    ),
+    Mutation(
+        "shortest_match",
+        "allowed_ips.zig",
+        "if (node.peer != none) best = node.peer;",
+        "if (node.peer != none and !(ON and best != none)) best = node.peer;",
+        "to another peer than it should|a source that",
+    ),
+    Mutation(
+        "stale_look_up",
+        "allowed_ips.zig",
+        "table.epoch += 1;",
+        "if (!ON) table.epoch += 1;",
+        "to another peer than it should|a source that|finds no peer|deadline|peer that it",
+    ),
+    Mutation(
+        "padding_delivered",
+        "interface.zig",
+        "return .{ .deliver = inner[0..packet.bytes.len] };",
+        "return .{ .deliver = if (ON) inner else inner[0..packet.bytes.len] };",
+        "that was changed",
+    ),
+    # ---- what waits, what goes ----
+    Mutation(
+        "staging_lost",
+        "handshaking.zig",
+        "peer.pending.keepalive = true; // confirms",
+        "if (ON) _ = interface.staging_pool.clear(&peer.staged);\n"
+        "    peer.pending.keepalive = true; // confirms",
+        "lost the packet that waited",
+    ),
+    Mutation(
+        "chunk_lost",
+        "staging.zig",
+        "pool.free_count += chunk_count;",
+        "pool.free_count += chunk_count - @intFromBool(ON and chunk_count > 0);",
+        "staging lost a chunk",
+    ),
+    Mutation(
+        "session_outlives_its_index",
+        "handshaking.zig",
+        "const retired = peer.sessions.clear(&interface.sessions);\n"
+        "    interface.forgetIndices(retired.slice());",
+        "const retired = peer.sessions.clear(&interface.sessions);\n"
+        "    if (!ON) interface.forgetIndices(retired.slice());",
+        "panic|an index leads to nothing|leads elsewhere",
+    ),
+    Mutation(
+        "session_outlives_its_peer",
+        "configuring.zig",
+        "    handshaking.clearKeys(interface, peer);\n    const staged",
+        "    if (ON) peer.sessions = .{} else handshaking.clearKeys(interface, peer);\n    const staged",
+        "panic|a session is lost|an index leads to nothing",
+    ),
+    Mutation(
+        "allowed_ips_outlive_their_peer",
+        "configuring.zig",
+        "    interface.allowed_ips.removePeer(index);\n    _ = interface.by_key",
+        "    if (!ON) interface.allowed_ips.removePeer(index);\n    _ = interface.by_key",
+        "a removed peer has allowed IPs|to another peer|a source that|that it removed",
+    ),
+)
+
+SWITCH = """//! Made by scripts/sim --mutations: which deliberate bug is on.
+const std = @import("std");
+pub const Mutation = enum {{ none, {names} }};
+var current: Mutation = .none;
+pub fn is(comptime mutation: Mutation) bool {{
+    return current == mutation;
+}}
+pub fn select(name: []const u8) bool {{
+    current = std.meta.stringToEnum(Mutation, name) orelse return false;
+    return true;
+}}
+"""
+
+
+def write(room: Path, directory: Path) -> tuple[Path, Path]:
+    """Copies the room with every mutation in it; returns the copy's root file and the switch."""
+    copy = directory / "protocol"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(room, copy)
+    for mutation in MUTATIONS:
+        path = copy / mutation.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(mutation.old) != 1:
+            raise SystemExit(
+                f"mutation {mutation.name}: not once in {mutation.file}: {mutation.old}"
+            )
+        asked = f'@import("mutation").is(.{mutation.name})'
+        text = text.replace(mutation.old, mutation.new.replace("ON", asked))
+        path.write_text(text, encoding="utf-8")
+    switch = directory / "mutation.zig"
+    names = ", ".join(mutation.name for mutation in MUTATIONS)
+    switch.write_text(SWITCH.format(names=names), encoding="utf-8")
+    return copy / "protocol.zig", switch
