@@ -1,9 +1,9 @@
 //! For scripts/sim and tests/sim; no install has it. Runs the real protocol on many hosts in virtual time, with
 //! everything going wrong that can, and says so when a promise is broken.
 //!
-//!   sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME]
+//!   sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]
 //!
-//! Run K has the seed N + K - 1. Exit code 0: every promise was kept. 1: one was broken, or a panic or a crash. 2: wrong
+//! Run K has the seed N + K - 1. From a second on, all that happens is told. Exit code 0: every promise was kept. 1: one was broken, or a panic or a crash. 2: wrong
 //! arguments. 4: there is no such mutation in this program.
 //! Invariant: seed and options decide everything, which the hash of the trace shows.
 const std = @import("std");
@@ -18,6 +18,7 @@ const Options = struct {
     seconds: u64 = 3600,
     peers: ?u32 = null,
     runs: u64 = 1,
+    told_from: u64 = std.math.maxInt(u64),
 };
 
 /// One thread is all there is.
@@ -31,7 +32,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     const options = readArguments(init.args) catch |err| return switch (err) {
         error.NoMutation => 4,
         error.Usage => {
-            report.say("sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME]", .{});
+            report.say("sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]", .{});
             return 2;
         },
     };
@@ -61,7 +62,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
 }
 
 fn runOne(seed: u64, options: Options) bool {
-    world.init(allocator, .{ .seed = seed, .peers = options.peers }) catch |err| return failed(err);
+    world.init(allocator, .{ .seed = seed, .peers = options.peers, .told_from = options.told_from }) catch |err| return failed(err);
     world.run(options.seconds * std.time.ns_per_s) catch |err| return failed(err);
     return true;
 }
@@ -93,6 +94,8 @@ fn readArguments(args: std.process.Args) error{ Usage, NoMutation }!Options {
             options.seed = number;
         } else if (std.mem.eql(u8, name, "--seconds")) {
             options.seconds = number;
+        } else if (std.mem.eql(u8, name, "--from")) {
+            options.told_from = number *| std.time.ns_per_s;
         } else if (std.mem.eql(u8, name, "--runs")) {
             options.runs = number;
         } else if (std.mem.eql(u8, name, "--peers")) {

@@ -114,9 +114,10 @@ MUTATIONS = (
     ),
     Mutation(
         "sent_before_confirmation",
-        "session.zig",
-        "return pool.at(sessions.current orelse return null);",
-        "return pool.at(sessions.current orelse (if (ON) sessions.next else null) orelse return null);",
+        "handshaking.zig",
+        "peer.timers.sessionDerived(now.boot);",
+        "if (ON and !keys.is_initiator) peer.sessions.confirm();\n"
+        "    peer.timers.sessionDerived(now.boot);",
         "before its session is confirmed",
     ),
     Mutation(
@@ -319,7 +320,7 @@ MUTATIONS = (
         "peer.pending.keepalive = true; // confirms",
         "if (ON) _ = interface.staging_pool.clear(&peer.staged);\n"
         "    peer.pending.keepalive = true; // confirms",
-        "lost the packet that waited",
+        "lost the packet that waited|nothing of host",
     ),
     Mutation(
         "chunk_lost",

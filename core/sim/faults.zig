@@ -228,9 +228,11 @@ fn restart(world: *World, host: *Host, is_reboot: bool) Error!void {
     try host.start();
 }
 
-/// What forgets the timestamps it has sent may not show earlier ones: its peers would refuse them, as they should.
+/// What forgets the timestamps it has sent may not show earlier ones, not even later: its peers would refuse them, as they
+/// should, and might not know where it is.
 pub fn showTrueTime(world: *World, host: *Host) void {
     if (world.clocks_lie) return;
+    host.has_forgotten = true;
     const shown = host.now(world.time).unix_ns;
     if (shown > host.wall_high) return;
     host.wall_offset += @intCast(host.wall_high - shown + second);
@@ -244,6 +246,7 @@ fn jump(world: *World, host: *Host) void {
         else => 365 * 24 * 3600 * @as(i64, second),
     };
     host.wall_offset += r.intRangeAtMost(i64, -furthest, furthest);
+    if (host.has_forgotten) showTrueTime(world, host);
 }
 
 /// Boot time goes on meanwhile.

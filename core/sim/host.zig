@@ -117,6 +117,8 @@ pub const Host = struct {
     wall_offset: i64,
     /// The latest wall time it has shown anyone.
     wall_high: u64 = 0,
+    /// Once it restarted, or removed a peer: it no longer knows what it has shown.
+    has_forgotten: bool = false,
 
     address: wire.SocketAddress,
     moves: u16 = 0,

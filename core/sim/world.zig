@@ -19,6 +19,7 @@ const network = @import("network.zig");
 const Datagram = network.Datagram;
 const packet = @import("packet.zig");
 const phases = @import("phases.zig");
+const report = @import("../fuzz/report.zig");
 
 pub const second: u64 = std.time.ns_per_s;
 const ms: u64 = std.time.ns_per_ms;
@@ -28,7 +29,12 @@ const lateness_max = 10 * ms;
 /// A mapping of a translator that carried nothing for so long is gone.
 const translation_ns = 60 * second;
 
-pub const Options = struct { seed: u64, peers: ?u32 = null };
+pub const Options = struct {
+    seed: u64,
+    peers: ?u32 = null,
+    /// What happens from this time on is told, one line each.
+    told_from: u64 = std.math.maxInt(u64),
+};
 
 /// Two hosts that have each other as peers.
 pub const Edge = struct {
@@ -75,6 +81,7 @@ pub const World = struct {
     ledger: Ledger,
     time: u64 = 0,
     trace: u64,
+    told_from: u64 = 0,
     stats: Stats = .{},
     events: std.PriorityQueue(Event, void, Event.compare) = .empty,
     order: u64 = 0,
@@ -103,7 +110,7 @@ pub const World = struct {
 
     pub fn init(world: *World, gpa: Allocator, options: Options) Error!void {
         var mixer: std.Random.SplitMix64 = .init(options.seed);
-        world.* = .{ .gpa = gpa, .prng = .init(mixer.next()), .ledger = .{ .gpa = gpa }, .trace = options.seed, .clocks_lie = false };
+        world.* = .{ .gpa = gpa, .prng = .init(mixer.next()), .ledger = .{ .gpa = gpa }, .trace = options.seed, .told_from = options.told_from, .clocks_lie = false };
         const r = world.random();
         world.clocks_lie = r.uintLessThan(u8, 4) == 0;
         const count = options.peers orelse switch (r.uintLessThan(u8, 10)) {
@@ -220,6 +227,20 @@ pub const World = struct {
         std.mem.writeInt(u32, head[1..5], who, .little);
         std.mem.writeInt(u64, head[5..13], world.time, .little);
         world.trace = std.hash.Wyhash.hash(std.hash.Wyhash.hash(world.trace, &head), bytes);
+        if (world.time >= world.told_from) world.tell(what, who, bytes);
+    }
+
+    fn tell(world: *const World, what: u8, who: u32, bytes: []const u8) void {
+        const seconds = world.time / second;
+        const rest = world.time % second / ms;
+        switch (what) {
+            'p' => report.say("{d}.{d:0>3} {t}", .{ seconds, rest, world.phase }),
+            'f', '!' => report.say("{d}.{d:0>3} {d} {s}", .{ seconds, rest, who, bytes }),
+            else => {
+                const kind = messages.classify(bytes) orelse return report.say("{d}.{d:0>3} {d} {c} noise", .{ seconds, rest, who, what });
+                report.say("{d}.{d:0>3} {d} {c} {t} {x} {x}", .{ seconds, rest, who, what, kind, bytes[4..8], bytes[8..16] });
+            },
+        }
     }
 
     pub fn run(world: *World, duration: u64) Error!void {
@@ -517,6 +538,7 @@ pub const World = struct {
         const before = endpointOf(host, place);
         const from: wire.Endpoint = .{ .remote = datagram.from, .source = .{ .address = host.address.address, .interface_index = 2 } };
         const refused = host.interface.handleHandshake(datagram.bytes, &from, host.is_loaded, now);
+        if (refused) |reason| world.note('!', host.number, @tagName(reason));
         if (refused == null) try world.judgeHandshake(host, datagram, place);
         const kind = messages.classify(datagram.bytes);
         const may_move = refused == null and kind != .cookie_reply;
@@ -568,9 +590,10 @@ pub const World = struct {
         neighbour.sent_at = world.time;
     }
 
-    /// Nothing is wrong, and a session is young: then there is no reason for another handshake.
+    /// Nothing is wrong, and a session is young: then there is no reason for another handshake. (Whose clock was set back
+    /// may try in vain: the peer refuses its timestamps, and its own initiations are what keeps the pair together.)
     fn judgeNeed(world: *World, host: *Host, place: u32, peer: anytype) Error!void {
-        if (!phases.isQuiet(world, host, place)) return;
+        if (world.clocks_lie or !phases.isQuiet(world, host, place)) return;
         const slot = peer.sessions.current orelse return;
         const birth = world.ledger.birthOf(host.number, host.interface.sessions.at(slot).local_index) orelse return;
         if (birth.worn_since != null or world.time - birth.at >= constants.REKEY_AFTER_TIME) return;
