@@ -286,12 +286,14 @@ pub fn check(world: *World) Error!void {
     };
 }
 
-/// Who can talk does.
+/// Who can talk does. A renewal may interrupt for one attempt: two ends that began at the same instant have a session
+/// each, and who answers the initiation lets go of the one that the other sends with; if the answer is lost, or waits for
+/// a cookie, that lasts until the next attempt.
 fn checkArrival(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
     if (!neighbour.talks or !isQuiet(world, host, place)) return;
     const gap = world.time - neighbour.arrived_at;
-    if (gap <= 2 * neighbour.talk_interval_ns + slack) return;
+    if (gap <= 2 * neighbour.talk_interval_ns + attempt + loadTime(host, &world.hosts[neighbour.host]) + slack) return;
     return world.ledger.fail("nothing of host {d} has reached {d} for {d} s, although nothing is wrong since {d} s", .{
         host.number, neighbour.host, gap / second, (world.time - neighbour.calm_since) / second,
     });

@@ -479,7 +479,10 @@ pub const World = struct {
         for (batch.items) |datagram| {
             world.note('<', host.number, datagram.bytes);
             switch (host.interface.prepareOpen(datagram.bytes, now)) {
-                .drop => |reason| try world.judgeUnopened(host, datagram, reason),
+                .drop => |reason| {
+                    world.note('!', host.number, @tagName(reason));
+                    try world.judgeUnopened(host, datagram, reason);
+                },
                 .handshake => {
                     try world.finishBatch(host, tickets[0..count], now);
                     count = 0;
@@ -522,6 +525,7 @@ pub const World = struct {
             const from: wire.Endpoint = .{ .remote = opening.datagram.from, .source = .{ .address = host.address.address, .interface_index = 2 } };
             const plaintext: ?[]u8 = if (opening.plain_length) |length| opening.plain[0..length] else null;
             const opened = host.interface.finishOpen(opening.ticket, plaintext, &from, now);
+            if (opened == .drop) world.note('!', host.number, @tagName(opened.drop));
             const was_accepted = try world.judgeOpened(host, opening, opened);
             try world.judgeEndpoint(host, place, before, opening.datagram, was_accepted);
         }
