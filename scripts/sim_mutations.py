@@ -161,7 +161,7 @@ MUTATIONS = (
         "timers.zig",
         "if (timers.isPending(.new_handshake)) return;",
         "if (ON or timers.isPending(.new_handshake)) return;",
-        "nothing of host",
+        "nothing of host|has not answered",
     ),
     Mutation(
         "keys_never_forgotten",

@@ -624,7 +624,8 @@ pub const World = struct {
         if (birth.key_epoch != host.key_epoch) return ledger.fail("host {d} sends to {d} with a session of an old private key", names);
         if (!birth.is_initiator and !birth.is_confirmed) return ledger.fail("host {d} sends to {d} before its session is confirmed", names);
         if (age >= constants.REJECT_AFTER_TIME) return ledger.fail("host {d} sends to {d} with a key past REJECT_AFTER_TIME", names);
-        if (counter > constants.REKEY_AFTER_MESSAGES and birth.worn_since == null) birth.worn_since = world.time;
+        // The counter stands one further when it is looked at.
+        if (counter >= constants.REKEY_AFTER_MESSAGES and birth.worn_since == null) birth.worn_since = world.time;
         if (!phases.isQuiet(world, host, place)) return;
         const patience = phases.renewalTime(world, host, place);
         if (birth.is_initiator and age > constants.REKEY_AFTER_TIME + patience) return ledger.fail("host {d} does not renew its session with {d}", names);
