@@ -1,5 +1,7 @@
 //! Packets that wait for a session (section 6.4: "queued"): one pool of chunks for all peers, a FIFO for each.
 //! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates.
+//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever, so a queue may grow
+//! only up to a share of what is still free: then many such peers together leave room for the others.
 //! Invariant: every chunk is in the free list or in exactly one queue.
 const std = @import("std");
 const constants = @import("constants.zig");
@@ -10,6 +12,10 @@ const Allocator = std.mem.Allocator;
 pub const chunk_size = 2048;
 
 const none = std.math.maxInt(u32);
+
+/// A queue that holds more than this part of what is free gives up its oldest packets for a new one. With it n peers
+/// that hold all they can leave 4 / (4 + n) of the pool.
+const share_divisor = 4;
 
 /// The packets of one peer, oldest first. Lives in the Peer; only the Pool it was filled from may touch it.
 pub const Queue = struct {
@@ -63,18 +69,23 @@ pub const Pool = struct {
         pool.* = undefined;
     }
 
-    /// Keeps a copy. A full queue, or an exhausted pool, costs the queue's oldest packets, as in the
-    /// kernel; other peers' packets are safe. Not stored: even all of them would not have been enough.
+    /// Keeps a copy. A full queue, or more than its share of the pool, costs the queue's oldest packets, as a full
+    /// one does in the kernel; other peers' packets are safe. Not stored: even all of them would not have been enough.
     pub fn push(pool: *Pool, queue: *Queue, bytes: []const u8) PushResult {
         const needed = chunksFor(bytes.len);
         if (needed > @as(u64, pool.free_count) + queue.chunks) return .{ .dropped = 0, .stored = false };
         var dropped: u32 = 0;
-        while (queue.packets >= constants.staged_packets_max or pool.free_count < needed) {
+        while (queue.packets != 0 and !pool.hasRoom(queue, needed)) {
             pool.dropOldest(queue);
             dropped += 1;
         }
         pool.append(queue, bytes);
         return .{ .dropped = dropped, .stored = true };
+    }
+
+    fn hasRoom(pool: *const Pool, queue: *const Queue, needed: u64) bool {
+        return queue.packets < constants.staged_packets_max and needed <= pool.free_count and
+            @as(u64, queue.chunks) * share_divisor < pool.free_count;
     }
 
     /// Length of the oldest packet.
@@ -150,7 +161,7 @@ const testing = std.testing;
 
 test "packets come out in order and whole, whatever their length" {
     const gpa = testing.allocator;
-    var pool: Pool = try .init(gpa, 40);
+    var pool: Pool = try .init(gpa, 200);
     defer pool.deinit(gpa);
     var queue: Queue = .empty;
     var sent: [65535]u8 = undefined;
@@ -168,12 +179,12 @@ test "packets come out in order and whole, whatever their length" {
         try testing.expectEqual(null, pool.pop(&queue, &received));
         try testing.expectEqual(null, pool.peekLength(&queue));
     }
-    try testing.expectEqual(40, pool.free_count);
+    try testing.expectEqual(200, pool.free_count);
 }
 
 test "a full queue loses its oldest packet" {
     const gpa = testing.allocator;
-    var pool: Pool = try .init(gpa, constants.staged_packets_max + 8);
+    var pool: Pool = try .init(gpa, constants.staged_packets_max * (share_divisor + 1));
     defer pool.deinit(gpa);
     var queue: Queue = .empty;
     for (0..constants.staged_packets_max) |i| {
@@ -193,21 +204,31 @@ test "an exhausted pool costs the pushing peer only" {
     defer pool.deinit(gpa);
     var greedy: Queue = .empty;
     var modest: Queue = .empty;
-    const three_chunks: [3 * chunk_size]u8 = @splat(1);
+    const four_chunks: [4 * chunk_size]u8 = @splat(1);
     const two_chunks: [2 * chunk_size]u8 = @splat(2);
-    try testing.expect(pool.push(&greedy, "a").stored);
-    try testing.expect(pool.push(&greedy, &three_chunks).stored);
+    try testing.expect(pool.push(&greedy, &four_chunks).stored);
     try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&modest, "b"));
-    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&greedy, "c"));
     try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&greedy, &two_chunks));
     try testing.expect(pool.push(&modest, "b").stored);
     // Five chunks never fit, so nothing is given up for them.
     const five_chunks: [5 * chunk_size]u8 = @splat(5);
     try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&greedy, &five_chunks));
-    try testing.expectEqual(2, pool.clear(&greedy));
+    try testing.expectEqual(1, pool.clear(&greedy));
     try testing.expectEqual(1, pool.clear(&modest));
     try testing.expectEqual(0, pool.clear(&modest));
     try testing.expectEqual(4, pool.free_count);
+}
+
+test "peers that never answer leave room for the others" {
+    const gpa = testing.allocator;
+    var pool: Pool = try .init(gpa, 1024);
+    defer pool.deinit(gpa);
+    var dead: [100]Queue = @splat(.empty);
+    for (0..1000) |_| for (&dead) |*queue| {
+        try testing.expect(pool.push(queue, "x").stored);
+    };
+    var alive: Queue = .empty;
+    for (0..8) |_| try testing.expectEqual(PushResult{ .dropped = 0, .stored = true }, pool.push(&alive, "y"));
 }
 
 test "a pool without chunks stores nothing" {
