@@ -3,8 +3,8 @@
 //!
 //!   sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]
 //!
-//! Run K has the seed N + K - 1. From a second on, all that happens is told. Exit code 0: every promise was kept. 1: one was broken, or a panic or a crash. 2: wrong
-//! arguments. 4: there is no such mutation in this program.
+//! Run K has the seed N + K - 1. From SECOND on, all that happens is told. Exit code 0: every promise was kept. 1: one
+//! was broken, or a panic or a crash. 2: wrong arguments. 4: there is no such mutation in this program.
 //! Invariant: seed and options decide everything, which the hash of the trace shows.
 const std = @import("std");
 const linux = std.os.linux;

@@ -1,8 +1,8 @@
 """Deliberate bugs for scripts/sim: what is changed in a copy of core/protocol/, and only there.
 
 All of them are compiled into one program, each behind a switch, so that one compilation serves all.
-The sources have no such switch, and so no install can have one. A text that is no longer in its file
-exactly once is an error: a mutation cannot be lost unseen.
+The sources have no such switch, and so no install can have one. A text that is no longer in its
+file exactly once is an error: a mutation cannot be lost unseen.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ MUTATIONS = (
         "peer.zig",
         "if (time.isLater(label, peer.last_sent_timestamp)) label",
         "if (ON or time.isLater(label, peer.last_sent_timestamp)) label",
-        "nothing of host|does not renew",
+        "a time that is not later",
     ),
     Mutation(
         "preshared_key_ignored",
@@ -342,7 +342,8 @@ MUTATIONS = (
         "session_outlives_its_peer",
         "configuring.zig",
         "    handshaking.clearKeys(interface, peer);\n    const staged",
-        "    if (ON) peer.sessions = .{} else handshaking.clearKeys(interface, peer);\n    const staged",
+        "    if (ON) peer.sessions = .{} else handshaking.clearKeys(interface, peer);\n"
+        "    const staged",
         "panic|a session is lost|an index leads to nothing",
     ),
     Mutation(

@@ -71,6 +71,8 @@ pub const Neighbour = struct {
 
     /// Of the latest initiation of this peer that was accepted.
     latest_timestamp: protocol.time.Timestamp = @splat(0),
+    /// Of the last initiation we sent it.
+    sent_timestamp: protocol.time.Timestamp = @splat(0),
     /// When we last sent an initiation; forgotten when the protocol may forget it.
     initiated_at: ?u64 = null,
     /// When anything of ours last left for it, and anything authentic of it last came.
@@ -185,6 +187,7 @@ pub const Host = struct {
     fn forget(neighbour: *Neighbour) void {
         neighbour.entry += 1;
         neighbour.latest_timestamp = @splat(0);
+        neighbour.sent_timestamp = @splat(0);
         neighbour.initiated_at = null;
     }
 

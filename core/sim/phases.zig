@@ -122,7 +122,7 @@ fn beginStorm(world: *World) void {
     for (world.hosts) |*host| for (host.neighbours.items) |*neighbour| {
         neighbour.calm_since = never;
         neighbour.talks = r.uintLessThan(u8, 4) != 0;
-        neighbour.talk_interval_ns = world.base_interval_ns * r.intRangeAtMost(u64, 1, 10);
+        neighbour.talk_interval_ns = @max(world.base_interval_ns, r.intRangeAtMost(u64, 1, 10) * second);
     };
 }
 
@@ -185,17 +185,16 @@ fn chooseTraffic(world: *World, edge: *const world_file.Edge) void {
     const kind = r.uintLessThan(u8, 8);
     for (edge.ends, edge.places, 0..) |number, place, i| {
         const host = &world.hosts[number];
-        const other = &world.hosts[edge.ends[1 - i]];
         const neighbour = &host.neighbours.items[place];
         // Who is not to be found must speak, and a clock that went back may close one direction.
         const must_talk = host.roams or world.clocks_lie;
         const listens = !must_talk and (kind == i or kind == 2 + i);
         neighbour.talks = !listens;
-        neighbour.talk_interval_ns = world.base_interval_ns * (if (kind >= 2 and kind <= 4) r.intRangeAtMost(u64, 2, 15) else 1);
+        const seldom: u64 = if (kind >= 2 and kind <= 4) r.intRangeAtMost(u64, 2, 15) else 1;
+        neighbour.talk_interval_ns = @max(world.base_interval_ns, seldom * second);
         neighbour.calm_since = if (edge.is_mute) never else world.time;
         neighbour.arrived_at = world.time;
         neighbour.awaited = null;
-        _ = other;
     }
 }
 

@@ -572,6 +572,10 @@ pub const World = struct {
                 };
                 neighbour.initiated_at = world.time;
                 datagram.timestamp = peer.last_sent_timestamp;
+                if (!protocol.time.isLater(datagram.timestamp, neighbour.sent_timestamp)) {
+                    return ledger.fail("host {d} shows {d} a time that is not later than the last", .{ host.number, neighbour.host });
+                }
+                neighbour.sent_timestamp = datagram.timestamp;
                 const label = std.mem.readInt(u64, datagram.timestamp[0..8], .big) - 0x4000_0000_0000_000a;
                 host.wall_high = @max(host.wall_high, (label + 1) * second);
                 try world.judgeNeed(host, place, peer);
