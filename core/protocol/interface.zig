@@ -217,7 +217,22 @@ pub const Interface = struct {
             interface.counters.add(.no_peer, 1);
             return .{ .drop = .no_peer };
         };
+        if (interface.isOwnDatagram(index, packet)) {
+            interface.counters.add(.routing_loop, 1);
+            return .{ .drop = .routing_loop };
+        }
         return .{ .peer = interface.idOf(index) };
+    }
+
+    /// Whether this is what we sealed for that very peer: its endpoint is routed into the tunnel. Sealed again and again
+    /// it would keep a core busy for as long as the session lives. Another peer's is nothing bad: a tunnel in a tunnel.
+    fn isOwnDatagram(interface: *const Interface, index: u32, packet: []const u8) bool {
+        const payload = wire.ip.udpPayload(packet) orelse return false;
+        if (payload.len < @sizeOf(messages.TransportHeader)) return false;
+        const header: *const messages.TransportHeader = @ptrCast(payload.ptr);
+        if (header.kind != @backingInt(messages.Kind.transport)) return false;
+        const current = interface.peers.at(index).sessions.currentSession(&interface.sessions) orelse return false;
+        return std.mem.readInt(u32, &header.receiver, .little) == current.remote_index;
     }
 
     fn lookupOutgoing(interface: *Interface, packet: []const u8) error{Malformed}!?u32 {

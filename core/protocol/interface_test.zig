@@ -473,6 +473,32 @@ test "an inner packet is only taken from the peer that owns its source" {
     try testing.expectEqual(2, net.b.delivered_count);
 }
 
+test "what was sealed for a peer is not sealed for it again, and may be for another" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.send(&net.a, 100); // `last` is now a's transport message
+    const end = &net.a.interface;
+    var buffer: [1500]u8 = undefined;
+    const packet = innerPacket(&buffer, 1, 2, 28 + net.last_length);
+    packet[6..8].* = .{ 0, 0 };
+    packet[9] = @backingInt(wire.ip.Protocol.udp);
+    @memcpy(packet[28..], net.last[0..net.last_length]);
+    try testing.expectEqual(Drop.routing_loop, end.route(packet).drop);
+    try testing.expectEqual(1, net.a.dropped(.routing_loop));
+    packet[28] = 1; // a handshake of its own, as far as we can tell
+    try testing.expect(end.route(packet) == .peer);
+    packet[28] = 4;
+    packet[32] ^= 1; // of a session that is not this peer's
+    try testing.expect(end.route(packet) == .peer);
+    packet[32] ^= 1;
+    packet[9] = @backingInt(wire.ip.Protocol.tcp);
+    try testing.expect(end.route(packet) == .peer);
+    try testing.expect(end.route(packet[0..40]) == .peer);
+    try testing.expectEqual(1, net.a.dropped(.routing_loop));
+}
+
 test "inner lengths that lie are dropped and counted" {
     var net: Net = undefined;
     try net.init("", "");
