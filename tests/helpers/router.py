@@ -1,5 +1,5 @@
-"""A namespace between others: forwards, translates addresses as a home router does, and forgets what
-it translated."""
+"""A namespace between others: forwards, translates addresses as a home router does, and forgets
+what it translated."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A stream that goes on while the test does something to the tunnel: numbered datagrams, one way, by
-a thread. Every one that arrives is checked: its content, that it comes once, and who sent it.
+"""A stream that goes on while the test does something to the tunnel: numbered datagrams, one way,
+by a thread. Every one that arrives is checked: its content, that it comes once, who sent it.
 
 A change may cost datagrams. The test asks how soon one arrives that was sent after the change.
 """
