@@ -44,7 +44,8 @@ class Stream:
         bind: str | None = None,
         size: int = SIZE,
     ) -> None:
-        """`source`: from whom all of it must come. `bind`: where to listen, if not at `address`."""
+        """`source`: the address to send from, and from which all of it must come. `bind`: where to
+        listen, if not at `address`."""
         family = family_of(address)
         self.source = source
         self.size = size
@@ -59,6 +60,8 @@ class Stream:
         self.receiver.setblocking(False)
         self.sender = sender.socket(family)
         self.sender.setblocking(False)
+        if source:
+            self.sender.bind((source, 0))
         self.target = (address, self.receiver.getsockname()[1])
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)

@@ -1,0 +1,82 @@
+"""The link goes down, moves or is deleted while packets come from both sides."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from helpers.daemon import socket_path
+from helpers.lab import Lab, Tunnel
+from helpers.namespaces import Namespace, add_address
+from helpers.stream import Stream
+from helpers.traffic import exchange
+
+
+@contextlib.contextmanager
+def both_ways(tunnel: Tunnel) -> Iterator[tuple[Stream, Stream]]:
+    a, b = tunnel.a, tunnel.b
+    there = Stream(a.namespace, b.namespace, b.inner4)
+    back = Stream(b.namespace, a.namespace, a.inner4)
+    with there, back:
+        there.flows()
+        back.flows()
+        yield there, back
+
+
+def test_twenty_times_down_and_up_leave_the_configuration_and_a_tunnel_that_works(lab: Lab) -> None:
+    tunnel = lab.tunnel(psk=True, keepalive=25)
+    daemon = tunnel.a.daemon
+    before = daemon.wg("showconf", daemon.name)
+    with both_ways(tunnel) as (there, back):
+        for _ in range(20):
+            tunnel.a.namespace.ip("link", "set", daemon.name, "down")
+            tunnel.a.namespace.ip("link", "set", daemon.name, "up")
+        # A new handshake each time, and none has to wait for the one before.
+        there.flows(1.5)
+        back.flows(1.5)
+        tunnel.a.namespace.ip("link", "set", daemon.name, "down")
+        assert there.is_silent(0.1)
+        assert back.is_silent(0.1)
+        tunnel.a.namespace.ip("link", "set", daemon.name, "up")
+        back.flows(1.5)
+        there.flows(1.5)
+    assert daemon.wg("showconf", daemon.name) == before
+
+
+def test_a_link_deleted_under_load_ends_the_daemon_within_a_second(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    daemon = tunnel.a.daemon
+    with both_ways(tunnel):
+        tunnel.a.namespace.ip("link", "delete", daemon.name)
+        assert daemon.wait(1) == 0
+    assert not socket_path(daemon.name).exists()
+    errors = [line for line in daemon.log().splitlines() if "error" in line.lower()]
+    assert len(errors) <= 2, errors
+
+
+def test_a_moved_interface_goes_on_through_the_sockets_of_its_birthplace(lab: Lab) -> None:
+    """The places it moves to have no other interface; b sends all the while."""
+    tunnel = lab.tunnel()
+    daemon, b = tunnel.a.daemon, tunnel.b
+    tunnel.session()
+    first, second = lab.namespace("c"), lab.namespace("d")
+    here = tunnel.a.namespace
+    with Stream(b.namespace, b.namespace, tunnel.a.inner4, bind=b.inner4):
+        for place in (first, second, first, second, tunnel.a.namespace, second):
+            move(here, place, daemon.name, tunnel.a.inner4)
+            here = place
+            there = Stream(place, b.namespace, b.inner4, source=tunnel.a.inner4)
+            back = Stream(b.namespace, place, tunnel.a.inner4, source=b.inner4)
+            with there, back:
+                there.flows(2)
+                back.flows(1)
+        exchange(second, b.namespace, b.inner4, 4 << 20, 4 << 20, seconds=10)
+        second.ip("link", "delete", daemon.name)
+        assert daemon.wait(1) == 0
+
+
+def move(here: Namespace, place: Namespace, name: str, address: str) -> None:
+    """The kernel takes it down for that, and its addresses away."""
+    here.ip("link", "set", name, "netns", place.name)
+    add_address(place, name, f"{address}/24")
+    place.ip("link", "set", name, "up")
