@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from helpers.daemon import socket_path
 from helpers.lab import Lab, Tunnel
 from helpers.namespaces import Namespace, add_address
-from helpers.stream import Stream
+from helpers.stream import AFTER_A_RUSH, RUSHED, SOON, Stream
 from helpers.traffic import exchange
 
 
@@ -31,15 +32,16 @@ def test_twenty_times_down_and_up_leave_the_configuration_and_a_tunnel_that_work
         for _ in range(20):
             tunnel.a.namespace.ip("link", "set", daemon.name, "down")
             tunnel.a.namespace.ip("link", "set", daemon.name, "up")
-        # A new handshake each time, and none has to wait for the one before.
-        there.flows(1.5)
-        back.flows(1.5)
+        there.flows(AFTER_A_RUSH)
+        back.flows(SOON)
+        # One by itself needs one handshake, which does not wait for the one before.
+        time.sleep(RUSHED)
         tunnel.a.namespace.ip("link", "set", daemon.name, "down")
         assert there.is_silent(0.1)
         assert back.is_silent(0.1)
         tunnel.a.namespace.ip("link", "set", daemon.name, "up")
-        back.flows(1.5)
-        there.flows(1.5)
+        back.flows(SOON)
+        there.flows(SOON)
     assert daemon.wg("showconf", daemon.name) == before
 
 
@@ -63,13 +65,14 @@ def test_a_moved_interface_goes_on_through_the_sockets_of_its_birthplace(lab: La
     here = tunnel.a.namespace
     with Stream(b.namespace, b.namespace, tunnel.a.inner4, bind=b.inner4):
         for place in (first, second, first, second, tunnel.a.namespace, second):
+            time.sleep(RUSHED)
             move(here, place, daemon.name, tunnel.a.inner4)
             here = place
             there = Stream(place, b.namespace, b.inner4, source=tunnel.a.inner4)
             back = Stream(b.namespace, place, tunnel.a.inner4, source=b.inner4)
             with there, back:
-                there.flows(2)
-                back.flows(1)
+                there.flows(SOON)
+                back.flows(SOON)
         exchange(second, b.namespace, b.inner4, 4 << 20, 4 << 20, seconds=10)
         second.ip("link", "delete", daemon.name)
         assert daemon.wait(1) == 0
