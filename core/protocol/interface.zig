@@ -361,7 +361,14 @@ pub const Interface = struct {
 
     /// The peer is where its last authentic packet came from.
     pub fn roam(peer: *Peer, from: *const wire.Endpoint) void {
-        if (peer.endpoint) |known| if (known.eql(from.*)) return;
+        if (peer.endpoint) |*known| {
+            if (known.eql(from.*)) return;
+            if (!known.remote.eql(from.remote)) {
+                peer.shunned = null;
+            } else if (from.source) |source| {
+                if (peer.shuns(source)) return;
+            }
+        }
         peer.endpoint = from.*;
     }
 
@@ -371,12 +378,29 @@ pub const Interface = struct {
         peer.clearSource();
     }
 
-    /// Routes or sockets changed: forgets the sources that `isStale` names.
+    /// Other sockets, another mark: all may be learnt anew.
+    pub fn forgetAllSources(interface: *Interface) void {
+        for (0..interface.peer_high) |i| {
+            const peer = interface.peers.at(i);
+            if (!peer.in_use) continue;
+            peer.shunned = null;
+            peer.clearSource();
+        }
+    }
+
+    /// Routes changed: forgets the sources that `isStale` names. What the peer sends to them until it has followed us
+    /// to another must not bring them back: each would call the other back for ever.
     pub fn forgetSources(interface: *Interface, context: anytype, comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool) void {
         for (0..interface.peer_high) |i| {
             const peer = interface.peers.at(i);
             if (!peer.in_use) continue;
-            if (peer.endpoint) |*endpoint| if (endpoint.source != null and isStale(context, endpoint)) peer.clearSource();
+            const endpoint = &(peer.endpoint orelse continue);
+            if (peer.shunned) |source| {
+                if (!isStale(context, &.{ .remote = endpoint.remote, .source = source })) peer.shunned = null;
+            }
+            if (endpoint.source == null or !isStale(context, endpoint)) continue;
+            peer.shunned = endpoint.source;
+            peer.clearSource();
         }
     }
 

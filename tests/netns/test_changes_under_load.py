@@ -45,6 +45,7 @@ class Loaded:
 
 @contextlib.contextmanager
 def loaded(tunnel: Tunnel) -> Iterator[Loaded]:
+    tunnel.session()
     a, b = tunnel.a, tunnel.b
     there = Stream(a.namespace, b.namespace, b.inner4)
     back = Stream(b.namespace, a.namespace, a.inner6)
@@ -75,6 +76,7 @@ def test_listen_ports_change_and_the_other_side_follows(lab: Lab) -> None:
         assert load.handshakes() == 0
 
 
+@pytest.mark.pywgd_only
 def test_endpoints_change_between_addresses_families_and_zones(lab: Lab) -> None:
     tunnel = lab.tunnel()
     add_address(tunnel.b.namespace, "veth", "192.0.2.20/24")
@@ -148,6 +150,7 @@ def test_addresses_inside_come_and_go(lab: Lab) -> None:
 # Keys.
 
 
+@pytest.mark.pywgd_only
 def test_the_same_again_under_load_is_nothing_at_all(lab: Lab) -> None:
     tunnel = lab.tunnel(psk=True)
     with loaded(tunnel) as load:

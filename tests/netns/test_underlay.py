@@ -8,6 +8,7 @@ from helpers.namespaces import add_address, cable
 from helpers.stream import SOON, Stream
 from helpers.traffic import exchange, ping
 
+pytestmark = pytest.mark.pywgd_only  # sources that are gone are noticed, zones are shown
 BYTES = 4 << 20
 
 
