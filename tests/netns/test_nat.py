@@ -137,3 +137,21 @@ def test_two_ends_behind_routers_meet_again_when_both_forget(lab: Lab, way: str)
     ping(homes.a.namespace, homes.b.inner4, 1)
     assert homes.seen_from() == f"{PUBLIC_A}:{PORT}"
     assert all(wire["initiation_output"] == 0 for wire in wires), "the session lived on"
+
+
+def test_a_host_whose_packet_was_translated_into_the_tunnel_learns_that_nobody_is_there(
+    lab: Lab,
+) -> None:
+    """The router asks b to forward; b translates into its tunnel, where a is no peer any more."""
+    homes = Homes(lab, routers=1)
+    homes.start(homes.b, knows=False)
+    b = homes.b.namespace
+    b.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    b.nft(
+        "table ip nat {\nchain out {\ntype nat hook postrouting priority srcnat\n"
+        f'oifname "{homes.b.daemon.name}" snat to {homes.b.inner4}\n}}\n}}\n'
+    )
+    homes.ra.namespace.ip("route", "add", homes.a.inner4, "via", PUBLIC_B)
+    homes.b.daemon.set("peer", homes.a.key.public, "remove")
+    answer = homes.ra.namespace.attempt("ping", "-n", "-c", "1", "-W", "1", homes.a.inner4)
+    assert "icmp_seq=1 Destination Host Unreachable" in answer.stdout, answer.stdout

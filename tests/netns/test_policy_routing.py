@@ -13,7 +13,7 @@ from helpers.daemon import Daemon
 from helpers.lab import PORT, Lab, Tunnel
 from helpers.namespaces import add_address, cable
 from helpers.stream import SOON, Stream
-from helpers.traffic import ping, ping_attempt
+from helpers.traffic import exchange, ping, ping_attempt
 from helpers.waiting import wait_until
 from helpers.wire import Wire
 
@@ -22,6 +22,7 @@ MARK = "51820"
 FAR4, FAR6 = "203.0.113.7", "2001:db8:7::7"
 # The kernel's own selftest allows this much for packets that run in a circle.
 LOOP_BYTES_MAX = 70_000
+BYTES = 4 << 20
 
 
 def everything_through(tunnel: Tunnel) -> None:
@@ -132,6 +133,22 @@ def test_a_tunnel_within_the_tunnel_works_by_another_peer_of_the_same_interface(
         assert cpu_seconds(tunnel.a.daemon) - spent < 0.6
         tunnel.a.daemon.set(*peer, "endpoint", f"{tunnel.b.inner4}:5")
         stream.flows()
+
+
+def test_a_tunnel_of_another_interface_works_within_the_tunnel(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    outer = {"a": tunnel.a, "b": tunnel.b}
+    inner = {role: lab.side(None, 7, side.namespace) for role, side in outer.items()}
+    for role, other, net in (("a", "b", 1), ("b", "a", 2)):
+        inner[role].daemon.setconf(
+            f"[Interface]\nPrivateKey = {inner[role].key.private}\nListenPort = 5\n"
+            f"[Peer]\nPublicKey = {inner[other].key.public}\nAllowedIPs = 10.98.0.0/24\n"
+            f"Endpoint = [{outer[other].inner6}]:5\n"
+        )
+        inner[role].daemon.up(f"10.98.0.{net}/24", mtu=1340)
+    a, b = tunnel.a.namespace, tunnel.b.namespace
+    ping(a, "10.98.0.2", 1)
+    exchange(a, b, "10.98.0.2", BYTES, BYTES, seconds=10)
 
 
 # Source addresses.
