@@ -184,6 +184,7 @@ def test_a_new_private_key_is_used_at_once(lab: Lab, who: str) -> None:
         assert load.handshakes() >= 3
 
 
+@pytest.mark.pywgd_only  # link down ends sessions
 def test_a_new_preshared_key_leaves_the_session_alone_and_is_asked_for_by_the_next(
     lab: Lab,
 ) -> None:

@@ -139,6 +139,7 @@ def test_two_ends_behind_routers_meet_again_when_both_forget(lab: Lab, way: str)
     assert all(wire["initiation_output"] == 0 for wire in wires), "the session lived on"
 
 
+@pytest.mark.pywgd_only
 def test_a_host_whose_packet_was_translated_into_the_tunnel_learns_that_nobody_is_there(
     lab: Lab,
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_narrow_link_behind_a_router_carries_what_a_wide_one_does(lab: Lab, ou
 @pytest.mark.parametrize("outer", [4, 6], ids=["over-v4", "over-v6"])
 def test_a_stream_goes_on_when_the_link_narrows_and_widens(lab: Lab, outer: int) -> None:
     path = Path3(lab, outer)
+    path.tunnel.session()
     a, b = path.tunnel.a, path.tunnel.b
     there = Stream(a.namespace, b.namespace, b.inner4, size=1380)
     back = Stream(b.namespace, a.namespace, a.inner6, size=1360)

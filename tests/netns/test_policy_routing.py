@@ -174,6 +174,7 @@ def test_answers_leave_from_the_address_that_was_written_to(lab: Lab, outer: int
         assert tunnel.a.daemon.peer(tunnel.b.key.public)["endpoint"] == endpoint
 
 
+@pytest.mark.pywgd_only
 def test_a_better_route_takes_the_stream_over_and_its_end_gives_it_back(lab: Lab) -> None:
     tunnel = lab.tunnel()
     a, b = tunnel.a.namespace, tunnel.b.namespace
