@@ -57,7 +57,10 @@ fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *D
         },
     };
     // Another mark may take another route: learnt sources are no longer to be trusted. `install` does the same.
-    if (is_marked) interface.forgetSources({}, upkeep.isAny);
+    if (is_marked) {
+        interface.forgetAllSources();
+        device.routes_changed = true; // those that packets under way bring back are looked at, too
+    }
     if (replacement) |*sockets| {
         upkeep.install(device, sockets);
         replacement = null;

@@ -277,11 +277,7 @@ pub fn install(device: *Device, set: *const SocketSet) void {
     const interface = &device.interface.binding.interface;
     device.bound_index = if (interface.isEmpty()) 0 else io.link.index(interface.slice()) catch 0;
     // Other sockets may take another route: learnt sources are no longer to be trusted.
-    device.interface.forgetSources({}, isAny);
-}
-
-pub fn isAny(_: void, _: *const wire.Endpoint) bool {
-    return true;
+    device.interface.forgetAllSources();
 }
 
 /// A thread has come for a further lane. Should it get no queue or sockets, it still helps the others.

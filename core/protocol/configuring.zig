@@ -127,6 +127,7 @@ fn setEndpoint(peer: *Peer, remote: wire.SocketAddress) void {
     // The same address again keeps the source we learnt with it.
     if (peer.endpoint) |*known| if (known.remote.eql(remote)) return;
     peer.endpoint = .{ .remote = remote };
+    peer.shunned = null;
 }
 
 fn setPersistentKeepalive(interface: *Interface, peer: *Peer, index: u32, interval: u16) void {

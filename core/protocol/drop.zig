@@ -40,6 +40,8 @@ pub const Drop = enum(u8) {
     malformed_outgoing,
     /// No peer has the inner destination in its allowed IPs.
     no_peer,
+    /// Our own datagram came back as a packet to send to the same peer: its endpoint is routed into the tunnel.
+    routing_loop,
     /// The peer has no endpoint yet.
     no_endpoint,
     /// Staging is full; the oldest packet of the peer made way.

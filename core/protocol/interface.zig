@@ -217,7 +217,22 @@ pub const Interface = struct {
             interface.counters.add(.no_peer, 1);
             return .{ .drop = .no_peer };
         };
+        if (interface.isOwnDatagram(index, packet)) {
+            interface.counters.add(.routing_loop, 1);
+            return .{ .drop = .routing_loop };
+        }
         return .{ .peer = interface.idOf(index) };
+    }
+
+    /// Whether this is what we sealed for that very peer: its endpoint is routed into the tunnel. Sealed again and again
+    /// it would keep a core busy for as long as the session lives. Another peer's is nothing bad: a tunnel in a tunnel.
+    fn isOwnDatagram(interface: *const Interface, index: u32, packet: []const u8) bool {
+        const payload = wire.ip.udpPayload(packet) orelse return false;
+        if (payload.len < @sizeOf(messages.TransportHeader)) return false;
+        const header: *const messages.TransportHeader = @ptrCast(payload.ptr);
+        if (header.kind != @backingInt(messages.Kind.transport)) return false;
+        const current = interface.peers.at(index).sessions.currentSession(&interface.sessions) orelse return false;
+        return std.mem.readInt(u32, &header.receiver, .little) == current.remote_index;
     }
 
     fn lookupOutgoing(interface: *Interface, packet: []const u8) error{Malformed}!?u32 {
@@ -346,7 +361,14 @@ pub const Interface = struct {
 
     /// The peer is where its last authentic packet came from.
     pub fn roam(peer: *Peer, from: *const wire.Endpoint) void {
-        if (peer.endpoint) |known| if (known.eql(from.*)) return;
+        if (peer.endpoint) |*known| {
+            if (known.eql(from.*)) return;
+            if (!known.remote.eql(from.remote)) {
+                peer.shunned = null;
+            } else if (from.source) |source| {
+                if (peer.shuns(source)) return;
+            }
+        }
         peer.endpoint = from.*;
     }
 
@@ -356,12 +378,29 @@ pub const Interface = struct {
         peer.clearSource();
     }
 
-    /// Routes or sockets changed: forgets the sources that `isStale` names.
+    /// Other sockets, another mark: all may be learnt anew.
+    pub fn forgetAllSources(interface: *Interface) void {
+        for (0..interface.peer_high) |i| {
+            const peer = interface.peers.at(i);
+            if (!peer.in_use) continue;
+            peer.shunned = null;
+            peer.clearSource();
+        }
+    }
+
+    /// Routes changed: forgets the sources that `isStale` names. What the peer sends to them until it has followed us
+    /// to another must not bring them back: each would call the other back for ever.
     pub fn forgetSources(interface: *Interface, context: anytype, comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool) void {
         for (0..interface.peer_high) |i| {
             const peer = interface.peers.at(i);
             if (!peer.in_use) continue;
-            if (peer.endpoint) |*endpoint| if (endpoint.source != null and isStale(context, endpoint)) peer.clearSource();
+            const endpoint = &(peer.endpoint orelse continue);
+            if (peer.shunned) |source| {
+                if (!isStale(context, &.{ .remote = endpoint.remote, .source = source })) peer.shunned = null;
+            }
+            if (endpoint.source == null or !isStale(context, endpoint)) continue;
+            peer.shunned = endpoint.source;
+            peer.clearSource();
         }
     }
 

@@ -457,6 +457,39 @@ test "a peer is followed after its first authentic packet, and only then" {
     try testing.expectEqual(2, net.b.delivered_count);
 }
 
+test "a source that routes have left is not learnt again until they lead there, or the peer moves" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const Stale = struct {
+        fn isOld(old: u32, endpoint: *const wire.Endpoint) bool {
+            return endpoint.source.?.interface_index == old;
+        }
+    };
+    const old: wire.Source = .{ .address = .fromIpv4(.{ 192, 0, 2, 1 }), .interface_index = 7 };
+    const new: wire.Source = .{ .address = .fromIpv4(.{ 198, 51, 100, 1 }), .interface_index = 8 };
+    const peer = net.a.interface.peers.at(0);
+    try net.send(&net.a, 100);
+    net.b.endpoint.source = old;
+    try net.send(&net.b, 100);
+    try testing.expect(peer.endpoint.?.source.?.eql(old));
+    net.a.interface.forgetSources(@as(u32, 7), Stale.isOld);
+    try net.send(&net.b, 100);
+    try testing.expectEqual(null, peer.endpoint.?.source);
+    net.b.endpoint.source = new;
+    try net.send(&net.b, 100);
+    net.b.endpoint.source = old; // overtaken on its way
+    try net.send(&net.b, 100);
+    try testing.expect(peer.endpoint.?.source.?.eql(new));
+    net.a.interface.forgetSources(@as(u32, 8), Stale.isOld); // and back
+    try net.send(&net.b, 100);
+    try testing.expect(peer.endpoint.?.source.?.eql(old));
+    net.a.interface.forgetSources(@as(u32, 7), Stale.isOld);
+    net.b.endpoint.remote.port += 1;
+    try net.send(&net.b, 100);
+    try testing.expect(peer.endpoint.?.source.?.eql(old));
+}
+
 test "an inner packet is only taken from the peer that owns its source" {
     var net: Net = undefined;
     try net.init("", "");
@@ -471,6 +504,32 @@ test "an inner packet is only taken from the peer that owns its source" {
     try testing.expectEqual(2, net.b.dropped(.disallowed_source));
     try net.sendPacket(&net.a, innerPacket(&buffer, 8, 2, 100));
     try testing.expectEqual(2, net.b.delivered_count);
+}
+
+test "what was sealed for a peer is not sealed for it again, and may be for another" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try net.send(&net.a, 100); // `last` is now a's transport message
+    const end = &net.a.interface;
+    var buffer: [1500]u8 = undefined;
+    const packet = innerPacket(&buffer, 1, 2, 28 + net.last_length);
+    packet[6..8].* = .{ 0, 0 };
+    packet[9] = @backingInt(wire.ip.Protocol.udp);
+    @memcpy(packet[28..], net.last[0..net.last_length]);
+    try testing.expectEqual(Drop.routing_loop, end.route(packet).drop);
+    try testing.expectEqual(1, net.a.dropped(.routing_loop));
+    packet[28] = 1; // a handshake of its own, as far as we can tell
+    try testing.expect(end.route(packet) == .peer);
+    packet[28] = 4;
+    packet[32] ^= 1; // of a session that is not this peer's
+    try testing.expect(end.route(packet) == .peer);
+    packet[32] ^= 1;
+    packet[9] = @backingInt(wire.ip.Protocol.tcp);
+    try testing.expect(end.route(packet) == .peer);
+    try testing.expect(end.route(packet[0..40]) == .peer);
+    try testing.expectEqual(1, net.a.dropped(.routing_loop));
 }
 
 test "inner lengths that lie are dropped and counted" {

@@ -39,6 +39,9 @@ pub const Peer = struct {
     tx_bytes: u64 = 0,
     sessions: session.Sessions = .{},
     endpoint: ?wire.Endpoint = null,
+    /// A source at which the peer may still write to us, and from which the kernel would not send there by that
+    /// interface any more: it is not learnt again.
+    shunned: ?wire.Source = null,
     staged: staging.Queue = .empty,
     /// How many peers this slot has held, and whether it holds one: old PeerIds fit no new peer.
     generation: u32,
@@ -104,6 +107,11 @@ pub const Peer = struct {
         const label = now.timestamp();
         peer.last_sent_timestamp = if (time.isLater(label, peer.last_sent_timestamp)) label else time.next(peer.last_sent_timestamp);
         return peer.last_sent_timestamp;
+    }
+
+    pub fn shuns(peer: *const Peer, source: wire.Source) bool {
+        const shunned = peer.shunned orelse return false;
+        return shunned.eql(source);
     }
 
     /// Replies leave by a fresh route: the sticky source may be what broke.

@@ -217,6 +217,25 @@ fn ipv6Upper(bytes: []const u8) ?Packet.Upper {
     return result;
 }
 
+/// What follows the UDP header of a packet or of its first fragment; null for all else. Lengths inside are not looked at.
+pub fn udpPayload(bytes: []const u8) ?[]const u8 {
+    const udp_header = 8;
+    const offset = switch (version(bytes) orelse return null) {
+        .ipv4 => blk: {
+            if (bytes.len < ipv4_header_length_min or bytes[9] != @backingInt(Protocol.udp)) return null;
+            if (readInt(u16, bytes[6..8], .big) & 0x1fff != 0) return null;
+            break :blk ipv4HeaderLength(bytes);
+        },
+        .ipv6 => blk: {
+            if (bytes.len < ipv6_header_length) return null;
+            const found = ipv6Upper(bytes) orelse return null;
+            if (found.protocol != .udp or found.fragment_offset != 0) return null;
+            break :blk found.offset;
+        },
+    };
+    return if (offset + udp_header <= bytes.len) bytes[offset + udp_header ..] else null;
+}
+
 /// Writes the length of the whole packet into its header, and IPv4's header checksum anew.
 pub fn setLength(packet: []u8, family: Family, length: usize) void {
     switch (family) {
@@ -311,6 +330,34 @@ test "views read every field" {
     try testing.expectEqual(7, six.timeToLive());
     try testing.expect(six.source().eql(Address.parse("1:203:405:607:809:a0b:c0d:e0f").?));
     try testing.expectEqualSlices(u8, v6[24..40], six.destinationBytes());
+}
+
+test "the payload of UDP is found behind options and a fragment header, in a first fragment only" {
+    var v4 = sampleIpv4(0, 64);
+    try testing.expectEqual(64 - 28, udpPayload(&v4).?.len);
+    v4[0] = 0x46;
+    try testing.expectEqual(64 - 32, udpPayload(&v4).?.len);
+    v4[6] = 0x20; // more fragments
+    try testing.expectEqual(64 - 32, udpPayload(&v4).?.len);
+    v4[7] = 1;
+    try testing.expectEqual(null, udpPayload(&v4));
+    v4[6..8].* = .{ 0, 0 };
+    v4[9] = @backingInt(Protocol.tcp);
+    try testing.expectEqual(null, udpPayload(&v4));
+
+    var v6 = sampleIpv6(0, 64);
+    try testing.expectEqual(null, udpPayload(&v6));
+    v6[6] = @backingInt(Protocol.udp);
+    try testing.expectEqual(64 - 48, udpPayload(&v6).?.len);
+    v6[6] = @backingInt(Protocol.fragment);
+    v6[40..48].* = .{ @backingInt(Protocol.udp), 0, 0, 1, 0, 0, 0, 9 };
+    try testing.expectEqual(64 - 56, udpPayload(&v6).?.len);
+    v6[43] = 9;
+    try testing.expectEqual(null, udpPayload(&v6));
+    for (0..64) |length| {
+        _ = udpPayload(v4[0..length]);
+        _ = udpPayload(v6[0..length]);
+    }
 }
 
 test "lengths that lie are refused for every length field and size" {
