@@ -1037,6 +1037,155 @@ test "the last nonce is sent once, and then a new session takes over" {
     try testing.expectEqual(102, net.b.delivered_length);
 }
 
+test "an hour of persistent keepalives is one every 25 seconds and what renewing the session takes" {
+    var net: Net = undefined;
+    try net.init("persistent_keepalive_interval=25\n", "");
+    defer net.deinit();
+    try net.settle();
+    try net.pass(3600 * second);
+    // A beat that finds its session older than REKEY_AFTER_TIME renews it: at 125 s and each 125 s after that.
+    try testing.expectEqual(3600 / 125 + 1, net.a.initiations_sent);
+    try testing.expectEqual(0, net.b.initiations_sent + net.a.keepalives_received);
+    const beats = 3600 / 25 + 1;
+    const confirmations = 3600 / 125;
+    try testing.expectEqual(beats + confirmations, net.b.keepalives_received);
+    try testing.expectEqual(net.b.keepalives_received + 2 * net.a.initiations_sent, net.datagrams);
+}
+
+test "peers that began together do not go on together" {
+    const peer_count = 1000;
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const interface = &net.a.interface;
+    try set(&net.a, no_key);
+    try configurePeers(interface, 0x10000, peer_count, false);
+    var deadlines: [peer_count]u64 = undefined;
+    for (&deadlines, 1..) |*deadline, index| {
+        const peer = interface.peers.at(index);
+        peer.endpoint = endpointOf(9, 9);
+        peer.timers.handshakeInitiated(net.now.boot, interface.nextJitter());
+        deadline.* = peer.timers.deadline().since(net.now.boot) - constants.REKEY_TIMEOUT;
+    }
+    var slots: [10]usize = @splat(0);
+    for (deadlines) |late| slots[@intCast(late * slots.len / constants.REKEY_TIMEOUT_JITTER_MAX)] += 1;
+    for (slots) |count| try testing.expect(count > peer_count / 20 and count < peer_count / 5);
+}
+
+test "a handshake completes over any round trip shorter than REKEY_TIMEOUT" {
+    for ([_]u64{ 1, 100, 249, 251, 1000, 2500, 4900 }) |milliseconds| {
+        var net: Net = undefined;
+        try net.init("", "");
+        defer net.deinit();
+        var buffer: [2048]u8 = undefined;
+        var packet: [100]u8 = undefined;
+        net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+        const there = net.a.interface.pollTransmit(&buffer, net.now).?.length;
+        net.arrive(&net.b, buffer[0..there], &net.a.endpoint);
+        const back = net.b.interface.pollTransmit(&buffer, net.now).?.length;
+        net.jumpTo(net.now.boot.after(milliseconds * std.time.ns_per_ms));
+        net.a.interface.expire(net.now);
+        net.arrive(&net.a, buffer[0..back], &net.b.endpoint);
+        try net.settle();
+        try testing.expectEqual(1, net.b.delivered_count);
+        try testing.expectEqual(0, net.a.initiations_sent);
+    }
+}
+
+test "a clock that steps back or leaps in any state traps nothing, and packets flow again" {
+    var prng: std.Random.DefaultPrng = .init(77);
+    const random = prng.random();
+    const steps = [_]u64{ 1, second, 5 * second, 181 * second, 1000 * second, 30 * 86_400 * second };
+    for (0..25) |_| {
+        var net: Net = undefined;
+        try net.init("persistent_keepalive_interval=25\n", "");
+        defer net.deinit();
+        for (0..random.uintAtMost(usize, 4)) |_| {
+            net.is_cut = random.boolean();
+            try net.send(if (random.boolean()) &net.a else &net.b, 100);
+            try net.pass(random.uintAtMost(u64, 200) * second);
+        }
+        const step = steps[random.uintLessThan(usize, steps.len)];
+        const is_back = random.boolean() and step <= 1000 * second;
+        for ([_]*u64{ &net.now.boot.ns, &net.now.unix_ns }) |clock| clock.* = if (is_back) clock.* -| step else clock.* +| step;
+        net.is_cut = false;
+        net.a.interface.expire(net.now);
+        net.b.interface.expire(net.now);
+        try net.settle();
+        for ([_]*End{ &net.a, &net.b }) |end| try net.send(end, 99);
+        // CLOCK_BOOTTIME is never set back. If it were, the old time would have to be reached again.
+        if (is_back) try net.pass(step);
+        try net.pass(30 * second);
+        const before = net.b.delivered_count;
+        try net.send(&net.a, 88);
+        try net.pass(11 * second);
+        try testing.expect(net.b.delivered_count > before);
+    }
+}
+
+test "timestamps sent are whitened and always later, whatever the wall clock does" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var prng: std.Random.DefaultPrng = .init(78);
+    const random = prng.random();
+    const peer = net.a.interface.peers.at(0);
+    var last: time.Timestamp = @splat(0);
+    for (0..10_000) |_| {
+        net.now.unix_ns = switch (random.uintLessThan(u8, 4)) {
+            0 => net.now.unix_ns +| random.uintLessThan(u64, 1 << 26),
+            1 => net.now.unix_ns -| random.uintLessThan(u64, 1 << 26),
+            2 => random.uintLessThan(u64, 2_000_000_000 * second),
+            else => net.now.unix_ns,
+        };
+        const label = peer.nextTimestamp(net.now);
+        try testing.expect(time.isLater(label, last));
+        try testing.expectEqual(0, std.mem.readInt(u32, label[8..12], .big) % (1 << 24));
+        last = label;
+    }
+}
+
+test "receiver indices are spread over all values, and none is given twice while it lives" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var counts: [4][16]usize = @splat(@splat(0));
+    const rounds = 160;
+    for (0..rounds) |_| {
+        net.jumpTo(net.now.boot.after(200 * second));
+        try net.send(&net.a, 100);
+        const sessions = &net.a.interface.peers.at(0).sessions;
+        const index = sessions.currentSession(&net.a.interface.sessions).?.local_index;
+        if (sessions.previous) |old| try testing.expect(net.a.interface.sessions.at(old).local_index != index);
+        for (&counts, std.mem.toBytes(index)) |*count, byte| count[byte >> 4] += 1;
+    }
+    // Chi-squared with 15 degrees of freedom: beyond 50 it would be once in 100 000 times for each byte.
+    for (counts) |count| {
+        var sum: f64 = 0;
+        for (count) |seen| sum += std.math.pow(f64, @as(f64, @floatFromInt(seen)) - rounds / 16, 2) / (rounds / 16);
+        try testing.expect(sum < 50);
+    }
+}
+
+test "counters beyond 32 bits go through, and a packet 8000 behind the newest is still taken" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const a = &net.a.interface;
+    a.peers.at(0).sessions.currentSession(&a.sessions).?.send_counter = (1 << 32) - 2;
+    for (0..4) |_| try net.send(&net.a, 100); // `cross` refuses a nonce that comes twice
+    try testing.expectEqual(5, net.b.delivered_count);
+    try testing.expectEqual((1 << 32) + 2, a.peers.at(0).sessions.currentSession(&a.sessions).?.send_counter);
+    var packet: [100]u8 = undefined;
+    var late: [2048]u8 = undefined;
+    const length = seal(&late, a.prepareSeal(a.idOf(0), 1, net.now).seal, innerPacket(&packet, 1, 2, 100));
+    _ = a.prepareSeal(a.idOf(0), 7999, net.now).seal;
+    try net.send(&net.a, 100);
+    net.arrive(&net.b, late[0..length], &net.a.endpoint);
+    try testing.expectEqual(7, net.b.delivered_count);
+}
+
 test "an idle tunnel says nothing for an hour" {
     var net: Net = undefined;
     try net.init("", "");

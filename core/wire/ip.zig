@@ -364,7 +364,7 @@ test "lengths that lie are refused for every length field and size" {
     var v4 = sampleIpv4(0, 64);
     var v6 = sampleIpv6(0, 64);
     var field: u32 = 0;
-    while (field <= 0xffff) : (field += if (field < 200 or field > 0xff00) 1 else 97) {
+    while (field <= 0xffff) : (field += 1) {
         writeInt(u16, v4[2..4], @intCast(field), .big);
         writeInt(u16, v6[4..6], @intCast(field), .big);
         for (0..v4.len + 1) |size| {

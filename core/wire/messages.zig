@@ -117,3 +117,15 @@ test "padding goes to 16 and stops at the MTU" {
     try testing.expectEqual(1424, paddedLength(1420, 0));
     try testing.expectEqual(1436, paddedLength(1421, 1420));
 }
+
+test "every length and MTU is padded by less than 16, to a multiple of 16 or to the MTU" {
+    for ([_]usize{ 0, 1, 15, 68, 576, 1280, 1420, 65_535 }) |mtu| for (0..65_536) |length| {
+        const padded = paddedLength(length, mtu);
+        try testing.expect(padded >= length and padded < length + 16);
+        if (mtu == 0 or length <= mtu / 16 * 16) {
+            try testing.expectEqual(0, padded % 16);
+        } else if (length <= mtu) {
+            try testing.expectEqual(mtu, padded);
+        }
+    };
+}
