@@ -18,9 +18,10 @@ const usage =
     \\                      where it is allowed and the threads leave a core to the others
     \\  --memory-limit MIB  what buffers and peers may take together (default: no limit)
     \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
+    \\  --no-sandbox        keep every capability and system call (for debugging)
     \\  --version           print the version
     \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
-    \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_CPU=baseline|v3|v4,
+    \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1, PYWG_CPU=baseline|v3|v4,
     \\  LOG_LEVEL=verbose|debug|error|silent
     \\
 ;
@@ -32,6 +33,7 @@ const Arguments = struct {
     threads: ?u8 = null,
     priority: Priority = .auto,
     memory_limit: u64 = 0,
+    is_confined: bool = true,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     log_level: device.LogLevel = .err,
@@ -81,6 +83,7 @@ fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) erro
     if (environment.getPosix("PYWG_NO_OFFLOAD")) |value| arguments.offload_disable = try offloads(value);
     if (environment.getPosix("PYWG_THREADS")) |value| arguments.threads = try threadCount(value);
     if (environment.getPosix("PYWG_PRIORITY")) |value| arguments.priority = try priority(value);
+    if (environment.getPosix("PYWG_NO_SANDBOX")) |value| arguments.is_confined = !std.mem.eql(u8, value, "1");
     if (environment.getPosix("PYWG_MEMORY_LIMIT")) |value| arguments.memory_limit = try mebibytes(value);
     cipher.select(environment.getPosix("PYWG_CPU"));
     if (environment.getPosix("LOG_LEVEL")) |value| {
@@ -156,6 +159,8 @@ fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
             arguments.memory_limit = mebibytes(iterator.next() orelse return misuse("--memory-limit needs a number")) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--memory-limit=")) {
             arguments.memory_limit = mebibytes(argument["--memory-limit=".len..]) catch return 2;
+        } else if (std.mem.eql(u8, argument, "--no-sandbox")) {
+            arguments.is_confined = false;
         } else if (std.mem.eql(u8, argument, "--no-offload")) {
             const list = iterator.next() orelse return misuse("--no-offload needs a list");
             arguments.offload_disable |= offloads(list) catch return 2;
@@ -238,7 +243,8 @@ fn serve(arguments: *const Arguments) u8 {
     catchSignals();
     blockSignals(.unblock);
     defer blockSignals(.block); // it is going to end anyway
-    return runAll(opened, arguments.priority);
+    if (arguments.is_confined) lockMemory();
+    return runAll(opened, arguments.priority, arguments.is_confined);
 }
 
 /// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.
@@ -259,21 +265,39 @@ fn isRealtime(wanted: Priority, threads: usize) bool {
     };
 }
 
+/// Keys are not to be swapped out. Only with the capability: else a limit would make later allocations fail.
+fn lockMemory() void {
+    if (!io.capabilities.has(linux.CAP.IPC_LOCK)) return;
+    _ = linux.mlockall(.{ .CURRENT = true, .FUTURE = true, .ONFAULT = true });
+}
+
+/// All is open: from here this thread can do what a running tunnel does, and nothing else.
+fn confine(opened: *const device.Device) bool {
+    _ = io.capabilities.keepOnly(io.capabilities.needed);
+    if (!io.seccomp.forbidNewPrivileges()) return false;
+    var folder: [108]u8 = @splat(0);
+    const path = std.fs.path.dirname(opened.uapi.?.listener.pathSlice()) orelse "/";
+    @memcpy(folder[0..path.len], path);
+    _ = io.landlock.forbidFiles(folder[0..path.len :0]);
+    return io.seccomp.install();
+}
+
 /// One thread for each lane, this one for the first.
-fn runAll(opened: *device.Device, wanted: Priority) u8 {
+fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     const is_realtime = isRealtime(wanted, opened.threads());
     var threads: [device.threads_max]std.Thread = undefined;
     var count: usize = 0;
     defer for (threads[0..count]) |thread| thread.join();
     for (1..opened.threads()) |_| {
-        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{ opened, is_realtime }) catch break; // fewer, then
+        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{ opened, is_realtime, is_confined, false }) catch break; // fewer, then
         count += 1;
     }
-    return runLane(opened, is_realtime);
+    return runLane(opened, is_realtime, is_confined, true);
 }
 
-fn runLane(opened: *device.Device, is_realtime: bool) u8 {
+fn runLane(opened: *device.Device, is_realtime: bool, is_confined: bool, is_first: bool) u8 {
     if (is_realtime) _ = io.priority.makeRealtime();
+    if (is_confined and !confine(opened) and is_first) complain("this kernel cannot take all system calls away from us", .{});
     var why: device.Diagnostic = .{};
     opened.run(&why) catch {
         complain("{s}", .{why.text()});

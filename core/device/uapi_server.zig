@@ -63,6 +63,11 @@ pub const Server = struct {
         return server.listener.watch_fd == null;
     }
 
+    /// Call now and then while a client is in the middle of something.
+    pub fn closeStuck(server: *Server, gpa: std.mem.Allocator, now_ns: u64) void {
+        server.clients.removeStuck(gpa, now_ns);
+    }
+
     pub const Outcome = enum { more, removed };
 
     pub fn handle(server: *Server, event: io.poller.Event, device: *Device, comptime answer: AnswerFn) Outcome {

@@ -92,8 +92,8 @@ fn setMtu(device: *Device, mtu: u32) void {
 }
 
 fn needsProbe(device: *const Device) bool {
-    const is_unwatched = if (device.uapi) |*server| server.isUnwatched() else false;
-    return device.monitor.is_blind or device.routes_changed or is_unwatched;
+    const is_asked = if (device.uapi) |*server| server.isUnwatched() or server.clients.isAnyWaiting() else false;
+    return device.monitor.is_blind or device.routes_changed or is_asked;
 }
 
 pub fn probe(device: *Device, now: protocol.Now) void {
@@ -105,6 +105,7 @@ pub fn probe(device: *Device, now: protocol.Now) void {
     if (device.monitor.is_blind) probeLink(device);
     if (device.uapi) |*server| {
         if (server.isUnwatched() and server.listener.wasRemoved()) gone(device, "the UAPI socket was removed");
+        server.closeStuck(device.gpa, now.boot.ns);
     }
     if (device.routes_changed) {
         device.routes_changed = false;

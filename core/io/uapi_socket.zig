@@ -18,6 +18,8 @@ pub const request_max = 64 << 20;
 pub const line_max = 64 << 10;
 /// Clients at once; the one that has been silent longest makes way for the next.
 pub const clients_max = 16;
+/// A client that is silent for so long in the middle of something is closed.
+pub const patience_ns = 10 * std.time.ns_per_s;
 /// Taken from one client before others have a turn.
 const read_budget = 1 << 20;
 /// A buffer beyond this is given back once it is empty.
@@ -329,6 +331,11 @@ pub const Client = struct {
         client.* = undefined;
     }
 
+    /// In the middle of a request or of an answer. Between them a client may be silent for as long as it likes.
+    fn isWaiting(client: *const Client) bool {
+        return client.output.length != 0 or client.input.length > client.taken;
+    }
+
     /// What to poll for. While a reply waits nothing more is read, so that a client which does not read
     /// cannot make us hoard replies.
     pub fn interest(client: *const Client) u32 {
@@ -441,6 +448,22 @@ pub const Clients = struct {
     pub fn remove(clients: *Clients, allocator: Allocator, slot: usize) void {
         if (clients.slots[slot]) |*client| client.deinit(allocator);
         clients.slots[slot] = null;
+    }
+
+    /// Whether the time of one of them runs: see `removeStuck`.
+    pub fn isAnyWaiting(clients: *const Clients) bool {
+        for (&clients.slots) |*slot| if (slot.*) |*client| {
+            if (client.isWaiting()) return true;
+        };
+        return false;
+    }
+
+    /// Closes those that stopped in the middle, of a request or of reading the answer.
+    pub fn removeStuck(clients: *Clients, allocator: Allocator, now_ns: u64) void {
+        for (0..clients_max) |slot| {
+            const client = clients.get(slot) orelse continue;
+            if (client.isWaiting() and now_ns -| client.last_active_ns >= patience_ns) clients.remove(allocator, slot);
+        }
     }
 
     fn freeSlot(clients: *const Clients) ?usize {
@@ -761,6 +784,32 @@ test "the client that was silent longest makes way" {
     try testing.expectEqual(0, linux.read(others[1], &byte, 1)); // end of file
     try testing.expectEqual(sys.E.AGAIN, linux.errno(linux.read(others[0], &byte, 1)));
     try testing.expect(clients.get(clients_max) == null);
+}
+
+test "who stops in the middle of a request or of an answer is closed, who is silent between them is not" {
+    var clients: Clients = .{};
+    defer clients.deinit(testing.allocator);
+    var others: [3]sys.fd_t = undefined;
+    for (&others) |*other| {
+        const ends = try pair();
+        other.* = ends[0];
+        _ = clients.add(testing.allocator, ends[1], 5);
+    }
+    defer for (others) |fd| sys.close(fd);
+    try put(others[0], "get=1\n\n");
+    try testing.expect(clients.get(0).?.readable(testing.allocator) == .request);
+    try testing.expect(!clients.isAnyWaiting());
+    try put(others[1], "set=1\n");
+    try testing.expect(clients.get(1).?.readable(testing.allocator) == .more);
+    try testing.expect(clients.isAnyWaiting());
+    const long = try testing.allocator.alloc(u8, 4 << 20);
+    defer testing.allocator.free(long);
+    @memset(long, 'x');
+    try testing.expectEqual(.pending, clients.get(2).?.reply(testing.allocator, long));
+    clients.removeStuck(testing.allocator, 4 + patience_ns);
+    try testing.expect(clients.get(1) != null and clients.get(2) != null);
+    clients.removeStuck(testing.allocator, 5 + patience_ns);
+    try testing.expect(clients.get(0) != null and clients.get(1) == null and clients.get(2) == null);
 }
 
 test "no memory for a client closes it and leaves the others" {
