@@ -20,6 +20,7 @@ build_core.MODULES |= {
     "choice": ("tests/emulator/choice.zig", ["cipher_testing"]),
     "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
     "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
+    "fuzz_rooms": ("core/fuzz_rooms.zig", ["wire", "protocol", "io"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
@@ -27,6 +28,7 @@ FLAGS = {
     "ctgrind": ["-fvalgrind"],  # it talks to valgrind
     "daemon": ["-fstrip"],
     "fuzz": ["-fstrip"],
+    "fuzz_rooms": ["-fstrip"],
 }
 # In names of qemu-user, where they are not ours.
 QEMU_NAMES = {"armv7l": "arm"}
