@@ -202,21 +202,28 @@ const Net = struct {
     }
 
     fn fixMac(self: *Net, datagram: []u8) void {
-        const at: usize = switch (datagram.len) {
-            148 => 116,
-            92 => 60,
-            else => return,
-        };
-        const public = public_keys[self.anyEnd().number];
+        const at = macOffset(datagram) orelse return;
+        datagram[at..][0..16].* = macOf(self.anyEnd().number, datagram[0..at]);
+    }
+
+    fn macOffset(datagram: []const u8) ?usize {
+        if (datagram.len < 4) return null;
+        if (datagram.len == 148 and datagram[0] == 1) return 116;
+        return if (datagram.len == 92 and datagram[0] == 2) 60 else null;
+    }
+
+    fn macOf(number: u8, bytes: []const u8) [16]u8 {
         var key: [32]u8 = undefined;
         std.crypto.hash.blake2.Blake2s256.hash(blk: {
             var text: [40]u8 = undefined;
             text[0..8].* = "mac1----".*;
-            text[8..40].* = public;
+            text[8..40].* = public_keys[number];
             break :blk &text;
         }, &key, .{});
         const Mac = std.crypto.hash.blake2.Blake2s128;
-        Mac.hash(datagram[0..at], datagram[at..][0..16], .{ .key = &key });
+        var mac: [16]u8 = undefined;
+        Mac.hash(bytes, &mac, .{ .key = &key });
+        return mac;
     }
 
     // ---- the wire
@@ -236,6 +243,9 @@ const Net = struct {
             return;
         }
         if (after.drops != before.drops) return describe("an accepted message is counted as refused", end, bytes);
+        if (macOffset(bytes)) |at| {
+            if (!std.mem.eql(u8, bytes[at..][0..16], &macOf(end.number, bytes[0..at]))) return describe("a wrong MAC1 is accepted", end, bytes);
+        }
         const genuine = said orelse return describe("a message that nobody said is accepted", end, bytes);
         // A cookie reply repeats itself at will, and moves nothing.
         if (bytes[0] == 3) {
@@ -289,12 +299,16 @@ const Net = struct {
         }
     }
 
-    /// What was said with these bytes. MAC2 is only looked at under load, and then before all else.
+    /// What was said with these bytes. The sender index is covered by MAC1 alone, which anyone can make who knows the
+    /// public key: so the protocol has it. MAC2 is only looked at under load, and then before all else.
     fn find(self: *Net, bytes: []const u8) ?*Said {
         for (self.said[0..@min(self.said_count, recorded_max)]) |*said| {
-            if (said.length != bytes.len) continue;
-            const counts = if (bytes[0] == 1 or bytes[0] == 2) bytes.len - 16 else bytes.len;
-            if (std.mem.eql(u8, said.bytes[0..counts], bytes[0..counts])) return said;
+            if (said.length != bytes.len or !std.mem.eql(u8, said.bytes[0..@min(4, bytes.len)], bytes[0..@min(4, bytes.len)])) continue;
+            const mac_at = macOffset(bytes) orelse {
+                if (std.mem.eql(u8, said.slice(), bytes)) return said;
+                continue;
+            };
+            if (std.mem.eql(u8, said.bytes[8..mac_at], bytes[8..mac_at])) return said;
         }
         return null;
     }

@@ -325,7 +325,11 @@ def make_odd(rng: random.Random, v6: bool) -> dict[str, object]:
     """One thing that is different about a packet."""
     return rng.choice(
         (
-            {"flags": rng.choice((ACK | PSH, ACK | FIN, SYN, RST, ACK | URG, ACK | ECE, ACK | CWR))},
+            {
+                "flags": rng.choice(
+                    (ACK | PSH, ACK | FIN, SYN, RST, ACK | URG, ACK | ECE, ACK | CWR)
+                )
+            },
             {"tos": rng.choice((1, 2, 3, 0xB8))},
             {"ttl": rng.choice((1, 63, 255))},
             {"label": rng.getrandbits(20)},

@@ -19,6 +19,7 @@ def run(
     seconds: float | None = None,
     iterations: int | None = None,
     first: int = 0,
+    command: str = "",
 ) -> int:
     """Says what it did as the programs of core/ do. Seed and number decide an iteration."""
     print(f"{name}: seed {seed}", flush=True)
@@ -31,7 +32,7 @@ def run(
             iterate(random.Random(f"{seed}/{number}"))
         except Mismatch as mismatch:
             print(f"mismatch: {mismatch}")
-            print(f"replay: --seed {seed} --iteration {number}", flush=True)
+            print(f"replay: {command} --seed {seed} --iteration {number}", flush=True)
             return 1
         done += 1
     spent = time.monotonic() - start
