@@ -20,6 +20,8 @@ from .target import Mismatch, run
 INVALID, SMALL = _abi.PYWG_INVALID_ARGUMENT, _abi.PYWG_BUFFER_TOO_SMALL
 STATUSES = set(range(_abi.PYWG_SYSTEM, 1)) - {_abi.PYWG_CLOSED}
 GUARD = b"\xa7" * 64
+KINDS = ["open", "set", "get", "seal", "receive", "poll", "expire", "deadline", "dropped"]
+KINDS += ["names", "traffic", "device"]
 SIZES = (0, 1, 31, 32, 48, 148, 1500, 1548, 2048, 65535 + 48)
 
 
@@ -59,10 +61,7 @@ class Calls:
         self.core.pywg_interface_close(None)
 
     def step(self) -> None:
-        name = self.rng.choice(
-            ("open", "set", "get", "seal", "receive", "poll", "expire", "deadline")
-            + ("dropped", "names", "traffic", "device")
-        )
+        name = self.rng.choice(KINDS)
         if self.fault == "panic" and self.rng.random() < 0.01:
             os.abort()
         getattr(self, f"_{name}_oddly")(self.rng.choice(self.handles))

@@ -1,6 +1,6 @@
-"""Segmenting by RFC 791, 8200, 9293 and 768 and the kernel's rules.
+"""Segmenting by RFC 791, 8200, 9293 and 768 and the kernel's rules. Shares nothing with core/io/.
 
-Shares nothing with core/io/. Judges what the core makes of superpackets. Slow and obvious. Invariant: raises nothing but
+Judges what the core makes of superpackets. Slow and obvious. Invariant: raises nothing but
 ``Malformed`` for a packet that cannot be segmented.
 """
 
