@@ -1,7 +1,7 @@
 """PreUp, PostUp, PreDown and PostDown: commands of the user, run as wg-quick runs them.
 
 By bash, in the network namespace of this thread, with our stdin, stdout and stderr. A file that
-others may write gets no command run: it would make root of them.
+others may write, or put in its place, gets no command run: it would make root of them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import shutil
 import stat
 import subprocess
-from pathlib import Path
 
 from pywg.config import Config
+from pywg.config.model import Place
 from pywg.errors import PywgError
 
 
@@ -21,21 +21,27 @@ def check_trust(config: Config) -> None:
     interface = config.interface
     if not (interface.pre_up or interface.post_up or interface.pre_down or interface.post_down):
         return
-    path = config.path
-    try:
-        found = Path(path).stat()
-    except OSError as error:
-        raise PywgError(f"{path}: {os.strerror(error.errno or 0)}") from None
-    if found.st_uid not in (0, os.geteuid()):
-        raise PywgError(
-            f"{path} has hooks but belongs to user {found.st_uid}: they are not run "
-            f"(if you trust them: chown root {path})"
-        )
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PywgError(
-            f"{path} has hooks and others may write it: they are not run "
-            f"(if you trust them: chmod go-w {path})"
-        )
+    for place in config.origin.places:
+        is_file = place.path == config.path
+        if place.uid not in (0, os.geteuid()):
+            whose = f"{'' if is_file else f'{place.path} '}belongs to user {place.uid}"
+            raise PywgError(
+                f"{config.path} has hooks but {whose}: they are not run "
+                f"(if you trust them: chown root {place.path})"
+            )
+        if _others_may_write(place):
+            what = "it" if is_file else f"its folder {place.path}"
+            raise PywgError(
+                f"{config.path} has hooks and others may write {what}: they are not run "
+                f"(if you trust them: chmod go-w {place.path})"
+            )
+
+
+def _others_may_write(place: Place) -> bool:
+    """In a sticky folder only owners replace what lies there."""
+    if stat.S_ISDIR(place.mode) and place.mode & stat.S_ISVTX:
+        return False
+    return bool(place.mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def run(command: str, name: str, path: str) -> None:

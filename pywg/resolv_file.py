@@ -155,7 +155,8 @@ def _save(path: Path, stack: Stack) -> None:
         record.unlink(missing_ok=True)
         return
     temporary = record.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump({"path": str(path), **asdict(stack)}, file)
         file.flush()

@@ -23,6 +23,7 @@ build_core.MODULES |= {
     "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
     "mutation": ("core/sim/no_mutation.zig", []),
     "sim": ("core/sim.zig", ["wire", "protocol", "mutation"]),
+    "fuzz_rooms": ("core/fuzz_rooms.zig", ["wire", "protocol", "io"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
@@ -30,6 +31,7 @@ FLAGS = {
     "ctgrind": ["-fvalgrind"],  # it talks to valgrind
     "daemon": ["-fstrip"],
     "fuzz": ["-fstrip"],
+    "fuzz_rooms": ["-fstrip"],
 }
 # In names of qemu-user, where they are not ours.
 QEMU_NAMES = {"armv7l": "arm"}

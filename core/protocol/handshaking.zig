@@ -98,6 +98,8 @@ fn consumeInitiation(interface: *Interface, message: *const messages.Initiation,
     peer.latest_timestamp = timestamp;
     peer.last_initiation_consumption = now.boot;
     peer.answer.acceptInitiation(&opened, message);
+    // Without randomness there may be no answer, and so no session whose end would forget this.
+    if (!peer.timers.isPending(.zero_key_material)) peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
     peer.pending.response = true; // and goes before our own initiation, which then is too soon
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Initiation), from, now);
     enqueue(interface, index);

@@ -558,6 +558,64 @@ test "inner lengths that lie are dropped and counted" {
     try testing.expectEqual(90, net.b.delivered_length);
 }
 
+/// What RFC 791 and 8200 let a peer at 10.0.0.1 and fd00::1 deliver, read without wire.ip.
+fn deliverable(bytes: []const u8) ?usize {
+    if (bytes.len < 20) return null;
+    const from_ipv4 = std.mem.eql(u8, bytes[12..16], &.{ 10, 0, 0, 1 });
+    const header = @as(usize, bytes[0] % 16) * 4;
+    const total = @as(usize, bytes[2]) * 256 + bytes[3];
+    if (bytes[0] / 16 == 4) return if (from_ipv4 and header >= 20 and total >= header and total <= bytes.len) total else null;
+    if (bytes[0] / 16 != 6 or bytes.len < 40) return null;
+    const whole = 40 + @as(usize, bytes[4]) * 256 + bytes[5];
+    const from_ipv6 = bytes[8] == 0xfd and std.mem.allEqual(u8, bytes[9..23], 0) and bytes[23] == 1;
+    return if (from_ipv6 and whole <= bytes.len) whole else null;
+}
+
+test "of every length up to 100, version, header length and length field, only true packets are delivered" {
+    var net: Net = undefined;
+    try net.init("", "allowed_ip=fd00::1/128\n");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const interface = &net.b.interface;
+    var ticket = blk: {
+        const local_index = interface.sessions.at(interface.peers.at(0).sessions.current.?).local_index;
+        const header = std.mem.toBytes(messages.TransportHeader.init(local_index, 100));
+        const datagram = header ++ @as([16]u8, @splat(0));
+        break :blk interface.prepareOpen(&datagram, net.now).open;
+    };
+    var delivered: usize = 0;
+    var buffer: [100]u8 = undefined;
+    for (0..buffer.len + 1) |length| for (0..256) |first| {
+        // Lengths around the true ones, and those whose sum with a header would wrap.
+        const version = first / 16;
+        const fields: usize = if (version == 4 or (version == 6 and first % 16 == 0)) length + 2 else 2;
+        for (0..fields + 4) |number| {
+            const field: u16 = if (number < fields) @intCast(number) else @intCast(0xffff - (number - fields) * 20);
+            const inner = buffer[0..length];
+            @memset(inner, 0);
+            if (length > 0) inner[0] = @intCast(first);
+            const at: usize = if (version == 6) 4 else 2;
+            if (length >= at + 2) std.mem.writeInt(u16, inner[at..][0..2], field, .big);
+            if (version == 4 and length >= 20) inner[12..16].* = .{ 10, 0, 0, 1 };
+            if (version == 6 and length >= 40) inner[8..24].* = .{ 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 };
+            ticket.counter += 1;
+            switch (interface.finishOpen(ticket, inner, &net.a.endpoint, net.now)) {
+                .deliver => |packet| {
+                    try testing.expectEqual(deliverable(inner), packet.len);
+                    try testing.expectEqual(inner.ptr, packet.ptr);
+                    delivered += 1;
+                },
+                .keepalive => try testing.expectEqual(0, length),
+                .drop => |reason| {
+                    try testing.expectEqual(null, deliverable(inner));
+                    try testing.expect(length > 0 and (reason == .malformed_inner or reason == .disallowed_source));
+                },
+            }
+        }
+    };
+    try testing.expect(delivered > 10_000);
+}
+
 test "under load a handshake needs a cookie, and gets through with one" {
     var net: Net = undefined;
     try net.init("", "");
@@ -923,6 +981,21 @@ test "randomness that is missing for a while ends neither retransmission nor the
         try net.pass(26 * second);
         try testing.expect(net.b.keepalives_received + net.b.delivered_count > 0);
     }
+}
+
+test "an initiation that could not be answered is forgotten in time" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var source: Source = .{ .is_missing = true };
+    net.b.interface.entropy = source.entropy();
+    try net.send(&net.a, 100);
+    net.is_cut = true;
+    const peer = net.b.interface.peers.at(0);
+    const zero: [32]u8 = @splat(0);
+    try testing.expect(!std.mem.eql(u8, &peer.answer.chaining_key, &zero));
+    try net.pass(constants.REJECT_AFTER_TIME * 3 + second);
+    try testing.expect(std.mem.eql(u8, &peer.answer.chaining_key, &zero));
 }
 
 test "a response that was lost does not leave our own packets waiting for ever" {

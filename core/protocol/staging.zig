@@ -136,6 +136,7 @@ pub const Pool = struct {
         const chunk_count: u32 = @intCast(chunksFor(pool.links[queue.head].length));
         for (0..chunk_count) |_| {
             const chunk = queue.head;
+            std.crypto.secureZero(u8, pool.chunkBytes(chunk)); // plaintext of a peer
             queue.head = pool.links[chunk].next;
             pool.links[chunk].next = pool.free_head;
             pool.free_head = chunk;
@@ -196,6 +197,8 @@ test "a full queue loses its oldest packet" {
     try testing.expectEqual(1, out[0]);
     try testing.expectEqual(constants.staged_packets_max - 1, pool.clear(&queue));
     try testing.expectEqual(pool.links.len, pool.free_count);
+    // Nothing stays of what waited.
+    try testing.expect(std.mem.allEqual(u8, pool.memory[0 .. constants.staged_packets_max * chunk_size], 0));
 }
 
 test "an exhausted pool costs the pushing peer only" {

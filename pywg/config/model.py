@@ -5,8 +5,9 @@ Invariant: no repr shows a private or preshared key.
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -120,6 +121,22 @@ class PeerSection:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A file, or a folder on the way to it."""
+
+    path: str
+    uid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The file first, then its folders up to the root."""
+
+    places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One file."""
 
@@ -127,21 +144,35 @@ class Config:
     peers: tuple[PeerSection, ...] = ()
     path: str = field(default="<config>", compare=False)
     warnings: tuple[ConfigWarning, ...] = field(default=(), compare=False, repr=False)
+    #: Who could have written it. Empty for a text.
+    origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
         """Reads a file, and the key files that it names; unreadable is a PywgError too."""
         from pywg.config import keyfiles, parser
 
-        return keyfiles.load(parser.parse(read(path), str(path)))
+        text, origin = read_with_origin(path)
+        return replace(keyfiles.load(parser.parse(text, str(path))), origin=origin)
 
 
 def read(path: str | Path) -> str:
     """The text of a file. Bytes that are no UTF-8 survive being written again."""
+    return read_with_origin(path)[0]
+
+
+def read_with_origin(path: str | Path) -> tuple[str, Origin]:
+    """And who could have written it: asked of the open file, as names may change meanwhile."""
     from pywg.errors import system_call
 
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            found = os.fstat(file.fileno())
+            data = file.read()
+        places = [Place(str(path), found.st_uid, found.st_mode)]
+        for folder in Path(path).resolve().parents:
+            found = folder.stat()
+            places.append(Place(str(folder), found.st_uid, found.st_mode))
     except OSError as error:
         raise system_call(error, str(path)) from None
-    return data.decode("utf-8", errors="surrogateescape")
+    return data.decode("utf-8", errors="surrogateescape"), Origin(tuple(places))

@@ -128,7 +128,7 @@ class _Parser:
                 self.peers.append(_Peer(self.at, self.source))
             case _:
                 # What looks like no section name may be a key pasted here: do not repeat it.
-                shown = f" {text}" if re.fullmatch(r"\[[A-Za-z0-9_-]{1,30}\]", text) else ""
+                shown = f" {text}" if re.fullmatch(r"\[[A-Za-z0-9_-]{1,20}\]", text) else ""
                 close = difflib.get_close_matches(text.lower(), ["[interface]", "[peer]"], n=1)
                 hint = f'; did you mean "{_SECTIONS[close[0]]}"?' if close else ""
                 self._problem(f"unknown section{shown}; there are [Interface] and [Peer]{hint}")
@@ -170,8 +170,8 @@ class _Parser:
             else:
                 self._problem(f'{name}: is no extension; leave out "#!pywg"')
             return
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,30}", key):
-            # Perhaps a key pasted on its own line: do not repeat it.
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,20}", key):
+            # Perhaps a key, or half of one, pasted on its own line: do not repeat it.
             self._problem(f"unknown key in [{self.section}]")
             return
         spelled = {known.lower(): known for known in readers}

@@ -557,3 +557,13 @@ def test_a_key_file_that_is_none_says_so_without_its_content(tmp_path):
         Config.load(tmp_path / "wg0.conf")
     expected = f"{tmp_path}/key: no key: 6 characters, a key has 44 (32 bytes in base64)"
     assert str(caught.value) == expected
+
+
+def test_half_a_key_on_a_line_of_its_own_is_not_repeated():
+    half = PrivateKey.generate().to_base64()[-28:]
+    half = re.sub(r"[^A-Za-z0-9=]", "a", half)
+    for text in (f"[Interface]\n{half}\n", f"[{half.strip('=')}]\n"):
+        with pytest.raises(ConfigError) as caught:
+            parse(text)
+        said = "\n".join([str(caught.value), *caught.value.pictures()])
+        assert half.strip("=") not in said

@@ -1,5 +1,7 @@
 """Hooks: run as wg-quick runs them, and not from a file that others may write."""
 
+import os
+
 import pytest
 
 from pywg import hooks
@@ -25,8 +27,8 @@ def test_what_others_may_only_read_is_trusted(file, mode):
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_what_others_may_write_is_not(file, mode):
-    config = Config.load(file)
     file.chmod(mode)
+    config = Config.load(file)
     with pytest.raises(PywgError, match=r"has hooks and others may write it.*chmod go-w"):
         hooks.check_trust(config)
 
@@ -37,15 +39,55 @@ def test_without_hooks_it_does_not_matter(file):
     hooks.check_trust(Config.load(file))
 
 
-def test_a_file_of_another_user_is_not_trusted(file, monkeypatch):
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_another_users_is_not_trusted(file, is_folder):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give a file away")
+    given = file.parent if is_folder else file
+    os.chown(given, 12345, -1)
+    with pytest.raises(PywgError) as caught:
+        hooks.check_trust(Config.load(file))
+    whose = f"{given} belongs" if is_folder else "belongs"
+    assert str(caught.value) == (
+        f"{file} has hooks but {whose} to user 12345: they are not run "
+        f"(if you trust them: chown root {given})"
+    )
+
+
+def test_a_folder_in_which_others_may_replace_the_file_is_not_trusted(file):
+    folder = file.parent
+    folder.chmod(0o777)
+    with pytest.raises(PywgError) as caught:
+        hooks.check_trust(Config.load(file))
+    assert str(caught.value) == (
+        f"{file} has hooks and others may write its folder {folder}: they are not run "
+        f"(if you trust them: chmod go-w {folder})"
+    )
+    folder.chmod(0o1777)  # sticky: only owners replace what lies there
+    hooks.check_trust(Config.load(file))
+
+
+def test_the_file_that_was_read_is_judged_and_not_its_name(file):
+    """A name can be given to another file between reading and looking."""
+    file.chmod(0o666)
     config = Config.load(file)
-    owner = file.stat().st_uid
-    monkeypatch.setattr(hooks.os, "geteuid", lambda: owner)
-    hooks.check_trust(config)
-    if owner == 0:
-        hooks.os.chown(file, 12345, -1)
-        with pytest.raises(PywgError, match="belongs to user 12345"):
-            hooks.check_trust(config)
+    file.unlink()
+    file.touch(0o600)
+    with pytest.raises(PywgError, match="others may write it"):
+        hooks.check_trust(config)
+
+
+def test_a_link_leads_to_the_folder_that_counts(file, tmp_path):
+    open_folder = tmp_path / "open"
+    open_folder.mkdir()
+    open_folder.chmod(0o777)
+    target = open_folder / "wg0.conf"
+    target.write_bytes(file.read_bytes())
+    target.chmod(0o600)
+    file.unlink()
+    file.symlink_to(target)
+    with pytest.raises(PywgError, match=f"others may write its folder {open_folder}"):
+        hooks.check_trust(Config.load(file))
 
 
 @pytest.mark.parametrize(
