@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from pywg import _library, netns, state, watch
+from pywg import _library, capabilities, netns, state, watch
 from pywg.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
 
@@ -71,6 +71,8 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
             log_fd=hosting.log_fd,
         )
         watcher = _watcher(device, hosting)
+        if os.environ.get("PYWG_NO_SANDBOX") != "1":
+            capabilities.keep_only()  # before there are threads: each has its own
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
             watcher.start()

@@ -18,7 +18,7 @@ from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 
-NET_BIND_SERVICE, NET_BROADCAST, NET_ADMIN, NET_RAW, IPC_LOCK = 10, 11, 12, 13, 14
+NET_BIND_SERVICE, NET_BROADCAST, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE = 10, 11, 12, 13, 14, 23
 NEEDED = sum(
     1 << capability
     for capability in (NET_BIND_SERVICE, NET_BROADCAST, NET_ADMIN, NET_RAW, IPC_LOCK)
@@ -69,6 +69,25 @@ def test_nobody_looks_into_its_memory(lab: Lab) -> None:
     weak = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
     answer = daemon.namespace.attempt(*weak, "strace", "-p", str(daemon.pid), timeout=5)
     assert "Operation not permitted" in answer.stderr
+
+
+def test_a_tunnel_that_pywg_up_hosts_keeps_no_other_capabilities(tmp_path: Path) -> None:
+    """No filter: an interpreter may need any call. SYS_NICE for threads yet to become realtime."""
+    with hosted(tmp_path) as host:
+        name = f"psu{os.getpid() % 10_000_000}"
+        path = host.config(name, "[Interface]\nAddress = 10.5.0.1/24\n")
+        host.pywg("up", str(path))
+        try:
+            (pid,) = host.hosts_of(name)
+            for place in Path(f"/proc/{pid}/task").iterdir():
+                found = dict(
+                    line.split(":\t", 1) for line in (place / "status").read_text().splitlines()
+                )
+                assert int(found["CapEff"], 16) & ~(NEEDED | 1 << SYS_NICE) == 0
+                assert int(found["CapBnd"], 16) == 0
+                assert found["NoNewPrivs"] == "1"
+        finally:
+            host.pywg("down", str(path))
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
