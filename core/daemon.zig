@@ -227,6 +227,8 @@ fn serve(arguments: *const Arguments) u8 {
         complain("{s}", .{why.text()});
         return 1;
     };
+    // Said while somebody reads it.
+    if (arguments.is_confined and !io.seccomp.isAvailable()) complain("this kernel has no seccomp filters: going on without one", .{});
     if (!arguments.is_foreground) {
         switch (detach(arguments.keeps_log)) {
             .parent => return 0,
@@ -272,14 +274,14 @@ fn lockMemory() void {
 }
 
 /// All is open: from here this thread can do what a running tunnel does, and nothing else.
-fn confine(opened: *const device.Device) bool {
+fn confine(opened: *const device.Device) void {
     _ = io.capabilities.keepOnly(io.capabilities.needed);
-    if (!io.seccomp.forbidNewPrivileges()) return false;
+    if (!io.seccomp.forbidNewPrivileges()) return;
     var folder: [108]u8 = @splat(0);
-    const path = std.fs.path.dirname(opened.uapi.?.listener.pathSlice()) orelse "/";
-    @memcpy(folder[0..path.len], path);
-    _ = io.landlock.forbidFiles(folder[0..path.len :0]);
-    return io.seccomp.install();
+    const path = std.fs.path.dirname(opened.uapi.?.listener.pathSlice());
+    if (path) |known| @memcpy(folder[0..known.len], known);
+    _ = io.landlock.forbidFiles(if (path) |known| folder[0..known.len :0] else null);
+    _ = io.seccomp.install();
 }
 
 /// One thread for each lane, this one for the first.
@@ -289,15 +291,15 @@ fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     var count: usize = 0;
     defer for (threads[0..count]) |thread| thread.join();
     for (1..opened.threads()) |_| {
-        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{ opened, is_realtime, is_confined, false }) catch break; // fewer, then
+        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{ opened, is_realtime, is_confined }) catch break; // fewer, then
         count += 1;
     }
-    return runLane(opened, is_realtime, is_confined, true);
+    return runLane(opened, is_realtime, is_confined);
 }
 
-fn runLane(opened: *device.Device, is_realtime: bool, is_confined: bool, is_first: bool) u8 {
+fn runLane(opened: *device.Device, is_realtime: bool, is_confined: bool) u8 {
     if (is_realtime) _ = io.priority.makeRealtime();
-    if (is_confined and !confine(opened) and is_first) complain("this kernel cannot take all system calls away from us", .{});
+    if (is_confined) confine(opened);
     var why: device.Diagnostic = .{};
     opened.run(&why) catch {
         complain("{s}", .{why.text()});

@@ -28,7 +28,7 @@ fn rightsOf(version: usize) Ruleset {
 
 /// Forbids every access to files by name but the removal of those in `folder`, where the UAPI socket is.
 /// False where the kernel has no Landlock; needs NO_NEW_PRIVS.
-pub fn forbidFiles(folder: [*:0]const u8) bool {
+pub fn forbidFiles(folder: ?[*:0]const u8) bool {
     const version = switch (sys.result(linux.syscall3(.landlock_create_ruleset, 0, 0, create_ruleset_version))) {
         .value => |value| value,
         .failure => return false,
@@ -41,7 +41,7 @@ pub fn forbidFiles(folder: [*:0]const u8) bool {
         .failure => return false,
     };
     defer sys.close(fd);
-    allowRemoval(fd, folder);
+    if (folder) |place| allowRemoval(fd, place);
     return linux.errno(linux.syscall2(.landlock_restrict_self, @intCast(fd), 0)) == .SUCCESS;
 }
 

@@ -12,27 +12,25 @@ const SECCOMP = linux.SECCOMP;
 /// Those made for packets come first: the filter is read from the top. A name that an architecture lacks is left out.
 const allowed = .{
     // packets and waiting
-    "readv",           "writev",         "sendmmsg",           "recvmmsg",               "recvmmsg_time64", "epoll_pwait",
-    "epoll_wait",      "read",           "write",              "futex",                  "futex_time64",    "clock_gettime",
-    "clock_gettime64", "nanosleep",      "clock_nanosleep",    "clock_nanosleep_time64",
+    "readv",              "writev",    "sendmmsg",        "recvmmsg",               "recvmmsg_time64", "epoll_pwait",
+    "epoll_wait",         "read",      "write",           "futex",                  "futex_time64",    "clock_gettime",
+    "clock_gettime64",    "nanosleep", "clock_nanosleep", "clock_nanosleep_time64",
     // sockets, the UAPI socket, netlink
     "sendto",          "recvfrom",
-    "sendmsg",         "recvmsg",        "setsockopt",         "getsockopt",             "bind",            "getsockname",
-    "accept4",         "epoll_ctl",      "close",              "fcntl",                  "fcntl64",         "statx",
-    "unlink",          "unlinkat",       "geteuid",            "geteuid32",
+    "sendmsg",            "recvmsg",   "getsockopt",      "bind",                   "getsockname",     "accept4",
+    "epoll_ctl",          "close",     "fcntl",           "fcntl64",                "statx",           "unlink",
+    "unlinkat",           "geteuid",   "geteuid32",
     // memory and randomness
-                 "munmap",          "mremap",
-    "madvise",         "getrandom",
+          "munmap",                 "mremap",          "getrandom",
     // threads, signals, the end
-         "sched_getscheduler", "gettid",                 "getpid",          "tkill",
-    "rt_sigaction",    "rt_sigprocmask", "rt_sigreturn",       "sigreturn",              "restart_syscall", "exit",
-    "exit_group",
+    "sched_getscheduler", "gettid",    "getpid",          "tkill",                  "rt_sigaction",    "rt_sigprocmask",
+    "rt_sigreturn",       "sigreturn", "restart_syscall", "exit",                   "exit_group",
 };
 
 /// Requests that are made of TUN while it runs.
 const ioctls = [_]u32{ sys.TUNSETQUEUE, sys.TUNGETIFF, sys.TUNGETDEVNETNS, sys.TUNSETOFFLOAD, linux.SIOCGIFINDEX };
 
-const memory_calls = .{ "mmap", "mmap2", "mprotect" };
+const memory_calls = .{ "mmap", "mmap2" };
 
 /// struct sock_filter of <linux/filter.h>.
 const Instruction = extern struct { code: u16, jt: u8 = 0, jf: u8 = 0, k: u32 };
@@ -41,6 +39,7 @@ const Program = extern struct { length: u16, filter: [*]const Instruction };
 const load_word = 0x20;
 const jump_equal = 0x15;
 const jump_any_bit = 0x45;
+const jump_not_below = 0x35;
 const and_constant = 0x54;
 const ret = 0x06;
 
@@ -91,7 +90,7 @@ const program = blk: {
         const exec: linux.PROT = .{ .EXEC = true };
         code = code ++ &[_]Instruction{ unless(jump_equal, number, 4), loadArgument(2), unless(jump_any_bit, @bitCast(exec), 1), refuse, allow };
     };
-    code = code ++ socketRule() ++ ioctlRule() ++ &[_]Instruction{refuse};
+    code = code ++ socketRule() ++ optionRule() ++ ioctlRule() ++ &[_]Instruction{refuse};
     break :blk code[0..code.len].*;
 };
 
@@ -116,6 +115,29 @@ fn socketRule() []const Instruction {
     return &([_]Instruction{unless(jump_equal, numberOf("socket").?, rule.len)} ++ rule);
 }
 
+/// Of sockets, UDP and netlink any; of IPv4 and IPv6 none of those with which NET_ADMIN rewrites the packet filter
+/// (IPT_BASE_CTL, 64) or multicast routes (200).
+fn optionRule() []const Instruction {
+    const rule = [_]Instruction{
+        loadArgument(1),
+        .{ .code = jump_equal, .jt = 12, .k = linux.SOL.SOCKET },
+        .{ .code = jump_equal, .jt = 11, .k = linux.IPPROTO.UDP },
+        .{ .code = jump_equal, .jt = 10, .k = @intCast(sys.SOL_NETLINK) },
+        unless(jump_equal, linux.SOL.IP, 3),
+        loadArgument(2),
+        .{ .code = jump_not_below, .jt = 6, .jf = 7, .k = 64 },
+        refuse,
+        unless(jump_equal, linux.SOL.IPV6, 4),
+        loadArgument(2),
+        .{ .code = jump_equal, .jt = 2, .k = 64 },
+        .{ .code = jump_equal, .jt = 1, .k = 65 },
+        .{ .code = jump_not_below, .jf = 1, .k = 76 },
+        refuse,
+        allow,
+    };
+    return &([_]Instruction{unless(jump_equal, numberOf("setsockopt").?, rule.len)} ++ rule);
+}
+
 fn ioctlRule() []const Instruction {
     var rule: []const Instruction = &.{loadArgument(1)};
     for (ioctls) |request| rule = rule ++ &[_]Instruction{ unless(jump_equal, request, 1), allow };
@@ -126,6 +148,13 @@ fn ioctlRule() []const Instruction {
 /// No program that is executed gains rights by it (set-user-ID, file capabilities). The filter needs it.
 pub fn forbidNewPrivileges() bool {
     return linux.errno(linux.prctl(@backingInt(linux.PR.SET_NO_NEW_PRIVS), 1, 0, 0, 0)) == .SUCCESS;
+}
+
+/// Whether `install` could work. Asks without changing anything: a filter that cannot be read is refused as such.
+pub fn isAvailable() bool {
+    if (architecture == null) return false;
+    const rc = linux.prctl(@backingInt(linux.PR.SET_SECCOMP), SECCOMP.MODE.FILTER, 0, 0, 0);
+    return linux.errno(rc) == .FAULT;
 }
 
 /// False where the kernel has no filters, or this architecture is not known here.
@@ -159,6 +188,11 @@ fn inSandbox(body: *const fn () u8) !u8 {
     return if (code == 255) error.SkipZigTest else code;
 }
 
+/// Of no socket: EBADF unless the filter comes before.
+fn setOption(level: u32, option: u32) usize {
+    return linux.syscall5(.setsockopt, std.math.maxInt(u32), level, option, 0, 0);
+}
+
 fn isRefused(rc: usize) bool {
     return linux.errno(rc) == .PERM;
 }
@@ -179,6 +213,11 @@ test "what a tunnel has no use for is refused" {
                 isRefused(linux.socket(linux.AF.UNIX, linux.SOCK.STREAM, 0)),
                 isRefused(linux.socket(linux.AF.NETLINK, linux.SOCK.RAW, linux.NETLINK.GENERIC)),
                 isRefused(linux.mmap(null, 4096, .{ .READ = true, .EXEC = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0)),
+                isRefused(linux.mprotect(@ptrFromInt(std.heap.pageSize()), 4096, .{ .READ = true, .EXEC = true })),
+                isRefused(setOption(linux.SOL.IP, 64)),
+                isRefused(setOption(linux.SOL.IPV6, 64)),
+                isRefused(setOption(linux.SOL.IPV6, 200)),
+                isRefused(setOption(255, 1)),
                 isRefused(linux.prctl(@backingInt(linux.PR.SET_DUMPABLE), 1, 0, 0, 0)),
                 isRefused(linux.ioctl(0, linux.T.IOCSTI, 0)),
                 isRefused(linux.ptrace(linux.PTRACE.TRACEME, 0, 0, 0, 0)),
@@ -200,6 +239,11 @@ test "what a tunnel does is allowed" {
             const random = linux.getrandom(&bytes, bytes.len, 0);
             for ([_]usize{ udp, routes, page, random }, 1..) |rc, number| if (linux.errno(rc) != .SUCCESS) return @intCast(number);
             // The request is let through; the descriptor is no TUN.
+            for ([_][2]u32{
+                .{ linux.SOL.SOCKET, linux.SO.MARK }, .{ linux.IPPROTO.UDP, 103 }, .{ linux.SOL.IP, 8 },
+                .{ linux.SOL.IP, 13 },                .{ linux.SOL.IPV6, 26 },     .{ linux.SOL.IPV6, 66 },
+                .{ @intCast(sys.SOL_NETLINK), 8 },
+            }) |option| if (isRefused(setOption(option[0], option[1]))) return 6;
             if (isRefused(linux.ioctl(@intCast(udp), sys.TUNGETIFF, 0))) return 5;
             return 0;
         }

@@ -22,6 +22,9 @@ from typing import Literal, NamedTuple
 
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
+# As the kernel: path_resolution(7).
+_LINKS_MAX = 40
+
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
@@ -131,7 +134,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The file first, then its folders up to the root."""
+    """The file first, then the folders on the way to it, through links."""
 
     places: tuple[Place, ...] = ()
 
@@ -156,6 +159,21 @@ class Config:
         return replace(keyfiles.load(parser.parse(text, str(path))), origin=origin)
 
 
+def folders_to(path: Path) -> list[Path]:
+    """Every folder in which a file or link lies that leads to this one: whoever may write one of
+    them could put another file in its place."""
+    folders: dict[Path, None] = {}
+
+    def walk(path: Path, links: int) -> None:
+        for part in (*reversed(path.parents), path):
+            folders[part.parent] = None
+            if part.is_symlink() and links < _LINKS_MAX:
+                walk(part.parent / part.readlink(), links + 1)
+
+    walk(path.absolute(), 0)
+    return list(folders)
+
+
 def read(path: str | Path) -> str:
     """The text of a file. Bytes that are no UTF-8 survive being written again."""
     return read_with_origin(path)[0]
@@ -170,7 +188,7 @@ def read_with_origin(path: str | Path) -> tuple[str, Origin]:
             found = os.fstat(file.fileno())
             data = file.read()
         places = [Place(str(path), found.st_uid, found.st_mode)]
-        for folder in Path(path).resolve().parents:
+        for folder in folders_to(Path(path)):
             found = folder.stat()
             places.append(Place(str(folder), found.st_uid, found.st_mode))
     except OSError as error:

@@ -18,6 +18,7 @@ PEERS: dict[str, Callable[[], Program]] = {
     "wireguard-go-debian": programs.wireguard_go_debian,
     "wireguard-go": programs.wireguard_go_current,
     "boringtun": programs.boringtun,
+    "gotatun": programs.gotatun,
 }
 
 

@@ -77,6 +77,23 @@ def test_the_file_that_was_read_is_judged_and_not_its_name(file):
         hooks.check_trust(config)
 
 
+def test_a_link_that_others_could_point_elsewhere_is_not_trusted(file, tmp_path):
+    safe, writable = tmp_path / "safe", tmp_path / "writable"
+    safe.mkdir(0o755)
+    writable.mkdir()
+    target = file.rename(safe / "wg0.conf")
+    link = writable / "wg0.conf"
+    link.symlink_to(target)
+    hooks.check_trust(Config.load(link))
+    writable.chmod(0o777)
+    with pytest.raises(PywgError, match=f"others may write its folder {writable}"):
+        hooks.check_trust(Config.load(link))
+    over = tmp_path / "over"
+    over.symlink_to(writable)  # and a folder that is a link
+    with pytest.raises(PywgError, match=f"others may write its folder {over}"):
+        hooks.check_trust(Config.load(over / "wg0.conf"))
+
+
 def test_a_link_leads_to_the_folder_that_counts(file, tmp_path):
     open_folder = tmp_path / "open"
     open_folder.mkdir()

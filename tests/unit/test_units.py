@@ -44,8 +44,8 @@ PINNED = {
         "Type": "forking",
         "ExecStart": "@pywgd@ %i",
         "Restart": "on-failure",
-        "CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_BROADCAST CAP_NET_BIND_SERVICE "
-        "CAP_SYS_NICE",
+        "CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BROADCAST "
+        "CAP_NET_BIND_SERVICE CAP_IPC_LOCK CAP_SYS_NICE",
         "NoNewPrivileges": "yes",
         "DeviceAllow": "/dev/net/tun rw",
         "ProtectSystem": "strict",

@@ -1,0 +1,59 @@
+"""Under a flood of handshakes sessions go on, new ones begin, cookies are asked for, and memory
+stays where it is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from helpers.flood import TARGET, connect, flooding
+from helpers.lab import PORT, Lab, wait_for_session
+from helpers.stream import Stream
+from helpers.traffic import ping
+from helpers.waiting import wait_until
+
+pytestmark = pytest.mark.pywgd_only
+MIB_IN_PAGES = (1 << 20) // 4096
+
+
+def resident_pages(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
+@pytest.mark.parametrize("kind", ["valid", "junk"])
+def test_sessions_go_on_and_new_ones_begin(lab: Lab, kind: str) -> None:
+    tunnel = lab.tunnel()
+    flooder = lab.namespace("f")
+    connect(tunnel.a.namespace, flooder)
+    tunnel.session()
+    before = resident_pages(tunnel.a.daemon.pid)
+    stream = Stream(tunnel.b.namespace, tunnel.a.namespace, tunnel.a.inner4)
+    with stream, flooding(flooder, PORT, tunnel.a.key.public, kind, 5000, 30):
+        reason = "cookie_required" if kind == "valid" else "invalid_mac1"
+        wait_until(
+            lambda: int(tunnel.a.daemon.report()[f"dropped_{reason}"]) > 5000, "the flood arrives"
+        )
+        stream.flows(1)
+        # b forgets its session, and begins anew: it is asked for a cookie, and shows it.
+        tunnel.b.namespace.ip("link", "set", tunnel.b.daemon.name, "down")
+        tunnel.b.namespace.ip("link", "set", tunnel.b.daemon.name, "up")
+        began = time.monotonic()
+        ping(tunnel.b.namespace, tunnel.a.inner4, 1, seconds=12)
+        # One retransmission, of which the first attempt's cookie makes a success.
+        assert time.monotonic() - began < 6
+        stream.flows(1)
+    assert resident_pages(tunnel.a.daemon.pid) - before < 16 * MIB_IN_PAGES
+
+
+def test_a_flood_from_one_address_does_not_shut_out_another(lab: Lab) -> None:
+    tunnel = lab.tunnel(knows="b")
+    flooder = lab.namespace("f")
+    connect(tunnel.a.namespace, flooder)
+    with flooding(flooder, PORT, tunnel.a.key.public, "valid-one", 3000, 30):
+        wait_until(
+            lambda: int(tunnel.a.daemon.report()["dropped_cookie_required"]) > 1000, "the flood"
+        )
+        ping(tunnel.b.namespace, tunnel.a.inner4, 1, seconds=12)
+        wait_for_session(tunnel.a, tunnel.b)
+    assert TARGET not in tunnel.a.daemon.peer(tunnel.b.key.public)["endpoint"]
