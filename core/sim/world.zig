@@ -436,7 +436,10 @@ pub const World = struct {
         if (r.boolean()) network.damage(copy, r);
         if (r.uintLessThan(u8, 4) == 0) copy.from = network.elsewhere(r, copy.from);
         if (r.uintLessThan(u8, 16) == 0) {
-            r.bytes(copy.bytes[r.uintLessThan(usize, copy.bytes.len - 16)..]); // beyond MAC2, which may not count
+            const noise = copy.bytes[r.uintLessThan(usize, copy.bytes.len - 16)..]; // beyond MAC2, which may not count
+            const before = noise[0];
+            r.bytes(noise);
+            if (noise[0] == before) noise[0] ^= 1; // chance may leave all but MAC2 as it was
             copy.damage = .real;
         }
         copy.generation = world.generation;
