@@ -5,7 +5,7 @@
 
 from pywg._version import __version__, cipher_path, core_version
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
-from pywg.device import Device, LogLevel, Offload
+from pywg.native.device import Device, LogLevel, Offload
 from pywg.errors import (
     ConfigError,
     CoreLoadError,
@@ -17,7 +17,7 @@ from pywg.errors import (
     Status,
     UapiError,
 )
-from pywg.interface import Interface, Now, Packet, Verdict, now
+from pywg.native.interface import Interface, Now, Packet, Verdict, now
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
 __all__ = [

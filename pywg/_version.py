@@ -6,7 +6,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from pywg import _library
+from pywg.native import library
 
 
 def _package_version() -> str:
@@ -31,9 +31,9 @@ __version__ = _package_version()
 
 def core_version() -> str:
     """The version compiled into libpywg.so."""
-    return str(_library.load().pywg_version(), "ascii")
+    return str(library.load().pywg_version(), "ascii")
 
 
 def cipher_path() -> str:
     """The AEAD path the core picked for this CPU, for example "x86-64-v3"."""
-    return str(_library.load().pywg_cipher_path(), "ascii")
+    return str(library.load().pywg_cipher_path(), "ascii")

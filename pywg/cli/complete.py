@@ -11,7 +11,7 @@ from pathlib import Path
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
-from pywg import uapi
+from pywg.wireguard import uapi
 from pywg.cli import names
 
 

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import click
 
-from pywg import dns, netns, network, plan, resolv_file, state, uapi
+from pywg.host import dns, netns, network, resolv_conf as resolv_file
+from pywg import plan
+from pywg.tunnel import record as state
+from pywg.wireguard import uapi
 from pywg.cli import complete
 from pywg.cli.names import config_file
 from pywg.config import Config
 from pywg.errors import PywgError, system_call
-from pywg.hooks import check_trust
-from pywg.perform import Performer, best_effort, echo, warn
+from pywg.host.hooks import check_trust
+from pywg.tunnel.apply import Performer, best_effort, echo, warn
 from pywg.plan import Place, Step
-from pywg.traces import traces
+from pywg.tunnel.leftovers import traces
 
 TIMEOUT_S = 5.0
 PROBE_S = 0.01

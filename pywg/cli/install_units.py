@@ -1,4 +1,4 @@
-"""pywg install-units: the systemd units of pywg/units, with the paths of this installation, and the
+"""pywg install-units: the systemd units of pywg/service/units, with the paths of this installation, and the
 manual page they refer to.
 
 Knows files, not systemd: it starts and enables nothing.
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import click
 
-from pywg import _pywgd
+from pywg.native import daemon
 from pywg.cli.man import page
 from pywg.errors import system_call
 
 UNITS = ("pywg@.service", "pywgd@.service")
-SOURCE = Path(__file__).resolve().parent.parent / "units"
+SOURCE = Path(__file__).resolve().parents[1] / "service" / "units"
 UNIT_DIRECTORY = Path("lib/systemd/system")
 MAN_DIRECTORY = Path("share/man/man1")
 PREFIX = Path("/usr/local")  # systemd looks for units in /usr/local/lib/systemd/system
@@ -70,7 +70,7 @@ def pywg() -> list[str]:
 
 def pywgd() -> list[str]:
     """The native daemon of this package, or what is called so."""
-    for path in _pywgd.candidates():
+    for path in daemon.candidates():
         if os.access(path, os.X_OK):
             return [str(path)]
     found = shutil.which("pywgd")

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from pywg.cli.words import one_of_wg
+from pywg.cli.wg_verb import one_of_wg
 from pywg.errors import KeyFormatError, PywgError
 from pywg.keys import BASE64_LENGTH, PresharedKey, PrivateKey
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pywg.config import NAME_PATTERN
-from pywg.device import LogLevel
+from pywg.native.device import LogLevel
 from pywg.errors import PywgError
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")

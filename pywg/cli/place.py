@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pywg import netns
+from pywg.host import netns
 from pywg.config import Config
 from pywg.plan import Place
 

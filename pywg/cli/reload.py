@@ -8,15 +8,18 @@ from pathlib import Path
 
 import click
 
-from pywg import netns, plan, resolve, state, survey, watch, wireguard
+from pywg.host import netns, resolver as resolve
+from pywg import plan, wireguard
+from pywg.tunnel import record as state, gather as survey
+from pywg.service import endpoints as watch
 from pywg.cli import complete
 from pywg.cli.names import config_file
 from pywg.cli.place import choose
 from pywg.cli.up import load
 from pywg.config import Config
-from pywg.configure import Configurer
+from pywg.tunnel.configure import Configurer
 from pywg.errors import PywgError
-from pywg.perform import Performer, echo
+from pywg.tunnel.apply import Performer, echo
 from pywg.plan import AddAddress, AddRoute, Facts, Place, SetValidMark, Step
 
 

@@ -13,7 +13,7 @@ from pywg.cli.names import (
 )
 from pywg.cli.tuning import Tuning, tuning_options
 from pywg.errors import PywgError
-from pywg.supervisor import Hosting, Supervisor, forbid_dumps, host
+from pywg.service.supervisor import Hosting, Supervisor, forbid_dumps, host
 
 
 @click.command()

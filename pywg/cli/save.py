@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
-from pywg import dns, netns, network, state, uapi, wireguard
+from pywg.host import dns, netns, network
+from pywg.tunnel import record as state
+from pywg.wireguard import uapi
+from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli.down import is_alive
 from pywg.cli.names import config_file
 from pywg.config import AllowedIP, Config, InterfaceSection, PeerSection, document, parse, read
 from pywg.errors import PywgError
-from pywg.perform import say
+from pywg.tunnel.apply import say
 from pywg.plan import AddRule, Place, SetDns
 
 

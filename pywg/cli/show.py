@@ -12,11 +12,12 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from pywg import uapi, wireguard
-from pywg.cli import complete, fields
+from pywg.wireguard import uapi
+from pywg import wireguard
+from pywg.cli import complete, show_fields as fields
 from pywg.cli.names import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
-from pywg.spelling import address_text, endpoint_text, network_text
+from pywg.wireguard.addresses import address_text, endpoint_text, network_text
 
 _STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}
 _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))

@@ -8,9 +8,9 @@ import click
 
 from pywg import wireguard
 from pywg.cli.names import check_name
-from pywg.cli.words import one_of_wg
-from pywg.spelling import endpoint_text, network_text
-from pywg.uapi import PeerStatus, Status
+from pywg.cli.wg_verb import one_of_wg
+from pywg.wireguard.addresses import endpoint_text, network_text
+from pywg.wireguard.uapi import PeerStatus, Status
 
 
 @one_of_wg("NAME", 1, 1)

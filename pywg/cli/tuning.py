@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pywg.device import Offload, default_threads, realtime_by_default
+from pywg.native.device import Offload, default_threads, realtime_by_default
 
 
 @dataclass(frozen=True, slots=True)

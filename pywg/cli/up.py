@@ -10,10 +10,14 @@ from pathlib import Path
 
 import click
 
-from pywg import hooks, netns, network, plan, resolve, state, survey, uapi, watch
+from pywg.host import hooks, netns, network, resolver as resolve
+from pywg import plan
+from pywg.tunnel import record as state, gather as survey
+from pywg.wireguard import uapi
+from pywg.service import endpoints as watch
 from pywg.cli import complete
 from pywg.cli.down import clean_up
-from pywg.cli.foreground import stay
+from pywg.tunnel.foreground import stay
 from pywg.cli.names import (
     config_file,
     log_settings,
@@ -22,11 +26,11 @@ from pywg.cli.names import (
 from pywg.cli.place import place_options
 from pywg.cli.tuning import Tuning, tuning_options
 from pywg.config import Config
-from pywg.configure import Configurer
+from pywg.tunnel.configure import Configurer
 from pywg.errors import PywgError
-from pywg.perform import Performer, echo
+from pywg.tunnel.apply import Performer, echo
 from pywg.plan import Place
-from pywg.supervisor import Hosting, Supervisor
+from pywg.service.supervisor import Hosting, Supervisor
 
 
 @click.command()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pywg.config import check, values
+from pywg.config import warnings as check, values
 from pywg.config.model import (
     AllowedIP,
     Config,

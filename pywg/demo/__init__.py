@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pywg import _library, _version
+from pywg.native import library
+from pywg import _version
 from pywg.demo import loopback, world
 from pywg.demo.process import Refused
 from pywg.errors import PywgError
@@ -35,7 +36,7 @@ TIERS: dict[str, tuple[str, Callable[[float, Note], dict[str, Any]]]] = {
 
 def run_demo(seconds: float, tier: str | None, note: Note) -> dict[str, Any]:
     """The outcome of the first tier that works, or of the one asked for."""
-    _library.load()  # without a core no tier works: say that once
+    library.load()  # without a core no tier works: say that once
     refused: dict[str, str] = {}
     for name in (tier,) if tier else TIERS:
         what, run = TIERS[name]

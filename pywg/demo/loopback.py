@@ -15,7 +15,7 @@ from typing import Any
 
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
 from pywg.errors import PywgError
-from pywg.interface import Interface, Packet, Verdict
+from pywg.native.interface import Interface, Packet, Verdict
 from pywg.keys import PrivateKey
 
 MTU = 1420

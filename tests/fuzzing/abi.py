@@ -12,7 +12,7 @@ import os
 import random
 from ctypes import byref, c_size_t, c_uint64, c_void_p, sizeof
 
-from pywg import _abi, _library
+from pywg.native import abi as _abi, library as _library
 from pywg.keys import PrivateKey
 
 from .target import Mismatch, run

@@ -9,7 +9,8 @@ import pytest
 from helpers.daemon import Daemon, ask
 from helpers.lab import Lab
 
-from pywg import resolve, uapi
+from pywg.host import resolver as resolve
+from pywg.wireguard import uapi
 from pywg.config import Config, read
 from pywg.config.strip import strip
 

@@ -20,10 +20,11 @@ from helpers.programs import REPOSITORY, Program
 from helpers.traffic import exchange, ping
 from helpers.waiting import wait_until
 
-from pywg import uapi, watch
+from pywg.wireguard import uapi
+from pywg.service import endpoints as watch
 from pywg.config import Config, Endpoint, parse
-from pywg.device import Device
-from pywg.watch import Name, Watcher
+from pywg.native.device import Device
+from pywg.service.endpoints import Name, Watcher
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -25,7 +25,7 @@ from helpers.traffic import ping
 from helpers.waiting import wait_until
 
 from pywg import cli
-from pywg.cli.fields import FIELDS
+from pywg.cli.show_fields import FIELDS
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -8,7 +8,7 @@ import pytest
 from reference import wireguard
 from reference.wireguard import Handshake, Keys
 
-from pywg.interface import Interface, Now, Verdict
+from pywg.native.interface import Interface, Now, Verdict
 
 CORE_PRIVATE = wireguard.clamp(b"\x11" * 32)
 OTHER_PRIVATE = wireguard.clamp(b"\x22" * 32)

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pywg import _library, cli, network, plan, state, uapi
+from pywg.native import library as _library
+from pywg import cli, plan
+from pywg.host import network
+from pywg.tunnel import record as state
+from pywg.wireguard import uapi
 from pywg.cli import down as down_module
 from pywg.cli import names, show
 from pywg.cli import up as up_module

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from pywg import _library, interface
-from pywg.device import Device, realtime_by_default
-from pywg.interface import Interface
+from pywg.native import library as _library, interface
+from pywg.native.device import Device, realtime_by_default
+from pywg.native.interface import Interface
 
 
 class Core:

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from pywg import dns, resolv_file
+from pywg.host import dns, resolv_conf as resolv_file
 from pywg.errors import PywgError
 from pywg.plan import Dns, SetDns
 

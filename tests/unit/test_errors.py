@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pywg import _abi, _library, errors
-from pywg.device import Device, LogLevel, Offload
+from pywg.native import abi as _abi, library as _library
+from pywg import errors
+from pywg.native.device import Device, LogLevel, Offload
 from pywg.errors import CoreLoadError, DeviceError, PermissionDenied, Status
 
 HEADER = (Path(__file__).parents[2] / "core" / "include" / "pywg.h").read_text()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pywg import firewall
+from pywg.host import firewall
 
 MARKER = '-m comment --comment "pywg rule for wg0"'
 

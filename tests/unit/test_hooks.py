@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pywg import hooks
+from pywg.host import hooks
 from pywg.config import Config
 from pywg.errors import PywgError
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from pywg import notify
+from pywg.service import notify
 
 
 @pytest.fixture(params=["file", "abstract"])

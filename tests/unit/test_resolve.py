@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from pywg import resolve, watch
+from pywg.host import resolver as resolve
+from pywg.service import endpoints as watch
 from pywg.config import Endpoint, parse
 from pywg.errors import ConfigError
 from pywg.keys import PrivateKey

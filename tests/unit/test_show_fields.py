@@ -2,8 +2,9 @@
 
 import pytest
 
-from pywg import cli, uapi
-from pywg.cli import fields
+from pywg import cli
+from pywg.wireguard import uapi
+from pywg.cli import show_fields as fields
 from pywg.cli.showconf import configuration
 from pywg.errors import UapiError
 from pywg.keys import PrivateKey

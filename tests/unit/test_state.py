@@ -5,10 +5,11 @@ import stat
 import pytest
 from test_plan import config
 
-from pywg import plan, state
+from pywg import plan
+from pywg.tunnel import record as state
 from pywg.errors import PywgError
 from pywg.plan import Facts, Place
-from pywg.state import Record
+from pywg.tunnel.record import Record
 
 
 @pytest.fixture(autouse=True)

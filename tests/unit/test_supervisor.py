@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pywg import _library
+from pywg.native import library as _library
 from pywg.errors import CoreLoadError, PywgError
-from pywg.supervisor import Hosting, Supervisor
+from pywg.service.supervisor import Hosting, Supervisor
 
 # A device whose thread ends, and says so, only while it is closed.
 HOST = """

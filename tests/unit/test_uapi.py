@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from pywg import resolve, uapi
+from pywg.host import resolver as resolve
+from pywg.wireguard import uapi
 from pywg.config import Endpoint, parse
 from pywg.errors import ConfigError, UapiError
 from pywg.keys import PrivateKey, PublicKey

@@ -8,8 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from pywg import changes, uapi, wgconf
-from pywg.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
+from pywg.wireguard import changes, uapi, setconf as wgconf
+from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint
 from pywg.errors import ConfigError, PywgError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey

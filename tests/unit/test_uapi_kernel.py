@@ -9,8 +9,9 @@ from socket import AF_INET, AF_INET6
 
 import pytest
 
-from pywg import kernel_wireguard, uapi, wireguard
-from pywg.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
+from pywg.wireguard import netlink as kernel_wireguard, uapi
+from pywg import wireguard
+from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint
 from pywg.errors import NetworkError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-from pywg import cli, uapi
+from pywg import cli
+from pywg.wireguard import uapi
 from pywg.cli import complete, completion, install_units, man, names
 
 REPOSITORY = Path(__file__).parents[2]

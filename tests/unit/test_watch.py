@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pywg import watch
+from pywg.service import endpoints as watch
 from pywg.config import Endpoint, parse
 from pywg.errors import DeviceError
 from pywg.keys import PrivateKey, PublicKey
-from pywg.uapi import PeerStatus, Status
-from pywg.watch import PATIENCE_S, PROBE_S, STALE_S, Name, Watcher
+from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.service.endpoints import PATIENCE_S, PROBE_S, STALE_S, Name, Watcher
 
 KEY = PrivateKey.generate().public
 OTHER = PrivateKey.generate().public

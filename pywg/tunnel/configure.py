@@ -10,8 +10,9 @@ import errno
 from dataclasses import replace
 from ipaddress import ip_address
 
-from pywg import plan, uapi, wireguard
-from pywg.changes import AllowedIPChange, Changes, PeerChange, synchronizing
+from pywg import plan, wireguard
+from pywg.wireguard import uapi
+from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange, synchronizing
 from pywg.config import AllowedIP, Config, InterfaceSection, PeerSection
 from pywg.errors import UapiError
 from pywg.plan import Backend, Step

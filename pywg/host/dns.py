@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from pywg import resolv_file
+from pywg.host import resolv_conf as resolv_file
 from pywg.config import IPAddress
 from pywg.errors import PywgError
 from pywg.plan import Dns, SetDns, UnsetDns

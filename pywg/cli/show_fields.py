@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
-from pywg.spelling import endpoint_text, network_text
-from pywg.uapi import PeerStatus, Status
+from pywg.wireguard.addresses import endpoint_text, network_text
+from pywg.wireguard.uapi import PeerStatus, Status
 
 Row = tuple[str, ...]
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pywg import firewall, plan, wireguard
+from pywg.host import firewall
+from pywg import plan, wireguard
 from pywg.config import Config
 from pywg.errors import PywgError
-from pywg.network import Network
+from pywg.host.network import Network
 from pywg.plan import Step
 
 

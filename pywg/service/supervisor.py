@@ -19,8 +19,11 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from pywg import _library, capabilities, netns, state, watch
-from pywg.device import Device, LogLevel, Offload
+from pywg.native import library
+from pywg.service import capabilities, endpoints as watch
+from pywg.host import netns
+from pywg.tunnel import record as state
+from pywg.native.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
 
 _PR_SET_DUMPABLE = 4
@@ -127,7 +130,7 @@ class Supervisor:
 
     def __init__(self, keep_fds: Iterable[int] = ()) -> None:
         # Loaded here: the child leaves the folder that a relative PYWG_CORE counts from.
-        _library.load()
+        library.load()
         try:
             self._socket, theirs = socket.socketpair()
             child = os.fork()

@@ -19,7 +19,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import zip_longest
 from typing import Protocol
 
-from pywg import resolve, uapi
+from pywg.host import resolver as resolve
+from pywg.wireguard import uapi
 from pywg.config import Config, Endpoint, Family
 from pywg.errors import DeviceError, PywgError, Status
 from pywg.keys import PublicKey

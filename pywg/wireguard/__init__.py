@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from pywg import network, uapi
-from pywg.changes import Changes
+from pywg.host import network
+from pywg.wireguard import uapi
+from pywg.wireguard.changes import Changes
 from pywg.errors import UapiError
 
 # There for a module that is built in as well. Without it the kernel has no WireGuard interfaces.
@@ -22,7 +23,7 @@ def interfaces() -> list[str]:
     """All there are, in the order of `wg show`: those of the kernel first."""
     kernel: list[str] = []
     if KERNEL_MODULE.exists():
-        from pywg import kernel_wireguard
+        from pywg.wireguard import netlink as kernel_wireguard
 
         kernel = kernel_wireguard.interfaces()
     return [*kernel, *uapi.interfaces()]
@@ -35,7 +36,7 @@ def get(name: str) -> uapi.Status:
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise
-    from pywg import kernel_wireguard
+    from pywg.wireguard import netlink as kernel_wireguard
 
     return kernel_wireguard.get(name)
 
@@ -47,7 +48,7 @@ def change(name: str, changes: Changes) -> None:
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise
-    from pywg import kernel_wireguard
+    from pywg.wireguard import netlink as kernel_wireguard
 
     return kernel_wireguard.change(name, changes)
 

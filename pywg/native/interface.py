@@ -15,9 +15,10 @@ from enum import IntEnum
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pywg import _abi, _library, uapi
+from pywg.native import abi, library
+from pywg.wireguard import uapi
 from pywg.config import Config
-from pywg.device import check, new_diagnostic, read_text
+from pywg.native.device import check, new_diagnostic, read_text
 from pywg.errors import DeviceError, Status
 
 OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
@@ -44,12 +45,12 @@ def now() -> Now:
 class Verdict(IntEnum):
     """What became of a packet."""
 
-    DROPPED = _abi.PYWG_VERDICT_DROPPED
-    SEALED = _abi.PYWG_VERDICT_SEALED
-    STAGED = _abi.PYWG_VERDICT_STAGED
-    DELIVER = _abi.PYWG_VERDICT_DELIVER
-    HANDSHAKE = _abi.PYWG_VERDICT_HANDSHAKE
-    KEEPALIVE = _abi.PYWG_VERDICT_KEEPALIVE
+    DROPPED = abi.PYWG_VERDICT_DROPPED
+    SEALED = abi.PYWG_VERDICT_SEALED
+    STAGED = abi.PYWG_VERDICT_STAGED
+    DELIVER = abi.PYWG_VERDICT_DELIVER
+    HANDSHAKE = abi.PYWG_VERDICT_HANDSHAKE
+    KEEPALIVE = abi.PYWG_VERDICT_KEEPALIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,12 @@ class Interface:
     ) -> None:
         """``entropy(length)`` replaces the kernel's random bytes: for tests that repeat."""
         self._handle: ctypes.c_void_p | None = None
-        self._library = _library.load()
+        self._library = library.load()
         self.mtu = mtu or MTU_DEFAULT
         # ctypes keeps no reference to a callback: this attribute does, for the life of the handle.
-        self._entropy = _abi.pywg_entropy() if entropy is None else _entropy_callback(entropy)
-        options = _abi.pywg_interface_options(
-            size=ctypes.sizeof(_abi.pywg_interface_options),
+        self._entropy = abi.pywg_entropy() if entropy is None else _entropy_callback(entropy)
+        options = abi.pywg_interface_options(
+            size=ctypes.sizeof(abi.pywg_interface_options),
             mtu=mtu,
             entropy=self._entropy,
         )
@@ -219,7 +220,7 @@ class _Batch:
     def __init__(self, contents: Sequence[bytes], capacities: Sequence[int] | None = None) -> None:
         sizes = [len(data) for data in contents] if capacities is None else capacities
         self._memory = ctypes.create_string_buffer(max(sum(sizes), 1))
-        self.array = (_abi.pywg_packet * max(len(sizes), 1))()
+        self.array = (abi.pywg_packet * max(len(sizes), 1))()
         self._count = len(sizes)
         address = ctypes.addressof(self._memory)
         if contents:
@@ -255,22 +256,22 @@ class _Batch:
 
 def _clock(value: Now | None) -> object:
     boot_ns, unix_ns = now() if value is None else value
-    return ctypes.byref(_abi.pywg_now(boot_ns, unix_ns))
+    return ctypes.byref(abi.pywg_now(boot_ns, unix_ns))
 
 
-def _to_endpoint(address: SocketAddress) -> _abi.pywg_endpoint:
+def _to_endpoint(address: SocketAddress) -> abi.pywg_endpoint:
     host, _, zone = address[0].partition("%")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     raw = socket.inet_pton(family, host)
     scope_id = address[3] if len(address) == 4 else int(zone or 0)
-    endpoint = _abi.pywg_endpoint(
+    endpoint = abi.pywg_endpoint(
         family=6 if family == socket.AF_INET6 else 4, port=address[1], scope_id=scope_id
     )
     ctypes.memmove(endpoint.address, raw, len(raw))
     return endpoint
 
 
-def _from_endpoint(endpoint: _abi.pywg_endpoint) -> SocketAddress | None:
+def _from_endpoint(endpoint: abi.pywg_endpoint) -> SocketAddress | None:
     raw = bytes(endpoint.address)
     match endpoint.family:
         case 4:
@@ -295,4 +296,4 @@ def _entropy_callback(entropy: Callable[[int], bytes]) -> object:
             return 1
         return 0
 
-    return _abi.pywg_entropy(fill)
+    return abi.pywg_entropy(fill)

@@ -9,9 +9,9 @@ import contextlib
 import select
 import signal
 
-from pywg import notify
+from pywg.service import notify
 from pywg.errors import PywgError
-from pywg.supervisor import Supervisor, forbid_dumps
+from pywg.service.supervisor import Supervisor, forbid_dumps
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from pywg import dns, firewall, hooks, netns, network, plan, survey, uapi
+from pywg.host import dns, firewall, hooks, netns, network
+from pywg import plan
+from pywg.tunnel import gather as survey
+from pywg.wireguard import uapi
 from pywg.errors import NetworkError, PywgError
 from pywg.plan import Place, Step
 

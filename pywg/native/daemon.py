@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def candidates() -> list[Path]:
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return [package / "_native" / "pywgd", package.parent / "zig-out" / "bin" / "pywgd"]
 
 

@@ -15,7 +15,7 @@ from pywg.errors import CoreLoadError
 ABI_VERSION = 1
 FILE_NAME = "libpywg.so"
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _HOW_TO_BUILD = "build it with `pip install -e .` in a checkout, or reinstall pywg-tunnel"
 
 
@@ -40,7 +40,7 @@ def find() -> Path:
 @functools.cache
 def load() -> ctypes.CDLL:
     """The loaded library with all declarations of pywg.h applied."""
-    from pywg import _abi
+    from pywg.native import abi
 
     path = find()
     try:
@@ -49,7 +49,7 @@ def load() -> ctypes.CDLL:
         raise CoreLoadError(f"cannot load {path}: {error}; {_HOW_TO_BUILD}") from None
     check_version(library, path)
     try:
-        _abi.declare(library)
+        abi.declare(library)
     except AttributeError as error:
         raise CoreLoadError(f"{path} is incomplete: {error}; {_HOW_TO_BUILD}") from None
     forced = os.environ.get("PYWG_CPU")

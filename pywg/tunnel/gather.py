@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pywg import dns, firewall, netns, network
+from pywg.host import dns, firewall, netns, network
 from pywg.config import Config
 from pywg.plan import FIRST_TABLE, Dns, Facts, Place, allowed_networks
 

@@ -16,7 +16,8 @@ from enum import IntEnum, IntFlag
 from types import TracebackType
 from typing import Self
 
-from pywg import _abi, _library, uapi
+from pywg.native import abi, library
+from pywg.wireguard import uapi
 from pywg.config import Config
 from pywg.errors import DeviceError, Status
 
@@ -25,10 +26,10 @@ class Offload(IntFlag):
     """What the kernel can do for us; each can be switched off by name."""
 
     NONE = 0
-    TUN_TSO = _abi.PYWG_OFFLOAD_TUN_TSO
-    TUN_USO = _abi.PYWG_OFFLOAD_TUN_USO
-    UDP_GSO = _abi.PYWG_OFFLOAD_UDP_GSO
-    UDP_GRO = _abi.PYWG_OFFLOAD_UDP_GRO
+    TUN_TSO = abi.PYWG_OFFLOAD_TUN_TSO
+    TUN_USO = abi.PYWG_OFFLOAD_TUN_USO
+    UDP_GSO = abi.PYWG_OFFLOAD_UDP_GSO
+    UDP_GRO = abi.PYWG_OFFLOAD_UDP_GRO
     ALL = TUN_TSO | TUN_USO | UDP_GSO | UDP_GRO
 
     @classmethod
@@ -44,9 +45,9 @@ class Offload(IntFlag):
 
 
 class LogLevel(IntEnum):
-    SILENT = _abi.PYWG_LOG_SILENT
-    ERROR = _abi.PYWG_LOG_ERROR
-    VERBOSE = _abi.PYWG_LOG_VERBOSE
+    SILENT = abi.PYWG_LOG_SILENT
+    ERROR = abi.PYWG_LOG_ERROR
+    VERBOSE = abi.PYWG_LOG_VERBOSE
 
     @classmethod
     def parse(cls, text: str) -> LogLevel:
@@ -92,7 +93,7 @@ class Device:
         log_fd: int = -1,
     ) -> None:
         self._handle: ctypes.c_void_p | None = None
-        self._library = _library.load()
+        self._library = library.load()
         self._pid = os.getpid()
         self._calls = threading.Lock()  # close must not overlap with another call
         # Nor with stop. A lock of its own, for a signal handler may stop in the middle of a call.
@@ -104,8 +105,8 @@ class Device:
         self._realtime = realtime
         self._failure: DeviceError | None = None
         self._subject = name
-        options = _abi.pywg_device_options(
-            size=ctypes.sizeof(_abi.pywg_device_options),
+        options = abi.pywg_device_options(
+            size=ctypes.sizeof(abi.pywg_device_options),
             name=name.encode("utf-8", "surrogateescape"),
             mtu=mtu,
             tun_fd=tun_fd,
@@ -300,11 +301,11 @@ def read_text(function: Callable[..., int], handle: ctypes.c_void_p, subject: st
     return text
 
 
-def new_diagnostic() -> _abi.pywg_diagnostic:
-    return _abi.pywg_diagnostic(size=ctypes.sizeof(_abi.pywg_diagnostic))
+def new_diagnostic() -> abi.pywg_diagnostic:
+    return abi.pywg_diagnostic(size=ctypes.sizeof(abi.pywg_diagnostic))
 
 
-def check(status: int, diagnostic: _abi.pywg_diagnostic | None, subject: str) -> None:
+def check(status: int, diagnostic: abi.pywg_diagnostic | None, subject: str) -> None:
     """Raises what a status other than OK means."""
     if status == Status.OK:
         return

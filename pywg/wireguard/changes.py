@@ -14,7 +14,7 @@ from pywg.config import Endpoint, IPNetwork
 from pywg.keys import LENGTH, PresharedKey, PrivateKey, PublicKey
 
 if TYPE_CHECKING:
-    from pywg.uapi import PeerStatus, Status
+    from pywg.wireguard.uapi import PeerStatus, Status
 
 NO_PRIVATE_KEY = PrivateKey(bytes(LENGTH))
 NO_PRESHARED_KEY = PresharedKey(bytes(LENGTH))

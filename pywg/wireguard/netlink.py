@@ -32,11 +32,11 @@ from pyroute2.netlink import (
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
 
-from pywg.changes import AllowedIPChange, Changes, PeerChange
+from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint, IPNetwork
 from pywg.errors import NetworkError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
-from pywg.uapi import PeerStatus, Status
+from pywg.wireguard.uapi import PeerStatus, Status
 
 FAMILY = "wireguard"
 VERSION = 1

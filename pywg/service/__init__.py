@@ -1,0 +1,1 @@
+"""The process that stays beside a tunnel."""
