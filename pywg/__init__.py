@@ -5,7 +5,6 @@
 
 from pywg._version import __version__, cipher_path, core_version
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
-from pywg.native.device import Device, LogLevel, Offload
 from pywg.errors import (
     ConfigError,
     CoreLoadError,
@@ -17,8 +16,9 @@ from pywg.errors import (
     Status,
     UapiError,
 )
-from pywg.native.interface import Interface, Now, Packet, Verdict, now
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.native.device import Device, LogLevel, Offload
+from pywg.native.interface import Interface, Now, Packet, Verdict, now
 
 __all__ = [
     "AllowedIP",

@@ -11,8 +11,8 @@ from pathlib import Path
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
-from pywg.wireguard import uapi
 from pywg.cli import names
+from pywg.wireguard import uapi
 
 
 def interfaces(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:

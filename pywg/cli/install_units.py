@@ -1,5 +1,5 @@
-"""pywg install-units: the systemd units of pywg/service/units, with the paths of this installation, and the
-manual page they refer to.
+"""pywg install-units: the systemd units of service/units, with the paths of this installation, and
+the manual page they refer to.
 
 Knows files, not systemd: it starts and enables nothing.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import click
 
-from pywg.native import daemon
 from pywg.cli.man import page
 from pywg.errors import system_call
+from pywg.native import daemon
 
 UNITS = ("pywg@.service", "pywgd@.service")
 SOURCE = Path(__file__).resolve().parents[1] / "service" / "units"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 
 from pywg._version import __version__
+from pywg.service.endpoints import PATIENCE_S, STALE_S
 
 DESCRIPTION = """\
 pywg brings WireGuard tunnels up and down and looks after them. It reads the files of wg-quick(8),
@@ -19,11 +20,12 @@ needs no kernel module, and answers wg(8) as any interface does.
 NAME stands for an interface; its file is /etc/wireguard/NAME.conf. CONFIG is the path of a file
 called NAME.conf."""
 
-NAMES = """\
-A host name in Endpoint is resolved when the tunnel comes up. While the tunnel runs, a peer to whom
-something is sent is looked up again when its last handshake is older than 135 seconds, or when it
-has not answered the first for 15 seconds. If the name has other addresses, the next one is tried,
-IPv6 and IPv4 in turn, each for 15 seconds. No packet waits for the resolver."""
+NAMES = f"""\
+A host name in Endpoint is resolved when the tunnel comes up. While the tunnel runs, a peer to which
+something is sent is looked up again when its last handshake is older than {STALE_S:.0f} seconds, or
+when it has not answered the first for {PATIENCE_S:.0f} seconds. If the name has other addresses,
+the next one is tried, IPv6 and IPv4 in turn, each for {PATIENCE_S:.0f} seconds. No packet waits for
+the resolver."""
 
 SYSTEMD = """\
 pywg install-units installs pywg@.service. Then systemctl enable --now pywg@NAME brings the tunnel

@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from pywg.config import NAME_PATTERN
-from pywg.native.device import LogLevel
+from pywg.config import NAME_PATTERN, Config
 from pywg.errors import PywgError
+from pywg.native.device import LogLevel
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
 
@@ -23,7 +23,7 @@ def check_name(name: str) -> str:
 
 def config_file(argument: str) -> tuple[str, Path]:
     """NAME means /etc/wireguard/NAME.conf; with a slash or .conf it is a path to NAME.conf."""
-    if "/" not in argument and not argument.endswith(".conf"):
+    if is_name(argument):
         name = check_name(argument)
         path = CONFIG_DIRECTORY / f"{name}.conf"
         # Not path.exists(): that cannot tell "absent" from "not for you".
@@ -32,6 +32,20 @@ def config_file(argument: str) -> tuple[str, Path]:
     if path.suffix != ".conf":
         raise PywgError(f"{argument}: the file has to be called NAME.conf")
     return check_name(path.stem), path
+
+
+def is_name(argument: str) -> bool:
+    """Whether it is the name of an interface, and no path."""
+    return "/" not in argument and not argument.endswith(".conf")
+
+
+def load(path: Path) -> Config:
+    """A configuration to be carried out; its warnings are told."""
+    warn_if_world_accessible(path)
+    config = Config.load(path)
+    for warning in config.warnings:
+        print(warning, file=sys.stderr)
+    return config
 
 
 def warn_if_world_accessible(path: Path) -> None:

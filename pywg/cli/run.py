@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import replace
 
 import click
 
@@ -11,9 +11,9 @@ from pywg.cli.names import (
     check_name,
     log_settings,
 )
-from pywg.cli.tuning import Tuning, tuning_options
+from pywg.cli.options import tuning_options
 from pywg.errors import PywgError
-from pywg.service.supervisor import Hosting, Supervisor, forbid_dumps, host
+from pywg.service.supervisor import Hosting, Supervisor, Tuning, forbid_dumps, host
 
 
 @click.command()
@@ -32,19 +32,13 @@ def run(name: str, foreground: bool, tuning: Tuning) -> None:
     stay = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
     level, keep_log = log_settings()
     tun_fd, uapi_fd = inherited_fd("WG_TUN_FD"), inherited_fd("WG_UAPI_FD")
-    hosting = Hosting(
-        name,
-        tun_fd=tun_fd,
-        uapi_fd=uapi_fd,
-        **asdict(tuning),
-        log_level=level,
-        log_fd=2 if stay or keep_log else -1,
-    )
+    tuning = replace(tuning, log_level=level, log_fd=2 if stay or keep_log else -1)
+    hosting = Hosting(name, tuning, tun_fd=tun_fd, uapi_fd=uapi_fd)
     if stay:
         forbid_dumps()
         host(hosting)
         return
-    keep = {fd for fd in (tun_fd, uapi_fd, hosting.log_fd) if fd >= 0}
+    keep = {fd for fd in (tun_fd, uapi_fd, tuning.log_fd) if fd >= 0}
     with Supervisor(keep) as supervisor:
         supervisor.start(hosting)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pywg.wireguard import setconf as wgconf
 from pywg import wireguard
 from pywg.cli.names import check_name
 from pywg.cli.wg_verb import one_of_wg, warn
+from pywg.wireguard import setconf as wgconf
 
 GRAMMAR = (
     "NAME [listen-port PORT] [fwmark MARK] [private-key FILE] "

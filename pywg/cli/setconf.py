@@ -3,10 +3,10 @@ sessions; see syncconf."""
 
 from __future__ import annotations
 
-from pywg.wireguard import setconf as wgconf
 from pywg import wireguard
 from pywg.cli.names import check_name
 from pywg.cli.wg_verb import one_of_wg, warn
+from pywg.wireguard import setconf as wgconf
 
 
 @one_of_wg("NAME FILE", 2, 2)

@@ -12,11 +12,12 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from pywg.wireguard import uapi
 from pywg import wireguard
-from pywg.cli import complete, show_fields as fields
+from pywg.cli import complete
+from pywg.cli import show_fields as fields
 from pywg.cli.names import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
+from pywg.wireguard import uapi
 from pywg.wireguard.addresses import address_text, endpoint_text, network_text
 
 _STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}

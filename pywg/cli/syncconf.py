@@ -3,10 +3,11 @@ peers that stay."""
 
 from __future__ import annotations
 
-from pywg.wireguard import changes, setconf as wgconf
 from pywg import wireguard
 from pywg.cli.names import check_name
 from pywg.cli.wg_verb import one_of_wg, warn
+from pywg.wireguard import changes
+from pywg.wireguard import setconf as wgconf
 
 
 @one_of_wg("NAME FILE", 2, 2)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pywg.config import warnings as check, values
+from pywg.config import values
+from pywg.config import warnings as check
 from pywg.config.model import (
     AllowedIP,
     Config,

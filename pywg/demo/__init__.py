@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pywg.native import library
 from pywg import _version
 from pywg.demo import loopback, world
 from pywg.demo.process import Refused
 from pywg.errors import PywgError
+from pywg.native import library
 
 Note = Callable[[str], None]
 

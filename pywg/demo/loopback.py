@@ -15,8 +15,8 @@ from typing import Any
 
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
 from pywg.errors import PywgError
-from pywg.native.interface import Interface, Packet, Verdict
 from pywg.keys import PrivateKey
+from pywg.native.interface import Interface, Packet, Verdict
 
 MTU = 1420
 BATCH = 32

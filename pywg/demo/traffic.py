@@ -13,13 +13,13 @@ import select
 import shutil
 import socket
 import struct
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from pywg.demo.process import Channel, Child, die_with_parent, enter_network
 from pywg.errors import PywgError
+from pywg.host import programs
 
 PORT = 5201
 CHUNK = 1 << 20
@@ -132,7 +132,7 @@ def _source(channel: Channel, pid: int, address: str, seconds: float) -> None:
 
 def _iperf3_server(channel: Channel, program: str, pid: int, address: str) -> None:
     enter_network(pid)
-    server = _start([program, "--server", "--one-off", "--bind", address], subprocess.DEVNULL)
+    server = _start([program, "--server", "--one-off", "--bind", address])
     try:
         limit = time.monotonic() + START_TIMEOUT_S
         while not _is_listening(PORT):
@@ -149,7 +149,7 @@ def _iperf3_server(channel: Channel, program: str, pid: int, address: str) -> No
 def _iperf3(channel: Channel, program: str, pid: int, address: str, seconds: float) -> None:
     enter_network(pid)
     whole = str(max(1, math.ceil(seconds)))
-    client = _start([program, "--client", address, "--time", whole, "--json"], subprocess.PIPE)
+    client = _start([program, "--client", address, "--time", whole, "--json"], piped=True)
     try:
         output, _ = client.communicate()
         summary = json.loads(output)
@@ -164,15 +164,9 @@ def _iperf3(channel: Channel, program: str, pid: int, address: str, seconds: flo
     channel.send({"end": {name: end[name] for name in ("sum_sent", "sum_received")}})
 
 
-def _start(command: list[str], output: int) -> subprocess.Popen[bytes]:
+def _start(command: list[str], *, piped: bool = False) -> programs.Process:
     parent = os.getpid()
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: die_with_parent(parent),  # noqa: PLW1509 - no threads here
-    )
+    return programs.start(command, piped=piped, before=lambda: die_with_parent(parent))
 
 
 def _is_listening(port: int) -> bool:

@@ -30,9 +30,9 @@ from pywg.demo.process import (
     become_root_of_user_namespace,
     unshare,
 )
-from pywg.native.device import Device, LogLevel
 from pywg.errors import NO_TUN, TUN_NOT_OURS, PywgError
 from pywg.keys import PrivateKey
+from pywg.native.device import Device, LogLevel
 
 Note = Callable[[str], None]
 

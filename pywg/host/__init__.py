@@ -1,1 +1,4 @@
-"""This machine: questions that answer plain values, and verbs that change one thing. Knows no Step."""
+"""This machine: questions that answer plain values, and verbs that change one thing.
+
+Knows no Step.
+"""

@@ -1,6 +1,6 @@
-"""Name servers of a tunnel: who is told about them on this host, and telling him.
+"""Name servers of a tunnel: which service of this host is told about them, and telling it.
 
-Three ways: resolvconf, as wg-quick; systemd-resolved; or the plain file, see resolv_file.py.
+Three ways: resolvconf, as wg-quick; systemd-resolved; or the plain file, see resolv_conf.py.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ import contextlib
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal, NamedTuple, assert_never
 
-from pywg.host import resolv_conf as resolv_file
 from pywg.config import IPAddress
 from pywg.errors import PywgError
-from pywg.plan import Dns, SetDns, UnsetDns
+from pywg.host import programs, resolv_conf
 
 ETC = Path("/etc")
 RESOLVED_DIRECTORY = Path("/run/systemd/resolve")
@@ -25,21 +24,35 @@ RESOLVED_DIRECTORY = Path("/run/systemd/resolve")
 RESOLVED_SERVERS = ("127.0.0.53", "127.0.0.54")
 
 
-def find(name: str, netns: str | None = None) -> Dns:
-    """Who manages names here. A network namespace has a file of its own, which `ip netns exec`
-    puts in the place of /etc/resolv.conf."""
+Manager = Literal["resolvconf", "resolved", "file"]
+
+
+class Found(NamedTuple):
+    """Which service manages resolv.conf here, and the name under which it knows a tunnel.
+
+    ``file``: no service does, and ``target`` is the path. ``none``: ``target`` says why name
+    servers cannot be set.
+    """
+
+    manager: Manager | Literal["none"]
+    target: str
+
+
+def find(name: str, netns: str | None = None) -> Found:
+    """Asks this host. A network namespace has a file of its own, which `ip netns exec` puts in the
+    place of /etc/resolv.conf."""
     if netns is not None:
         return _file(ETC / "netns" / netns / "resolv.conf")
     if shutil.which("resolvconf"):
-        return Dns("resolvconf", f"{_prefix()}{name}")
+        return Found("resolvconf", f"{_prefix()}{name}")
     if shutil.which("resolvectl") and _resolved_is_asked():
-        return Dns("resolved", name)
+        return Found("resolved", name)
     return _file(ETC / "resolv.conf")
 
 
-def _file(path: Path) -> Dns:
-    reason = resolv_file.why_not(path)
-    return Dns("none", reason) if reason else Dns("file", str(path))
+def _file(path: Path) -> Found:
+    reason = resolv_conf.why_not(path)
+    return Found("none", reason) if reason else Found("file", str(path))
 
 
 def _prefix() -> str:
@@ -78,42 +91,45 @@ def text_of(servers: Sequence[str], search: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-# ---- deeds
-
-
-def set_up(step: SetDns) -> None:
-    """Also in place of what was set for this tunnel before."""
-    text = text_of(step.servers, step.search)
-    match step.manager:
+def add(
+    name: str, manager: Manager, target: str, servers: Sequence[str], search: Sequence[str]
+) -> None:
+    """For the tunnel ``name``, also in place of what was set for it before."""
+    text = text_of(servers, search)
+    match manager:
         case "resolvconf":
-            _run(["resolvconf", "-a", step.target, "-m", "0", "-x"], text)
+            programs.run(["resolvconf", "-a", target, "-m", "0", "-x"], text)
         case "resolved":
-            _set_resolved(step)
+            _set_resolved(target, servers, search)
+        case "file":
+            resolv_conf.add(Path(target), name, text)
         case _:
-            resolv_file.add(Path(step.target), step.name, text)
+            assert_never(manager)
 
 
-def tear_down(step: UnsetDns) -> None:
+def remove(name: str, manager: Manager, target: str) -> None:
     """What is not there is no error."""
-    match step.manager:
+    match manager:
         case "resolvconf":
-            _run(["resolvconf", "-d", step.target, "-f"])
+            programs.run(["resolvconf", "-d", target, "-f"])
         case "resolved":
             # With the interface its settings have gone.
-            if step.target in (name for _, name in socket.if_nameindex()):
-                _run(["resolvectl", "revert", step.target])
+            if target in (name for _, name in socket.if_nameindex()):
+                programs.run(["resolvectl", "revert", target])
+        case "file":
+            resolv_conf.remove(Path(target), name)
         case _:
-            resolv_file.remove(Path(step.target), step.name)
+            assert_never(manager)
 
 
-def _set_resolved(step: SetDns) -> None:
+def _set_resolved(target: str, servers: Sequence[str], search: Sequence[str]) -> None:
     """`~.`: every name is asked for here, as `resolvconf -x` means it."""
-    _run(["resolvectl", "dns", step.target, *step.servers])
+    programs.run(["resolvectl", "dns", target, *servers])
     try:
-        _run(["resolvectl", "domain", step.target, "~.", *step.search])
-        _run(["resolvectl", "default-route", step.target, "true"])
+        programs.run(["resolvectl", "domain", target, "~.", *search])
+        programs.run(["resolvectl", "default-route", target, "true"])
     except PywgError:
-        _run(["resolvectl", "revert", step.target])
+        programs.run(["resolvectl", "revert", target])
         raise
 
 
@@ -121,7 +137,7 @@ def current(name: str) -> tuple[tuple[IPAddress, ...], tuple[str, ...]]:
     """For saving: the servers and search domains that resolvconf has for this tunnel now."""
     target = f"{_prefix()}{name}"
     try:
-        text = _run(["resolvconf", "-l", target])
+        text = programs.run(["resolvconf", "-l", target])
     except PywgError:
         text = _read(ETC / "resolvconf" / "run" / "interface" / target)
     lines = (line.split() for line in text.splitlines())
@@ -131,19 +147,6 @@ def current(name: str) -> tuple[tuple[IPAddress, ...], tuple[str, ...]]:
         with contextlib.suppress(ValueError):
             servers.append(ip_address(server))
     return tuple(servers), search
-
-
-def _run(command: list[str], text: str = "") -> str:
-    try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PywgError(f"{command[0]}: {error}") from None
-    if done.returncode != 0:
-        said = next(iter(done.stderr.strip().splitlines()), f"failed with {done.returncode}")
-        raise PywgError(f"{' '.join(command[:3])}: {said}")
-    return done.stdout
 
 
 def _read(path: Path) -> str:

@@ -8,16 +8,17 @@ our own datagrams are given the mark these carried, for the reverse path filter 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from pywg.errors import NetworkError
-from pywg.plan.facts import FirewallTool
+from pywg.host import programs
+
+Tool = Literal["nft", "iptables"]
 
 OURS = "pywg"
 
 
-def find_tool() -> FirewallTool | None:
+def find_tool() -> Tool | None:
     if shutil.which("nft"):
         return "nft"
     return "iptables" if shutil.which("iptables-restore") else None
@@ -96,34 +97,38 @@ def comment(owner: str, name: str) -> str:
     return f"{'wg-quick(8)' if owner == 'wg-quick' else owner} rule for {name}"
 
 
-# ---- deeds, in the network namespace of this thread
+# ---- in the network namespace of this thread
 
 
-def apply(tool: FirewallTool, name: str, version: int, mark: int, addresses: Sequence[str]) -> None:
+def apply(tool: Tool, name: str, version: int, mark: int, addresses: Sequence[str]) -> None:
     """Also in place of what guards this tunnel already."""
     if tool == "nft":
-        _run(["nft", "-f", "-"], nft_rules(name, version, mark, addresses))
+        programs.run(["nft", "-f", "-"], nft_rules(name, version, mark, addresses))
     else:
         remove(tool, name, version)
-        _run([_iptables(version, "restore"), "-n"], iptables_rules(name, version, mark, addresses))
+        programs.run(
+            [_iptables(version, "restore"), "-n"], iptables_rules(name, version, mark, addresses)
+        )
 
 
-def remove(tool: FirewallTool, name: str, version: int, owner: str = OURS) -> None:
+def remove(tool: Tool, name: str, version: int, owner: str = OURS) -> None:
     """What is not there is no error."""
     if tool == "nft":
-        _run(["nft", "-f", "-"], nft_removal(version, f"{owner}-{name}"))
+        programs.run(["nft", "-f", "-"], nft_removal(version, f"{owner}-{name}"))
         return
-    saved = _output([_iptables(version, "save")])
+    saved = programs.output([_iptables(version, "save")])
     removal = iptables_removal(saved, comment(owner, name))
     if removal:
-        _run([_iptables(version, "restore"), "-n"], removal)
+        programs.run([_iptables(version, "restore"), "-n"], removal)
 
 
-def found(name: str) -> Iterator[tuple[FirewallTool, int, str]]:
+def found(name: str) -> Iterator[tuple[Tool, int, str]]:
     """What guards this tunnel, ours or wg-quick's: tool, IP version, owner."""
-    tables = _output(["nft", "list", "tables"]).splitlines() if shutil.which("nft") else []
+    tables = programs.output(["nft", "list", "tables"]).splitlines() if shutil.which("nft") else []
     for version in (4, 6):
-        saved = _output([_iptables(version, "save")]) if shutil.which("iptables-save") else ""
+        saved = (
+            programs.output([_iptables(version, "save")]) if shutil.which("iptables-save") else ""
+        )
         for owner in (OURS, "wg-quick"):
             if f"table {_family(version)} {owner}-{name}" in tables:
                 yield "nft", version, owner
@@ -133,24 +138,3 @@ def found(name: str) -> Iterator[tuple[FirewallTool, int, str]]:
 
 def _iptables(version: int, verb: str) -> str:
     return f"{'iptables' if version == 4 else 'ip6tables'}-{verb}"
-
-
-def _run(command: list[str], text: str) -> None:
-    try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NetworkError(f"{command[0]}: {error}") from None
-    if done.returncode != 0:
-        said = next(iter(done.stderr.strip().splitlines()), f"failed with {done.returncode}")
-        raise NetworkError(f"{command[0]}: {said}")
-
-
-def _output(command: list[str]) -> str:
-    """Empty if it cannot say."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout

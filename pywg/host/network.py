@@ -1,4 +1,5 @@
-"""The only module that talks netlink: answers what a plan asks and carries its Steps out.
+"""Links, addresses, routes and rules of this network namespace, by netlink: questions that answer
+plain values, and verbs that change one thing.
 
 pyroute2 is imported when a Network is made, since it takes a third of a second. Its NetlinkError is
 no OSError; it leaves this module as NetworkError.
@@ -9,14 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import ip_interface
-from types import TracebackType
 from typing import Any, Self
 
-from pywg import plan
-from pywg.config import Config, IPInterface, IPNetwork
+from pywg.config import IPInterface, IPNetwork
 from pywg.errors import NetworkError
 
 _BOOT = 3  # RTPROT_BOOT: what ip(8) marks its routes with
@@ -55,8 +55,22 @@ def port_is_free(port: int) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A routing rule, as far as a tunnel's can be told from others by it."""
+
+    priority: int
+    table: int = _MAIN
+    mark: int | None = None
+    is_inverted: bool = False
+    suppresses_defaults: bool = False
+
+
 class Network:
-    """A netlink socket, for the length of a with block."""
+    """A netlink socket, for the length of a with block.
+
+    Verbs raise NetworkError with what the kernel said; the caller knows what was to be done.
+    """
 
     def __init__(self) -> None:
         from pyroute2 import IPRoute, NetlinkError
@@ -70,21 +84,15 @@ class Network:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ip.close()
 
     # Questions
 
-    def endpoint_mtus(self, config: Config, mark: int | None = None) -> tuple[int, ...]:
-        """On the way to each endpoint, which is numeric, for datagrams with this mark. An
-        unreachable one tells nothing."""
-        hosts = {peer.endpoint.host for peer in config.peers if peer.endpoint is not None}
-        found = (self._route_mtu(host, mark) for host in sorted(hosts))
+    def path_mtus(self, hosts: Iterable[str], mark: int | None = None) -> tuple[int, ...]:
+        """On the way to each of these addresses, for datagrams with this mark. An unreachable one
+        tells nothing."""
+        found = (self._route_mtu(host, mark) for host in hosts)
         return tuple(mtu for mtu in found if mtu is not None)
 
     def _route_mtu(self, host: str, mark: int | None) -> int | None:
@@ -126,7 +134,7 @@ class Network:
         with self._wrapped(f"ip route show table {table}"):
             return bool(list(self._ip.route("dump", table=table, family=family)))
 
-    def rules(self, version: int) -> list[plan.Rule]:
+    def rules(self, version: int) -> list[Rule]:
         """All of them, in the kernel's order; none where the family is missing."""
         try:
             found = list(self._ip.get_rules(family=_family(version)))
@@ -158,51 +166,60 @@ class Network:
             (link,) = self._ip.get_links(_index(name))
             return int(link.get_attr("IFLA_MTU"))
 
-    # Steps
+    # Verbs
 
-    def apply(self, step: plan.Step) -> None:
-        """Does one step; raises NetworkError when the kernel refuses."""
-        with self._wrapped(str(step)):
-            self._apply(step)
+    def create_wireguard(self, name: str) -> None:
+        """An interface of the kernel's own driver."""
+        with self._wrapped():
+            self._ip.link("add", ifname=name, kind="wireguard")
 
-    def _apply(self, step: plan.Step) -> None:
-        match step:
-            case plan.CreateInterface():
-                self._ip.link("add", ifname=step.name, kind="wireguard")
-            case plan.AddRule(version=version, priority=priority, mark=mark):
-                self._ip.rule("add", priority=priority, **_rule(version, mark))
-            case plan.DeleteRule(version=version, priority=priority, mark=mark):
-                self._ip.rule("delete", priority=priority, **_rule(version, mark))
-            case _:
-                self._apply_to(_index(step.name), step)
+    def delete_link(self, name: str) -> None:
+        with self._wrapped():
+            self._ip.link("delete", index=_index(name))
 
-    def _apply_to(self, index: int, step: plan.Step) -> None:
-        match step:
-            case plan.AddAddress(address=address):
-                self._ip.addr("add", index=index, **_address(address))
-            case plan.DeleteAddress(address=address):
-                self._ip.addr("delete", index=index, **_address(address))
-            case plan.LinkUp(mtu=mtu):
-                self._ip.link("set", index=index, mtu=mtu)
-                self._ip.link("set", index=index, state="up")
-            case plan.LinkDown():
-                self._ip.link("set", index=index, state="down")
-            case plan.AddRoute(network=network, table=table):
-                self._ip.route("add", oif=index, **_route(network, table))
-            case plan.DeleteRoute(network=network, table=table):
-                self._ip.route("delete", oif=index, **_route(network, table))
-            case plan.DeleteInterface():
-                self._ip.link("delete", index=index)
-            case _:
-                raise NetworkError(f"no such step: {step}")
-
-    def move(self, name: str, namespace: int) -> None:
+    def move_link(self, name: str, namespace: int) -> None:
         """To the network namespace behind this file descriptor."""
-        with self._wrapped(f"ip link set {name} netns"):
+        with self._wrapped():
             self._ip.link("set", index=_index(name), net_ns_fd=namespace)
 
+    def link_up(self, name: str, mtu: int) -> None:
+        with self._wrapped():
+            self._ip.link("set", index=_index(name), mtu=mtu)
+            self._ip.link("set", index=_index(name), state="up")
+
+    def link_down(self, name: str) -> None:
+        with self._wrapped():
+            self._ip.link("set", index=_index(name), state="down")
+
+    def add_address(self, name: str, address: IPInterface) -> None:
+        with self._wrapped():
+            self._ip.addr("add", index=_index(name), **_address(address))
+
+    def delete_address(self, name: str, address: IPInterface) -> None:
+        with self._wrapped():
+            self._ip.addr("delete", index=_index(name), **_address(address))
+
+    def add_route(self, name: str, network: IPNetwork, table: int | None) -> None:
+        """``table`` None is the main one."""
+        with self._wrapped():
+            self._ip.route("add", oif=_index(name), **_route(network, table))
+
+    def delete_route(self, name: str, network: IPNetwork, table: int | None) -> None:
+        with self._wrapped():
+            self._ip.route("delete", oif=_index(name), **_route(network, table))
+
+    def add_rule(self, version: int, priority: int, mark: int | None) -> None:
+        """With a mark: all but what carries it looks in the table of that number. Without: in the
+        main table, all but default routes."""
+        with self._wrapped():
+            self._ip.rule("add", priority=priority, **_rule(version, mark))
+
+    def delete_rule(self, version: int, priority: int, mark: int | None) -> None:
+        with self._wrapped():
+            self._ip.rule("delete", priority=priority, **_rule(version, mark))
+
     @contextmanager
-    def _wrapped(self, doing: str) -> Iterator[None]:
+    def _wrapped(self, asked: str = "") -> Iterator[None]:
         try:
             yield
         except self._failure as error:
@@ -211,8 +228,9 @@ class Network:
             code = error.errno or 0
         else:
             return
+        before = f"{asked}: " if asked else ""
         hint = f" ({_HINTS[code]})" if code in _HINTS else ""
-        raise NetworkError(f"{doing}: {os.strerror(code)}{hint}", code) from None
+        raise NetworkError(f"{before}{os.strerror(code)}{hint}", code) from None
 
 
 def _index(name: str) -> int:
@@ -259,10 +277,10 @@ def _rule(version: int, mark: int | None) -> dict[str, Any]:
     return {"family": _family(version), "table": mark, "fwmark": mark, "flags": _INVERT}
 
 
-def _rule_of(message: Any) -> plan.Rule:
+def _rule_of(message: Any) -> Rule:
     suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
     table = message.get_attr("FRA_TABLE")
-    return plan.Rule(
+    return Rule(
         priority=message.get_attr("FRA_PRIORITY") or 0,
         table=message["table"] if table is None else table,
         mark=message.get_attr("FRA_FWMARK"),

@@ -16,10 +16,10 @@ from enum import IntEnum, IntFlag
 from types import TracebackType
 from typing import Self
 
-from pywg.native import abi, library
-from pywg.wireguard import uapi
 from pywg.config import Config
 from pywg.errors import DeviceError, Status
+from pywg.native import abi, library
+from pywg.wireguard import uapi
 
 
 class Offload(IntFlag):

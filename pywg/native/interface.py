@@ -15,11 +15,11 @@ from enum import IntEnum
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pywg.native import abi, library
-from pywg.wireguard import uapi
 from pywg.config import Config
-from pywg.native.device import check, new_diagnostic, read_text
 from pywg.errors import DeviceError, Status
+from pywg.native import abi, library
+from pywg.native.device import check, new_diagnostic, read_text
+from pywg.wireguard import uapi
 
 OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
 HANDSHAKE_LENGTH_MAX = 148

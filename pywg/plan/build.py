@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pywg.config import Config, IPInterface, IPNetwork
-from pywg.plan.facts import Facts, Place
+from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import (
     AddAddress,
     AddRoute,
@@ -27,12 +27,14 @@ OVERHEAD = 80  # IPv6 40, UDP 8, WireGuard 32: what wg-quick takes off
 FIRST_TABLE = 51820
 
 
-def plan(name: str, config: Config, facts: Facts, place: Place = Place()) -> list[Step]:  # noqa: B008
+def plan(name: str, config: Config, facts: Facts, location: Location = Location()) -> list[Step]:  # noqa: B008
     """The steps of `up`, in order."""
     interface = config.interface
-    moved = [MoveInterface(name, place.socket_netns, place.netns)] if place.is_split else []
+    moved = (
+        [MoveInterface(name, location.socket_netns, location.netns)] if location.is_split else []
+    )
     return [
-        CreateInterface(name, place.backend),
+        CreateInterface(name, location.backend),
         *moved,
         *hooks(name, interface.pre_up),
         Configure(name, mark_of(config, facts)),

@@ -26,12 +26,10 @@ from pywg.plan.steps import (
     TakeBack,
 )
 
-LASTING = (AddAddress, LinkUp, SetDns, AddRoute, AddRule, SetValidMark, SetFirewall)
-
 
 def lasting(steps: Sequence[Step]) -> list[Step]:
     """Those whose effect stays, and which a later reload can change."""
-    return [step for step in steps if isinstance(step, LASTING)]
+    return [step for step in steps if step.lasts]
 
 
 def change(done: Sequence[Step], wanted: Sequence[Step]) -> tuple[list[Step], list[Step]]:
@@ -66,20 +64,16 @@ def _additions(
             yield Reconfigure(step.name, step.mark)
         elif step in replaces:
             yield Replace(step.name, replaces[step], step)
-        elif isinstance(step, Note) or (isinstance(step, LASTING) and step not in done):
+        elif isinstance(step, Note) or (step.lasts and step not in done):
             yield step
 
 
 def _replaces(new: Step, old: Step) -> bool:
-    match new, old:
-        case LinkUp(), LinkUp():
-            return True
-        case SetDns(manager=manager, target=target), SetDns():
-            return (manager, target) == (old.manager, old.target)
-        case SetFirewall(tool=tool, version=version), SetFirewall():
-            return (tool, version) == (old.tool, old.version)
-        case _:
-            return False
+    if isinstance(new, SetDns) and isinstance(old, SetDns):
+        return (new.manager, new.target) == (old.manager, old.target)
+    if isinstance(new, SetFirewall) and isinstance(old, SetFirewall):
+        return (new.tool, new.version) == (old.tool, old.version)
+    return isinstance(new, LinkUp) and isinstance(old, LinkUp)
 
 
 def _with_priorities_of(done: Sequence[Step], wanted: Sequence[Step]) -> list[Step]:

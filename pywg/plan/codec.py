@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from ipaddress import ip_interface, ip_network
+from typing import get_args
 
-from pywg.plan import steps
+from pywg.plan.facts import DnsManager, FirewallTool
 from pywg.plan.steps import Step
 
 Value = str | int | list[str] | None
 
-KINDS: dict[str, type[Step]] = {
-    kind.__name__: kind
-    for kind in vars(steps).values()
-    if isinstance(kind, type) and issubclass(kind, Step)
-}
+KINDS: dict[str, type[Step]] = {kind.__name__: kind for kind in get_args(Step)}
+_CHOICES = {"DnsManager": get_args(DnsManager), "FirewallTool": get_args(FirewallTool)}
 
 
 def to_json(step: Step) -> dict[str, Value]:
@@ -48,5 +46,7 @@ def _read(declared: object, value: Value) -> object:
             return ip_interface(str(value))
         case "IPNetwork":
             return ip_network(str(value))
+        case "DnsManager" | "FirewallTool" if value not in _CHOICES[declared]:
+            raise ValueError(f"no such {declared}: {value}")
         case _:
             return tuple(value) if isinstance(value, list) else value

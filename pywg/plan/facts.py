@@ -8,14 +8,15 @@ from typing import Literal
 
 Backend = Literal["userspace", "kernel"]
 FirewallTool = Literal["nft", "iptables"]
+DnsManager = Literal["resolvconf", "resolved", "file"]
 
 # The rules that every host has, in the kernel's order.
 DEFAULT_PRIORITIES = {4: (0, 32766, 32767), 6: (0, 32766)}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Who hosts the interface, and the network namespaces; None is the one we are in."""
+class Location:
+    """What hosts the interface, and its network namespaces; None is the one we are in."""
 
     backend: Backend = "userspace"
     netns: str | None = None
@@ -29,24 +30,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """Who is told about name servers, and by which name he knows the tunnel (or which file it is).
+    """Which service manages resolv.conf here, and the name under which it knows this tunnel.
 
-    ``file`` is a resolv.conf that nobody manages; ``none`` says in ``target`` why there is nobody.
+    ``file`` is a resolv.conf that no service manages, and ``target`` its path. With ``none``,
+    ``target`` says why name servers cannot be set.
     """
 
-    manager: Literal["resolvconf", "resolved", "file", "none"]
+    manager: DnsManager | Literal["none"]
     target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A routing rule, as far as ours can be told from others by it."""
-
-    priority: int
-    table: int = 254
-    mark: int | None = None
-    is_inverted: bool = False
-    suppresses_defaults: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,50 @@
-"""The steps of `up`, `down` and `reload`: what each is called by ip(8) and others, and its undo.
+"""The steps of `up`, `down` and `reload`: what each is called by ip(8) and others, its undo, and
+when `down` takes it back.
 
-Every field is a number, a text, an address, a network or a tuple of texts: codec.py writes them
+``Step`` is the closed union of all of them; tunnel/apply.py has one case for each. Every field of a
+step that lasts is a number, a text, an address, a network or a tuple of texts: codec.py writes them
 down. Invariant: no step holds a key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, assert_never
 
 from pywg.config import IPInterface, IPNetwork
-from pywg.plan.facts import Backend, FirewallTool
+from pywg.plan.facts import Backend, DnsManager, FirewallTool
+
+
+class Phase(IntEnum):
+    """When `down` takes an effect back, in wg-quick's order."""
+
+    RULES = 0
+    INTERFACE = 1  # with it, or by deleting it
+    NAMES = 2
+    FIREWALL = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class _Step:
     """One thing to do for the interface ``name``."""
 
     name: str
+
+    phase: ClassVar[Phase] = Phase.INTERFACE
+    #: Whether its effect stays, so that a later reload can change it.
+    lasts: ClassVar[bool] = False
 
     def undo(self) -> Step | None:
         return None
 
     def outlives(self) -> bool:
         """Whether what it did stays when the interface is deleted."""
-        return False
+        return self.phase is not Phase.INTERFACE
 
 
 @dataclass(frozen=True, slots=True)
-class Note(Step):
+class Note(_Step):
     """Something that is not done; the user is to know."""
 
     text: str
@@ -37,7 +54,7 @@ class Note(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class RunHook(Step):
+class RunHook(_Step):
     """PreUp, PostUp, PreDown or PostDown, %i replaced. What it did only another hook can undo."""
 
     command: str
@@ -50,7 +67,7 @@ class RunHook(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateInterface(Step):
+class CreateInterface(_Step):
     """Start the process that hosts the device, or have the kernel make it."""
 
     backend: Backend = "userspace"
@@ -65,13 +82,13 @@ class CreateInterface(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteInterface(Step):
+class DeleteInterface(_Step):
     def __str__(self) -> str:
         return f"ip link delete dev {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
-class MoveInterface(Step):
+class MoveInterface(_Step):
     """From the namespace of its sockets to its own; deleted there, it needs no moving back."""
 
     socket_netns: str | None
@@ -83,7 +100,7 @@ class MoveInterface(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Configure(Step):
+class Configure(_Step):
     """Keys, peers and the mark of what it sends. The text is with who performs it."""
 
     mark: int | None = None
@@ -93,7 +110,7 @@ class Configure(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Reconfigure(Step):
+class Reconfigure(_Step):
     """Changes in place: peers that stay keep their sessions."""
 
     mark: int | None = None
@@ -106,7 +123,7 @@ class Reconfigure(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreConfiguration(Step):
+class RestoreConfiguration(_Step):
     """What Reconfigure found."""
 
     def __str__(self) -> str:
@@ -114,7 +131,9 @@ class RestoreConfiguration(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class AddAddress(Step):
+class AddAddress(_Step):
+    lasts = True
+
     address: IPInterface
 
     def undo(self) -> Step:
@@ -125,7 +144,7 @@ class AddAddress(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteAddress(Step):
+class DeleteAddress(_Step):
     address: IPInterface
 
     def __str__(self) -> str:
@@ -133,7 +152,9 @@ class DeleteAddress(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class LinkUp(Step):
+class LinkUp(_Step):
+    lasts = True
+
     mtu: int
 
     def undo(self) -> Step:
@@ -144,7 +165,7 @@ class LinkUp(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class LinkDown(Step):
+class LinkDown(_Step):
     def __str__(self) -> str:
         return f"ip link set down dev {self.name}"
 
@@ -153,7 +174,9 @@ class LinkDown(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class AddRoute(Step):
+class AddRoute(_Step):
+    lasts = True
+
     network: IPNetwork
     table: int | None = None  # None is the main one
 
@@ -165,7 +188,7 @@ class AddRoute(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteRoute(Step):
+class DeleteRoute(_Step):
     network: IPNetwork
     table: int | None = None
 
@@ -174,9 +197,12 @@ class DeleteRoute(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class AddRule(Step):
+class AddRule(_Step):
     """With a mark: all but what carries it looks in that table. Without: of the main table, all
     but default routes."""
+
+    phase = Phase.RULES
+    lasts = True
 
     version: int
     priority: int
@@ -185,15 +211,14 @@ class AddRule(Step):
     def undo(self) -> Step:
         return DeleteRule(self.name, self.version, self.priority, self.mark)
 
-    def outlives(self) -> bool:
-        return True
-
     def __str__(self) -> str:
         return _rule("add", self.version, self.mark)
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteRule(Step):
+class DeleteRule(_Step):
+    phase = Phase.RULES
+
     version: int
     priority: int
     mark: int | None = None
@@ -203,8 +228,10 @@ class DeleteRule(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class SetValidMark(Step):
+class SetValidMark(_Step):
     """Reverse path filters look at marks too, or they would drop the answers of peers."""
+
+    lasts = True
 
     def undo(self) -> Step:
         return RestoreValidMark(self.name)
@@ -214,7 +241,7 @@ class SetValidMark(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreValidMark(Step):
+class RestoreValidMark(_Step):
     """For an `up` that fails. `down` leaves it, as wg-quick does: others may rely on it by now."""
 
     def __str__(self) -> str:
@@ -225,8 +252,11 @@ class RestoreValidMark(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class SetFirewall(Step):
+class SetFirewall(_Step):
     """Only the tunnel may deliver to its addresses; answers to our datagrams carry our mark."""
+
+    phase = Phase.FIREWALL
+    lasts = True
 
     tool: FirewallTool
     version: int
@@ -236,15 +266,14 @@ class SetFirewall(Step):
     def undo(self) -> Step:
         return RemoveFirewall(self.name, self.tool, self.version)
 
-    def outlives(self) -> bool:
-        return True
-
     def __str__(self) -> str:
         return "nft -f -" if self.tool == "nft" else f"{_iptables(self.version)}-restore -n"
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveFirewall(Step):
+class RemoveFirewall(_Step):
+    phase = Phase.FIREWALL
+
     tool: FirewallTool
     version: int
     owner: str = "pywg"  # or wg-quick
@@ -257,8 +286,11 @@ class RemoveFirewall(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class SetDns(Step):
-    manager: str
+class SetDns(_Step):
+    phase = Phase.NAMES
+    lasts = True
+
+    manager: DnsManager
     target: str
     servers: tuple[str, ...]
     search: tuple[str, ...] = ()
@@ -266,22 +298,23 @@ class SetDns(Step):
     def undo(self) -> Step:
         return UnsetDns(self.name, self.manager, self.target)
 
-    def outlives(self) -> bool:
-        return True
-
     def __str__(self) -> str:
         match self.manager:
             case "resolvconf":
                 return f"resolvconf -a {self.target} -m 0 -x"
             case "resolved":
                 return f"resolvectl dns {self.target} {' '.join(self.servers)}"
-            case _:
+            case "file":
                 return f"write {self.target}"
+            case _:
+                assert_never(self.manager)
 
 
 @dataclass(frozen=True, slots=True)
-class UnsetDns(Step):
-    manager: str
+class UnsetDns(_Step):
+    phase = Phase.NAMES
+
+    manager: DnsManager
     target: str
 
     def __str__(self) -> str:
@@ -290,15 +323,17 @@ class UnsetDns(Step):
                 return f"resolvconf -d {self.target} -f"
             case "resolved":
                 return f"resolvectl revert {self.target}"
-            case _:
+            case "file":
                 return f"restore {self.target}"
+            case _:
+                assert_never(self.manager)
 
 
 # ---- changes
 
 
 @dataclass(frozen=True, slots=True)
-class Replace(Step):
+class Replace(_Step):
     """``new`` in the place of ``old``, where doing the new one is enough to end the old one."""
 
     old: Step
@@ -312,7 +347,7 @@ class Replace(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class TakeBack(Step):
+class TakeBack(_Step):
     """The undo of ``step``, which knows what to do when it is taken back itself."""
 
     step: Step
@@ -325,7 +360,7 @@ class TakeBack(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Ensure(Step):
+class Ensure(_Step):
     """Does ``step`` again if it is no longer done. The kernel takes more than it is told to:
     with an IPv4 address those that came after it in its network, with the last all routes."""
 
@@ -333,6 +368,35 @@ class Ensure(Step):
 
     def __str__(self) -> str:
         return str(self.step)
+
+
+Step = (
+    Note
+    | RunHook
+    | CreateInterface
+    | DeleteInterface
+    | MoveInterface
+    | Configure
+    | Reconfigure
+    | RestoreConfiguration
+    | AddAddress
+    | DeleteAddress
+    | LinkUp
+    | LinkDown
+    | AddRoute
+    | DeleteRoute
+    | AddRule
+    | DeleteRule
+    | SetValidMark
+    | RestoreValidMark
+    | SetFirewall
+    | RemoveFirewall
+    | SetDns
+    | UnsetDns
+    | Replace
+    | TakeBack
+    | Ensure
+)
 
 
 def _route(verb: str, name: str, network: IPNetwork, table: int | None) -> str:

@@ -19,11 +19,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import zip_longest
 from typing import Protocol
 
-from pywg.host import resolver as resolve
-from pywg.wireguard import uapi
 from pywg.config import Config, Endpoint, Family
 from pywg.errors import DeviceError, PywgError, Status
+from pywg.host import resolver as resolve
 from pywg.keys import PublicKey
+from pywg.wireguard import uapi
 
 # A session is renewed when it is 120 s old (REKEY_AFTER_TIME), and an initiation that is lost is
 # sent again after 5 s (REKEY_TIMEOUT). So a handshake older than this stands for three lost ones.
@@ -74,6 +74,10 @@ def names_of(config: Config) -> tuple[Name, ...]:
 
 def names_to_json(config: Config) -> tuple[list[str | int], ...]:
     return tuple(name.to_json() for name in names_of(config))
+
+
+def names_from_json(names: Iterable[Sequence[str | int]]) -> list[Name]:
+    return [Name.from_json(name) for name in names]
 
 
 @dataclass(slots=True)
@@ -222,14 +226,14 @@ def _choose(
     tried: set[tuple[IPv4Address | IPv6Address, int]],
 ) -> Endpoint | None:
     """The next address to try, or None to stay; ``tried`` begins anew when all have had a turn."""
-    here = None if current is None else _place(current)
+    here = None if current is None else _address(current)
     if here is not None:
         tried.add(here)
     order = alternate(found)
-    fresh = [endpoint for endpoint in order if _place(endpoint) not in tried]
+    fresh = [endpoint for endpoint in order if _address(endpoint) not in tried]
     if not fresh:
         tried.clear()
-        fresh = [endpoint for endpoint in order if _place(endpoint) != here]
+        fresh = [endpoint for endpoint in order if _address(endpoint) != here]
     return fresh[0] if fresh else None
 
 
@@ -242,9 +246,9 @@ def alternate(found: Sequence[Endpoint]) -> list[Endpoint]:
 
 
 def _version(endpoint: Endpoint) -> int:
-    return _place(endpoint)[0].version
+    return _address(endpoint)[0].version
 
 
-def _place(endpoint: Endpoint) -> tuple[IPv4Address | IPv6Address, int]:
+def _address(endpoint: Endpoint) -> tuple[IPv4Address | IPv6Address, int]:
     """For comparing: a zone is written as a name or as a number."""
     return ip_address(endpoint.host.partition("%")[0]), endpoint.port

@@ -1,8 +1,8 @@
 """The background process of a tunnel: hosts the device, and nothing else.
 
 ``Supervisor`` forks it before it is needed (so that it carries no netlink library), hands it the
-options and the UAPI text over a socket pair, and waits for its one answer. Invariant: the
-configuration never appears in an argument, an environment variable or a file.
+options over a socket pair, and waits for its one answer. Keys come later, by UAPI. Knows what it is
+given: what a tunnel consists of, and what was recorded of it, is for those who call it.
 """
 
 from __future__ import annotations
@@ -15,65 +15,84 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from types import TracebackType
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
-from pywg.native import library
-from pywg.service import capabilities, endpoints as watch
-from pywg.host import netns
-from pywg.tunnel import record as state
-from pywg.native.device import Device, LogLevel, Offload
 from pywg.errors import PywgError, system_call
+from pywg.host import netns
+from pywg.native import library
+from pywg.native.device import Device, LogLevel, Offload, default_threads
+from pywg.service import capabilities, endpoints
 
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
 _ENDED = b"ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Hosting:
-    """What to host, and how."""
+# Names of endpoints, as endpoints.Name writes itself.
+Names = tuple[list[str | int], ...]
+# Asked again and again: the names as they are by now, or None while they are the same.
+Renewed = Callable[[], Names | None]
 
-    name: str
-    config_text: str = ""
-    tun_fd: int = -1
-    uapi_fd: int = -1
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a device runs: each field is an argument of ``Device``, the memory limit in bytes."""
+
     offload_disable: int = 0
-    threads: int = 1
+    threads: int = field(default_factory=default_threads)
     realtime: bool = False
     memory_limit: int = 0
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
-    # Of endpoints, as watch.Name writes itself; None where nobody tells us.
-    names: tuple[list[str | int], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """What to host, and how. It goes to the hosting process as JSON."""
+
+    name: str
+    tuning: Tuning = field(default_factory=Tuning)
+    tun_fd: int = -1
+    uapi_fd: int = -1
+    names: Names = ()
     netns: str | None = None  # of the sockets; None is where we are
 
-    def __repr__(self) -> str:
-        return f"Hosting({self.name!r})"  # the text holds keys
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode("utf-8")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        values = json.loads(text)
+        return cls(**{**values, "tuning": Tuning(**values["tuning"])})
 
 
-def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
-    """Opens the device, says so, and returns when it was stopped, removed or signalled to end."""
+def host(
+    hosting: Hosting, ready: socket.socket | None = None, renewed: Renewed | None = None
+) -> None:
+    """Opens the device, says so, and returns when it was stopped, removed or signalled to end.
+
+    ``renewed`` tells of names that a reload has changed; without it nobody changes them.
+    """
     # Blocked before the thread starts, which inherits it: so a signal waits for sigwait below.
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         signals.add(signal.SIGHUP)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
+        tuning = hosting.tuning
         device = Device(
             hosting.name,
-            hosting.config_text or None,
             tun_fd=hosting.tun_fd,
             uapi_fd=hosting.uapi_fd,
-            offload_disable=Offload(hosting.offload_disable),
-            threads=hosting.threads,
-            realtime=hosting.realtime,
-            memory_limit=hosting.memory_limit,
-            log_level=LogLevel(hosting.log_level),
-            log_fd=hosting.log_fd,
+            offload_disable=Offload(tuning.offload_disable),
+            threads=tuning.threads,
+            realtime=tuning.realtime,
+            memory_limit=tuning.memory_limit,
+            log_level=LogLevel(tuning.log_level),
+            log_fd=tuning.log_fd,
         )
-        watcher = _watcher(device, hosting)
+        watcher = _watcher(device, hosting, renewed)
         if os.environ.get("PYWG_NO_SANDBOX") != "1":
             capabilities.keep_only()  # before there are threads: each has its own
         try:
@@ -96,39 +115,39 @@ def host(hosting: Hosting, ready: socket.socket | None = None) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _watcher(device: Device, hosting: Hosting) -> watch.Watcher:
-    if hosting.names is None:
-        return watch.Watcher(device, ())
-    names = [watch.Name.from_json(name) for name in hosting.names]
-    recorded = hosting.names
+def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpoints.Watcher:
+    def read() -> list[endpoints.Name] | None:
+        names = renewed() if renewed is not None else None
+        return None if names is None else endpoints.names_from_json(names)
 
-    def renewed() -> list[watch.Name] | None:
-        """What `pywg reload` has written down."""
-        nonlocal recorded
-        record = state.read(hosting.name)
-        if record is None or list(record.names) == list(recorded):
-            return None
-        recorded = record.names
-        return [watch.Name.from_json(name) for name in recorded]
-
-    return watch.Watcher(device, names, renewed=renewed, log=_log_to(hosting))
+    return endpoints.Watcher(
+        device,
+        endpoints.names_from_json(hosting.names),
+        renewed=None if renewed is None else read,
+        log=_log_to(hosting),
+    )
 
 
 def _log_to(hosting: Hosting) -> Callable[[str], None]:
     """Beside what the core logs; nowhere unless it is verbose."""
 
+    tuning = hosting.tuning
+
     def log(line: str) -> None:
-        if hosting.log_fd >= 0 and hosting.log_level >= LogLevel.VERBOSE:
+        if tuning.log_fd >= 0 and tuning.log_level >= LogLevel.VERBOSE:
             with contextlib.suppress(OSError):
-                os.write(hosting.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
+                os.write(tuning.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
 
     return log
 
 
 class Supervisor:
-    """A process that waits for its Hosting. It ends by itself if it never gets one."""
+    """A process that waits for its Hosting. It ends by itself if it never gets one.
 
-    def __init__(self, keep_fds: Iterable[int] = ()) -> None:
+    ``renewed`` is asked there: it is forked with all that it knows.
+    """
+
+    def __init__(self, keep_fds: Iterable[int] = (), renewed: Renewed | None = None) -> None:
         # Loaded here: the child leaves the folder that a relative PYWG_CORE counts from.
         library.load()
         try:
@@ -138,14 +157,14 @@ class Supervisor:
             raise system_call(error, "cannot start the background process") from None
         if child == 0:
             self._socket.close()
-            _detach(theirs, {theirs.fileno(), *keep_fds})
+            _detach(theirs, {theirs.fileno(), *keep_fds}, renewed)
         theirs.close()
         os.waitpid(child, 0)  # the first of two forks ends at once
 
     def start(self, hosting: Hosting) -> None:
         """Returns when interface and UAPI socket exist; raises the line the process left."""
         with contextlib.suppress(OSError):  # it is gone: no answer will come either
-            self._socket.sendall(json.dumps(asdict(hosting)).encode("utf-8"))
+            self._socket.sendall(hosting.to_json())
             self._socket.shutdown(socket.SHUT_WR)
         answer = bytearray()
         while answer != _READY and (chunk := _receive(self._socket)):
@@ -168,16 +187,11 @@ class Supervisor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _detach(control: socket.socket, keep: set[int]) -> None:
+def _detach(control: socket.socket, keep: set[int], renewed: Renewed | None) -> None:
     """The child: leaves the session, forks once more and serves. Does not return."""
     code = 1
     try:
@@ -185,20 +199,20 @@ def _detach(control: socket.socket, keep: set[int]) -> None:
         if os.fork() != 0:
             os._exit(0)
         _harden(keep)
-        code = _serve(control)
+        code = _serve(control, renewed)
     finally:
         os._exit(code)
 
 
-def _serve(control: socket.socket) -> int:
+def _serve(control: socket.socket, renewed: Renewed | None) -> int:
     request = _read_all(control)
     if not request:
         return 0  # the parent changed its mind, or died
-    hosting = Hosting(**json.loads(request))
+    hosting = Hosting.from_json(request)
     try:
         if hosting.netns is not None:
             netns.enter(hosting.netns)
-        host(hosting, control)
+        host(hosting, control, renewed)
     except PywgError as error:
         with contextlib.suppress(OSError):
             control.sendall(str(error).encode("utf-8"))

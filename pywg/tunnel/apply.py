@@ -1,4 +1,4 @@
-"""Carries Steps out: knows whom to ask for each, and in which network namespace.
+"""Carries Steps out: one case for each of them, and the network namespace it belongs to.
 
 Decides nothing but what is no reason to fail. Holds the keys that steps do not.
 """
@@ -8,18 +8,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self, assert_never
 
-from pywg.host import dns, firewall, hooks, netns, network
-from pywg import plan
-from pywg.tunnel import gather as survey
-from pywg.wireguard import uapi
 from pywg.errors import NetworkError, PywgError
-from pywg.plan import Place, Step
+from pywg.host import dns, firewall, hooks, netns, network
+from pywg.plan import steps
+from pywg.plan.facts import Location
+from pywg.plan.steps import Step
+from pywg.tunnel.configure import Configurer
+from pywg.tunnel.trace import Reporter, tell
+from pywg.wireguard import uapi
 
+#: Reverse path filters look at marks too.
+VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 # What it means that a step is done already, or that there is nothing left to undo.
 _PRESENT = frozenset({errno.EEXIST})
 _ABSENT = frozenset(
@@ -28,7 +33,7 @@ _ABSENT = frozenset(
 NO_KERNEL_MODULE = "this kernel has no WireGuard: modprobe wireguard, or choose --backend userspace"
 
 
-class Performer:
+class Applier:
     """For the length of a with block, in which this thread is in the namespace of the interface.
 
     ``create`` starts the process that hosts the device, ``stop`` tells it not to; ``configure``
@@ -37,15 +42,17 @@ class Performer:
 
     def __init__(
         self,
-        place: Place,
+        location: Location,
         config_path: str,
+        reporter: Reporter,
         *,
         create: Callable[[], None] | None = None,
         stop: Callable[[], None] = lambda: None,
-        configure: Callable[[Step], None] | None = None,
+        configure: Configurer | None = None,
     ) -> None:
-        self._place = place
+        self._location = location
         self._config_path = config_path
+        self._reporter = reporter
         self._create = create
         self._stop = stop
         self._configure = configure
@@ -53,96 +60,163 @@ class Performer:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            with netns.entered(self._place.socket_netns):
+            with netns.entered(self._location.socket_netns):
                 self._outside = netns.here()
                 stack.callback(os.close, self._outside)
-            stack.enter_context(netns.entered(self._place.netns))
+            stack.enter_context(netns.entered(self._location.netns))
             self._inside = stack.enter_context(network.Network())
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def perform(self, step: Step) -> None:  # noqa: PLR0912 - one line for each kind
-        match step:
-            case plan.Note():
-                pass
-            case plan.RunHook():
-                hooks.run(step.command, step.name, self._config_path)
-            case plan.CreateInterface():
-                self._make(step)
-            case plan.MoveInterface():
-                self._move(step)
-            case plan.DeleteInterface():
-                self._delete(step)
-            case plan.Configure() | plan.Reconfigure() | plan.RestoreConfiguration():
-                assert self._configure is not None  # noqa: S101 - who has such steps gave it
-                self._configure(step)
-            case plan.SetDns():
-                dns.set_up(step)
-            case plan.UnsetDns():
-                dns.tear_down(step)
-            case plan.SetFirewall():
-                firewall.apply(step.tool, step.name, step.version, step.mark, step.addresses)
-            case plan.RemoveFirewall():
-                firewall.remove(step.tool, step.name, step.version, step.owner)
-            case plan.SetValidMark():
-                _write_valid_mark("1")
-            case plan.RestoreValidMark():
-                _write_valid_mark("0")
-            case plan.Replace():
-                self.perform(step.new)
-            case plan.TakeBack():
-                undo = step.step.undo()
-                if undo is not None:
-                    self.perform(undo)
-            case plan.Ensure():
-                tolerating(_PRESENT, self.perform, step.step)
-            case _:
-                self._inside.apply(step)
+    # Many steps
+
+    def apply_all(self, wanted: Sequence[Step]) -> None:
+        """All or nothing: when a step fails, or Ctrl-C comes, the earlier ones are undone.
+
+        A step that is interrupted half-way may have worked: it is undone too. Then a second
+        Ctrl-C changes nothing.
+        """
+        begun: list[Step] = []
+        try:
+            for step in wanted:
+                tell(self._reporter, step)
+                begun.append(step)
+                try:
+                    self.apply(step)
+                except Exception:
+                    begun.pop()  # it says that it did nothing
+                    raise
+        except BaseException:
+            with undisturbed():
+                self._roll_back(begun)
+            raise
+
+    def _roll_back(self, begun: Sequence[Step]) -> None:
+        """One that fails must not keep the others from running, nor hide the first error."""
+        for step in reversed(begun):
+            undo = step.undo()
+            if undo is not None:
+                with contextlib.suppress(Exception):
+                    tell(self._reporter, undo)
+                with contextlib.suppress(Exception):
+                    self.apply(undo)
+
+    def undo_all(self, undoing: Sequence[Step]) -> list[PywgError]:
+        """All of them in the order of `down`, whatever some may say; signals wait."""
+        ordered = sorted(undoing, key=lambda step: step.phase)
+        return self.best_effort(ordered, self.undo)
+
+    def best_effort(
+        self, wanted: Sequence[Step], do: Callable[[Step], None] | None = None
+    ) -> list[PywgError]:
+        """All of them; what failed is the answer."""
+        errors = []
+        with undisturbed():
+            for step in wanted:
+                tell(self._reporter, step)
+                try:
+                    (do or self.apply)(step)
+                except PywgError as error:
+                    errors.append(error)
+        return errors
+
+    # One step
 
     def undo(self, step: Step) -> None:
-        """As perform, for what may be undone already."""
-        tolerating(_ABSENT, self.perform, step)
+        """As apply, for what may be undone already."""
+        tolerating(_ABSENT, self.apply, step)
+
+    def apply(self, step: Step) -> None:  # noqa: PLR0912, PLR0915 - one case for each kind
+        """Raises PywgError, or OSError, if it did nothing."""
+        kernel = self._inside
+        match step:
+            case steps.Note():
+                pass
+            case steps.RunHook():
+                hooks.run(step.command, step.name, self._config_path)
+            case steps.CreateInterface():
+                self._make(step)
+            case steps.MoveInterface():
+                self._move(step)
+            case steps.DeleteInterface():
+                self._delete(step)
+            case steps.Configure() | steps.Reconfigure() | steps.RestoreConfiguration():
+                assert self._configure is not None  # noqa: S101 - who has such steps gave it
+                self._configure(step)
+            case steps.AddAddress():
+                _ask(step, lambda: kernel.add_address(step.name, step.address))
+            case steps.DeleteAddress():
+                _ask(step, lambda: kernel.delete_address(step.name, step.address))
+            case steps.LinkUp():
+                _ask(step, lambda: kernel.link_up(step.name, step.mtu))
+            case steps.LinkDown():
+                _ask(step, lambda: kernel.link_down(step.name))
+            case steps.AddRoute():
+                _ask(step, lambda: kernel.add_route(step.name, step.network, step.table))
+            case steps.DeleteRoute():
+                _ask(step, lambda: kernel.delete_route(step.name, step.network, step.table))
+            case steps.AddRule():
+                _ask(step, lambda: kernel.add_rule(step.version, step.priority, step.mark))
+            case steps.DeleteRule():
+                _ask(step, lambda: kernel.delete_rule(step.version, step.priority, step.mark))
+            case steps.SetValidMark():
+                self._write_valid_mark("1")
+            case steps.RestoreValidMark():
+                self._write_valid_mark("0")
+            case steps.SetFirewall():
+                firewall.apply(step.tool, step.name, step.version, step.mark, step.addresses)
+            case steps.RemoveFirewall():
+                firewall.remove(step.tool, step.name, step.version, step.owner)
+            case steps.SetDns():
+                dns.add(step.name, step.manager, step.target, step.servers, step.search)
+            case steps.UnsetDns():
+                dns.remove(step.name, step.manager, step.target)
+            case steps.Replace():
+                self.apply(step.new)
+            case steps.TakeBack():
+                undo = step.step.undo()
+                if undo is not None:
+                    self.apply(undo)
+            case steps.Ensure():
+                tolerating(_PRESENT, self.apply, step.step)
+            case _:
+                assert_never(step)
 
     # The interface: made where its sockets are to be.
 
-    def _make(self, step: plan.CreateInterface) -> None:
+    def _make(self, step: steps.CreateInterface) -> None:
         if step.backend == "userspace":
             assert self._create is not None  # noqa: S101
             self._create()
             return
         try:
             with netns.at(self._outside), network.Network() as kernel:
-                kernel.apply(step)
+                _ask(step, lambda: kernel.create_wireguard(step.name))
         except NetworkError as error:
             if error.os_errno == errno.EOPNOTSUPP:
                 raise NetworkError(f"{step.name}: {NO_KERNEL_MODULE}", error.os_errno) from None
             raise
 
-    def _move(self, step: plan.MoveInterface) -> None:
+    def _move(self, step: steps.MoveInterface) -> None:
         inside = netns.here()
         try:
             with netns.at(self._outside), network.Network() as kernel:
-                kernel.move(step.name, inside)
+                _ask(step, lambda: kernel.move_link(step.name, inside))
         finally:
             os.close(inside)
 
-    def _delete(self, step: plan.DeleteInterface) -> None:
+    def _delete(self, step: steps.DeleteInterface) -> None:
         # Before we look for the interface: a process that is not ready yet then gives up.
         self._stop()
         try:
-            if not self._place.is_split or network.exists(step.name):
-                self._inside.apply(step)
+            if not self._location.is_split or network.exists(step.name):
+                _ask(step, lambda: self._inside.delete_link(step.name))
                 return
             with netns.at(self._outside), network.Network() as kernel:  # it was not moved yet
-                kernel.apply(step)
+                _ask(step, lambda: kernel.delete_link(step.name))
         except Exception:
             # A signal inside pyroute2 can leave its event loop of no use: without its socket the
             # process ends too.
@@ -150,59 +224,44 @@ class Performer:
                 uapi.socket_path(step.name).unlink(missing_ok=True)
             raise
 
+    def _write_valid_mark(self, value: str) -> None:
+        """Often read-only in containers. Then the host's setting counts, and may be right."""
+        try:
+            VALID_MARK.write_text(value)
+        except OSError as error:
+            self._reporter.warn(
+                f"{VALID_MARK} cannot be written ({os.strerror(error.errno or 0)}): answers "
+                "may be dropped if rp_filter is strict"
+            )
 
-def tolerating(codes: frozenset[int], perform: Callable[[Step], None], step: Step) -> None:
+
+def _ask(step: Step, verb: Callable[[], None]) -> None:
+    """What the kernel refuses is told with the step it was asked for."""
     try:
-        perform(step)
+        verb()
+    except NetworkError as error:
+        raise NetworkError(f"{step}: {error}", error.os_errno) from None
+
+
+def tolerating(codes: frozenset[int], apply: Callable[[Step], None], step: Step) -> None:
+    try:
+        apply(step)
     except (NetworkError, OSError) as error:
         code = error.os_errno if isinstance(error, NetworkError) else error.errno
         if code not in codes:
             raise
 
 
-def _write_valid_mark(value: str) -> None:
-    """Often read-only in containers. Then the host's setting counts, and may be right."""
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignores signals that end the process. A mask would not do: another thread may take one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it is interrupted
+        return
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ending]
     try:
-        survey.VALID_MARK.write_text(value)
-    except OSError as error:
-        warn(
-            f"{survey.VALID_MARK} cannot be written ({os.strerror(error.errno or 0)}): answers "
-            "may be dropped if rp_filter is strict"
-        )
-
-
-# ---- what people see
-
-
-def echo(step: Step) -> None:
-    """People paste this trace into reports: it reads as wg-quick's."""
-    if isinstance(step, plan.Note):
-        warn(str(step))
-    else:
-        say(str(step))
-
-
-def say(command: str) -> None:
-    _print(f"[#] {command}")
-
-
-def warn(text: str) -> None:
-    _print(f"[!] {text}")
-
-
-def _print(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be reading it any more (`| head`)
-        print(line, file=sys.stderr, flush=True)
-
-
-def best_effort(steps: list[Step], perform: Callable[[Step], None]) -> list[PywgError]:
-    """All of them, whatever some may say; signals wait."""
-    errors = []
-    with plan.undisturbed():
-        for step in steps:
-            echo(step)
-            try:
-                perform(step)
-            except PywgError as error:
-                errors.append(error)
-    return errors
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

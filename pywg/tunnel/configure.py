@@ -10,35 +10,38 @@ import errno
 from dataclasses import replace
 from ipaddress import ip_address
 
-from pywg import plan, wireguard
-from pywg.wireguard import uapi
-from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange, synchronizing
+from pywg import wireguard
 from pywg.config import AllowedIP, Config, InterfaceSection, PeerSection
 from pywg.errors import UapiError
-from pywg.plan import Backend, Step
+from pywg.plan import steps
+from pywg.plan.facts import Backend
+from pywg.wireguard import uapi
+from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange, synchronizing
 
 BIND_DEVICE, BIND_ADDRESS = "pywg_bind_device", "pywg_bind_address"
 
 
 class Configurer:
-    """Performs Configure, Reconfigure and its undo. Endpoints of ``config`` are numeric."""
+    """Does Configure, Reconfigure and its undo. Endpoints of ``config`` are numeric."""
 
     def __init__(self, config: Config, backend: Backend) -> None:
         self._config = config
         self._backend = backend
         self._before: Config | None = None
 
-    def __call__(self, step: Step) -> None:
+    def __call__(
+        self, step: steps.Configure | steps.Reconfigure | steps.RestoreConfiguration
+    ) -> None:
         match step:
-            case plan.Configure(mark=mark):
+            case steps.Configure(mark=mark):
                 self._set(step.name, with_mark(self._config, mark), None)
-            case plan.Reconfigure(mark=mark):
+            case steps.Reconfigure(mark=mark):
                 present = wireguard.get(step.name)
                 self._before = config_of(present, bound(step.name))
                 self._set(step.name, with_mark(self._config, mark or 0), present)
-            case plan.RestoreConfiguration() if self._before is not None:
-                present = wireguard.get(step.name)
-                self._set(step.name, self._before, present)
+            case steps.RestoreConfiguration():
+                if self._before is not None:
+                    self._set(step.name, self._before, wireguard.get(step.name))
 
     def _set(self, name: str, config: Config, present: uapi.Status | None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What can be seen of a tunnel that nobody recorded, such as wg-quick's: its rules and its guard.
+"""What is left of a tunnel that nobody recorded, such as wg-quick's: its rules and its guard.
 
 As wg-quick finds it: rules by the mark of the interface, if it has a default route.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pywg.host import firewall
-from pywg import plan, wireguard
+from pywg import wireguard
 from pywg.config import Config
 from pywg.errors import PywgError
+from pywg.host import firewall
 from pywg.host.network import Network
-from pywg.plan import Step
+from pywg.plan.steps import DeleteRule, RemoveFirewall, Step
 
 
-def traces(name: str, config: Config | None, kernel: Network) -> list[Step]:
+def leftovers(name: str, config: Config | None, kernel: Network) -> list[Step]:
     """The steps that remove them, in the network namespace of this thread."""
     return [*_rules(name, config, kernel), *_guards(name)]
 
@@ -27,9 +27,9 @@ def _rules(name: str, config: Config | None, kernel: Network) -> Iterator[Step]:
     for version in (4, 6):
         for rule in kernel.rules(version):
             if rule.is_inverted and rule.mark == mark and rule.table == mark:
-                yield plan.DeleteRule(name, version, rule.priority, mark)
+                yield DeleteRule(name, version, rule.priority, mark)
             elif rule.suppresses_defaults and rule.mark is None:
-                yield plan.DeleteRule(name, version, rule.priority)
+                yield DeleteRule(name, version, rule.priority)
 
 
 def _mark_of_default_route(name: str) -> int | None:
@@ -45,4 +45,4 @@ def _mark_of_default_route(name: str) -> int | None:
 
 def _guards(name: str) -> Iterator[Step]:
     for tool, version, owner in firewall.found(name):
-        yield plan.RemoveFirewall(name, tool, version, owner)
+        yield RemoveFirewall(name, tool, version, owner)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pywg.errors import PywgError, system_call
-from pywg.plan import Place, Step, codec
+from pywg.plan import codec
+from pywg.plan.facts import Location
+from pywg.plan.steps import Step
+from pywg.service.supervisor import Names
 
 DIRECTORY = Path("/run/pywg")
 
@@ -24,18 +27,23 @@ class Record:
 
     name: str
     config: str  # path
-    place: Place
+    location: Location
     steps: tuple[Step, ...]  # those whose effect lasts, in their order
-    names: tuple[list[str | int], ...] = ()  # of endpoints, as watch.Name writes itself
+    names: Names = ()
+
+    @property
+    def file(self) -> Path:
+        """What `up` or the last reload was given."""
+        return Path(self.config)
 
     def to_json(self) -> str:
         return json.dumps(
             {
                 "name": self.name,
                 "config": self.config,
-                "backend": self.place.backend,
-                "netns": self.place.netns,
-                "socket_netns": self.place.socket_netns,
+                "backend": self.location.backend,
+                "netns": self.location.netns,
+                "socket_netns": self.location.socket_netns,
                 "steps": [codec.to_json(step) for step in self.steps],
                 "names": self.names,
             },
@@ -47,9 +55,9 @@ class Record:
         """Raises ValueError for what is none."""
         try:
             data = json.loads(text)
-            place = Place(data["backend"], data["netns"], data["socket_netns"])
+            location = Location(data["backend"], data["netns"], data["socket_netns"])
             steps = tuple(codec.from_json(step) for step in data["steps"])
-            return cls(data["name"], data["config"], place, steps, tuple(data["names"]))
+            return cls(data["name"], data["config"], location, steps, tuple(data["names"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
 
@@ -88,6 +96,22 @@ def read(name: str) -> Record | None:
 
 def remove(name: str) -> None:
     path_of(name).unlink(missing_ok=True)
+
+
+def renewed_names(name: str, known: Names) -> Callable[[], Names | None]:
+    """A question for the process that hosts the tunnel: the names of endpoints that a reload has
+    written down since it was last asked; None while they are the same."""
+    last = list(known)
+
+    def ask() -> Names | None:
+        nonlocal last
+        found = read(name)
+        if found is None or list(found.names) == last:
+            return None
+        last = list(found.names)
+        return found.names
+
+    return ask
 
 
 def undoing(steps: Sequence[Step]) -> list[Step]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from pywg.errors import UapiError
 from pywg.host import network
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import Changes
-from pywg.errors import UapiError
 
 # There for a module that is built in as well. Without it the kernel has no WireGuard interfaces.
 KERNEL_MODULE = Path("/sys/module/wireguard")

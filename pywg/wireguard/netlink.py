@@ -32,10 +32,10 @@ from pyroute2.netlink import (
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
 
-from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint, IPNetwork
 from pywg.errors import NetworkError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange
 from pywg.wireguard.uapi import PeerStatus, Status
 
 FAMILY = "wireguard"

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from pywg.wireguard.changes import Changes, PeerChange
 from pywg.config import Config, Endpoint, IPNetwork, PeerSection
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.addresses import endpoint_text, network_text
+from pywg.wireguard.changes import Changes, PeerChange
 
 SOCKET_DIRECTORY = Path("/var/run/wireguard")
 TIMEOUT_S = 10.0

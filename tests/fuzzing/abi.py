@@ -12,8 +12,9 @@ import os
 import random
 from ctypes import byref, c_size_t, c_uint64, c_void_p, sizeof
 
-from pywg.native import abi as _abi, library as _library
 from pywg.keys import PrivateKey
+from pywg.native import abi as _abi
+from pywg.native import library as _library
 
 from .target import Mismatch, run
 

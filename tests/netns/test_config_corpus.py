@@ -9,10 +9,10 @@ import pytest
 from helpers.daemon import Daemon, ask
 from helpers.lab import Lab
 
-from pywg.host import resolver as resolve
-from pywg.wireguard import uapi
 from pywg.config import Config, read
 from pywg.config.strip import strip
+from pywg.host import resolver as resolve
+from pywg.wireguard import uapi
 
 pytestmark = pytest.mark.pywgd_only
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))

@@ -20,11 +20,11 @@ from helpers.programs import REPOSITORY, Program
 from helpers.traffic import exchange, ping
 from helpers.waiting import wait_until
 
-from pywg.wireguard import uapi
-from pywg.service import endpoints as watch
 from pywg.config import Config, Endpoint, parse
 from pywg.native.device import Device
+from pywg.service import endpoints as watch
 from pywg.service.endpoints import Name, Watcher
+from pywg.wireguard import uapi
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -24,16 +24,16 @@ pytestmark = pytest.mark.pywgd_only
 FAULTS = """
 import json, sys
 sys.path.insert(0, "tests")
-from pywg import cli, perform, state
+from pywg import cli
 from pywg.errors import NetworkError
-from pywg.perform import Performer
+from pywg.tunnel.apply import Applier
 
-whole, after, path = Performer.perform, sys.argv[1] == "interrupted", sys.argv[2]
+whole, after, path = Applier.apply, sys.argv[1] == "interrupted", sys.argv[2]
 
 def up(index):
     count, ended = 0, None
 
-    def perform(self, step):
+    def apply(self, step):
         nonlocal count, ended
         number, count = count, count + 1
         if ended is None and number == index:
@@ -44,11 +44,11 @@ def up(index):
             raise NetworkError("planted")
         whole(self, step)
 
-    Performer.perform = perform
+    Applier.apply = apply
     code = cli.main(["up", path])
     print(json.dumps([code, ended]), flush=True)
     if ended is None:
-        Performer.perform = whole
+        Applier.apply = whole
         cli.main(["down", path])
     return ended
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pywg.native import abi as _abi, library as _library
+from pywg.native import abi as _abi
+from pywg.native import library as _library
 
 HEADER = Path(__file__).parents[2] / "core" / "include" / "pywg.h"
 STRUCTS = [

@@ -3,18 +3,21 @@
 import pytest
 from test_plan import config
 
-from pywg import plan
-from pywg.plan import AddRule, Facts
+from pywg.plan import build
+from pywg.plan.change import change as changes
+from pywg.plan.change import lasting
+from pywg.plan.facts import Dns, Facts
+from pywg.plan.steps import AddRule, Ensure, Note, Replace, TakeBack
 
 
 def steps(*arguments, facts=Facts()):  # noqa: B008 - a frozen value
-    return plan.plan("wg0", config(*arguments), facts)
+    return build.plan("wg0", config(*arguments), facts)
 
 
 def change(before, after):
     """The lines of a reload, without the first, which is always that of the peers."""
-    made, done = plan.change(plan.lasting(before), after)
-    assert list(map(str, done)) == list(map(str, plan.lasting(after)))
+    made, done = changes(lasting(before), after)
+    assert list(map(str, done)) == list(map(str, lasting(after)))
     first, *rest = (str(step) for step in made)
     assert first == "wg syncconf wg0 /dev/stdin"
     return rest
@@ -100,8 +103,9 @@ def test_valid_mark_stays_as_it_is():
 def test_rules_keep_their_places():
     elsewhere = Facts(rule_priorities={4: (0, 32000, 32766)})
     assert change(FULL, steps("Address=10.0.0.2/32", "0.0.0.0/0", facts=elsewhere)) == []
-    made, done = plan.change(
-        plan.lasting(FULL), steps("Address=10.0.0.2/32\nFwMark=7", "0.0.0.0/0", facts=elsewhere)
+    made, done = changes(
+        lasting(FULL),
+        steps("Address=10.0.0.2/32\nFwMark=7", "0.0.0.0/0", facts=elsewhere),
     )
     assert [(rule.priority, rule.mark) for rule in made if isinstance(rule, AddRule)] == [
         (32765, 7)
@@ -113,7 +117,7 @@ def test_names_are_told_in_place():
     before = steps("DNS=10.0.0.1")
     assert change(before, steps("DNS=10.0.0.2")) == ["write /etc/resolv.conf"]
     assert change(before, steps("")) == ["restore /etc/resolv.conf"]
-    by_another = Facts(dns=plan.Dns("resolvconf", "wg0"))
+    by_another = Facts(dns=Dns("resolvconf", "wg0"))
     assert change(before, steps("DNS=10.0.0.1", facts=by_another)) == [
         "resolvconf -a wg0 -m 0 -x",
         "restore /etc/resolv.conf",
@@ -121,11 +125,11 @@ def test_names_are_told_in_place():
 
 
 def test_every_change_knows_its_undo():
-    made, _ = plan.change(plan.lasting(FULL), steps("Address=10.0.0.3/32\nMTU=1300", "::/0"))
+    made, _ = changes(lasting(FULL), steps("Address=10.0.0.3/32\nMTU=1300", "::/0"))
     for step in made:
         undo = step.undo()
-        assert undo is not None or isinstance(step, (plan.Note, plan.Ensure))
-        if isinstance(step, plan.TakeBack):
+        assert undo is not None or isinstance(step, (Note, Ensure))
+        if isinstance(step, TakeBack):
             assert undo in FULL
-        if isinstance(step, plan.Replace):
+        if isinstance(step, Replace):
             assert undo.undo() == step

@@ -1,6 +1,7 @@
 """The command line: exit codes, one-line errors, and what each command prints. No root, no core."""
 
 import errno
+import importlib
 import json
 import os
 import re
@@ -12,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from pywg.native import library as _library
-from pywg import cli, plan
-from pywg.host import network
-from pywg.tunnel import record as state
-from pywg.wireguard import uapi
-from pywg.cli import down as down_module
+from pywg import cli
 from pywg.cli import names, show
-from pywg.cli import up as up_module
 from pywg.errors import NetworkError, PywgError, UapiError
+from pywg.host import network
 from pywg.keys import PrivateKey
+from pywg.native import library
+from pywg.plan import steps
+from pywg.tunnel import record
+from pywg.wireguard import uapi
+
+UP, DOWN = map(importlib.import_module, ("pywg.tunnel.up", "pywg.tunnel.down"))
 
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
@@ -208,7 +210,7 @@ class Tunnel:
         tunnel = self
 
         class FakeSupervisor:
-            def __init__(self, keep_fds=()):
+            def __init__(self, keep_fds=(), renewed=None):
                 pass
 
             def start(self, hosting):
@@ -234,21 +236,30 @@ class Tunnel:
             def kind(self, name):
                 return tunnel.kind
 
-            def endpoint_mtus(self, config, mark):
+            def path_mtus(self, hosts, mark):
                 return ()
 
             def default_route_mtu(self):
                 return 1500
 
-            def apply(self, step):
-                tunnel.perform(str(step))
+            def add_address(self, name, address):
+                tunnel.perform(str(steps.AddAddress(name, address)))
 
-        monkeypatch.setattr(up_module, "Supervisor", FakeSupervisor)
+            def delete_address(self, name, address):
+                tunnel.perform(str(steps.DeleteAddress(name, address)))
+
+            def link_up(self, name, mtu):
+                tunnel.perform(str(steps.LinkUp(name, mtu)))
+
+            def delete_link(self, name):
+                tunnel.perform(str(steps.DeleteInterface(name)))
+
+        monkeypatch.setattr(UP, "Supervisor", FakeSupervisor)
         monkeypatch.setattr(network, "Network", FakeNetwork)
         monkeypatch.setattr(network, "exists", lambda name: False)
         monkeypatch.setattr(uapi, "is_interface", lambda name: False)
         monkeypatch.setattr(uapi, "request", self.request)
-        monkeypatch.setattr(state, "DIRECTORY", directory)
+        monkeypatch.setattr(record, "DIRECTORY", directory)
 
     def request(self, name, text, timeout_s=0.0):
         self.text = text
@@ -282,27 +293,27 @@ def test_up_starts_configures_and_traces(run, tunnel, file):
         *(f"[#] {line}" for line in tunnel.done[1:]),
     ]
     assert tunnel.hosting.name == "wg0"
-    assert tunnel.hosting.offload_disable == 4
-    assert tunnel.hosting.threads == 3
-    assert tunnel.hosting.realtime
-    assert tunnel.hosting.memory_limit == 12 << 20
+    assert tunnel.hosting.tuning.offload_disable == 4
+    assert tunnel.hosting.tuning.threads == 3
+    assert tunnel.hosting.tuning.realtime
+    assert tunnel.hosting.tuning.memory_limit == 12 << 20
     assert tunnel.text.startswith("set=1\nprivate_key=")
-    (record,) = state.DIRECTORY.iterdir()
-    assert stat.S_IMODE(record.stat().st_mode) == 0o600
-    assert "key" not in record.read_text()
+    (written,) = record.DIRECTORY.iterdir()
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    assert "key" not in written.read_text()
 
 
 def test_up_undoes_everything_when_a_step_fails(run, tunnel, file):
     tunnel.fail_at = "ip link set mtu 1420 up dev wg0"
     code, _, err = run("up", str(file))
     assert code == 1
-    assert err.splitlines()[-1] == "pywg: the kernel said no"
+    assert err.splitlines()[-1] == f"pywg: {tunnel.fail_at}: the kernel said no"
     assert tunnel.done[-3:] == [
         "ip -4 address delete 10.0.0.1/24 dev wg0",
         "closed",
         "ip link delete dev wg0",
     ]
-    assert list(state.DIRECTORY.iterdir()) == []
+    assert list(record.DIRECTORY.iterdir()) == []
 
 
 def test_up_does_nothing_when_the_device_does_not_start(run, tunnel, file):
@@ -384,7 +395,7 @@ def test_down_says_when_the_process_stays(run, tunnel, monkeypatch, tmp_path):
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
     monkeypatch.setattr(uapi, "is_interface", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
-    monkeypatch.setattr(down_module.wait_until, "__defaults__", (0.0,))
+    monkeypatch.setattr(DOWN.down, "__kwdefaults__", {"reporter": None, "timeout_s": 0.0})
     code, _, err = run("down", "wg0")
     assert code == 1
     assert "still holds" in err
@@ -624,7 +635,7 @@ def test_show_all_passes_by_one_that_does_not_answer(run, running, monkeypatch):
 
 def test_a_relative_core_is_that_of_this_folder(monkeypatch):
     monkeypatch.setenv("PYWG_CORE", "libpywg.so")
-    assert _library.candidates() == [Path.cwd() / "libpywg.so"]
+    assert library.candidates() == [Path.cwd() / "libpywg.so"]
 
 
 def test_ipv6_that_is_disabled_is_not_answered_with_sudo():
@@ -653,14 +664,16 @@ def test_a_signal_after_the_end_does_not_change_the_exit_code(number):
 def test_up_is_undone_by_the_socket_when_netlink_no_longer_answers(
     run, tunnel, file, monkeypatch, tmp_path
 ):
-    def broken(step):
-        if isinstance(step, plan.AddAddress):
-            (tmp_path / "wg0.sock").touch()
-            monkeypatch.setattr(network, "exists", lambda name: True)
-            raise KeyboardInterrupt
+    def interrupted(kernel, name, address):
+        (tmp_path / "wg0.sock").touch()
+        monkeypatch.setattr(network, "exists", lambda name: True)
+        raise KeyboardInterrupt
+
+    def broken(kernel, name):
         raise RuntimeError("the event loop is already running")
 
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
-    monkeypatch.setattr(network.Network, "apply", lambda kernel, step: broken(step))
+    monkeypatch.setattr(network.Network, "add_address", interrupted)
+    monkeypatch.setattr(network.Network, "delete_link", broken)
     assert run("up", str(file))[0] == 1
     assert not (tmp_path / "wg0.sock").exists()

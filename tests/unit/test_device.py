@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from pywg.native import library as _library, interface
+from pywg.native import interface
+from pywg.native import library as _library
 from pywg.native.device import Device, realtime_by_default
 from pywg.native.interface import Interface
 

@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from pywg.host import dns, resolv_conf as resolv_file
 from pywg.errors import PywgError
-from pywg.plan import Dns, SetDns
+from pywg.host import dns, resolv_conf
+from pywg.host.dns import Found
 
 TEXT = "nameserver 192.0.2.53\nsearch example.com\n"
 
@@ -16,7 +16,7 @@ TEXT = "nameserver 192.0.2.53\nsearch example.com\n"
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder that stands for /etc and one for the records."""
-    monkeypatch.setattr(resolv_file, "DIRECTORY", tmp_path / "var")
+    monkeypatch.setattr(resolv_conf, "DIRECTORY", tmp_path / "var")
     etc = tmp_path / "etc"
     etc.mkdir()
     return etc
@@ -56,12 +56,12 @@ def test_whatever_was_there_comes_back(place, make):
     path = place / "resolv.conf"
     make(path)
     before = look(path)
-    resolv_file.add(path, "wg0", TEXT)
+    resolv_conf.add(path, "wg0", TEXT)
     assert path.read_text().endswith(TEXT)
     assert stat.S_IMODE(path.stat().st_mode) & 0o444
     if path.parent.joinpath("stub").exists():
         assert path.parent.joinpath("stub").read_text() == "nameserver 127.0.0.53\n"
-    resolv_file.remove(path, "wg0")
+    resolv_conf.remove(path, "wg0")
     assert look(path) == before
     assert nothing_is_recorded(place)
 
@@ -73,11 +73,11 @@ def test_tunnels_may_go_in_any_order(place, order):
     before = look(path)
     present = ["a", "b", "c"]
     for name in present:
-        resolv_file.add(path, name, f"nameserver 192.0.2.{ord(name)}\n")
+        resolv_conf.add(path, name, f"nameserver 192.0.2.{ord(name)}\n")
     for name in order:
         assert dns.servers_in(path.read_text()) == [f"192.0.2.{ord(present[-1])}"]
-        assert resolv_file.changed_by(name) == [path]
-        resolv_file.remove(path, name)
+        assert resolv_conf.changed_by(name) == [path]
+        resolv_conf.remove(path, name)
         present.remove(name)
     assert look(path) == before
     assert nothing_is_recorded(place)
@@ -86,21 +86,21 @@ def test_tunnels_may_go_in_any_order(place, order):
 def test_what_somebody_else_wrote_stays(place):
     path = place / "resolv.conf"
     make_file(path)
-    resolv_file.add(path, "wg0", TEXT)
+    resolv_conf.add(path, "wg0", TEXT)
     path.write_text("nameserver 198.51.100.1\n")
-    resolv_file.remove(path, "wg0")
+    resolv_conf.remove(path, "wg0")
     assert path.read_text() == "nameserver 198.51.100.1\n"
 
 
 def test_what_somebody_else_wrote_comes_back_after_the_next_tunnel(place):
     path = place / "resolv.conf"
     make_file(path)
-    resolv_file.add(path, "a", TEXT)
+    resolv_conf.add(path, "a", TEXT)
     path.write_text("nameserver 198.51.100.1\n")
-    resolv_file.add(path, "b", TEXT)
-    resolv_file.remove(path, "a")
+    resolv_conf.add(path, "b", TEXT)
+    resolv_conf.remove(path, "a")
     assert path.read_text().endswith(TEXT)
-    resolv_file.remove(path, "b")
+    resolv_conf.remove(path, "b")
     assert path.read_text() == "nameserver 198.51.100.1\n"
 
 
@@ -108,10 +108,10 @@ def test_changed_for_a_tunnel_that_is_up_already_it_still_comes_back(place):
     path = place / "resolv.conf"
     make_file(path)
     before = look(path)
-    resolv_file.add(path, "wg0", TEXT)
-    resolv_file.add(path, "wg0", "nameserver 192.0.2.99\n")
+    resolv_conf.add(path, "wg0", TEXT)
+    resolv_conf.add(path, "wg0", "nameserver 192.0.2.99\n")
     assert dns.servers_in(path.read_text()) == ["192.0.2.99"]
-    resolv_file.remove(path, "wg0")
+    resolv_conf.remove(path, "wg0")
     assert look(path) == before
 
 
@@ -122,22 +122,22 @@ def test_a_crash_while_the_file_is_changed_can_be_undone(place, monkeypatch, oth
     make_file(path)
     before = look(path)
     for name in others:
-        resolv_file.add(path, name, "nameserver 192.0.2.1\n")
-    put = resolv_file._put
+        resolv_conf.add(path, name, "nameserver 192.0.2.1\n")
+    put = resolv_conf._put
 
     def crash(path, content):
         if done:
             put(path, content)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resolv_file, "_put", crash)
+    monkeypatch.setattr(resolv_conf, "_put", crash)
     with pytest.raises(KeyboardInterrupt):
-        resolv_file.add(path, "wg0", TEXT)
-    monkeypatch.setattr(resolv_file, "_put", put)
-    resolv_file.remove(path, "wg0")
+        resolv_conf.add(path, "wg0", TEXT)
+    monkeypatch.setattr(resolv_conf, "_put", put)
+    resolv_conf.remove(path, "wg0")
     for name in others:
         assert dns.servers_in(path.read_text()) == ["192.0.2.1"]
-        resolv_file.remove(path, name)
+        resolv_conf.remove(path, name)
     assert look(path) == before
     assert nothing_is_recorded(place)
 
@@ -149,12 +149,12 @@ def test_tunnels_of_before_a_reboot_are_forgotten_but_not_what_was_before_them(
     make_file(path)
     before = look(path)
     boot = tmp_path / "boot_id"
-    monkeypatch.setattr(resolv_file, "BOOT_ID", boot)
+    monkeypatch.setattr(resolv_conf, "BOOT_ID", boot)
     boot.write_text("one")
-    resolv_file.add(path, "old", TEXT)
+    resolv_conf.add(path, "old", TEXT)
     boot.write_text("two")
-    resolv_file.add(path, "new", TEXT)
-    resolv_file.remove(path, "new")
+    resolv_conf.add(path, "new", TEXT)
+    resolv_conf.remove(path, "new")
     assert look(path) == before
 
 
@@ -165,23 +165,23 @@ def test_a_file_that_cannot_be_written_leaves_no_record(place, monkeypatch):
     def fail(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resolv_file, "_put", fail)
+    monkeypatch.setattr(resolv_conf, "_put", fail)
     with pytest.raises(PywgError, match=r"resolv\.conf: No space left"):
-        resolv_file.add(path, "wg0", TEXT)
+        resolv_conf.add(path, "wg0", TEXT)
     assert nothing_is_recorded(place)
 
 
 def test_what_was_never_added_is_no_error(place):
-    resolv_file.remove(place / "resolv.conf", "wg0")
+    resolv_conf.remove(place / "resolv.conf", "wg0")
 
 
 def test_a_damaged_record_is_named(place):
     path = place / "resolv.conf"
-    resolv_file.add(path, "wg0", TEXT)
+    resolv_conf.add(path, "wg0", TEXT)
     record = next((place.parent / "var").glob("*.json"))
     record.write_text(json.dumps([]))
     with pytest.raises(PywgError, match="damaged"):
-        resolv_file.remove(path, "wg0")
+        resolv_conf.remove(path, "wg0")
 
 
 # Who is told.
@@ -207,14 +207,14 @@ def host(place, monkeypatch):
 def test_resolvconf_comes_first(host):
     host("resolvconf")
     host("resolvectl")
-    assert dns.find("wg0") == Dns("resolvconf", "wg0")
+    assert dns.find("wg0") == Found("resolvconf", "wg0")
 
 
 def test_debians_resolvconf_has_an_order(host, place):
     host("resolvconf")
     (place / "resolvconf").mkdir()
     (place / "resolvconf" / "interface-order").write_text("# order\nlo.*\ntun*\neth*\n")
-    assert dns.find("wg0") == Dns("resolvconf", "tun.wg0")
+    assert dns.find("wg0") == Found("resolvconf", "tun.wg0")
 
 
 def test_resolvconf_that_is_a_link_has_none(host, place):
@@ -222,26 +222,26 @@ def test_resolvconf_that_is_a_link_has_none(host, place):
     (place.parent / "bin" / "resolvconf").symlink_to("resolvectl")
     (place / "resolvconf").mkdir()
     (place / "resolvconf" / "interface-order").write_text("tun*\n")
-    assert dns.find("wg0") == Dns("resolvconf", "wg0")
+    assert dns.find("wg0") == Found("resolvconf", "wg0")
 
 
 def test_resolved_is_told_only_where_it_is_asked(host, place):
     host("resolvectl")
     path = place / "resolv.conf"
     path.write_text("nameserver 127.0.0.53\n")
-    assert dns.find("wg0") == Dns("file", str(path)), "it does not run"
+    assert dns.find("wg0") == Found("file", str(path)), "it does not run"
     (place.parent / "resolve").mkdir()
-    assert dns.find("wg0") == Dns("resolved", "wg0")
+    assert dns.find("wg0") == Found("resolved", "wg0")
     path.write_text("nameserver 192.0.2.1\n")
-    assert dns.find("wg0") == Dns("file", str(path)), "nobody asks it"
+    assert dns.find("wg0") == Found("file", str(path)), "nobody asks it"
     path.unlink()
     path.symlink_to(place.parent / "resolve" / "stub-resolv.conf")
-    assert dns.find("wg0") == Dns("resolved", "wg0")
+    assert dns.find("wg0") == Found("resolved", "wg0")
 
 
 def test_a_network_namespace_has_its_own_file(host, place):
     host("resolvconf")
-    assert dns.find("wg0", "inside") == Dns("file", str(place / "netns/inside/resolv.conf"))
+    assert dns.find("wg0", "inside") == Found("file", str(place / "netns/inside/resolv.conf"))
 
 
 def test_where_nobody_can_be_told_it_says_why(host, place, monkeypatch):
@@ -261,9 +261,8 @@ def test_programs_are_told_as_wg_quick_tells_them(host, place, tmp_path, manager
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     host("resolvconf", script)
     host("resolvectl", script)
-    step = SetDns("lo", manager, "lo", ("192.0.2.1", "2001:db8::1"), ("a.example", "b.example"))
-    dns.set_up(step)
-    dns.tear_down(step.undo())
+    dns.add("lo", manager, "lo", ("192.0.2.1", "2001:db8::1"), ("a.example", "b.example"))
+    dns.remove("lo", manager, "lo")
     assert said.read_text().splitlines() == (
         [
             "resolvconf -a lo -m 0 -x",
@@ -285,4 +284,4 @@ def test_programs_are_told_as_wg_quick_tells_them(host, place, tmp_path, manager
 def test_a_program_that_fails_says_why(host):
     host("resolvconf", "echo it is broken >&2; exit 3")
     with pytest.raises(PywgError, match="resolvconf -a wg0: it is broken"):
-        dns.set_up(SetDns("wg0", "resolvconf", "wg0", ("192.0.2.1",)))
+        dns.add("wg0", "resolvconf", "wg0", ("192.0.2.1",), ())

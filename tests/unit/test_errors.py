@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pywg.native import abi as _abi, library as _library
 from pywg import errors
-from pywg.native.device import Device, LogLevel, Offload
 from pywg.errors import CoreLoadError, DeviceError, PermissionDenied, Status
+from pywg.native import abi as _abi
+from pywg.native import library as _library
+from pywg.native.device import Device, LogLevel, Offload
 
 HEADER = (Path(__file__).parents[2] / "core" / "include" / "pywg.h").read_text()
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from pywg.host import hooks
 from pywg.config import Config
 from pywg.errors import PywgError
+from pywg.host import hooks
 
 TEXT = "[Interface]\nPrivateKey=yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 

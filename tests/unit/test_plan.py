@@ -1,15 +1,13 @@
 """The plan of `pywg up`: values in, steps out, and all or nothing."""
 
 import json
-import signal
 import time
 
 import pytest
 
-from pywg import plan
 from pywg.config import parse
-from pywg.errors import NetworkError
-from pywg.plan import Dns, Facts, Place, codec
+from pywg.plan import build, codec, steps
+from pywg.plan.facts import Dns, Facts, Location
 
 KEYS = [
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
@@ -25,8 +23,8 @@ def config(interface="", *allowed_ips):
     return parse(f"[Interface]\n{interface}\n{peers}", "wg0.conf")
 
 
-def lines(config, facts=Facts(), place=Place()):  # noqa: B008 - frozen values
-    return [str(step) for step in plan.plan("wg0", config, facts, place)]
+def lines(config, facts=Facts(), place=Location()):  # noqa: B008 - frozen values
+    return [str(step) for step in build.plan("wg0", config, facts, place)]
 
 
 def test_steps_read_as_wg_quick_prints_them():
@@ -67,12 +65,12 @@ def test_everything_comes_in_the_order_of_wg_quick():
 
 
 def test_the_device_is_given_the_mark_before_the_link_is_up():
-    steps = plan.plan("wg0", config("", "::/0"), Facts())
-    assert [step.mark for step in steps if isinstance(step, plan.Configure)] == [51820]
+    planned = build.plan("wg0", config("", "::/0"), Facts())
+    assert [step.mark for step in planned if isinstance(step, steps.Configure)] == [51820]
 
 
-def rules(steps):
-    return [(step.priority, step.mark) for step in steps if isinstance(step, plan.AddRule)]
+def rules(planned):
+    return [(step.priority, step.mark) for step in planned if isinstance(step, steps.AddRule)]
 
 
 @pytest.mark.parametrize(
@@ -85,8 +83,8 @@ def rules(steps):
     ],
 )
 def test_rules_get_the_places_the_kernel_would_give_them(present, expected):
-    steps = plan.plan("wg0", config("", "0.0.0.0/0"), Facts(rule_priorities={4: present}))
-    assert rules(steps) == expected
+    planned = build.plan("wg0", config("", "0.0.0.0/0"), Facts(rule_priorities={4: present}))
+    assert rules(planned) == expected
 
 
 @pytest.mark.parametrize(
@@ -103,7 +101,7 @@ def test_rules_get_the_places_the_kernel_would_give_them(present, expected):
     ],
 )
 def test_the_mark_is_the_given_one_or_the_first_free_table(interface, allowed, used, mark):
-    assert plan.mark_of(config(interface, allowed), Facts(used_tables=frozenset(used))) == mark
+    assert build.mark_of(config(interface, allowed), Facts(used_tables=frozenset(used))) == mark
 
 
 def test_a_table_of_ones_own_takes_all_routes_and_needs_no_rule():
@@ -126,16 +124,16 @@ def test_an_address_does_not_cover_a_default_route():
 
 def test_what_this_host_lacks_becomes_a_note():
     facts = Facts(ipv6=False, firewall=None, valid_mark=True, dns=Dns("none", "no resolvconf"))
-    steps = plan.plan(
+    planned = build.plan(
         "wg0", config("Address=10.0.0.1/24,fd00::1/64\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), facts
     )
-    assert [str(step) for step in steps if isinstance(step, plan.Note)] == [
+    assert [str(step) for step in planned if isinstance(step, steps.Note)] == [
         "IPv6 is disabled here: no address fd00::1/64",
         "DNS is not set: no resolvconf",
         "neither nft nor iptables is here: no IPv4 guard for wg0",
         "IPv6 is disabled here: no route ::/0",
     ]
-    assert not any(isinstance(step, (plan.SetValidMark, plan.SetFirewall)) for step in steps)
+    assert not any(isinstance(step, (steps.SetValidMark, steps.SetFirewall)) for step in planned)
 
 
 def test_search_domains_alone_set_nothing():
@@ -145,11 +143,11 @@ def test_search_domains_alone_set_nothing():
 @pytest.mark.parametrize(
     ("place", "line"),
     [
-        (Place(netns="in"), "ip link set wg0 netns in"),
-        (Place(socket_netns="out"), "ip -n out link set wg0 netns $$"),
-        (Place(netns="in", socket_netns="out"), "ip -n out link set wg0 netns in"),
-        (Place(netns="in", socket_netns="in"), None),
-        (Place(), None),
+        (Location(netns="in"), "ip link set wg0 netns in"),
+        (Location(socket_netns="out"), "ip -n out link set wg0 netns $$"),
+        (Location(netns="in", socket_netns="out"), "ip -n out link set wg0 netns in"),
+        (Location(netns="in", socket_netns="in"), None),
+        (Location(), None),
     ],
 )
 def test_an_interface_is_moved_away_from_its_sockets(place, line):
@@ -158,14 +156,14 @@ def test_an_interface_is_moved_away_from_its_sockets(place, line):
 
 
 def test_the_kernel_can_host_it():
-    assert lines(config(), place=Place("kernel"))[0] == "ip link add wg0 type wireguard"
+    assert lines(config(), place=Location("kernel"))[0] == "ip link add wg0 type wireguard"
 
 
 def test_every_step_survives_being_written_down():
     full = config(
         "Address=10.0.0.2/32,fd00::1/64\nDNS=10.0.0.1,a.example\nPreUp=x", "0.0.0.0/0,::/0"
     )
-    for step in plan.plan("wg0", full, Facts(), Place(netns="in")):
+    for step in build.plan("wg0", full, Facts(), Location(netns="in")):
         for kind in (step, step.undo()):
             if kind is not None:
                 written = json.dumps(codec.to_json(kind))
@@ -188,7 +186,7 @@ def test_what_is_no_step_is_a_value_error():
     ],
 )
 def test_mtu_is_the_given_one_or_the_smallest_path_less_80(interface, facts, mtu):
-    assert plan.choose_mtu(config(interface), facts) == mtu
+    assert build.choose_mtu(config(interface), facts) == mtu
 
 
 @pytest.mark.parametrize(
@@ -208,13 +206,13 @@ def test_mtu_is_the_given_one_or_the_smallest_path_less_80(interface, facts, mtu
     ],
 )
 def test_routes(addresses, allowed, routes):
-    found = plan.routes(config(f"Address={addresses}", *allowed))
+    found = build.routes(config(f"Address={addresses}", *allowed))
     assert [str(network) for network in found] == routes
 
 
 def test_every_step_of_a_plan_knows_its_undo():
-    steps = plan.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
-    assert [str(step.undo()) for step in steps] == [
+    planned = build.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
+    assert [str(step.undo()) for step in planned] == [
         "ip link delete dev wg0",
         "None",
         "ip -4 address delete 10.0.0.1/24 dev wg0",
@@ -223,113 +221,9 @@ def test_every_step_of_a_plan_knows_its_undo():
     ]
 
 
-STEPS = [
-    step
-    for step in plan.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
-    if not isinstance(step, plan.Configure)
-]
-
-
-class Kernel:
-    """Performs steps by writing them down; fails at one."""
-
-    def __init__(self, fail_at=None, error=None):
-        self.done = []
-        self.fail_at = fail_at
-        self.error = error or NetworkError("no")
-
-    def perform(self, step):
-        if step == self.fail_at:
-            raise self.error
-        self.done.append(str(step))
-
-
-def test_execute_echoes_before_it_performs():
-    kernel, trace = Kernel(), []
-
-    def echo(step):
-        trace.append(str(step))
-        assert str(step) not in kernel.done
-
-    plan.execute(STEPS, kernel.perform, echo)
-    assert kernel.done == trace == [str(step) for step in STEPS]
-
-
-@pytest.mark.parametrize("index", range(len(STEPS)))
-def test_a_failing_step_undoes_the_earlier_ones_backwards(index):
-    kernel = Kernel(fail_at=STEPS[index])
-    with pytest.raises(NetworkError):
-        plan.execute(STEPS, kernel.perform, lambda step: None)
-    undone = [str(step.undo()) for step in reversed(STEPS[:index]) if step.undo()]
-    assert kernel.done == [str(step) for step in STEPS[:index]] + undone
-
-
-def test_an_interrupted_step_is_undone_too():
-    kernel = Kernel(fail_at=STEPS[1], error=KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        plan.execute(STEPS, kernel.perform, lambda step: None)
-    assert kernel.done[1:] == [str(STEPS[1].undo()), str(STEPS[0].undo())]
-
-
-def test_an_undo_that_fails_hides_nothing():
-    done = []
-
-    def perform(step):
-        if step == STEPS[2]:
-            raise NetworkError("the first")
-        if step == STEPS[1].undo():
-            raise NetworkError("the second")
-        done.append(str(step))
-
-    with pytest.raises(NetworkError, match="the first"):
-        plan.execute(STEPS, perform, lambda step: None)
-    assert done[-1] == "ip link delete dev wg0"
-
-
-def test_a_trace_nobody_reads_does_not_keep_steps_from_being_undone():
-    done = []
-
-    def perform(step):
-        done.append(str(step))
-        if isinstance(step, plan.LinkUp):
-            raise NetworkError("no")
-
-    def echo(step):
-        if isinstance(step, (plan.DeleteAddress, plan.DeleteInterface)):
-            raise BrokenPipeError
-
-    steps = plan.plan("wg0", config("Address=10.0.0.1/24"), Facts())
-    with pytest.raises(NetworkError):
-        plan.execute(steps, perform, echo)
-    assert done[-2:] == ["ip -4 address delete 10.0.0.1/24 dev wg0", "ip link delete dev wg0"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_second_signal_does_not_keep_steps_from_being_undone(number):
-    done = []
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    def perform(step):
-        done.append(str(step))
-        if isinstance(step, (plan.LinkUp, plan.DeleteAddress)):
-            signal.raise_signal(number)
-
-    before = signal.signal(number, interrupt)
-    try:
-        steps = plan.plan("wg0", config("Address=10.0.0.1/24"), Facts())
-        with pytest.raises(KeyboardInterrupt):
-            plan.execute(steps, perform, lambda step: None)
-        assert signal.getsignal(number) is interrupt
-    finally:
-        signal.signal(number, before)
-    assert done[-1] == "ip link delete dev wg0"
-
-
 def test_routes_of_thousands_of_networks_take_no_time():
     networks = (f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
     parsed = config("Address=192.0.2.1/24", ",".join(networks))
     began = time.monotonic()
-    assert len(plan.routes(parsed)) == 8000
+    assert len(build.routes(parsed)) == 8000
     assert time.monotonic() - began < 3

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from pywg.host import resolver as resolve
-from pywg.service import endpoints as watch
 from pywg.config import Endpoint, parse
 from pywg.errors import ConfigError
+from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey
+from pywg.service import endpoints as watch
 
 NAME = Endpoint("vpn.example.com", 51820)
 

@@ -3,11 +3,11 @@
 import pytest
 
 from pywg import cli
-from pywg.wireguard import uapi
 from pywg.cli import show_fields as fields
 from pywg.cli.showconf import configuration
 from pywg.errors import UapiError
 from pywg.keys import PrivateKey
+from pywg.wireguard import uapi
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 STATUS = uapi.parse_get(

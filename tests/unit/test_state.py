@@ -5,10 +5,10 @@ import stat
 import pytest
 from test_plan import config
 
-from pywg import plan
-from pywg.tunnel import record as state
 from pywg.errors import PywgError
-from pywg.plan import Facts, Place
+from pywg.plan import build, change
+from pywg.plan.facts import Facts, Location
+from pywg.tunnel import record as state
 from pywg.tunnel.record import Record
 
 
@@ -18,10 +18,10 @@ def directory(monkeypatch, tmp_path):
     return tmp_path / "run"
 
 
-STEPS = plan.lasting(
-    plan.plan("wg0", config("Address=10.0.0.2/32\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), Facts())
+STEPS = change.lasting(
+    build.plan("wg0", config("Address=10.0.0.2/32\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), Facts())
 )
-RECORD = Record("wg0", "/etc/wireguard/wg0.conf", Place(netns="inside"), tuple(STEPS))
+RECORD = Record("wg0", "/etc/wireguard/wg0.conf", Location(netns="inside"), tuple(STEPS))
 
 
 def test_a_record_is_read_as_it_was_written(directory):
@@ -35,7 +35,7 @@ def test_a_record_is_read_as_it_was_written(directory):
 def test_a_second_one_takes_its_place(directory):
     state.write(RECORD)
     (directory / "wg0.new").write_text("left by a crash")
-    state.write(Record("wg0", "/x", Place(), ()))
+    state.write(Record("wg0", "/x", Location(), ()))
     found = state.read("wg0")
     assert found is not None
     assert found.config == "/x"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pywg.native import library as _library
 from pywg.errors import CoreLoadError, PywgError
+from pywg.native import library as _library
 from pywg.service.supervisor import Hosting, Supervisor
 
 # A device whose thread ends, and says so, only while it is closed.
 HOST = """
 import os, signal, sys
-from pywg import supervisor
+from pywg.service import supervisor
 
 class Device:
     def __init__(self, *arguments, **options): pass

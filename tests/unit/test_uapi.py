@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from pywg.host import resolver as resolve
-from pywg.wireguard import uapi
 from pywg.config import Endpoint, parse
 from pywg.errors import ConfigError, UapiError
+from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey, PublicKey
+from pywg.wireguard import uapi
 
 KEY = PrivateKey(bytes([8] * 31 + [72]))
 PEER = PublicKey(bytes(range(32)))

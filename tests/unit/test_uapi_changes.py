@@ -8,11 +8,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from pywg.wireguard import changes, uapi, setconf as wgconf
-from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint
 from pywg.errors import ConfigError, PywgError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wireguard import changes, uapi
+from pywg.wireguard import setconf as wgconf
+from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 A, B, C = (PublicKey(bytes([number]) * 32) for number in (1, 2, 3))

@@ -9,12 +9,13 @@ from socket import AF_INET, AF_INET6
 
 import pytest
 
-from pywg.wireguard import netlink as kernel_wireguard, uapi
 from pywg import wireguard
-from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint
 from pywg.errors import NetworkError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wireguard import netlink as kernel_wireguard
+from pywg.wireguard import uapi
+from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 PEERS = [PublicKey(bytes([number]) * 32) for number in (1, 2, 3)]

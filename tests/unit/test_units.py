@@ -12,8 +12,8 @@ import click
 import pytest
 
 from pywg import cli
-from pywg.wireguard import uapi
 from pywg.cli import complete, completion, install_units, man, names
+from pywg.wireguard import uapi
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pywg.service import endpoints as watch
 from pywg.config import Endpoint, parse
 from pywg.errors import DeviceError
 from pywg.keys import PrivateKey, PublicKey
-from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.service import endpoints as watch
 from pywg.service.endpoints import PATIENCE_S, PROBE_S, STALE_S, Name, Watcher
+from pywg.wireguard.uapi import PeerStatus, Status
 
 KEY = PrivateKey.generate().public
 OTHER = PrivateKey.generate().public
@@ -259,7 +259,7 @@ def test_a_watcher_without_names_starts_no_thread(world, monkeypatch):
 
 HOST = """
 import os, signal
-from pywg import supervisor, watch
+from pywg.service import endpoints, supervisor
 
 class Device:
     def __init__(self, *arguments, **options): pass
@@ -273,7 +273,7 @@ class Watcher:
     def stop(self): print("stops")
 
 supervisor.Device = Device
-watch.Watcher = Watcher
+endpoints.Watcher = Watcher
 supervisor.host(supervisor.Hosting("wg0", names=(["%s", "vpn.example.com", 5, "auto"],)))
 """
 

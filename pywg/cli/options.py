@@ -1,25 +1,43 @@
-"""The options that say how a device runs, alike in `run` and `up`."""
+"""The options that several commands share: where a tunnel lives, and how its device runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import click
 
+from pywg.config import Config
 from pywg.native.device import Offload, default_threads, realtime_by_default
+from pywg.plan.facts import Location
+from pywg.service.supervisor import Tuning
+from pywg.tunnel.location import locate
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """Named as in ``Hosting``; the limit in bytes, 0 for none."""
+def location_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the command ``location_of``: a file's own settings yield to options and environment."""
 
-    offload_disable: int
-    threads: int
-    realtime: bool
-    memory_limit: int
+    @click.option(
+        "--backend",
+        type=click.Choice(["auto", "userspace", "kernel"]),
+        envvar="PYWG_BACKEND",
+        help="Who hosts the interface: this program, or the kernel's driver. auto: this program.",
+    )
+    @click.option("--netns", "inner", metavar="NAME", help="Network namespace of the interface.")
+    @click.option(
+        "--socket-netns", "outer", metavar="NAME", help="Network namespace of its UDP sockets."
+    )
+    @wraps(command)
+    def with_location(
+        *arguments: Any, backend: str | None, inner: str | None, outer: str | None, **more: Any
+    ) -> Any:
+        def location_of(config: Config) -> Location:
+            return locate(config, backend, inner, outer)
+
+        return command(*arguments, location_of=location_of, **more)
+
+    return with_location
 
 
 no_offload_option = click.option(

@@ -1,0 +1,151 @@
+"""Takes a tunnel down: undoes what `up` recorded; without a record, what can be seen of a tunnel.
+
+The interface goes first of all that is left but the rules that lead into it, and its process sees
+that and ends by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pywg.config import Config
+from pywg.errors import PywgError, system_call
+from pywg.host import dns, hooks, netns, network, resolv_conf
+from pywg.plan.build import hooks as hook_steps
+from pywg.plan.facts import Location
+from pywg.plan.steps import DeleteInterface, SetDns, Step, UnsetDns
+from pywg.tunnel import record
+from pywg.tunnel.apply import Applier
+from pywg.tunnel.leftovers import leftovers
+from pywg.tunnel.record import Record
+from pywg.tunnel.running import is_alive
+from pywg.tunnel.save import save_running
+from pywg.tunnel.trace import Logged, Reporter, tell
+from pywg.wireguard import uapi
+
+TIMEOUT_S = 5.0
+PROBE_S = 0.01
+
+
+def down(
+    name: str,
+    path: Path | None = None,
+    *,
+    reporter: Reporter | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> None:
+    """By its record, else by the file at ``path``, if there is one, and by what can be seen.
+
+    Raises PywgError; if something could not be undone, all else is, and ``down`` can be tried
+    again. ``timeout_s`` is what the hosting process has to end.
+    """
+    reporter = Logged() if reporter is None else reporter
+    found = without_what_is_gone(record.read(name), reporter)
+    location = Location() if found is None else found.location
+    alive = is_alive(name, location)
+    if not alive and found is None:
+        raise PywgError(f"{name} is not a WireGuard interface (see: pywg show)")
+    config = read_config(found.file if found else path, reporter)
+    with Applier(location, config.path if config else "", reporter) as applier:
+        if alive and config is not None:
+            before_down(name, config, found, applier, reporter)
+        is_here = network.exists(name)
+        errors = applier.undo_all(remains(name, found, config))
+        if config is not None:
+            errors += applier.best_effort(hook_steps(name, config.interface.post_down))
+        wait_for_end(name, is_here, timeout_s)
+    if errors:
+        raise errors[0]  # and the record stays
+    record.remove(name)
+
+
+def clean_up(left: Record, reporter: Reporter) -> None:
+    """What a tunnel left whose process was killed: nothing that others use is touched."""
+    found = without_what_is_gone(left, reporter) or left
+    reporter.warn(f"{found.name} was not taken down: removing what it left")
+    with Applier(found.location, found.config, reporter) as applier:
+        applier.undo_all(record.undoing(found.steps))
+    record.remove(found.name)
+
+
+def without_what_is_gone(found: Record | None, reporter: Reporter) -> Record | None:
+    """With a network namespace all in it has gone; name servers may be left."""
+    if found is None:
+        return None
+    try:
+        netns.check(found.location.netns)
+        netns.check(found.location.socket_netns)
+    except PywgError as error:
+        reporter.warn(str(error))
+        names = tuple(step for step in found.steps if isinstance(step, SetDns))
+        return replace(found, location=Location(found.location.backend), steps=names)
+    return found
+
+
+def before_down(
+    name: str, config: Config, found: Record | None, applier: Applier, reporter: Reporter
+) -> None:
+    """PreDown and SaveConfig: if one fails, the tunnel stays."""
+    for hook in hook_steps(name, config.interface.pre_down):
+        tell(reporter, hook)
+        applier.apply(hook)
+    if config.interface.save_config:
+        save_running(name, Path(config.path), found, reporter)
+
+
+def remains(name: str, found: Record | None, config: Config | None) -> list[Step]:
+    """All there is to undo."""
+    if found is not None:
+        return [DeleteInterface(name), *record.undoing(found.steps)]
+    with network.Network() as kernel:
+        steps: list[Step] = [DeleteInterface(name), *leftovers(name, config, kernel)]
+    steps += [UnsetDns(name, "file", str(changed)) for changed in resolv_conf.changed_by(name)]
+    manager, target = dns.find(name)
+    if config and config.interface.dns_servers and manager == "resolvconf":
+        steps.append(UnsetDns(name, manager, target))
+    return steps
+
+
+def read_config(path: Path | None, reporter: Reporter) -> Config | None:
+    """For hooks and SaveConfig. Without the file, or with a broken one, all else is undone."""
+    if path is None or not path.exists():
+        return None
+    try:
+        config = Config.load(path)
+        hooks.check_trust(config)
+    except PywgError as error:
+        reporter.warn(f"{error}: no hook is run")
+        return None
+    return config
+
+
+def wait_for_end(name: str, was_here: bool, timeout_s: float) -> None:
+    """Of its process. One whose interface is where we cannot see it ends without its socket, and
+    one that was killed has left it."""
+    if not was_here or not uapi.is_interface(name):
+        remove_socket(name)
+    if not wait_until(lambda: is_gone(name), timeout_s):
+        raise PywgError(f"{name}: its process still holds {uapi.socket_path(name)}")
+
+
+def remove_socket(name: str) -> None:
+    try:
+        uapi.socket_path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise system_call(error, str(uapi.socket_path(name))) from None
+
+
+def is_gone(name: str) -> bool:
+    return not network.exists(name) and not uapi.socket_path(name).exists()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(PROBE_S)
+    return True

@@ -1,0 +1,91 @@
+"""Makes a tunnel that is up what its file says now, without dropping sessions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pywg import wireguard
+from pywg.config import Config
+from pywg.errors import PywgError
+from pywg.host import hooks, netns, resolver
+from pywg.plan.build import plan
+from pywg.plan.change import change
+from pywg.plan.facts import Facts, Location
+from pywg.plan.steps import AddAddress, AddRoute, Ensure, SetValidMark, Step
+from pywg.service import endpoints
+from pywg.tunnel import gather, record
+from pywg.tunnel.apply import Applier
+from pywg.tunnel.configure import Configurer
+from pywg.tunnel.location import locate
+from pywg.tunnel.record import Record
+from pywg.tunnel.running import recorded
+from pywg.tunnel.trace import Logged, Reporter
+
+
+def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> None:
+    """Peers, keys, addresses, MTU, routes and DNS become those of ``config``; no hook is run.
+
+    Sessions of peers that stay are kept. All or nothing: if a step fails, the tunnel is what it
+    was.
+    """
+    found = recorded(name)
+    reporter = Logged() if reporter is None else reporter
+    hooks.check_trust(config)
+    location = found.location
+    check_location(config, location, name)
+    names = endpoints.names_to_json(config)
+    with netns.entered(location.socket_netns):
+        config = resolver.resolve(config)
+    facts = gather.facts(name, config, location, mark_of(found))
+    facts = without_own(facts, found.steps)
+    steps, done = change(found.steps, plan(name, config, facts, location))
+    path = str(Path(config.path).absolute())
+    changed = replace(found, config=path, steps=tuple(done), names=names)
+    configure = Configurer(config, location.backend)
+    with Applier(location, config.path, reporter, configure=configure) as applier:
+        # Until all is done, `down` has to undo both.
+        both = (*found.steps, *(step for step in done if step not in found.steps))
+        record.write(replace(found, steps=both))
+        try:
+            applier.apply_all(steps)
+        except BaseException:
+            ensure(found.steps, applier)
+            record.write(found)
+            raise
+        record.write(changed)
+
+
+def ensure(steps: Sequence[Step], applier: Applier) -> None:
+    """The kernel may have taken more than was undone; see plan.steps.Ensure."""
+    for step in steps:
+        if isinstance(step, (AddAddress, AddRoute)):
+            with contextlib.suppress(PywgError):
+                applier.apply(Ensure(step.name, step))
+
+
+def mark_of(found: Record) -> int | None:
+    with netns.entered(found.location.netns):
+        return wireguard.get(found.name).fwmark or None
+
+
+def check_location(config: Config, location: Location, name: str) -> None:
+    """Raises for what only a new interface can have. What the file leaves open stays."""
+    said = config.interface
+    wanted = locate(config, location.backend if said.backend is None else None)
+    for was, now, given, key in (
+        (location.backend, wanted.backend, said.backend, "Backend"),
+        (location.netns, wanted.netns, said.netns, "Netns"),
+        (location.socket_netns, wanted.socket_netns, said.socket_netns, "SocketNetns"),
+    ):
+        if given is not None and was != now:
+            raise PywgError(f"{name}: {key} changes only with `pywg down` and `pywg up`")
+
+
+def without_own(facts: Facts, steps: Sequence[Step]) -> Facts:
+    """The table this tunnel has is free for it."""
+    own = {step.table for step in steps if isinstance(step, AddRoute) and step.table is not None}
+    valid = facts.valid_mark and not any(isinstance(step, SetValidMark) for step in steps)
+    return replace(facts, used_tables=facts.used_tables - own, valid_mark=valid)

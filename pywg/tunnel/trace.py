@@ -1,0 +1,41 @@
+"""What a tunnel tells while it is brought up, changed or taken down: the caller says to whom.
+
+Knows no terminal. Invariant: no line holds a key.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from pywg.plan.steps import Note, Step
+
+_log = logging.getLogger("pywg.tunnel")
+
+
+class Reporter(Protocol):
+    """Each call is one line of text, without its newline."""
+
+    def doing(self, command: str) -> None:
+        """A step as it begins, in the words of wg-quick: ``ip link set mtu 1420 up dev wg0``."""
+
+    def warn(self, text: str) -> None:
+        """Something that is not done here, with what it costs."""
+
+
+class Logged:
+    """The default: Python's own log, steps at the level INFO."""
+
+    def doing(self, command: str) -> None:
+        _log.info("%s", command)
+
+    def warn(self, text: str) -> None:
+        _log.warning("%s", text)
+
+
+def tell(reporter: Reporter, step: Step) -> None:
+    """People paste this trace into reports: it reads as wg-quick's."""
+    if isinstance(step, Note):
+        reporter.warn(str(step))
+    else:
+        reporter.doing(str(step))

@@ -1,0 +1,123 @@
+"""Brings a tunnel up: a configuration to a plan, and the plan carried out, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pywg.config import Config
+from pywg.errors import PywgError
+from pywg.host import hooks, netns, network, resolver
+from pywg.plan.build import plan
+from pywg.plan.change import lasting
+from pywg.plan.facts import Location
+from pywg.service import endpoints
+from pywg.service.supervisor import Hosting, Supervisor, Tuning
+from pywg.tunnel import gather, record
+from pywg.tunnel.apply import Applier
+from pywg.tunnel.configure import Configurer
+from pywg.tunnel.down import clean_up
+from pywg.tunnel.location import locate
+from pywg.tunnel.trace import Logged, Reporter
+from pywg.wireguard import uapi
+
+
+def up(
+    config: Config,
+    name: str | None = None,
+    *,
+    location: Location | None = None,
+    tuning: Tuning | None = None,
+    reporter: Reporter | None = None,
+) -> None:
+    """Makes interface, addresses, routes, rules, DNS and firewall, and runs the hooks.
+
+    ``name`` is that of the file unless given, ``location`` what the file says, and ``reporter``
+    Python's log. A process of its own hosts the device, and goes on when this one ends. Raises
+    PywgError; then nothing is left.
+    """
+    with hosted(config, name, location=location, tuning=tuning, reporter=reporter):
+        pass
+
+
+@contextlib.contextmanager
+def hosted(
+    config: Config,
+    name: str | None = None,
+    *,
+    location: Location | None = None,
+    tuning: Tuning | None = None,
+    reporter: Reporter | None = None,
+) -> Iterator[Supervisor | None]:
+    """As ``up``, for a caller that watches the hosting process; None where the kernel hosts."""
+    name = Path(config.path).stem if name is None else name
+    location = locate(config) if location is None else location
+    reporter = Logged() if reporter is None else reporter
+    hooks.check_trust(config)
+    check(name, config, location, reporter)
+    if location.backend == "kernel":
+        bring_up(name, config, location, reporter)
+        yield None
+        return
+    tuning = Tuning() if tuning is None else tuning
+    names = endpoints.names_to_json(config)
+    hosting = Hosting(name, tuning, names=names, netns=location.socket_netns)
+    log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
+    with Supervisor(log, renewed=record.renewed_names(name, names)) as supervisor:
+        bring_up(
+            name,
+            config,
+            location,
+            reporter,
+            create=lambda: supervisor.start(hosting),
+            stop=supervisor.close,
+        )
+        yield supervisor
+
+
+def check(name: str, config: Config, location: Location, reporter: Reporter) -> None:
+    """Raises for what would fail half-way, or take what is another's."""
+    for space in {location.netns, location.socket_netns}:
+        with netns.entered(space):
+            if network.exists(name):
+                raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    if uapi.is_interface(name):
+        raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    left = record.read(name)
+    if left is not None:
+        clean_up(left, reporter)
+    port = config.interface.listen_port
+    with netns.entered(location.socket_netns):
+        if port and not network.port_is_free(port):
+            taken = f"ListenPort {port} is taken; choose another, or find its owner: ss -ulpn"
+            raise PywgError(f"{name}: {taken}")
+
+
+def bring_up(
+    name: str,
+    config: Config,
+    location: Location,
+    reporter: Reporter,
+    *,
+    create: Callable[[], None] | None = None,
+    stop: Callable[[], None] = lambda: None,
+) -> None:
+    """``create`` starts the process that hosts the device, ``stop`` tells it not to."""
+    names = endpoints.names_to_json(config)
+    with netns.entered(location.socket_netns):
+        config = resolver.resolve(config)
+    steps = plan(name, config, gather.facts(name, config, location), location)
+    path = str(Path(config.path).absolute())
+    configure = Configurer(config, location.backend)
+    made = record.Record(name, path, location, tuple(lasting(steps)), names)
+    with Applier(
+        location, path, reporter, create=create, stop=stop, configure=configure
+    ) as applier:
+        record.write(made)
+        try:
+            applier.apply_all(steps)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                record.remove(name)
+            raise
