@@ -32,7 +32,7 @@ from pywg.errors import ConfigError  # noqa: E402
 from . import abi, config, segments, target  # noqa: E402
 from .target import Mismatch  # noqa: E402
 
-CORPORA = ROOT / "tests" / "corpora"
+CORPORA = ROOT / "tests" / "data" / "corpora"
 # What two seconds hold, at most, of each.
 ITERATIONS = {"messages": 150, "uapi": 800, "vnet": 500_000}
 SEGMENTS_ITERATIONS, ABI_ITERATIONS, CONFIG_EXAMPLES = 300, 80, 300

@@ -14,7 +14,7 @@ from pywg.config import Config, read
 from pywg.config.strip import strip
 
 pytestmark = pytest.mark.pywgd_only
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
+CONFIGS = sorted((Path(__file__).parents[1] / "data" / "configs").glob("*.conf"))
 
 
 def test_there_are_forty_files_at_least() -> None:

@@ -77,7 +77,7 @@ FILES = {
         "AllowedIPs = 10.1.0.0/16",
     ),
 }
-CORPUS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
+CORPUS = sorted((Path(__file__).parents[1] / "data" / "configs").glob("*.conf"))
 # Appends what it is told, with its input.
 RESOLVCONF = '[[ $1 == -l ]] || echo "resolvconf $*" >> $CALLS; [[ $1 != -a ]] || cat >> $CALLS'
 

@@ -19,7 +19,7 @@ if __package__ in (None, ""):
 from reference import wireguard
 
 ROOT = Path(__file__).resolve().parents[2]
-JSON_FILE = ROOT / "tests/vectors/transcripts.json"
+JSON_FILE = ROOT / "tests/data/vectors/transcripts.json"
 ZIG_FILE = ROOT / "core/protocol/testdata/transcripts.zig"
 
 Transcript = dict[str, str | int]
