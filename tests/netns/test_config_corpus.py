@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon, ask
-from helpers.lab import Lab
 
 from pywg import resolve, uapi
 from pywg.config import Config, read
 from pywg.config.strip import strip
+from tools.lab.daemon import Daemon, ask
+from tools.lab.lab import Lab
 
 pytestmark = pytest.mark.pywgd_only
 CONFIGS = sorted((Path(__file__).parents[1] / "data" / "configs").glob("*.conf"))

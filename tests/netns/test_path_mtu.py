@@ -13,11 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lab import Lab, Tunnel
-from helpers.namespaces import Namespace, cable
-from helpers.router import Router
-from helpers.stream import Stream
-from helpers.traffic import exchange, ping
+
+from tools.lab.lab import Lab, Tunnel
+from tools.lab.namespaces import Namespace, cable
+from tools.lab.router import Router
+from tools.lab.stream import Stream
+from tools.lab.traffic import exchange, ping
 
 WIDE, NARROW = 1500, 1280
 BYTES = 4 << 20

@@ -8,13 +8,14 @@ import secrets
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon, ask, socket_path
-from helpers.host import hosted
-from helpers.lab import Lab, Side
-from helpers.namespaces import run
-from helpers.tracing import failing
-from helpers.traffic import exchange
-from helpers.waiting import wait_until
+
+from tools.lab.daemon import Daemon, ask, socket_path
+from tools.lab.host import hosted
+from tools.lab.lab import Lab, Side
+from tools.lab.namespaces import run
+from tools.lab.tracing import failing
+from tools.lab.traffic import exchange
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from helpers.lab import PORT, Lab, Side, Tunnel
-from helpers.namespaces import add_address, cable
-from helpers.stream import SOON, Stream
-from helpers.traffic import exchange, ping
+
+from tools.lab.lab import PORT, Lab, Side, Tunnel
+from tools.lab.namespaces import add_address, cable
+from tools.lab.stream import SOON, Stream
+from tools.lab.traffic import exchange, ping
 
 pytestmark = pytest.mark.pywgd_only  # sources that are gone are noticed, zones are shown
 BYTES = 4 << 20

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.host import Host, hosted
-from helpers.namespaces import unique
-from helpers.programs import Program
+
+from tools.lab.host import Host, hosted
+from tools.lab.namespaces import unique
+from tools.lab.programs import Program
 
 pytestmark = pytest.mark.pywgd_only
 

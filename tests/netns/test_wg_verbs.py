@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import programs
-from helpers.daemon import SOCKETS, Daemon
-from helpers.lab import Lab
-from helpers.namespaces import Namespace
-from helpers.programs import REPOSITORY, Missing, Program
-from helpers.traffic import ping
-from helpers.waiting import wait_until
 
 from pywg import cli
 from pywg.cli.fields import FIELDS
+from tools.lab import programs
+from tools.lab.daemon import SOCKETS, Daemon
+from tools.lab.lab import Lab
+from tools.lab.namespaces import Namespace
+from tools.lab.programs import REPOSITORY, Missing, Program
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 

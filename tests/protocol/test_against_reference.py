@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 
 import pytest
-from reference import wireguard
-from reference.wireguard import Handshake, Keys
 
 from pywg.interface import Interface, Now, Verdict
+from tools.reference import wireguard
+from tools.reference.wireguard import Handshake, Keys
 
 CORE_PRIVATE = wireguard.clamp(b"\x11" * 32)
 OTHER_PRIVATE = wireguard.clamp(b"\x22" * 32)

@@ -1,10 +1,11 @@
 """The plan of `pywg reload`: from what was done to what the file asks for now."""
 
 import pytest
-from test_plan import config
 
 from pywg import plan
 from pywg.plan import AddRule, Facts
+
+from .test_plan import config
 
 
 def steps(*arguments, facts=Facts()):  # noqa: B008 - a frozen value

@@ -3,12 +3,13 @@
 import stat
 
 import pytest
-from test_plan import config
 
 from pywg import plan, state
 from pywg.errors import PywgError
 from pywg.plan import Facts, Place
 from pywg.state import Record
+
+from .test_plan import config
 
 
 @pytest.fixture(autouse=True)
