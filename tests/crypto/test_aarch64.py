@@ -24,10 +24,11 @@ POLY1305_ITERATIONS = 5000
 
 @pytest.fixture(scope="module", params=OTHERS)
 def arch(request: pytest.FixtureRequest) -> str:
-    (runner,) = checks.emulator(request.param)
+    arch: str = request.param
+    (runner,) = checks.emulator(arch)
     if shutil.which(runner) is None:
         pytest.skip(f"needs {runner} (Debian: qemu-user-static, scripts/peers)")
-    return request.param
+    return arch
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tools.build import core
+from tools.build.checks import Builder
 from tools.fuzz import command
 from tools.fuzz.program import FOUND, NOT_RUNNABLE, NOTHING, Fuzzer
 
-from .conftest import ROOT, Builder, make_builder
+from .conftest import ROOT, make_builder
 
 AEAD_ITERATIONS = 2500
 POLY1305_ITERATIONS = 50_000

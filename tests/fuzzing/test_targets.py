@@ -18,7 +18,6 @@ import pytest
 pytest.importorskip("hypothesis")
 pytest.importorskip("ziglang")
 
-ROOT = Path(__file__).resolve().parents[2]
 from pywg.config import parse  # noqa: E402
 from pywg.config.document import rewrite  # noqa: E402
 from pywg.errors import ConfigError  # noqa: E402
@@ -27,7 +26,7 @@ from tools.fuzz import abi, config, segments, target  # noqa: E402
 from tools.fuzz.program import FOUND, NOTHING, Fuzzer  # noqa: E402
 from tools.fuzz.target import Mismatch  # noqa: E402
 
-CORPORA = ROOT / "tests" / "data" / "corpora"
+CORPORA = Path(__file__).parents[1] / "data" / "corpora"
 # What two seconds hold, at most, of each.
 ITERATIONS = {"messages": 150, "uapi": 800, "vnet": 500_000}
 SEGMENTS_ITERATIONS, ABI_ITERATIONS, CONFIG_EXAMPLES = 300, 80, 300

@@ -58,7 +58,7 @@ class Path3:
         net = Path(f"/proc/{self.tunnel.b.daemon.pid}/net")
         if self.outer == 6:
             rows = (line.split() for line in (net / "snmp6").read_text().splitlines())
-            return int(dict(rows)["Ip6ReasmOKs"])  # type: ignore[arg-type]
+            return int(dict(rows)["Ip6ReasmOKs"])
         names, values = [
             line.split() for line in (net / "snmp").read_text().splitlines() if line[:3] == "Ip:"
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_the_whole_life_of_a_tunnel_works_in_it(lab: Lab) -> None:
     for side in (a, b):
         wait_for_sandbox(side.daemon, 2)
     exchange(a.namespace, b.namespace, b.inner4, 1 << 20, 1 << 20)
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "a mark": lambda: a.daemon.set("fwmark", "0x55"),
         "no mark": lambda: a.daemon.set("fwmark", "0"),
         "a low port": lambda: a.daemon.set("listen-port", "999"),

@@ -27,7 +27,7 @@ def test_a_quarter_of_a_minute_of_trouble_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("what", ["resident_kib", "descriptors", "handshake"])
 def test_what_grows_is_noticed(what: str) -> None:
-    def sample(number: int) -> object:
+    def sample(number: int) -> soak.Sample:
         grows = {"resident_kib": 8000 + 200 * number, "descriptors": 19 + number // 4}
         value = {name: grows[name] if name == what else 0 for name in grows}
         return soak.Sample(

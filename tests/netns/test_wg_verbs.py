@@ -8,6 +8,7 @@ The socket of an interface is found in every namespace; only names of zones depe
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 import subprocess
@@ -271,7 +272,7 @@ def test_all_interfaces(pair: Pair, tmp_path: Path) -> None:
         return theirs == ours
 
     for words in ([], ["all"], ["interfaces"], *(["all", field] for field in FIELDS)):
-        wait_until(lambda words=words: equal("show", *words), f"show {words} prints the same", 6)
+        wait_until(functools.partial(equal, "show", *words), f"show {words} prints the same", 6)
 
 
 def named_lines(theirs: str, ours: str) -> str:

@@ -11,6 +11,7 @@ import faulthandler
 import os
 import random
 from ctypes import byref, c_size_t, c_uint64, c_void_p, sizeof
+from typing import TypeVar
 
 from pywg import _abi, _library
 from pywg.keys import PrivateKey
@@ -21,6 +22,8 @@ STATUSES = set(range(_abi.PYWG_SYSTEM, 1)) - {_abi.PYWG_CLOSED}
 GUARD = b"\xa7" * 64
 KINDS = ["open", "set", "get", "seal", "receive", "poll", "expire", "deadline", "dropped"]
 KINDS += ["names", "traffic", "device"]
+T = TypeVar("T")
+Packets = ctypes.Array[_abi.pywg_packet]
 SIZES = (0, 1, 31, 32, 48, 148, 1500, 1548, 2048, 65535 + 48)
 
 
@@ -90,7 +93,7 @@ class Calls:
 
     # Odd ones
 
-    def _maybe(self, value: object, likely: float = 0.9) -> object:
+    def _maybe(self, value: T, likely: float = 0.9) -> T | None:
         return value if self.rng.random() < likely else None
 
     def _diagnostic(self) -> _abi.pywg_diagnostic:
@@ -181,7 +184,7 @@ class Calls:
         if status == SMALL and (length.value != len(whole) or b"=" in buffer.memory.raw[:-64]):
             raise Mismatch("get that does not fit says another length, or wrote")
 
-    def _packets(self, count: int, contents: list[bytes]) -> tuple[object, list[Buffer]]:
+    def _packets(self, count: int, contents: list[bytes]) -> tuple[Packets, list[Buffer]]:
         array = (_abi.pywg_packet * max(1, count))()
         buffers = []
         for packet, content in zip(array, contents, strict=False):
@@ -300,11 +303,10 @@ class Calls:
         """Everything said so far to both, in order: now and then they shake hands."""
         for own, handle in enumerate(self.handles):
             self._configure(handle, own)
-        for _ in range(3):
-            for handle in self.handles:
-                self._poll_oddly(handle)
-                self._receive_oddly(handle)
-                self._seal_oddly(handle)
+        for each in 3 * self.handles:
+            self._poll_oddly(each)
+            self._receive_oddly(each)
+            self._seal_oddly(each)
 
     def _device_oddly(self, _: c_void_p) -> None:
         """What is refused before anything is made."""

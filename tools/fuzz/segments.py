@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from tools.fuzz.target import Mismatch
 from tools.reference import offload
@@ -20,6 +21,22 @@ from tools.reference.offload import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP, UDP,
 
 REFUSED = 0xFFFFFFFF
 Flow = tuple[bytes, int, bytes]
+
+
+class Fields(TypedDict, total=False):
+    """What of a packet can be chosen, as make_packet() takes it."""
+
+    flags: int
+    extensions: bytes
+    ports: bytes
+    last: int
+    sequence: int
+    identification: int
+    tos: int
+    ttl: int
+    df: int
+    label: int
+    options: bytes
 
 
 class Core:
@@ -291,7 +308,7 @@ def make_flow(rng: random.Random, number: int) -> list[bytes]:
     sequence = rng.choice((0, 0xFFFFFFF0, rng.getrandbits(32)))
     identification = rng.choice((0, 0xFFFE, rng.getrandbits(16)))
     step = rng.choice((0, 1, 1, 1))
-    usual = {
+    usual: Fields = {
         "ports": struct.pack("!HH", 1000 + number % 3, 80),
         "last": 1 + number % 2,
         "df": rng.choice((0x40, 0x40, 0)),
@@ -300,50 +317,47 @@ def make_flow(rng: random.Random, number: int) -> list[bytes]:
     made = []
     for _ in range(rng.randint(1, 30)):
         length = size if rng.random() < 0.9 else rng.choice((0, 1, size - 1, size + 1))
-        odd = {} if rng.random() < 0.8 else make_odd(rng, v6)
-        spoiled = odd.pop("spoiled", "")
-        packet, start = make_packet(
-            rng,
-            protocol,
-            rng.randbytes(length),
-            v6=v6,
-            **{
-                **usual,
-                "sequence": sequence & 0xFFFFFFFF,
-                "identification": identification & 0xFFFF,
-                **odd,
-            },
-        )
-        made.append(spoil(rng, packet, start, protocol, str(spoiled)))
+        no_change: tuple[Fields, str] = ({}, "")
+        odd, spoiled = no_change if rng.random() < 0.8 else make_odd(rng, v6)
+        fields: Fields = {
+            **usual,
+            "sequence": sequence & 0xFFFFFFFF,
+            "identification": identification & 0xFFFF,
+            **odd,
+        }
+        packet, start = make_packet(rng, protocol, rng.randbytes(length), v6=v6, **fields)
+        made.append(spoil(rng, packet, start, protocol, spoiled))
         sequence += length
         identification += step
     return made
 
 
-def make_odd(rng: random.Random, v6: bool) -> dict[str, object]:
-    """One thing that is different about a packet."""
-    return rng.choice(
+def make_odd(rng: random.Random, v6: bool) -> tuple[Fields, str]:
+    """One thing that is different about a packet, or how it is spoiled."""
+    odd: list[tuple[Fields, str]] = [
         (
             {
                 "flags": rng.choice(
                     (ACK | PSH, ACK | FIN, SYN, RST, ACK | URG, ACK | ECE, ACK | CWR)
                 )
             },
-            {"tos": rng.choice((1, 2, 3, 0xB8))},
-            {"ttl": rng.choice((1, 63, 255))},
-            {"label": rng.getrandbits(20)},
-            {"df": rng.choice((0, 0x40, 0x80, 0x20))},
-            {"options": b"\1" * rng.choice((4, 8, 40))},
-            {"extensions": bytes([0, 0, 1, 4, 0, 0, 0, 0]) if v6 else b"\1\1\1\0"},
-            {"sequence": rng.getrandbits(32)},
-            {"identification": rng.getrandbits(16)},
-            {"identification": 0},
-            {"spoiled": "checksum"},
-            {"spoiled": "network"},
-            {"spoiled": "zero"},
-            {"spoiled": "ones"},
-        )
-    ).copy()
+            "",
+        ),
+        ({"tos": rng.choice((1, 2, 3, 0xB8))}, ""),
+        ({"ttl": rng.choice((1, 63, 255))}, ""),
+        ({"label": rng.getrandbits(20)}, ""),
+        ({"df": rng.choice((0, 0x40, 0x80, 0x20))}, ""),
+        ({"options": b"\1" * rng.choice((4, 8, 40))}, ""),
+        ({"extensions": bytes([0, 0, 1, 4, 0, 0, 0, 0]) if v6 else b"\1\1\1\0"}, ""),
+        ({"sequence": rng.getrandbits(32)}, ""),
+        ({"identification": rng.getrandbits(16)}, ""),
+        ({"identification": 0}, ""),
+        ({}, "checksum"),
+        ({}, "network"),
+        ({}, "zero"),
+        ({}, "ones"),
+    ]
+    return rng.choice(odd)
 
 
 def spoil(rng: random.Random, packet: bytes, start: int, protocol: int, how: str) -> bytes:

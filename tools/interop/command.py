@@ -15,6 +15,7 @@ import argparse
 import datetime
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def version_of(peer: str) -> str:
         subprocess.run(
             ["go", "version", "-m", path], capture_output=True, text=True, check=False
         ).stdout
-        if peer == "wireguard-go" and programs.shutil.which("go")
+        if peer == "wireguard-go" and shutil.which("go")
         else ""
     )
     module = re.search(r"mod\s+\S+\s+v(\S+)", built)

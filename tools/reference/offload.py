@@ -44,7 +44,7 @@ def total(data: bytes) -> int:
     """The ones' complement sum of RFC 1071."""
     if len(data) % 2:
         data += b"\0"
-    value = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    value: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while value >> 16:
         value = (value & 0xFFFF) + (value >> 16)
     return value
@@ -54,15 +54,15 @@ def checksum(data: bytes) -> int:
     return ~total(data) & 0xFFFF
 
 
-def network_length(packet: bytes) -> int:
+def network_length(packet: bytes | bytearray) -> int:
     return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40
 
 
-def pseudo(packet: bytes, protocol: int, length: int) -> bytes:
+def pseudo(packet: bytes | bytearray, protocol: int, length: int) -> bytes:
     """For packets without a routing header."""
     if packet[0] >> 4 == 4:
-        return packet[12:20] + struct.pack("!BBH", 0, protocol, length)
-    return packet[8:40] + struct.pack("!II", length, protocol)
+        return bytes(packet[12:20]) + struct.pack("!BBH", 0, protocol, length)
+    return bytes(packet[8:40]) + struct.pack("!II", length, protocol)
 
 
 def put_lengths(packet: bytearray) -> None:

@@ -55,25 +55,29 @@ def active_peers(
         costs: dict[Trial, float] = {}
 
         def run(rate: float) -> Trial:
-            before = cpu_seconds(hub) if hub.pid else 0.0
+            before = _cost(hub)
             done = trial(rate, seconds)
-            costs[done] = (cpu_seconds(hub) if hub.pid else 0.0) - before
+            costs[done] = _cost(hub) - before
             return done
 
         best = search(run).best
     if best is None:
         return {"active_100": 0.0}
     values = {"active_100": best.received_rate / 1e3}
-    if hub.pid and best.sent:
+    if isinstance(hub, Daemon) and best.sent:
         values["active_100_cpu"] = costs[best] / best.sent * 1e6
     return values
 
 
-def _hub(lab: Lab, contestant: Contestant, space: Namespace) -> Daemon:
+def _cost(hub: Daemon | KernelEnd) -> float:
+    """CPU seconds so far; the kernel's are not seen."""
+    return cpu_seconds(hub) if isinstance(hub, Daemon) else 0.0
+
+
+def _hub(lab: Lab, contestant: Contestant, space: Namespace) -> Daemon | KernelEnd:
     program = relabel(contestant)
     if program is None:
-        end: Daemon = KernelEnd(space, lab.name("h"))
-        return end
+        return KernelEnd(space, lab.name("h"))
     return lab.daemon(program, space, log_level="silent")
 
 

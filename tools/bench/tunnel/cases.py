@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tools.bench.tunnel import iperf
@@ -87,14 +88,17 @@ def tcp(turn: Turn, pair: Pair) -> Values:
 
 
 def tcp_case(pair: Pair, key: str, seconds: float, flags: tuple[str, ...] = ()) -> Values:
-    cpu, messages = pair.cpu_seconds(), pair.received_messages()
+    cpu_before, messages_before = pair.cpu_seconds(), pair.received_messages()
     done = iperf.transfer(pair.a, pair.b, pair.address, seconds, *flags)
+    cpu, messages = pair.cpu_seconds(), pair.received_messages()
     values = {key: done.bits_per_second / 1e9, f"retransmits_{key}": float(done.retransmits)}
-    if cpu is not None and done.received_bytes:
-        values[f"cpu_{key}"] = (pair.cpu_seconds() - cpu) / (done.received_bytes / GIB)
-    if messages is not None:
-        now = pair.received_messages()
-        values[f"message_{key}"] = (now[0] - messages[0]) / max(1, now[1] - messages[1]) / 1024
+    if cpu_before is not None and cpu is not None and done.received_bytes:
+        values[f"cpu_{key}"] = (cpu - cpu_before) / (done.received_bytes / GIB)
+    if messages_before is not None and messages is not None:
+        bytes_read, count = (
+            now - before for before, now in zip(messages_before, messages, strict=True)
+        )
+        values[f"message_{key}"] = bytes_read / max(1, count) / 1024
     return values
 
 
@@ -141,8 +145,9 @@ def _rate(turn: Turn, pair: Pair, size: int) -> tuple[Trial | None, float | None
         def run(rate: float) -> Trial:
             before = pair.cpu_seconds()
             done = trial(rate, turn.pace.trial_seconds)
-            if before is not None:
-                costs[done] = pair.cpu_seconds() - before
+            after = pair.cpu_seconds()
+            if before is not None and after is not None:
+                costs[done] = after - before
             return done
 
         start = turn.pace.known.get(key, 25_000.0)
@@ -218,14 +223,14 @@ def peers(turn: Turn) -> Values:
     """TCP, a flood of small packets and memory with many peers that are configured but silent."""
     values: Values = {}
     for count in turn.pace.peers:
-        values |= in_lab(turn, lambda pair, count=count: _with_peers(turn, pair, count), count)
+        values |= in_lab(turn, partial(_with_peers, turn, count), count)
     few, many = (values.pop(f"configured_{count}", None) for count in (1, 10_000))
     if few is not None and many is not None:
         values["peers_10000_kib"] = (many - few) * 1024 / 9_999
     return values
 
 
-def _with_peers(turn: Turn, pair: Pair, count: int) -> Values:
+def _with_peers(turn: Turn, count: int, pair: Pair) -> Values:
     label = f"peers_{count}"
     configured = _known(f"configured_{count}", pair.peak_rss_mib())
     measured = tcp_case(pair, "tcp", turn.pace.seconds)

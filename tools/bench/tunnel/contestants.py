@@ -42,7 +42,9 @@ class Contestant:
         return self.label != BARE
 
 
-def choose(wanted: list[str], subjects: list[str], ceiling: str | None) -> tuple[list, list[str]]:
+def choose(
+    wanted: list[str], subjects: list[str], ceiling: str | None
+) -> tuple[list[Contestant], list[str]]:
     """The contestants there are, and why others are not."""
     chosen = [_subject(given) for given in subjects] or [Contestant(SUBJECT, programs.subject())]
     absent: list[str] = []

@@ -29,22 +29,25 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
 
     def answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
+        line = self.stdout.readline()
         if not line:
             raise AssertionError("the UDP generator ended early")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def ask(self, **question: float) -> dict[str, Any]:
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
+        self.stdin.write(json.dumps(question) + "\n")
+        self.stdin.flush()
         return self.answer()
 
     def close(self) -> None:
         iperf.end(self.process)
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
 

@@ -234,4 +234,7 @@ def count(address: str, port: str) -> None:
 
 
 if __name__ == "__main__":
-    {"send": send, "count": count}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "send":
+        send(*sys.argv[2:])
+    else:
+        count(*sys.argv[2:])
