@@ -25,9 +25,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kernels", checks.find_flavours(core.find_arch()))
 
 
-def make_builder(directory: Path, flags: Sequence[str] = (), *, arch: str | None = None) -> Builder:
+def make_builder(
+    directory: Path,
+    flags: Sequence[str] = (),
+    *,
+    arch: str | None = None,
+    graph: core.Graph = checks.MODULES,
+) -> Builder:
     try:
-        return Builder(directory, flags, arch=arch)
+        return Builder(directory, flags, arch=arch, graph=graph)
     except SystemExit as missing:  # how the script says that there is no zig
         pytest.skip(str(missing))
 

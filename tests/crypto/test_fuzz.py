@@ -8,12 +8,11 @@ PYWG_TEST_SEED=... repeats it, and what it prints as `replay` repeats the one it
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.build import core
+from tools.build import checks, core
 from tools.build.checks import Builder
 from tools.fuzz import command
 from tools.fuzz.program import FOUND, NOT_RUNNABLE, NOTHING, Fuzzer
@@ -82,13 +81,14 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(core.MODULES, "cipher_testing", ("core/fuzz/faults.zig", ["whole"]))
-        patch.setitem(core.MODULES, "whole", ("core/cipher/testing.zig", ["cipher_options"]))
-        builder = make_builder(tmp_path_factory.mktemp("faulty"))
-        program = builder.program("fuzz")
-    yield Fuzzer([str(program)])
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Fuzzer:
+    graph: core.Graph = {
+        **checks.MODULES,
+        "cipher_testing": ("core/fuzz/faults.zig", ["whole"]),
+        "whole": ("core/cipher/testing.zig", ["cipher_options"]),
+    }
+    builder = make_builder(tmp_path_factory.mktemp("faulty"), graph=graph)
+    return Fuzzer([str(builder.program("fuzz"))])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

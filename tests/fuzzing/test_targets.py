@@ -18,13 +18,13 @@ import pytest
 pytest.importorskip("hypothesis")
 pytest.importorskip("ziglang")
 
-from pywg.config import parse  # noqa: E402
-from pywg.config.document import rewrite  # noqa: E402
-from pywg.errors import ConfigError  # noqa: E402
-from tools.build import checks  # noqa: E402
-from tools.fuzz import abi, config, segments, target  # noqa: E402
-from tools.fuzz.program import FOUND, NOTHING, Fuzzer  # noqa: E402
-from tools.fuzz.target import Mismatch  # noqa: E402
+from pywg.config import parse
+from pywg.config.document import rewrite
+from pywg.errors import ConfigError
+from tools.build import checks
+from tools.fuzz import abi, config, segments, target
+from tools.fuzz.program import FOUND, NOTHING, Fuzzer
+from tools.fuzz.target import Mismatch
 
 CORPORA = Path(__file__).parents[1] / "data" / "corpora"
 # What two seconds hold, at most, of each.

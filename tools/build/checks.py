@@ -15,7 +15,8 @@ from tools.build import core, mutations
 
 ROOT = core.ROOT
 
-core.MODULES |= {
+MODULES: core.Graph = {
+    **core.MODULES,
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
     "choice": ("tools/emulator/choice.zig", ["cipher_testing"]),
     "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
@@ -54,12 +55,8 @@ def emulator(arch: str) -> list[str]:
 
 def build_ceiling(directory: Path) -> Path:
     """pywgd with nothing in the place of the cipher: the most its datapath could carry. No VPN."""
-    whole = core.MODULES["cipher"]
-    core.MODULES["cipher"] = ("core/null_cipher.zig", [])
-    try:
-        return Builder(directory).program("daemon")
-    finally:
-        core.MODULES["cipher"] = whole
+    graph = {**MODULES, "cipher": ("core/null_cipher.zig", [])}
+    return Builder(directory, graph=graph).program("daemon")
 
 
 def _run(command: Sequence[str]) -> None:
@@ -74,19 +71,16 @@ def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
     It needs X25519 of the kernels, which all flavours have from the same source: one is enough.
     """
     zig, arch = core.find_zig(), core.find_arch()
-    job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory)
+    graph = MODULES
+    if mutated:
+        room, switch = mutations.write(ROOT / "core" / "protocol", directory)
+        changed = {"protocol": (str(room), ["wire", "mutation"]), "mutation": (str(switch), [])}
+        graph = {**MODULES, **changed}
+    job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph)
     job.write_options()
     flavour, cpu = job.flavours[0]
     _run(job.kernels(flavour, cpu))
-    modules = dict(core.MODULES)
-    if mutated:
-        room, switch = mutations.write(ROOT / "core" / "protocol", directory)
-        core.MODULES["protocol"] = (str(room), ["wire", "mutation"])
-        core.MODULES["mutation"] = (str(switch), [])
-    try:
-        inputs = [job.objects[0], *job.modules("sim")]
-    finally:
-        core.MODULES.update(modules)
+    inputs = [job.objects[0], *job.modules("sim")]
     output = directory / "sim"
     target = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
     flags = ["-static", "-fstrip", "-fsingle-threaded", f"-femit-bin={output}", "--name", "sim"]
@@ -98,11 +92,18 @@ class Builder:
     """A folder with the kernels' objects, and links with them."""
 
     def __init__(
-        self, directory: Path, flags: Sequence[str] = (), *, arch: str | None = None
+        self,
+        directory: Path,
+        flags: Sequence[str] = (),
+        *,
+        arch: str | None = None,
+        graph: core.Graph = MODULES,
     ) -> None:
         zig, arch = core.find_zig(), arch or core.find_arch()
         self.flags = list(flags)
-        self.job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory)
+        self.job = core.Build(
+            zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph
+        )
         self.job.write_options()
         for flavour, cpu in self.job.flavours:
             verb, *arguments = self.job.kernels(flavour, cpu)[len(zig) :]

@@ -22,9 +22,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # ---- what is built -------------------------------------------------------------------------------
 
 # module -> (root file, modules it imports). Options are modules too: they are generated.
-MODULES: dict[str, tuple[str, list[str]]] = {
+Graph = Mapping[str, tuple[str, list[str]]]
+MODULES: Graph = {
     "wire": ("core/wire/wire.zig", []),
     "protocol": ("core/protocol/protocol.zig", ["wire"]),
     "cipher": ("core/cipher/cipher.zig", ["cipher_options"]),
@@ -79,6 +80,7 @@ class Build:
     version: str
     work: Path
     flags: Sequence[str] = ()
+    graph: Graph = field(default_factory=lambda: MODULES)
 
     @property
     def target(self) -> str:
@@ -146,19 +148,19 @@ class Build:
     def modules(self, root: str) -> list[str]:
         """`--dep` and `-M` of every module the root needs; the root comes first, as `root`."""
         arguments: list[str] = []
-        for name in reachable(root):
-            file, imports = MODULES.get(name, (str(self.options_file(name)), []))
+        for name in reachable(root, self.graph):
+            file, imports = self.graph.get(name, (str(self.options_file(name)), []))
             for imported in imports:
                 arguments += ["--dep", imported]
             arguments.append(f"-M{'root' if name == root else name}={file}")
         return arguments
 
 
-def reachable(root: str) -> list[str]:
+def reachable(root: str, graph: Graph = MODULES) -> list[str]:
     """The module and all it imports, each once."""
     found = [root]
     for name in found:
-        for imported in MODULES.get(name, ("", []))[1]:
+        for imported in graph.get(name, ("", []))[1]:
             if imported not in found:
                 found.append(imported)
     return found
