@@ -75,7 +75,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             fresh.replace(native / name)
 
     def _build_core_module(self) -> ModuleType:
-        """tools/build/core.py; hatchling does not put the project on sys.path."""
+        """tools/build/core.py; hatchling imports nothing of the project."""
         path = Path(self.root) / "tools" / "build" / "core.py"
         spec = importlib.util.spec_from_file_location("build_core", path)
         if spec is None or spec.loader is None:
