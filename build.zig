@@ -1,7 +1,7 @@
 //! zig build [-Doptimize=safe] [-Dstrip=true] [-Dtarget=...]   library, static library, daemon, header in zig-out/
 //! zig build test | bench | fmt
 //! Each room of core/ is a module, so an import against the arrow does not compile: docs/ARCHITECTURE.md.
-//! scripts/build_core.py builds the same without `zig build`, whose own start-up takes minutes when cold.
+//! scripts/build_core builds the same without `zig build`, whose own start-up takes minutes when cold.
 const std = @import("std");
 const zon = @import("build.zig.zon");
 
@@ -157,7 +157,7 @@ fn addTests(self: *const Build) void {
 /// Ours as an install is compiled, and ReleaseFast for comparison; the script runs them and all others in turns.
 fn addBench(self: *const Build) void {
     const b = self.b;
-    const run = b.addSystemCommand(&.{"python3"});
+    const run = b.addSystemCommand(&.{"sh"});
     run.addFileArg(b.path("scripts/bench_crypto"));
     run.addArg("--programs");
     for ([_]std.lang.OptimizeMode{ .safe, .fast }) |optimize| {

@@ -67,7 +67,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """By rename: a tunnel that runs keeps the file it has mapped."""
         native = Path(self.root) / "pywg" / "_native"
         native.mkdir(exist_ok=True)
-        # build_core.py's note of what lies here: no longer true.
+        # build_core's note of what lies here: no longer true.
         (native / ".content").unlink(missing_ok=True)
         for name, path in built.items():
             fresh = native / f".{name}.new"
@@ -75,8 +75,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             fresh.replace(native / name)
 
     def _build_core_module(self) -> ModuleType:
-        """scripts/build_core.py; hatchling does not put the project on sys.path."""
-        path = Path(self.root) / "scripts" / "build_core.py"
+        """tools/build/core.py; hatchling imports nothing of the project."""
+        path = Path(self.root) / "tools" / "build" / "core.py"
         spec = importlib.util.spec_from_file_location("build_core", path)
         if spec is None or spec.loader is None:
             raise ImportError(f"cannot import {path}")

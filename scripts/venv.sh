@@ -1,4 +1,4 @@
-# Sourced by quickstart and test: finds Python, makes .venv, installs Debian packages when root.
+# Sourced by quickstart, test and tool: finds Python, makes .venv, installs Debian packages when root.
 # shellcheck shell=bash
 python=${PYTHON:-python3}
 
@@ -13,11 +13,15 @@ apt_install() {
         DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@" >/dev/null 2>&1
 }
 
-make_venv() {
-    [ ! -x .venv/bin/pip ] || return 0
+find_python() {
     command -v "$python" >/dev/null || die "no $python: sudo apt-get install python3 python3-venv"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$("$python" --version) is too old: pywg needs Python 3.11; set PYTHON=/path/to/python3.11"
+}
+
+make_venv() {
+    [ ! -x .venv/bin/pip ] || return 0
+    find_python
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         can_apt || die "Python has no venv module: sudo apt-get install python3-venv"
         say "installing python3-venv"

@@ -24,18 +24,15 @@ tests test themselves; those that ask for what only pywg promises are then skipp
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from helpers import programs
-from helpers.lab import Lab
-from helpers.namespaces import sweep
-from helpers.programs import Missing, Program
+from tools.lab import programs
+from tools.lab.lab import Lab
+from tools.lab.namespaces import sweep
+from tools.lab.programs import Missing, Program
 
 HERE = Path(__file__).parent
 NEED_ROOT = (HERE / "netns", HERE / "interop")

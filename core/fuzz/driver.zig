@@ -65,7 +65,7 @@ pub fn Driver(comptime targets: type) type {
             return 0;
         }
 
-        /// One input as it is, from tests/corpora/ or standard input.
+        /// One input as it is, from tests/data/corpora/ or standard input.
         fn replay(comptime target: type, options: Options, path: [:0]const u8) u8 {
             running.file = path;
             if (!@hasDecl(target, "replay") or !target.prepare(options.choice)) return 4;

@@ -1,5 +1,5 @@
 //! Segmenting and coalescing for a judge at the other end of a pipe: requests on a descriptor, answers on standard
-//! output, all numbers little-endian. Judges nothing itself: tests/reference/offload.py does, which knows none of our
+//! output, all numbers little-endian. Judges nothing itself: tools/reference/offload.py does, which knows none of our
 //! code.
 //!   request  'S' u32 length, virtio-net header, superpacket;  'C' u32 length, u8 options, u16 count, (u32, packet)...
 //!   answer   u32 length, then 'S': u32 count or ~0 when refused, (u32, packet)...

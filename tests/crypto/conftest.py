@@ -1,37 +1,39 @@
 """What the tests here share: the AEAD's kernels, compiled as for an install, and what links them.
 
 Neither a library with the AEAD's own functions nor programs for valgrind and for made-up cases are
-part of an install; scripts/build_checks.py makes them here, in seconds.
+part of an install; tools/build/checks.py makes them here, in seconds.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from tools.build import checks, core
+from tools.build.checks import Builder
 
-import build_checks
-import build_core
-from build_checks import Builder
-
-ROOT = build_core.ROOT
+ROOT = core.ROOT
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`kernels` is each compilation of the AEAD for this architecture."""
     if "kernels" in metafunc.fixturenames:
-        metafunc.parametrize("kernels", build_checks.find_flavours(build_core.find_arch()))
+        metafunc.parametrize("kernels", checks.find_flavours(core.find_arch()))
 
 
-def make_builder(directory: Path, flags: Sequence[str] = (), *, arch: str | None = None) -> Builder:
+def make_builder(
+    directory: Path,
+    flags: Sequence[str] = (),
+    *,
+    arch: str | None = None,
+    graph: core.Graph = checks.MODULES,
+) -> Builder:
     try:
-        return Builder(directory, flags, arch=arch)
+        return Builder(directory, flags, arch=arch, graph=graph)
     except SystemExit as missing:  # how the script says that there is no zig
         pytest.skip(str(missing))
 

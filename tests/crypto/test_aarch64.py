@@ -8,32 +8,33 @@ from __future__ import annotations
 
 import shutil
 
-import build_checks
-import build_core
 import pytest
 
+from tools.build import checks, core
+from tools.fuzz.program import NOTHING, Fuzzer
+
 from .conftest import make_builder
-from .fuzzing import NOTHING, Fuzzer
 
 # architecture -> the path its kernels must report
 PATHS = {"aarch64": "neon", "armv7l": "portable", "riscv64": "portable", "x86_64": "baseline"}
-OTHERS = sorted(set(build_core.TARGETS) - {build_core.find_arch()})
+OTHERS = sorted(set(core.TARGETS) - {core.find_arch()})
 AEAD_ITERATIONS = 1000
 POLY1305_ITERATIONS = 5000
 
 
 @pytest.fixture(scope="module", params=OTHERS)
 def arch(request: pytest.FixtureRequest) -> str:
-    (runner,) = build_checks.emulator(request.param)
+    arch: str = request.param
+    (runner,) = checks.emulator(arch)
     if shutil.which(runner) is None:
         pytest.skip(f"needs {runner} (Debian: qemu-user-static, scripts/peers)")
-    return request.param
+    return arch
 
 
 @pytest.fixture(scope="module")
 def fuzzer(arch: str, tmp_path_factory: pytest.TempPathFactory) -> Fuzzer:
     program = make_builder(tmp_path_factory.mktemp(arch), arch=arch).program("fuzz")
-    return Fuzzer([*build_checks.emulator(arch), str(program)])
+    return Fuzzer([*checks.emulator(arch), str(program)])
 
 
 def test_the_aead_does_what_std_does(fuzzer: Fuzzer, arch: str, seed: str) -> None:

@@ -13,14 +13,15 @@ import re
 import shutil
 from pathlib import Path
 
-import build_core
 import pytest
-from build_checks import Builder
-from emulator import machine
-from emulator.machine import ALL_SAVED, NO_ZMM_SAVED, Failed, Machine
+
+from tools.build import core
+from tools.build.checks import Builder
+from tools.emulator import machine
+from tools.emulator.machine import ALL_SAVED, NO_ZMM_SAVED, Failed, Machine
+from tools.fuzz.program import FOUND, NOT_RUNNABLE, NOTHING
 
 from .conftest import make_builder
-from .fuzzing import FOUND, NOT_RUNNABLE, NOTHING
 
 KNOWN_ANSWER = "gives the known answer"
 # Parts of the names of cipher.zig's tests. The others take minutes in an emulator.
@@ -139,13 +140,13 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     """With a bit of the first tag flipped, in the kernels for AVX-512 only."""
     directory = tmp_path_factory.mktemp("faulty_avx512")
     room = directory / "cipher"
-    shutil.copytree(build_core.ROOT / "core" / "cipher", room)
+    shutil.copytree(core.ROOT / "core" / "cipher", room)
     kernels = room / "kernels.zig"
     source = kernels.read_text(encoding="utf-8")
     assert source.count(SEALS) == 1, "the fault has no place any more"
     kernels.write_text(source.replace(SEALS, SEALS + SPOILS), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_core, "KERNELS", str(kernels))
+        patch.setattr(core, "KERNELS", str(kernels))
         return make_builder(directory)
 
 

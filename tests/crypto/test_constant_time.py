@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Builder
+from tools.build.checks import Builder
 
 FOUND = 9  # by memcheck
 CLEAN = 0

@@ -7,18 +7,17 @@ PYWG_TEST_SEED=... repeats it, and what it prints as `replay` repeats the one it
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
-import build_core
 import pytest
 
-from .conftest import ROOT, Builder, make_builder
-from .fuzzing import FOUND, NOT_RUNNABLE, NOTHING, Fuzzer
+from tools.build import checks, core
+from tools.build.checks import Builder
+from tools.fuzz import command
+from tools.fuzz.program import FOUND, NOT_RUNNABLE, NOTHING, Fuzzer
+
+from .conftest import ROOT, make_builder
 
 AEAD_ITERATIONS = 2500
 POLY1305_ITERATIONS = 50_000
@@ -55,7 +54,7 @@ def test_both_forms_of_poly1305_do_what_whole_numbers_do(
 
 
 def test_the_whole_numbers_are_right() -> None:
-    command = [*build_core.find_zig(), "test", "core/fuzz/field.zig"]
+    command = [*core.find_zig(), "test", "core/fuzz/field.zig"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -82,13 +81,14 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build_core.MODULES, "cipher_testing", ("core/fuzz/faults.zig", ["whole"]))
-        patch.setitem(build_core.MODULES, "whole", ("core/cipher/testing.zig", ["cipher_options"]))
-        builder = make_builder(tmp_path_factory.mktemp("faulty"))
-        program = builder.program("fuzz")
-    yield Fuzzer([str(program)])
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Fuzzer:
+    graph: core.Graph = {
+        **checks.MODULES,
+        "cipher_testing": ("core/fuzz/faults.zig", ["whole"]),
+        "whole": ("core/cipher/testing.zig", ["cipher_options"]),
+    }
+    builder = make_builder(tmp_path_factory.mktemp("faulty"), graph=graph)
+    return Fuzzer([str(builder.program("fuzz"))])
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -118,30 +118,18 @@ def test_without_a_fault_nothing_is_found(faulty: Fuzzer, seed: str) -> None:
 # ---- scripts/fuzz --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, faulty: Fuzzer) -> ModuleType:
-    """With the faulty program instead of what it would build."""
-    loader = SourceFileLoader("fuzz_script", str(ROOT / "scripts" / "fuzz"))
-    spec = importlib.util.spec_from_loader("fuzz_script", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.dont_write_bytecode", True)
-        loader.exec_module(module)
-    monkeypatch.setattr(module, "build", lambda options: Path(faulty.command[0]))
-    return module
-
-
 def test_the_command_it_prints_repeats_the_finding(
-    script: ModuleType,
     faulty: Fuzzer,
     seed: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """With the faulty program instead of what it would build."""
+    monkeypatch.setattr(command, "build", lambda options: Path(faulty.command[0]))
+
     def call(*words: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["fuzz", *words])
-        return script.main(), capfd.readouterr().out
+        return command.main(), capfd.readouterr().out
 
     capfd.readouterr()
     code, said = call("poly1305", "60", "--seed", seed)

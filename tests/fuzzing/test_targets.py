@@ -11,7 +11,6 @@ import functools
 import os
 import random
 import secrets
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,15 @@ import pytest
 pytest.importorskip("hypothesis")
 pytest.importorskip("ziglang")
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+from pywg.config import parse
+from pywg.config.document import rewrite
+from pywg.errors import ConfigError
+from tools.build import checks
+from tools.fuzz import abi, config, segments, target
+from tools.fuzz.program import FOUND, NOTHING, Fuzzer
+from tools.fuzz.target import Mismatch
 
-import build_checks  # noqa: E402
-from crypto.fuzzing import FOUND, NOTHING, Fuzzer  # noqa: E402
-
-from pywg.config import parse  # noqa: E402
-from pywg.config.document import rewrite  # noqa: E402
-from pywg.errors import ConfigError  # noqa: E402
-
-from . import abi, config, segments, target  # noqa: E402
-from .target import Mismatch  # noqa: E402
-
-CORPORA = ROOT / "tests" / "corpora"
+CORPORA = Path(__file__).parents[1] / "data" / "corpora"
 # What two seconds hold, at most, of each.
 ITERATIONS = {"messages": 150, "uapi": 800, "vnet": 500_000}
 SEGMENTS_ITERATIONS, ABI_ITERATIONS, CONFIG_EXAMPLES = 300, 80, 300
@@ -63,7 +57,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Fuzzer:
     try:
-        builder = build_checks.Builder(tmp_path_factory.mktemp("rooms"))
+        builder = checks.Builder(tmp_path_factory.mktemp("rooms"))
     except SystemExit as missing:  # how the script says that there is no zig
         pytest.skip(str(missing))
     return Fuzzer([str(builder.program("fuzz_rooms"))])

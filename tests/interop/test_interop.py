@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from helpers import programs
-from helpers.lab import PORT, Lab
-from helpers.namespaces import add_address
-from helpers.programs import Missing, Program
-from helpers.traffic import exchange, iperf3, received_bits_per_second
-from helpers.waiting import wait_until
-from helpers.wire import Wire
+
+from tools.lab import programs
+from tools.lab.lab import PORT, Lab
+from tools.lab.namespaces import add_address
+from tools.lab.programs import Missing, Program
+from tools.lab.traffic import exchange, iperf3, received_bits_per_second
+from tools.lab.waiting import wait_until
+from tools.lab.wire import Wire
 
 PEERS: dict[str, Callable[[], Program]] = {
     "wireguard-go-debian": programs.wireguard_go_debian,

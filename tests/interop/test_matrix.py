@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from interop.matrix import PEERS, cases, table
+from tools.interop.matrix import PEERS, cases, table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "INTEROP.md"
 CELL = re.compile(r"ok|ok, rekey|skip: \S.*")

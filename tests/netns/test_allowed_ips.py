@@ -12,12 +12,13 @@ import socket
 import time
 
 import pytest
-from helpers.lab import PORT, Lab, Side, handshake_seconds
-from helpers.namespaces import cable
-from helpers.programs import Program
-from helpers.stream import SOON, Stream
-from helpers.traffic import ping
-from helpers.waiting import wait_until
+
+from tools.lab.lab import PORT, Lab, Side, handshake_seconds
+from tools.lab.namespaces import cable
+from tools.lab.programs import Program
+from tools.lab.stream import SOON, Stream
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
 
 SHARED = "10.99.0.42"
 

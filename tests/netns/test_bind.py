@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers.daemon import ask
-from helpers.lab import PORT, Lab, Side
-from helpers.namespaces import Namespace, add_address, cable
-from helpers.traffic import exchange, ping
-from helpers.waiting import wait_until
+
+from tools.lab.daemon import ask
+from tools.lab.lab import PORT, Lab, Side
+from tools.lab.namespaces import Namespace, add_address, cable
+from tools.lab.traffic import exchange, ping
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from helpers.daemon import Daemon
-from helpers.lab import PORT, Lab, Side, Tunnel, handshake_seconds
-from helpers.namespaces import add_address
-from helpers.stream import RUSHED, SOON, Stream
-from helpers.wire import Wire
+
+from tools.lab.daemon import Daemon
+from tools.lab.lab import PORT, Lab, Side, Tunnel, handshake_seconds
+from tools.lab.namespaces import add_address
+from tools.lab.stream import RUSHED, SOON, Stream
+from tools.lab.wire import Wire
 
 
 class Loaded:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import programs
-from helpers.daemon import pid_of, socket_path
-from helpers.lab import Lab, Side
-from helpers.namespaces import PREFIX
-from helpers.programs import REPOSITORY, Program
-from helpers.traffic import ping
-from helpers.waiting import wait_until
+
+from tools.lab import programs
+from tools.lab.daemon import pid_of, socket_path
+from tools.lab.lab import Lab, Side
+from tools.lab.namespaces import PREFIX
+from tools.lab.programs import REPOSITORY, Program
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
 
 Pywg = Callable[..., str]
 

@@ -6,16 +6,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon, ask
-from helpers.lab import Lab
 
 from pywg.config import Config, read
 from pywg.config.strip import strip
 from pywg.host import resolver as resolve
 from pywg.wireguard import uapi
+from tools.lab.daemon import Daemon, ask
+from tools.lab.lab import Lab
 
 pytestmark = pytest.mark.pywgd_only
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
+CONFIGS = sorted((Path(__file__).parents[1] / "data" / "configs").glob("*.conf"))
 
 
 def test_there_are_forty_files_at_least() -> None:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import programs
-from helpers.daemon import pid_of, socket_path
-from helpers.lab import Lab
-from helpers.namespaces import Namespace
-from helpers.programs import Program
+
+from tools.lab import programs
+from tools.lab.daemon import pid_of, socket_path
+from tools.lab.lab import Lab
+from tools.lab.namespaces import Namespace
+from tools.lab.programs import Program
 
 Pywg = Callable[..., subprocess.CompletedProcess[str]]
 

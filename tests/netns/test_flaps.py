@@ -6,10 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lab import Lab
-from helpers.stream import Stream
-from helpers.tracing import failing, injected
-from helpers.waiting import wait_until
+
+from tools.lab.lab import Lab
+from tools.lab.stream import Stream
+from tools.lab.tracing import failing, injected
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.flood import TARGET, connect, flooding
-from helpers.lab import PORT, Lab, wait_for_session
-from helpers.stream import Stream
-from helpers.traffic import ping
-from helpers.waiting import wait_until
+
+from tools.lab.flood import TARGET, connect, flooding
+from tools.lab.lab import PORT, Lab, wait_for_session
+from tools.lab.stream import Stream
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 MIB_IN_PAGES = (1 << 20) // 4096

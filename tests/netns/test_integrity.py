@@ -23,11 +23,12 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from helpers.daemon import Daemon
-from helpers.lab import PORT, Lab
-from helpers.namespaces import Namespace, cable
-from helpers.relay import Relay
-from helpers.traffic import Datagrams, exchange, payload, ping
+
+from tools.lab.daemon import Daemon
+from tools.lab.lab import PORT, Lab
+from tools.lab.namespaces import Namespace, cable
+from tools.lab.relay import Relay
+from tools.lab.traffic import Datagrams, exchange, payload, ping
 
 OFFLOADS = ("tun_tso", "tun_uso", "udp_gso", "udp_gro")
 LOSS, REORDER = 0.01, 0.02

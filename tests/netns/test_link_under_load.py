@@ -6,12 +6,12 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from helpers.daemon import socket_path
-from helpers.lab import Lab, Tunnel
-from helpers.namespaces import Namespace, add_address
-from helpers.programs import Program
-from helpers.stream import AFTER_A_RUSH, RUSHED, SOON, Stream
-from helpers.traffic import exchange
+from tools.lab.daemon import socket_path
+from tools.lab.lab import Lab, Tunnel
+from tools.lab.namespaces import Namespace, add_address
+from tools.lab.programs import Program
+from tools.lab.stream import AFTER_A_RUSH, RUSHED, SOON, Stream
+from tools.lab.traffic import exchange
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Whatever arrives that should not: dropped, counted once under its reason, and the tunnel goes on.
 
-The peer here is the initiator of helpers/handshake.py, which can misbehave where a daemon would
+The peer here is the initiator of tools/lab/handshake.py, which can misbehave where a daemon would
 not.
 """
 
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers import handshake
-from helpers.handshake import Initiator, Session, echo_request, ipv4, ipv6, with_macs
-from helpers.keys import decode
-from helpers.lab import PORT, Lab, Side
-from helpers.programs import Program
-from helpers.waiting import wait_until
+
+from tools.lab import handshake
+from tools.lab.handshake import Initiator, Session, echo_request, ipv4, ipv6, with_macs
+from tools.lab.keys import decode
+from tools.lab.lab import PORT, Lab, Side
+from tools.lab.programs import Program
+from tools.lab.waiting import wait_until
 
 OURS, THEIRS, STRANGE = bytes([10, 99, 0, 2]), bytes([10, 99, 0, 1]), bytes([10, 99, 0, 3])
 OURS6 = socket.inet_pton(socket.AF_INET6, "fd99::2")

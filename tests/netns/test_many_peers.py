@@ -6,9 +6,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from helpers.keys import new_key
-from helpers.lab import Lab
-from helpers.stream import Stream
+
+from tools.lab.keys import new_key
+from tools.lab.lab import Lab
+from tools.lab.stream import Stream
 
 pytestmark = pytest.mark.pywgd_only
 COUNT = 10_000

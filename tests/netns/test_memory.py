@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from helpers.daemon import ask, socket_path
-from helpers.lab import Lab
-from helpers.programs import Program
-from helpers.traffic import exchange
+
+from tools.lab.daemon import ask, socket_path
+from tools.lab.lab import Lab
+from tools.lab.programs import Program
+from tools.lab.traffic import exchange
 
 pytestmark = pytest.mark.pywgd_only
 MIB = 1 << 20

@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 
 import pytest
-from helpers.lab import PORT, Lab, Side, handshake_seconds
-from helpers.namespaces import add_address, cable
-from helpers.router import Router
-from helpers.stream import Stream
-from helpers.traffic import Datagrams, ping, ping_attempt
-from helpers.waiting import wait_until
-from helpers.wire import Wire
+
+from tools.lab.lab import PORT, Lab, Side, handshake_seconds
+from tools.lab.namespaces import add_address, cable
+from tools.lab.router import Router
+from tools.lab.stream import Stream
+from tools.lab.traffic import Datagrams, ping, ping_attempt
+from tools.lab.waiting import wait_until
+from tools.lab.wire import Wire
 
 PUBLIC_A, PUBLIC_B = "192.0.2.11", "192.0.2.12"
 # In seconds: shorter than a router at home, longer than the keepalive.

@@ -8,10 +8,11 @@ import socket
 import time
 
 import pytest
-from helpers.handshake import ipv4
-from helpers.lab import Lab, Tunnel
-from helpers.traffic import ping, ping_attempt
-from helpers.wire import Wire
+
+from tools.lab.handshake import ipv4
+from tools.lab.lab import Lab, Tunnel
+from tools.lab.traffic import ping, ping_attempt
+from tools.lab.wire import Wire
 
 IP_RECVERR = 11
 

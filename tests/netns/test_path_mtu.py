@@ -13,11 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.lab import Lab, Tunnel
-from helpers.namespaces import Namespace, cable
-from helpers.router import Router
-from helpers.stream import Stream
-from helpers.traffic import exchange, ping
+
+from tools.lab.lab import Lab, Tunnel
+from tools.lab.namespaces import Namespace, cable
+from tools.lab.router import Router
+from tools.lab.stream import Stream
+from tools.lab.traffic import exchange, ping
 
 WIDE, NARROW = 1500, 1280
 BYTES = 4 << 20
@@ -57,7 +58,7 @@ class Path3:
         net = Path(f"/proc/{self.tunnel.b.daemon.pid}/net")
         if self.outer == 6:
             rows = (line.split() for line in (net / "snmp6").read_text().splitlines())
-            return int(dict(rows)["Ip6ReasmOKs"])  # type: ignore[arg-type]
+            return int(dict(rows)["Ip6ReasmOKs"])
         names, values = [
             line.split() for line in (net / "snmp").read_text().splitlines() if line[:3] == "Ip:"
         ]

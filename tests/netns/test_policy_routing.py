@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon
-from helpers.lab import PORT, Lab, Tunnel
-from helpers.namespaces import add_address, cable
-from helpers.stream import SOON, Stream
-from helpers.traffic import exchange, ping, ping_attempt
-from helpers.waiting import wait_until
-from helpers.wire import Wire
+
+from tools.lab.daemon import Daemon
+from tools.lab.lab import PORT, Lab, Tunnel
+from tools.lab.namespaces import add_address, cable
+from tools.lab.stream import SOON, Stream
+from tools.lab.traffic import exchange, ping, ping_attempt
+from tools.lab.waiting import wait_until
+from tools.lab.wire import Wire
 
 MARK = "51820"
 # Addresses behind b that only the tunnel leads to.

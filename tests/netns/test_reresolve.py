@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from helpers.lab import PORT, Lab, Side
-from helpers.namespaces import Namespace, add_address, cable
-from helpers.programs import REPOSITORY, Program
-from helpers.traffic import exchange, ping
-from helpers.waiting import wait_until
 
 from pywg.config import Config, Endpoint, parse
 from pywg.native.device import Device
 from pywg.service import endpoints as watch
 from pywg.service.endpoints import Name, Watcher
 from pywg.wireguard import uapi
+from tools.lab.lab import PORT, Lab, Side
+from tools.lab.namespaces import Namespace, add_address, cable
+from tools.lab.programs import REPOSITORY, Program
+from tools.lab.traffic import exchange, ping
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -9,10 +9,11 @@ import secrets
 import time
 
 import pytest
-from helpers.daemon import socket_path
-from helpers.lab import Lab
-from helpers.programs import Program
-from helpers.wire import Wire
+
+from tools.lab.daemon import socket_path
+from tools.lab.lab import Lab
+from tools.lab.programs import Program
+from tools.lab.wire import Wire
 
 pytestmark = pytest.mark.pywgd_only
 ROUNDS = 30

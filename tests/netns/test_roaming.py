@@ -6,13 +6,14 @@ import socket
 import time
 
 import pytest
-from helpers.handshake import Initiator, Session, echo_request, ipv4, with_macs
-from helpers.keys import decode
-from helpers.lab import PORT, Lab
-from helpers.namespaces import Namespace, add_address
-from helpers.programs import Program
-from helpers.traffic import exchange
-from helpers.waiting import wait_until
+
+from tools.lab.handshake import Initiator, Session, echo_request, ipv4, with_macs
+from tools.lab.keys import decode
+from tools.lab.lab import PORT, Lab
+from tools.lab.namespaces import Namespace, add_address
+from tools.lab.programs import Program
+from tools.lab.traffic import exchange
+from tools.lab.waiting import wait_until
 
 BYTES = 24 << 20
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon, ask, socket_path
-from helpers.host import hosted
-from helpers.lab import Lab, Side
-from helpers.namespaces import run
-from helpers.tracing import failing
-from helpers.traffic import exchange
-from helpers.waiting import wait_until
+
+from tools.lab.daemon import Daemon, ask, socket_path
+from tools.lab.host import hosted
+from tools.lab.lab import Lab, Side
+from tools.lab.namespaces import run
+from tools.lab.tracing import failing
+from tools.lab.traffic import exchange
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -108,7 +110,7 @@ def test_the_whole_life_of_a_tunnel_works_in_it(lab: Lab) -> None:
     for side in (a, b):
         wait_for_sandbox(side.daemon, 2)
     exchange(a.namespace, b.namespace, b.inner4, 1 << 20, 1 << 20)
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "a mark": lambda: a.daemon.set("fwmark", "0x55"),
         "no mark": lambda: a.daemon.set("fwmark", "0"),
         "a low port": lambda: a.daemon.set("listen-port", "999"),

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.daemon import pid_of, socket_path
-from helpers.lab import Lab
-from helpers.programs import REPOSITORY, Program
-from helpers.traffic import ping
-from helpers.waiting import wait_until
 
 from pywg.cli import install_units
+from tools.lab.daemon import pid_of, socket_path
+from tools.lab.lab import Lab
+from tools.lab.programs import REPOSITORY, Program
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 

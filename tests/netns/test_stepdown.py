@@ -10,12 +10,13 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon
-from helpers.lab import PORT, Lab
-from helpers.programs import Program
-from helpers.tracing import failing, injected
-from helpers.traffic import exchange
-from helpers.wire import Wire
+
+from tools.lab.daemon import Daemon
+from tools.lab.lab import PORT, Lab
+from tools.lab.programs import Program
+from tools.lab.tracing import failing, injected
+from tools.lab.traffic import exchange
+from tools.lab.wire import Wire
 
 BYTES = 8 << 20
 

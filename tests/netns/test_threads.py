@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon
-from helpers.lab import Lab, Tunnel
-from helpers.traffic import exchange, iperf3, received_bits_per_second
-from helpers.waiting import wait_until
+
+from tools.lab.daemon import Daemon
+from tools.lab.lab import Lab, Tunnel
+from tools.lab.traffic import exchange, iperf3, received_bits_per_second
+from tools.lab.waiting import wait_until
 
 FLOWS = 8
 PACKETS = 4000

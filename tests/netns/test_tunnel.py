@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.daemon import Daemon, ask, is_listening, pid_of, socket_path
-from helpers.lab import PORT, Lab, Side
-from helpers.namespaces import add_address, cable
-from helpers.programs import Program
-from helpers.traffic import Datagrams, exchange, ping, ping_attempt
-from helpers.waiting import wait_until
-from helpers.wire import Wire
+
+from tools.lab.daemon import Daemon, ask, is_listening, pid_of, socket_path
+from tools.lab.lab import PORT, Lab, Side
+from tools.lab.namespaces import add_address, cable
+from tools.lab.programs import Program
+from tools.lab.traffic import Datagrams, exchange, ping, ping_attempt
+from tools.lab.waiting import wait_until
+from tools.lab.wire import Wire
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x1000, 0x4000

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from helpers.daemon import ask, socket_path
-from helpers.lab import Lab
+
+from tools.lab.daemon import ask, socket_path
+from tools.lab.lab import Lab
 
 pytestmark = pytest.mark.pywgd_only
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from helpers.lab import PORT, Lab, Side, Tunnel
-from helpers.namespaces import add_address, cable
-from helpers.stream import SOON, Stream
-from helpers.traffic import exchange, ping
+
+from tools.lab.lab import PORT, Lab, Side, Tunnel
+from tools.lab.namespaces import add_address, cable
+from tools.lab.stream import SOON, Stream
+from tools.lab.traffic import exchange, ping
 
 pytestmark = pytest.mark.pywgd_only  # sources that are gone are noticed, zones are shown
 BYTES = 4 << 20
@@ -42,9 +43,9 @@ def test_hosts_with_one_family_outside_talk_and_follow_each_other(lab: Lab, fami
     sides = [lab.side(None, 1, a), lab.side(None, 2, b)]
     for side in sides:
         without_the_other_family(side, family)
-    for here, there, outer in ((sides[0], sides[1], family), (sides[1], sides[0], None)):
-        here.daemon.setconf(here.interface_section() + there.peer_section(outer=outer))
-        here.daemon.up(f"{here.inner4}/24")
+    for one, other, outer in ((sides[0], sides[1], family), (sides[1], sides[0], None)):
+        one.daemon.setconf(one.interface_section() + other.peer_section(outer=outer))
+        one.daemon.up(f"{one.inner4}/24")
     exchange(a, b, "10.99.0.2", BYTES, BYTES, seconds=10)
     net, length = ("192.0.2.", 24) if family == 4 else ("2001:db8::", 64)
     with Stream(a, b, "10.99.0.2") as there, Stream(b, a, "10.99.0.1") as back:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.host import Host, hosted
-from helpers.namespaces import unique
-from helpers.programs import Program
+
+from tools.lab.host import Host, hosted
+from tools.lab.namespaces import unique
+from tools.lab.programs import Program
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -77,7 +78,7 @@ FILES = {
         "AllowedIPs = 10.1.0.0/16",
     ),
 }
-CORPUS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
+CORPUS = sorted((Path(__file__).parents[1] / "data" / "configs").glob("*.conf"))
 # Appends what it is told, with its input.
 RESOLVCONF = '[[ $1 == -l ]] || echo "resolvconf $*" >> $CALLS; [[ $1 != -a ]] || cat >> $CALLS'
 

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import programs
-from helpers.daemon import is_listening, socket_path
-from helpers.host import RESOLV_CONF, Host, hosted
-from helpers.lab import Lab
-from helpers.namespaces import unique
-from helpers.programs import Program
-from helpers.traffic import ping
-from helpers.waiting import wait_until
 
-from netns.test_up_compare import FILES, file
+from tools.lab import programs
+from tools.lab.daemon import is_listening, socket_path
+from tools.lab.host import RESOLV_CONF, Host, hosted
+from tools.lab.lab import Lab
+from tools.lab.namespaces import unique
+from tools.lab.programs import Program
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
+
+from .test_up_compare import FILES, file
 
 pytestmark = pytest.mark.pywgd_only
 

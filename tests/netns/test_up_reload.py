@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import programs
-from helpers.daemon import ask
-from helpers.host import Host, hosted
-from helpers.lab import Lab
-from helpers.namespaces import unique
-from helpers.programs import Program
-from helpers.traffic import ping
 
-from netns.test_up_compare import FILES, file
+from tools.lab import programs
+from tools.lab.daemon import ask
+from tools.lab.host import Host, hosted
+from tools.lab.lab import Lab
+from tools.lab.namespaces import unique
+from tools.lab.programs import Program
+from tools.lab.traffic import ping
+
+from .test_up_compare import FILES, file
 
 pytestmark = pytest.mark.pywgd_only
 

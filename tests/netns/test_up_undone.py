@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.daemon import pid_of, socket_path
-from helpers.host import Host, hosted
-from helpers.namespaces import unique
-from helpers.programs import REPOSITORY, Program
-from helpers.waiting import wait_until
 
-from netns.test_up_compare import FILES, RESOLVCONF
+from tools.lab.daemon import pid_of, socket_path
+from tools.lab.host import Host, hosted
+from tools.lab.namespaces import unique
+from tools.lab.programs import REPOSITORY, Program
+from tools.lab.waiting import wait_until
+
+from .test_up_compare import FILES, RESOLVCONF
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -23,7 +24,6 @@ pytestmark = pytest.mark.pywgd_only
 # anything, or by Ctrl-C when it was done. After each it tells what can be seen.
 FAULTS = """
 import json, sys
-sys.path.insert(0, "tests")
 from pywg import cli
 from pywg.errors import NetworkError
 from pywg.tunnel.apply import Applier

@@ -8,6 +8,7 @@ The socket of an interface is found in every namespace; only names of zones depe
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 import subprocess
@@ -16,16 +17,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import programs
-from helpers.daemon import SOCKETS, Daemon
-from helpers.lab import Lab
-from helpers.namespaces import Namespace
-from helpers.programs import REPOSITORY, Missing, Program
-from helpers.traffic import ping
-from helpers.waiting import wait_until
 
 from pywg import cli
 from pywg.cli.show_fields import FIELDS
+from tools.lab import programs
+from tools.lab.daemon import SOCKETS, Daemon
+from tools.lab.lab import Lab
+from tools.lab.namespaces import Namespace
+from tools.lab.programs import REPOSITORY, Missing, Program
+from tools.lab.traffic import ping
+from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -271,7 +272,7 @@ def test_all_interfaces(pair: Pair, tmp_path: Path) -> None:
         return theirs == ours
 
     for words in ([], ["all"], ["interfaces"], *(["all", field] for field in FIELDS)):
-        wait_until(lambda words=words: equal("show", *words), f"show {words} prints the same", 6)
+        wait_until(functools.partial(equal, "show", *words), f"show {words} prints the same", 6)
 
 
 def named_lines(theirs: str, ours: str) -> str:

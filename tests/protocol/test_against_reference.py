@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import pytest
-from reference import wireguard
-from reference.wireguard import Handshake, Keys
 
 from pywg.native.interface import Interface, Now, Verdict
+from tools.reference import wireguard
+from tools.reference.wireguard import Handshake, Keys
 
 CORE_PRIVATE = wireguard.clamp(b"\x11" * 32)
 OTHER_PRIVATE = wireguard.clamp(b"\x22" * 32)
@@ -39,11 +40,12 @@ def ipv4(source: str, destination: str, length: int) -> bytes:
 
 @pytest.fixture(params=[None, PSK], ids=["no psk", "psk"])
 def psk(request: pytest.FixtureRequest) -> bytes | None:
-    return request.param
+    chosen: bytes | None = request.param
+    return chosen
 
 
 @pytest.fixture
-def core(psk: bytes | None):
+def core(psk: bytes | None) -> Iterator[Interface]:
     text = f"private_key={CORE_PRIVATE.hex()}\npublic_key={OTHER_PUBLIC.hex()}\n"
     text += f"endpoint={ADDRESS[0]}:{ADDRESS[1]}\nallowed_ip=10.0.0.2/32\n"
     if psk:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from reference import make_transcripts, wireguard
+from tools.reference import make_transcripts, wireguard
 
 
 def test_committed_transcripts_are_what_the_reference_generates() -> None:

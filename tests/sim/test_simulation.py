@@ -22,7 +22,7 @@ FOUND_SOMETHING = (1063, 1229, 1963, 502984)
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "sim"), *words]
+    command = [sys.executable, "-m", "tools.sim", *words]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )

@@ -3,13 +3,13 @@
 import signal
 
 import pytest
-from test_plan import config
 
 from pywg.errors import NetworkError
 from pywg.plan.build import plan
 from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import Configure, DeleteAddress, LinkUp
 from pywg.tunnel.apply import Applier
+from tests.unit.test_plan import config
 
 STEPS = [
     step

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from bench_tunnel import (
+from tools.bench.tunnel import (
     cases,
     command,
     contestants,
@@ -27,13 +25,13 @@ from bench_tunnel import (
     plots,
     report,
 )
-from bench_tunnel import underlays as under
-from bench_tunnel.contestants import Contestant
-from bench_tunnel.figures import BASE, BY_KEY, CEILING
-from bench_tunnel.progress import Progress
-from bench_tunnel.udp_rate import Found, Trial, search
+from tools.bench.tunnel import underlays as under
+from tools.bench.tunnel.contestants import Contestant
+from tools.bench.tunnel.figures import BASE, BY_KEY, CEILING
+from tools.bench.tunnel.progress import Progress
+from tools.bench.tunnel.udp_rate import Found, Trial, search
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+ROOT = Path(__file__).resolve().parents[2]
 VALUES = {
     (1, "trains", "pywgd"): {"tcp_1": 4.0, "ping_p50": 0.1, "rss": 7.0},
     (2, "trains", "pywgd"): {"tcp_1": 9.0, "ping_p50": 0.3},
@@ -207,7 +205,7 @@ def test_the_generator_loses_nothing_at_a_low_rate_over_loopback() -> None:
                 sys.executable,
                 "-I",
                 "-S",
-                str(SCRIPTS / "bench_tunnel" / "generator.py"),
+                generator.__file__,
                 *arguments,
             ],
             stdin=subprocess.PIPE,
@@ -285,7 +283,7 @@ def test_the_defaults_measure_everything_three_times() -> None:
     assert options.only == list(cases.GROUPS)
     assert options.underlay == ["trains", "singles", "rebuilt"]
     assert options.wanted[0] == BASE
-    assert SCRIPTS.parent not in options.out.parents
+    assert ROOT not in options.out.parents
 
 
 def test_quick_is_one_round_of_the_core_beside_wireguard_go() -> None:

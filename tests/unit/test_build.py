@@ -1,21 +1,10 @@
 """What decides whether the core is built anew. No zig."""
 
 import fcntl
-import importlib.util
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def module(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    made = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, path.stem, made)
-        spec.loader.exec_module(made)
-    return made
+from tools.build import core
 
 
 def test_an_editable_install_forgets_what_build_core_put_there(tmp_path):
@@ -24,7 +13,7 @@ def test_an_editable_install_forgets_what_build_core_put_there(tmp_path):
     native.mkdir(parents=True)
     (native / ".content").write_text("of another core")
     (tmp_path / "built.so").write_text("new")
-    hook_class = module(ROOT / "hatch_build.py").CustomBuildHook
+    hook_class = pytest.importorskip("hatch_build").CustomBuildHook
     hook = hook_class(str(tmp_path), {}, None, None, str(tmp_path), "wheel")
     hook._install_in_tree({"libpywg.so": tmp_path / "built.so"})
     assert (native / "libpywg.so").read_text() == "new"
@@ -32,7 +21,6 @@ def test_an_editable_install_forgets_what_build_core_put_there(tmp_path):
 
 
 def test_the_core_is_hashed_when_it_is_our_turn_to_build(tmp_path, monkeypatch):
-    core = module(ROOT / "scripts" / "build_core.py")
     order = []
     monkeypatch.setattr(fcntl, "flock", lambda *arguments: order.append("lock"))
     monkeypatch.setattr(core, "content_digest", lambda *arguments: order.append("hash") or "x")

@@ -1,13 +1,13 @@
 """The plan of `pywg reload`: from what was done to what the file asks for now."""
 
 import pytest
-from test_plan import config
 
 from pywg.plan import build
 from pywg.plan.change import change as changes
 from pywg.plan.change import lasting
 from pywg.plan.facts import Dns, Facts
 from pywg.plan.steps import AddRule, Ensure, Note, Replace, TakeBack
+from tests.unit.test_plan import config
 
 
 def steps(*arguments, facts=Facts()):  # noqa: B008 - a frozen value

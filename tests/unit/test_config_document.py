@@ -15,7 +15,7 @@ from pywg.config.document import rewrite, write
 from pywg.errors import PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
+CONFIGS = sorted((Path(__file__).parents[1] / "data" / "configs").glob("*.conf"))
 KEYS = [PrivateKey.generate().public for _ in range(3)]
 TEXT = f"""\
 # my laptop

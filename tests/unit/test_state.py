@@ -3,13 +3,13 @@
 import stat
 
 import pytest
-from test_plan import config
 
 from pywg.errors import PywgError
 from pywg.plan import build, change
 from pywg.plan.facts import Facts, Location
 from pywg.tunnel import record as state
 from pywg.tunnel.record import Record
+from tests.unit.test_plan import config
 
 
 @pytest.fixture(autouse=True)

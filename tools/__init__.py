@@ -1,0 +1,13 @@
+"""What tests and commands use, and no install has. It imports pywg, never tests; scripts/ has the
+commands.
+
+build      compiles the core, and the programs that check it
+lab        namespaces, daemons and traffic, for everything that runs end to end
+reference  second, obvious implementations to compare with
+emulator   a PC with AVX-512
+bench      measures beside other implementations
+fuzz       made-up cases, and what must hold for each
+sim        many hosts in virtual time
+soak       a tunnel that is disturbed for a long time
+interop    one table of pywg beside other implementations
+"""

@@ -1,0 +1,150 @@
+"""Builds the programs and libraries that check the core, with the commands of core.py.
+
+No install has them. Used by scripts/fuzz, scripts/bench and tests/crypto/. The kernels are those of
+an install unless a check asks for flags of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.build import core, mutations
+
+ROOT = core.ROOT
+
+MODULES: core.Graph = {
+    **core.MODULES,
+    "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
+    "choice": ("tools/emulator/choice.zig", ["cipher_testing"]),
+    "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
+    "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
+    "mutation": ("core/sim/no_mutation.zig", []),
+    "sim": ("core/sim.zig", ["wire", "protocol", "mutation"]),
+    "fuzz_rooms": ("core/fuzz_rooms.zig", ["wire", "protocol", "io"]),
+}
+# What a program needs beyond what every one gets.
+FLAGS = {
+    "choice": ["-fstrip"],
+    "ctgrind": ["-fvalgrind"],  # it talks to valgrind
+    "daemon": ["-fstrip"],
+    "fuzz": ["-fstrip"],
+    "fuzz_rooms": ["-fstrip"],
+}
+# In names of qemu-user, where they are not ours.
+QEMU_NAMES = {"armv7l": "arm"}
+
+
+class Failed(RuntimeError):
+    """A compiler's complaint."""
+
+
+def find_flavours(arch: str) -> list[str]:
+    """The compilations of the AEAD there are for an architecture."""
+    return [flavour for flavour, _ in core.TARGETS[arch][1]]
+
+
+def emulator(arch: str) -> list[str]:
+    """What runs programs of this architecture here: nothing, or Debian's qemu-user-static."""
+    if arch == core.find_arch():
+        return []
+    return [f"qemu-{QEMU_NAMES.get(arch, arch)}-static"]
+
+
+def build_ceiling(directory: Path) -> Path:
+    """pywgd with nothing in the place of the cipher: the most its datapath could carry. No VPN."""
+    graph = {**MODULES, "cipher": ("core/null_cipher.zig", [])}
+    return Builder(directory, graph=graph).program("daemon")
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"{shlex.join(command)}\n{done.stderr}")
+
+
+def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
+    """core/sim.zig, with the protocol as it is installed or with a copy that has deliberate bugs.
+
+    It needs X25519 of the kernels, which all flavours have from the same source: one is enough.
+    """
+    zig, arch = core.find_zig(), core.find_arch()
+    graph = MODULES
+    if mutated:
+        room, switch = mutations.write(ROOT / "core" / "protocol", directory)
+        changed = {"protocol": (str(room), ["wire", "mutation"]), "mutation": (str(switch), [])}
+        graph = {**MODULES, **changed}
+    job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph)
+    job.write_options()
+    flavour, cpu = job.flavours[0]
+    _run(job.kernels(flavour, cpu))
+    inputs = [job.objects[0], *job.modules("sim")]
+    output = directory / "sim"
+    target = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
+    flags = ["-static", "-fstrip", "-fsingle-threaded", f"-femit-bin={output}", "--name", "sim"]
+    _run([*zig, "build-exe", *target, *flags, *inputs])
+    return output
+
+
+class Builder:
+    """A folder with the kernels' objects, and links with them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        flags: Sequence[str] = (),
+        *,
+        arch: str | None = None,
+        graph: core.Graph = MODULES,
+    ) -> None:
+        zig, arch = core.find_zig(), arch or core.find_arch()
+        self.flags = list(flags)
+        self.job = core.Build(
+            zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph
+        )
+        self.job.write_options()
+        for flavour, cpu in self.job.flavours:
+            verb, *arguments = self.job.kernels(flavour, cpu)[len(zig) :]
+            _run([*zig, verb, *self.flags, *arguments])
+
+    def shared_library(self, module: str) -> Path:
+        return self._link("build-lib", ["-dynamic", "-fPIC", "-fstrip"], module, f"lib{module}.so")
+
+    def program(
+        self,
+        module: str,
+        optimize: str = core.OPTIMIZE_DEFAULT,
+        flavour: str | None = None,
+    ) -> Path:
+        """With a flavour, all of it is compiled for that CPU."""
+        flags = ["-static", *FLAGS.get(module, [])]
+        file = "-".join(filter(None, (module, optimize, flavour)))
+        return self._link("build-exe", flags, module, file, optimize=optimize, flavour=flavour)
+
+    def tests(self, module: str, runner: Path, names: Sequence[str]) -> Path:
+        """A program of those tests of a room that have one of these in their names."""
+        flags = ["--test-no-exec", "-fstrip", "--test-runner", str(runner)]
+        filters = [word for name in names for word in ("--test-filter", name)]
+        return self._link("test", [*flags, *filters], module, f"{module}-tests")
+
+    def _link(
+        self,
+        verb: str,
+        flags: Sequence[str],
+        module: str,
+        file: str,
+        *,
+        optimize: str = core.OPTIMIZE_DEFAULT,
+        flavour: str | None = None,
+    ) -> Path:
+        """The usual CPU and mode are those of an install."""
+        job, output = self.job, self.job.work / file
+        usual = core.BASELINE.get(job.arch, "baseline")
+        cpu = dict(job.flavours)[flavour] if flavour else usual
+        target = ["-target", job.target, "-mcpu", cpu, "-O", optimize]
+        names = [f"-femit-bin={output}", "--name", module]
+        inputs = [*job.objects, *job.modules(module)]
+        _run([*job.zig, verb, *target, *flags, *names, *inputs])
+        return output

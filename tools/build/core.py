@@ -1,0 +1,315 @@
+"""Builds libpywg.so, libpywg.a and pywgd with plain zig commands.
+
+`zig build` does the same from build.zig, but compiles its own build system first, which takes
+minutes; these commands take seconds, so pip, quickstart and tests use them. The CPU is always the
+baseline of the architecture; the AEAD is compiled once per flavour on top and picked at start.
+
+    scripts/build_core [--out DIRECTORY] [--arch ARCH] [--optimize MODE] [--force]
+
+Invariant: what is in the output folder belongs to one content of core/; an unchanged core costs one
+hash. Files appear by rename, so a running tunnel keeps the library it has mapped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# ---- what is built -------------------------------------------------------------------------------
+
+# module -> (root file, modules it imports). Options are modules too: they are generated.
+Graph = Mapping[str, tuple[str, list[str]]]
+MODULES: Graph = {
+    "wire": ("core/wire/wire.zig", []),
+    "protocol": ("core/protocol/protocol.zig", ["wire"]),
+    "cipher": ("core/cipher/cipher.zig", ["cipher_options"]),
+    "io": ("core/io/io.zig", ["wire"]),
+    "device": ("core/device/device.zig", ["wire", "protocol", "cipher", "io"]),
+    "abi": (
+        "core/abi/abi.zig",
+        ["wire", "protocol", "cipher", "io", "device", "build_options"],
+    ),
+    "daemon": (
+        "core/daemon.zig",
+        ["wire", "protocol", "cipher", "io", "device", "build_options"],
+    ),
+}
+KERNELS = "core/cipher/kernels.zig"
+KERNELS_OPTIONS = "kernel_options"
+
+# architecture -> (zig target, [(flavour, CPU)])
+TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "x86_64": (
+        "x86_64-linux-none",
+        [("baseline", "x86_64"), ("v3", "x86_64_v3"), ("v4", "x86_64_v4")],
+    ),
+    "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
+    "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
+    "riscv64": ("riscv64-linux-none", [("baseline", "baseline_rv64")]),
+}
+# CPU of everything but the AEAD.
+BASELINE = {"armv7l": "generic+v7a"}
+
+LIBRARY, STATIC_LIBRARY, DAEMON = "libpywg.so", "libpywg.a", "pywgd"
+PRODUCTS = (LIBRARY, STATIC_LIBRARY, DAEMON)
+OPTIMIZE_DEFAULT = "ReleaseSafe"
+JOBS = 2
+
+
+@dataclass(frozen=True)
+class Build:
+    """One set of commands; `work` takes objects and generated options."""
+
+    zig: Sequence[str]
+    arch: str
+    optimize: str
+    version: str
+    work: Path
+    flags: Sequence[str] = ()
+    graph: Graph = field(default_factory=lambda: MODULES)
+
+    @property
+    def target(self) -> str:
+        return TARGETS[self.arch][0]
+
+    @property
+    def flavours(self) -> list[tuple[str, str]]:
+        return TARGETS[self.arch][1]
+
+    @property
+    def objects(self) -> list[str]:
+        return [str(self.work / f"cipher_{flavour}.o") for flavour, _ in self.flavours]
+
+    def write_options(self) -> None:
+        names = ", ".join(f'"{flavour}"' for flavour, _ in self.flavours)
+        sources = {
+            "cipher_options": f"pub const flavours: []const []const u8 = &.{{ {names} }};\n",
+            "build_options": f'pub const version = "{self.version}";\n',
+            **{
+                f"{KERNELS_OPTIONS}_{flavour}": f'pub const suffix = "{flavour}";\n'
+                for flavour, _ in self.flavours
+            },
+        }
+        for name, text in sources.items():
+            self.options_file(name).write_text(text, encoding="utf-8")
+
+    def options_file(self, name: str) -> Path:
+        return self.work / f"{name}.zig"
+
+    def kernels(self, flavour: str, cpu: str) -> list[str]:
+        """The AEAD for one CPU. Always ReleaseFast: its bounds are its callers' promise."""
+        return [
+            *self.zig,
+            "build-obj",
+            *("-target", self.target, "-mcpu", cpu, "-O", "ReleaseFast"),
+            *("-fPIC", "-fstrip", "-fomit-frame-pointer"),
+            f"-femit-bin={self.work / f'cipher_{flavour}.o'}",
+            *("--name", f"cipher_{flavour}"),
+            *("--dep", KERNELS_OPTIONS, f"-Mroot={KERNELS}"),
+            f"-M{KERNELS_OPTIONS}={self.options_file(f'{KERNELS_OPTIONS}_{flavour}')}",
+        ]
+
+    def shared_library(self) -> list[str]:
+        return self._link("build-lib", "abi", LIBRARY, "pywg", ["-dynamic", "-fPIC"])
+
+    def static_library(self) -> list[str]:
+        flags = ["-static", "-fPIC", "-fcompiler-rt"]
+        return self._link("build-lib", "abi", STATIC_LIBRARY, "pywg", flags)
+
+    def daemon(self) -> list[str]:
+        return self._link("build-exe", "daemon", DAEMON, "pywgd", ["-static"])
+
+    def _link(self, verb: str, root: str, file: str, name: str, flags: list[str]) -> list[str]:
+        return [
+            *self.zig,
+            verb,
+            *("-target", self.target, "-mcpu", BASELINE.get(self.arch, "baseline")),
+            *("-O", self.optimize, "-fstrip", *flags, *self.flags),
+            f"-femit-bin={self.work / file}",
+            *("--name", name),
+            *self.objects,
+            *self.modules(root),
+        ]
+
+    def modules(self, root: str) -> list[str]:
+        """`--dep` and `-M` of every module the root needs; the root comes first, as `root`."""
+        arguments: list[str] = []
+        for name in reachable(root, self.graph):
+            file, imports = self.graph.get(name, (str(self.options_file(name)), []))
+            for imported in imports:
+                arguments += ["--dep", imported]
+            arguments.append(f"-M{'root' if name == root else name}={file}")
+        return arguments
+
+
+def reachable(root: str, graph: Graph = MODULES) -> list[str]:
+    """The module and all it imports, each once."""
+    found = [root]
+    for name in found:
+        for imported in graph.get(name, ("", []))[1]:
+            if imported not in found:
+                found.append(imported)
+    return found
+
+
+# ---- building ------------------------------------------------------------------------------------
+
+
+def build(
+    out: Path,
+    arch: str,
+    zig: Sequence[str],
+    flags: Sequence[str] = (),
+    *,
+    optimize: str = OPTIMIZE_DEFAULT,
+    products: Sequence[str] = PRODUCTS,
+    force: bool = False,
+    log: Callable[[str], None] = lambda line: None,
+) -> dict[str, Path]:
+    """Puts the products in `out` unless they are there for this content of core/."""
+    stamp = out / ".content"
+    paths = {product: out / product for product in products}
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and finds the work done
+        digest = content_digest(arch, optimize, flags, products)  # not before: it may have changed
+        present = all(path.is_file() for path in paths.values())
+        known = stamp.read_text(encoding="ascii") if stamp.is_file() else ""
+        if present and known == digest and not force:
+            log("the core is unchanged")
+            return paths
+        stamp.unlink(missing_ok=True)
+        # Always the same folder: its name is part of zig's cache key.
+        work = out / ".build"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        _compile(Build(zig, arch, optimize, version(), work, flags), products, log)
+        for product, path in paths.items():
+            (work / product).chmod(0o644 if product == STATIC_LIBRARY else 0o755)
+            (work / product).replace(path)
+        shutil.rmtree(work)
+        stamp.write_text(digest, encoding="ascii")
+    return paths
+
+
+def _compile(job: Build, products: Sequence[str], log: Callable[[str], None]) -> None:
+    """First the AEAD flavours, then what links them; a few at a time."""
+    job.write_options()
+    _run_all([job.kernels(flavour, cpu) for flavour, cpu in job.flavours], log)
+    makers = {
+        LIBRARY: job.shared_library,
+        STATIC_LIBRARY: job.static_library,
+        DAEMON: job.daemon,
+    }
+    _run_all([makers[product]() for product in products], log)
+
+
+def content_digest(arch: str, optimize: str, flags: Sequence[str], products: Sequence[str]) -> str:
+    """Of everything that decides the bytes that come out."""
+    digest = hashlib.sha256(repr((arch, optimize, list(flags), list(products))).encode())
+    files = [*(ROOT / "core").rglob("*"), ROOT / "build.zig.zon", Path(__file__)]
+    for path in sorted(path for path in files if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(ROOT)}:{len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def version() -> str:
+    text = (ROOT / "build.zig.zon").read_text(encoding="utf-8")
+    found = re.search(r'\.version = "([^"]+)"', text)
+    if found is None:
+        raise SystemExit("build.zig.zon names no version")
+    return found.group(1)
+
+
+def find_zig() -> list[str]:
+    """PYWG_ZIG, else the zig of the `ziglang` wheel, else zig on PATH."""
+    given = os.environ.get("PYWG_ZIG")
+    if given:
+        return shlex.split(given)
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang"]
+    found = shutil.which("zig")
+    if found:
+        return [found]
+    raise SystemExit("no zig: pip install ziglang==0.17.1, or PYWG_ZIG=/path/to/zig")
+
+
+def find_arch() -> str:
+    """PYWG_ZIG_TARGET (`aarch64`, `aarch64-linux`), else this machine's."""
+    given = os.environ.get("PYWG_ZIG_TARGET", "").partition("-")[0] or os.uname().machine
+    arch = {"arm": "armv7l", "arm64": "aarch64", "amd64": "x86_64"}.get(given, given)
+    if arch not in TARGETS:
+        raise SystemExit(f"no target for {given}; there are {', '.join(TARGETS)}")
+    return arch
+
+
+def _run_all(commands: Sequence[Sequence[str]], log: Callable[[str], None]) -> None:
+    environment = dict(os.environ)
+    if not os.access(Path.home(), os.W_OK):
+        # zig wants a cache it can write to.
+        environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(ROOT / ".zig-cache" / "global"))
+
+    def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        log(shlex.join(command))
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        results = list(pool.map(run, commands))
+    for result in results:
+        if result.returncode != 0:
+            sys.stderr.write(result.stderr)
+            raise SystemExit(f"zig failed with {result.returncode}: {shlex.join(result.args)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="build_core", description="Build libpywg.so, libpywg.a and pywgd."
+    )
+    parser.add_argument(
+        "--out", type=lambda text: Path(text).resolve(), default=ROOT / "pywg" / "_native"
+    )
+    parser.add_argument("--arch", choices=sorted(TARGETS), default=find_arch())
+    parser.add_argument(
+        "--optimize",
+        choices=("Debug", "ReleaseSafe", "ReleaseFast"),
+        default=os.environ.get("PYWG_ZIG_OPTIMIZE", OPTIMIZE_DEFAULT),
+    )
+    parser.add_argument("--force", action="store_true", help="even if nothing changed")
+    parser.add_argument("--verbose", action="store_true", help="print the commands")
+    options = parser.parse_args()
+
+    def log(line: str) -> None:
+        if options.verbose:
+            print(line, file=sys.stderr)
+
+    for path in build(
+        options.out,
+        options.arch,
+        find_zig(),
+        optimize=options.optimize,
+        force=options.force,
+        log=log,
+    ).values():
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

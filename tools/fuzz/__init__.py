@@ -1,0 +1,1 @@
+"""Made-up cases, and what must hold for each. scripts/fuzz is the command."""

@@ -1,0 +1,22 @@
+"""Where everything end to end takes place: namespaces, daemons, traffic and a small WireGuard
+initiator, for tests and commands.
+
+namespaces  a network namespace, and a cable between two of them
+host        namespaces that look like a host to `wg-quick` and `pywg`: its files, its /run
+router      a namespace between others, which translates addresses
+programs    the daemon under test and its peers: where they are and how they are started
+keys        key pairs, as wg writes them
+daemon      one running daemon: its pid, its log, its UAPI socket
+lab         everything one test has made, and its removal; a whole tunnel in one call
+traffic     ping, TCP and UDP whose content is checked, iperf3
+stream      checked datagrams that go on while something else happens
+flood       handshake initiations from many addresses
+wire        counts WireGuard messages on the wire, by nftables
+relay       a UDP relay that loses and reorders
+handshake   a WireGuard initiator in Python that can also misbehave
+tracing     system calls that fail on purpose, by strace
+waiting     waits for an event, with a sentence that says for which
+
+`keys.Key` is not `pywg.keys`, and `daemon.ask` is not `pywg`'s UAPI client, on purpose: what judges
+pywg does not use pywg.
+"""

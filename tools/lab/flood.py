@@ -1,0 +1,94 @@
+"""A flood of handshake initiations from many addresses, in a process of its own.
+
+    python -m tools.lab.flood ADDRESS PORT PUBLIC_KEY KIND PER_SECOND SECONDS
+
+KIND: `valid` has a right MAC1, as anybody can make who knows the public key; `junk` has none. They
+come from 16 384 addresses, all local to the namespace it runs in, unless KIND ends in `-one`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import Any
+
+from tools.lab.namespaces import Namespace, cable
+from tools.lab.programs import REPOSITORY
+
+SOURCES = "198.18.128.0/18"
+_FIRST_SOURCE = int.from_bytes(socket.inet_aton("198.18.128.0"), "big")
+_SOURCE_COUNT = 1 << 14
+_POOL = 4096
+TARGET = "198.18.0.1"
+
+
+def connect(target: Namespace, flooder: Namespace) -> None:
+    """The way from the flooder's addresses to TARGET and back."""
+    cable((target, "flood", [f"{TARGET}/30"]), (flooder, "flood", ["198.18.0.2/30"]))
+    flooder.ip("route", "add", "local", SOURCES, "dev", "lo")
+    target.ip("route", "add", SOURCES, "via", "198.18.0.2")
+
+
+@contextlib.contextmanager
+def flooding(  # noqa: PLR0917
+    flooder: Namespace, port: int, public_key: str, kind: str, per_second: int, seconds: float
+) -> Any:
+    """Goes on while inside, `seconds` at the most."""
+    words = [TARGET, port, public_key, kind, per_second, seconds]
+    process = flooder.popen(
+        [sys.executable, "-m", "tools.lab.flood", *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "flooding\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def messages(public_key: bytes, *, valid: bool) -> list[bytes]:
+    """Initiations whose contents mean nothing."""
+    label = hashlib.blake2s(b"mac1----" + public_key).digest()
+    made = []
+    for _ in range(_POOL):
+        body = b"\1\0\0\0" + os.urandom(112)
+        mac1 = hashlib.blake2s(body, digest_size=16, key=label).digest()
+        made.append(body + (mac1 if valid else os.urandom(16)) + bytes(16))
+    return made
+
+
+def main() -> None:
+    address, port, key, kind, per_second, seconds = sys.argv[1:]
+    pool = messages(base64.b64decode(key), valid=kind.startswith("valid"))
+    sources = 1 if kind.endswith("-one") else _SOURCE_COUNT
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    target = (address, int(port))
+    chance = random.Random(1)
+    print("flooding", flush=True)
+    began, sent = time.monotonic(), 0
+    while (now := time.monotonic() - began) < float(seconds):
+        for _ in range(int(now * int(per_second)) - sent):
+            source = _FIRST_SOURCE + chance.randrange(sources)
+            information = struct.pack("=iIi", 0, socket.htonl(source), 0)  # struct in_pktinfo
+            with contextlib.suppress(OSError):
+                control = [(socket.IPPROTO_IP, 8, information)]  # IP_PKTINFO
+                sender.sendmsg([pool[sent % _POOL]], control, 0, target)
+            sent += 1
+        time.sleep(0.0005)
+
+
+if __name__ == "__main__":
+    main()
