@@ -62,12 +62,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
     program = directory / "measure"
     compiler = [sys.executable, "-m", "ziglang", "cc", "-std=c99", "-Wall", "-Werror", "-pedantic"]
     subprocess.run([*compiler, "-I", HEADER.parent, source, "-o", program], check=True)
-    return json.loads(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
+    told = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    sizes: dict[str, dict[str, int]] = json.loads(told)
+    return sizes
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
 def test_struct_has_the_same_layout_in_c_and_ctypes(
-    struct: type, measured: dict[str, dict[str, int]]
+    struct: type[ctypes.Structure], measured: dict[str, dict[str, int]]
 ) -> None:
     offsets = {field: getattr(struct, field).offset for field, *_ in struct._fields_}
     assert measured[struct.__name__] == {"": ctypes.sizeof(struct), **offsets}
@@ -147,7 +149,7 @@ def test_null_and_wrong_sizes_are_refused_not_followed() -> None:
 
 def test_drop_reasons_are_numbered_without_a_gap() -> None:
     library = _library.load()
-    names = []
+    names: list[str] = []
     while (name := library.pywg_drop_name(len(names))) is not None:
         names.append(name.decode())
     assert names[0] == "malformed"

@@ -1,17 +1,20 @@
 """Steps carried out, all or nothing; and one case for each kind of step. No kernel."""
 
+from __future__ import annotations
+
 import signal
+from collections.abc import Callable
 
 import pytest
 
 from pywg.errors import NetworkError
 from pywg.plan.build import plan
 from pywg.plan.facts import Facts, Location
-from pywg.plan.steps import Configure, DeleteAddress, LinkUp
+from pywg.plan.steps import Configure, DeleteAddress, LinkUp, Step
 from pywg.tunnel.apply import Applier
 from tests.unit.test_plan import config
 
-STEPS = [
+STEPS: list[Step] = [
     step
     for step in plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
     if not isinstance(step, Configure)
@@ -21,34 +24,45 @@ STEPS = [
 class Trace:
     """A reporter that hands each line to a function."""
 
-    def __init__(self, doing):
-        self.doing = self.warn = doing
+    def __init__(self, doing: Callable[[str], object]) -> None:
+        self._tell = doing
+
+    def doing(self, command: str) -> None:
+        self._tell(command)
+
+    def warn(self, text: str) -> None:
+        self._tell(text)
 
 
-def execute(steps, perform, doing=lambda line: None):
+def execute(
+    steps: list[Step],
+    perform: Callable[[Step], None],
+    doing: Callable[[str], object] = lambda line: None,
+) -> None:
     applier = Applier(Location(), "", Trace(doing))
-    applier.apply = perform
-    applier.apply_all(steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applier, "apply", perform)
+        applier.apply_all(steps)
 
 
 class Kernel:
     """Performs steps by writing them down; fails at one."""
 
-    def __init__(self, fail_at=None, error=None):
-        self.done = []
+    def __init__(self, fail_at: Step | None = None, error: BaseException | None = None) -> None:
+        self.done: list[str] = []
         self.fail_at = fail_at
         self.error = error or NetworkError("no")
 
-    def perform(self, step):
+    def perform(self, step: Step) -> None:
         if step == self.fail_at:
             raise self.error
         self.done.append(str(step))
 
 
-def test_execute_echoes_before_it_performs():
+def test_execute_echoes_before_it_performs() -> None:
     kernel, trace = Kernel(), []
 
-    def echo(line):
+    def echo(line: str) -> None:
         trace.append(line)
         assert line not in kernel.done
 
@@ -57,7 +71,7 @@ def test_execute_echoes_before_it_performs():
 
 
 @pytest.mark.parametrize("index", range(len(STEPS)))
-def test_a_failing_step_undoes_the_earlier_ones_backwards(index):
+def test_a_failing_step_undoes_the_earlier_ones_backwards(index: int) -> None:
     kernel = Kernel(fail_at=STEPS[index])
     with pytest.raises(NetworkError):
         execute(STEPS, kernel.perform)
@@ -65,17 +79,17 @@ def test_a_failing_step_undoes_the_earlier_ones_backwards(index):
     assert kernel.done == [str(step) for step in STEPS[:index]] + undone
 
 
-def test_an_interrupted_step_is_undone_too():
+def test_an_interrupted_step_is_undone_too() -> None:
     kernel = Kernel(fail_at=STEPS[1], error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         execute(STEPS, kernel.perform)
     assert kernel.done[1:] == [str(STEPS[1].undo()), str(STEPS[0].undo())]
 
 
-def test_an_undo_that_fails_hides_nothing():
+def test_an_undo_that_fails_hides_nothing() -> None:
     done = []
 
-    def perform(step):
+    def perform(step: Step) -> None:
         if step == STEPS[2]:
             raise NetworkError("the first")
         if step == STEPS[1].undo():
@@ -87,15 +101,15 @@ def test_an_undo_that_fails_hides_nothing():
     assert done[-1] == "ip link delete dev wg0"
 
 
-def test_a_trace_nobody_reads_does_not_keep_steps_from_being_undone():
+def test_a_trace_nobody_reads_does_not_keep_steps_from_being_undone() -> None:
     done = []
 
-    def perform(step):
+    def perform(step: Step) -> None:
         done.append(str(step))
         if isinstance(step, LinkUp):
             raise NetworkError("no")
 
-    def echo(line):
+    def echo(line: str) -> None:
         if "delete" in line:
             raise BrokenPipeError
 
@@ -106,13 +120,13 @@ def test_a_trace_nobody_reads_does_not_keep_steps_from_being_undone():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_second_signal_does_not_keep_steps_from_being_undone(number):
+def test_a_second_signal_does_not_keep_steps_from_being_undone(number: int) -> None:
     done = []
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    def perform(step):
+    def perform(step: Step) -> None:
         done.append(str(step))
         if isinstance(step, (LinkUp, DeleteAddress)):
             signal.raise_signal(number)

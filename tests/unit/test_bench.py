@@ -30,6 +30,7 @@ from tools.bench.tunnel.contestants import Contestant
 from tools.bench.tunnel.figures import BASE, BY_KEY, CEILING
 from tools.bench.tunnel.progress import Progress
 from tools.bench.tunnel.udp_rate import Found, Trial, search
+from tools.lab.programs import Missing
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {
@@ -351,7 +352,7 @@ def test_everybody_takes_turns_and_each_underlay_begins_with_another() -> None:
 
 def test_a_stand_in_may_not_pose_as_the_base() -> None:
     assert contestants._subject(f"{BASE}=/bin/true").label == BASE.upper()
-    with pytest.raises(contestants.Missing, match="LABEL=PATH"):
+    with pytest.raises(Missing, match="LABEL=PATH"):
         contestants._subject("nothing")
 
 

@@ -1,13 +1,16 @@
 """What decides whether the core is built anew. No zig."""
 
+from __future__ import annotations
+
 import fcntl
+from pathlib import Path
 
 import pytest
 
 from tools.build import core
 
 
-def test_an_editable_install_forgets_what_build_core_put_there(tmp_path):
+def test_an_editable_install_forgets_what_build_core_put_there(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     native = tmp_path / "pywg" / "_native"
     native.mkdir(parents=True)
@@ -20,10 +23,17 @@ def test_an_editable_install_forgets_what_build_core_put_there(tmp_path):
     assert not (native / ".content").exists()
 
 
-def test_the_core_is_hashed_when_it_is_our_turn_to_build(tmp_path, monkeypatch):
+def test_the_core_is_hashed_when_it_is_our_turn_to_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order = []
+
+    def digest(*arguments: object) -> str:
+        order.append("hash")
+        return "x"
+
     monkeypatch.setattr(fcntl, "flock", lambda *arguments: order.append("lock"))
-    monkeypatch.setattr(core, "content_digest", lambda *arguments: order.append("hash") or "x")
+    monkeypatch.setattr(core, "content_digest", digest)
     (tmp_path / ".content").write_text("x")
     assert core.build(tmp_path, "x86_64", ["zig"], products=()) == {}
     assert order == ["lock", "hash"]

@@ -1,20 +1,22 @@
 """The plan of `pywg reload`: from what was done to what the file asks for now."""
 
+from __future__ import annotations
+
 import pytest
 
 from pywg.plan import build
 from pywg.plan.change import change as changes
 from pywg.plan.change import lasting
 from pywg.plan.facts import Dns, Facts
-from pywg.plan.steps import AddRule, Ensure, Note, Replace, TakeBack
+from pywg.plan.steps import AddRule, Ensure, Note, Replace, Step, TakeBack
 from tests.unit.test_plan import config
 
 
-def steps(*arguments, facts=Facts()):  # noqa: B008 - a frozen value
+def steps(*arguments: str, facts: Facts = Facts()) -> list[Step]:  # noqa: B008 - a frozen value
     return build.plan("wg0", config(*arguments), facts)
 
 
-def change(before, after):
+def change(before: list[Step], after: list[Step]) -> list[str]:
     """The lines of a reload, without the first, which is always that of the peers."""
     made, done = changes(lasting(before), after)
     assert list(map(str, done)) == list(map(str, lasting(after)))
@@ -27,11 +29,11 @@ FULL = steps("Address=10.0.0.2/32", "0.0.0.0/0")
 PLAIN = steps("Address=10.0.0.2/24", "10.1.0.0/16")
 
 
-def test_what_is_as_it_was_is_left_alone():
+def test_what_is_as_it_was_is_left_alone() -> None:
     assert change(FULL, FULL) == []
 
 
-def test_hooks_are_not_run():
+def test_hooks_are_not_run() -> None:
     assert change(PLAIN, steps("Address=10.0.0.2/24\nPreUp=x\nPostUp=x", "10.1.0.0/16")) == []
 
 
@@ -79,15 +81,17 @@ def test_hooks_are_not_run():
         ),
     ],
 )
-def test_only_what_differs_is_changed(before, after, lines):
+def test_only_what_differs_is_changed(
+    before: list[Step], after: list[Step], lines: list[str]
+) -> None:
     assert change(before, after) == [_with_device(line) for line in lines]
 
 
-def _with_device(line):
+def _with_device(line: str) -> str:
     return f"ip {line} dev wg0"
 
 
-def test_what_is_new_comes_before_what_goes():
+def test_what_is_new_comes_before_what_goes() -> None:
     """Else the traffic of a moment would go out beside the tunnel."""
     after = steps("Address=10.0.0.2/32", "0.0.0.0/1,128.0.0.0/1")
     lines = change(FULL, after)
@@ -96,11 +100,11 @@ def test_what_is_new_comes_before_what_goes():
     )
 
 
-def test_valid_mark_stays_as_it_is():
+def test_valid_mark_stays_as_it_is() -> None:
     assert not any("sysctl" in line for line in change(FULL, PLAIN))
 
 
-def test_rules_keep_their_places():
+def test_rules_keep_their_places() -> None:
     elsewhere = Facts(rule_priorities={4: (0, 32000, 32766)})
     assert change(FULL, steps("Address=10.0.0.2/32", "0.0.0.0/0", facts=elsewhere)) == []
     made, done = changes(
@@ -113,7 +117,7 @@ def test_rules_keep_their_places():
     assert [rule.priority for rule in done if isinstance(rule, AddRule)] == [32765, 32764]
 
 
-def test_names_are_told_in_place():
+def test_names_are_told_in_place() -> None:
     before = steps("DNS=10.0.0.1")
     assert change(before, steps("DNS=10.0.0.2")) == ["write /etc/resolv.conf"]
     assert change(before, steps("")) == ["restore /etc/resolv.conf"]
@@ -124,7 +128,7 @@ def test_names_are_told_in_place():
     ]
 
 
-def test_every_change_knows_its_undo():
+def test_every_change_knows_its_undo() -> None:
     made, _ = changes(lasting(FULL), steps("Address=10.0.0.3/32\nMTU=1300", "::/0"))
     for step in made:
         undo = step.undo()
@@ -132,4 +136,5 @@ def test_every_change_knows_its_undo():
         if isinstance(step, TakeBack):
             assert undo in FULL
         if isinstance(step, Replace):
+            assert undo is not None
             assert undo.undo() == step

@@ -1,7 +1,10 @@
 """The command line: exit codes, one-line errors, and what each command prints. No root, no core."""
 
+from __future__ import annotations
+
 import errno
 import importlib
+import ipaddress
 import json
 import os
 import re
@@ -9,7 +12,9 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +25,12 @@ from pywg.host import network
 from pywg.keys import PrivateKey
 from pywg.native import library
 from pywg.plan import steps
+from pywg.service.supervisor import Hosting
 from pywg.tunnel import record
 from pywg.wireguard import uapi
+from pywg.wireguard.uapi import Report, Status
+
+Run = Callable[..., tuple[int, str, str]]
 
 UP, DOWN = map(importlib.import_module, ("pywg.tunnel.up", "pywg.tunnel.down"))
 
@@ -32,10 +41,10 @@ CONFIG = f"[Interface]\nPrivateKey={PRIVATE}\nAddress=10.0.0.1/24\n[Peer]\nPubli
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """run("up", ...) -> (exit code, stdout, stderr)"""
 
-    def call(*arguments):
+    def call(*arguments: str) -> tuple[int, str, str]:
         code = cli.main(arguments)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
@@ -44,7 +53,7 @@ def run(capsys):
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "wg0.conf"
     path.write_text(CONFIG)
     path.chmod(0o600)
@@ -54,7 +63,7 @@ def file(tmp_path):
 # ---- the frame
 
 
-def test_help_and_version(run):
+def test_help_and_version(run: Run) -> None:
     code, out, _ = run("--version")
     assert code == 0
     assert re.fullmatch(r"pywg \d\S*\n", out)
@@ -66,7 +75,7 @@ def test_help_and_version(run):
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_every_command_has_help(run, name):
+def test_every_command_has_help(run: Run, name: str) -> None:
     code, out, err = run(name, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: pywg {name}")
@@ -87,16 +96,18 @@ def test_every_command_has_help(run, name):
         ("run", "--memory-limit", "0", "wg0"),
     ],
 )
-def test_wrong_usage_is_2_and_one_line(run, arguments):
+def test_wrong_usage_is_2_and_one_line(run: Run, arguments: tuple[str, ...]) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert re.fullmatch(r"pywg: .+\n", err)
 
 
-def test_errors_and_interrupts_are_1_and_one_line(run, monkeypatch):
+def test_errors_and_interrupts_are_1_and_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for error in (PywgError("no\nway"), KeyboardInterrupt(), OSError(5, "x", "file")):
 
-        def fail(error=error):
+        def fail(error: BaseException = error) -> None:
             raise error
 
         monkeypatch.setattr(uapi, "interfaces", fail)
@@ -106,7 +117,7 @@ def test_errors_and_interrupts_are_1_and_one_line(run, monkeypatch):
         assert re.fullmatch(r"\n?pywg: .+\n", err)
 
 
-def test_python_m_pywg_works_and_does_not_import_what_it_does_not_need():
+def test_python_m_pywg_works_and_does_not_import_what_it_does_not_need() -> None:
     code = (
         "import sys; from pywg.cli import main; main(['--version']);"
         "print([m for m in ('pyroute2', 'cryptography', 'asyncio') if m in sys.modules])"
@@ -124,7 +135,7 @@ def test_python_m_pywg_works_and_does_not_import_what_it_does_not_need():
 # ---- keys
 
 
-def test_genkey_and_pubkey(run, monkeypatch):
+def test_genkey_and_pubkey(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("genkey")
     assert code == 0
     key = PrivateKey.from_base64(out.removesuffix("\n"))
@@ -133,7 +144,7 @@ def test_genkey_and_pubkey(run, monkeypatch):
     assert run("genpsk")[1] != run("genpsk")[1]
 
 
-def pubkey(text):
+def pubkey(text: str) -> tuple[int, str, str]:
     result = subprocess.run(
         [sys.executable, "-m", "pywg", "pubkey"],
         input=text,
@@ -146,7 +157,7 @@ def pubkey(text):
 
 
 @pytest.mark.parametrize("text", ["", PRIVATE[:-1], PRIVATE[:-2] + "l=", "x" * 44])
-def test_pubkey_is_strict_and_does_not_repeat_its_input(text):
+def test_pubkey_is_strict_and_does_not_repeat_its_input(text: str) -> None:
     code, out, err = pubkey(text)
     assert (code, out) == (1, "")
     assert err.startswith("pywg: stdin: not a private key")
@@ -154,7 +165,9 @@ def test_pubkey_is_strict_and_does_not_repeat_its_input(text):
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o600, False)])
-def test_genkey_warns_about_a_world_accessible_file(tmp_path, mode, warned):
+def test_genkey_warns_about_a_world_accessible_file(
+    tmp_path: Path, mode: int, warned: bool
+) -> None:
     path = tmp_path / "key"
     with open(path, "w") as out:
         os.fchmod(out.fileno(), mode)
@@ -183,14 +196,14 @@ def test_genkey_warns_about_a_world_accessible_file(tmp_path, mode, warned):
         ("/x/fifteen-chars-x.conf", "fifteen-chars-x", "/x/fifteen-chars-x.conf"),
     ],
 )
-def test_names_and_files(argument, name, path):
+def test_names_and_files(argument: str, name: str, path: str) -> None:
     assert names.config_file(argument) == (name, Path(path))
 
 
 @pytest.mark.parametrize(
     "argument", ["", "sixteen-chars-xx", "wg 0", "wg\n", "..", "./wg0", "/x/w*.conf", "é"]
 )
-def test_bad_names_are_refused(argument):
+def test_bad_names_are_refused(argument: str) -> None:
     with pytest.raises(PywgError):
         names.config_file(argument)
 
@@ -201,57 +214,59 @@ def test_bad_names_are_refused(argument):
 class Tunnel:
     """What `up` touches, replaced: the supervisor and the kernel."""
 
-    def __init__(self, monkeypatch, directory):
-        self.done = []
-        self.hosting = None
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.done: list[str] = []
+        self.hosting: Hosting | None = None
         self.text = ""
-        self.fail_at = None
+        self.fail_at: str | None = None
         self.kind = "tun"
         tunnel = self
 
         class FakeSupervisor:
-            def __init__(self, keep_fds=(), renewed=None):
+            def __init__(
+                self, keep_fds: tuple[Any, ...] = (), renewed: Callable[..., Any] | None = None
+            ) -> None:
                 pass
 
-            def start(self, hosting):
+            def start(self, hosting: Hosting) -> None:
                 tunnel.hosting = hosting
                 tunnel.perform("start")
 
-            def close(self):
+            def close(self) -> None:
                 tunnel.done.append("closed")
 
-            def __enter__(self):
+            def __enter__(self) -> object:
                 return self
 
-            def __exit__(self, *ignored):
+            def __exit__(self, *ignored: object) -> None:
                 pass
 
         class FakeNetwork:
-            def __enter__(self):
+            def __enter__(self) -> object:
                 return self
 
-            def __exit__(self, *ignored):
+            def __exit__(self, *ignored: object) -> None:
                 pass
 
-            def kind(self, name):
+            def kind(self, name: str) -> str:
                 return tunnel.kind
 
-            def path_mtus(self, hosts, mark):
+            def path_mtus(self, hosts: list[Any], mark: None) -> tuple[Any, ...]:
                 return ()
 
-            def default_route_mtu(self):
+            def default_route_mtu(self) -> int:
                 return 1500
 
-            def add_address(self, name, address):
+            def add_address(self, name: str, address: ipaddress.IPv4Interface) -> None:
                 tunnel.perform(str(steps.AddAddress(name, address)))
 
-            def delete_address(self, name, address):
+            def delete_address(self, name: str, address: ipaddress.IPv4Interface) -> None:
                 tunnel.perform(str(steps.DeleteAddress(name, address)))
 
-            def link_up(self, name, mtu):
+            def link_up(self, name: str, mtu: int) -> None:
                 tunnel.perform(str(steps.LinkUp(name, mtu)))
 
-            def delete_link(self, name):
+            def delete_link(self, name: str) -> None:
                 tunnel.perform(str(steps.DeleteInterface(name)))
 
         monkeypatch.setattr(UP, "Supervisor", FakeSupervisor)
@@ -261,22 +276,22 @@ class Tunnel:
         monkeypatch.setattr(uapi, "request", self.request)
         monkeypatch.setattr(record, "DIRECTORY", directory)
 
-    def request(self, name, text, timeout_s=0.0):
+    def request(self, name: str, text: str, timeout_s: float = 0.0) -> str:
         self.text = text
         return ""
 
-    def perform(self, what):
+    def perform(self, what: str) -> None:
         if what == self.fail_at:
             raise NetworkError("the kernel said no")
         self.done.append(what)
 
 
 @pytest.fixture
-def tunnel(monkeypatch, tmp_path):
+def tunnel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tunnel:
     return Tunnel(monkeypatch, tmp_path / "run")
 
 
-def test_up_starts_configures_and_traces(run, tunnel, file):
+def test_up_starts_configures_and_traces(run: Run, tunnel: Tunnel, file: Path) -> None:
     code, out, err = run(
         *("up", str(file), "--no-offload", "udp_gso"),
         *("--threads", "3", "--priority", "realtime", "--memory-limit", "12"),
@@ -292,6 +307,7 @@ def test_up_starts_configures_and_traces(run, tunnel, file):
         "[#] wg setconf wg0 /dev/stdin",
         *(f"[#] {line}" for line in tunnel.done[1:]),
     ]
+    assert tunnel.hosting is not None
     assert tunnel.hosting.name == "wg0"
     assert tunnel.hosting.tuning.offload_disable == 4
     assert tunnel.hosting.tuning.threads == 3
@@ -303,7 +319,7 @@ def test_up_starts_configures_and_traces(run, tunnel, file):
     assert "key" not in written.read_text()
 
 
-def test_up_undoes_everything_when_a_step_fails(run, tunnel, file):
+def test_up_undoes_everything_when_a_step_fails(run: Run, tunnel: Tunnel, file: Path) -> None:
     tunnel.fail_at = "ip link set mtu 1420 up dev wg0"
     code, _, err = run("up", str(file))
     assert code == 1
@@ -316,13 +332,20 @@ def test_up_undoes_everything_when_a_step_fails(run, tunnel, file):
     assert list(record.DIRECTORY.iterdir()) == []
 
 
-def test_up_does_nothing_when_the_device_does_not_start(run, tunnel, file):
+def test_up_does_nothing_when_the_device_does_not_start(
+    run: Run, tunnel: Tunnel, file: Path
+) -> None:
     tunnel.fail_at = "start"
     assert run("up", str(file))[0] == 1
     assert tunnel.done == []
 
 
-def test_up_refuses_an_interface_that_exists(run, tunnel, file, monkeypatch):
+def test_up_refuses_an_interface_that_exists(
+    run: Run,
+    tunnel: Tunnel,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(network, "exists", lambda name: name == "wg0")
     code, _, err = run("up", str(file))
     assert code == 1
@@ -330,7 +353,7 @@ def test_up_refuses_an_interface_that_exists(run, tunnel, file, monkeypatch):
     assert tunnel.done == []
 
 
-def test_up_refuses_a_port_that_is_taken(run, tunnel, file):
+def test_up_refuses_a_port_that_is_taken(run: Run, tunnel: Tunnel, file: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
@@ -342,7 +365,7 @@ def test_up_refuses_a_port_that_is_taken(run, tunnel, file):
     assert run("up", str(file))[0] == 0
 
 
-def test_up_tells_a_mistake_with_its_place(run, tunnel, file):
+def test_up_tells_a_mistake_with_its_place(run: Run, tunnel: Tunnel, file: Path) -> None:
     file.write_text(CONFIG + "AlowedIPs = 10.0.0.0/8\n")
     code, _, err = run("up", str(file))
     assert code == 1
@@ -353,13 +376,13 @@ def test_up_tells_a_mistake_with_its_place(run, tunnel, file):
     )
 
 
-def test_up_names_a_missing_file(run, tunnel):
+def test_up_names_a_missing_file(run: Run, tunnel: Tunnel) -> None:
     code, _, err = run("up", "no-such-tunnel")
     assert code == 1
     assert err.startswith("pywg: /etc/wireguard/no-such-tunnel.conf: ")
 
 
-def test_up_warns_about_a_world_accessible_file(run, tunnel, file):
+def test_up_warns_about_a_world_accessible_file(run: Run, tunnel: Tunnel, file: Path) -> None:
     file.parent.chmod(0o755)
     file.chmod(0o644)
     assert f"Warning: `{file}' is world accessible" in run("up", str(file))[2]
@@ -374,14 +397,21 @@ def test_up_warns_about_a_world_accessible_file(run, tunnel, file):
 # ---- down
 
 
-def test_down_refuses_what_is_no_tunnel(run, tunnel, monkeypatch):
+def test_down_refuses_what_is_no_tunnel(
+    run: Run, tunnel: Tunnel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uapi, "is_interface", lambda name: False)
     code, _, err = run("down", "eth0")
     assert code == 1
     assert err.startswith("pywg: eth0 is not a WireGuard interface")
 
 
-def test_down_deletes_the_link_and_waits(run, tunnel, monkeypatch, tmp_path):
+def test_down_deletes_the_link_and_waits(
+    run: Run,
+    tunnel: Tunnel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
     monkeypatch.setattr(uapi, "is_interface", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
@@ -390,7 +420,12 @@ def test_down_deletes_the_link_and_waits(run, tunnel, monkeypatch, tmp_path):
     assert tunnel.done == ["ip link delete dev wg0"]
 
 
-def test_down_says_when_the_process_stays(run, tunnel, monkeypatch, tmp_path):
+def test_down_says_when_the_process_stays(
+    run: Run,
+    tunnel: Tunnel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     (tmp_path / "wg0.sock").touch()
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
     monkeypatch.setattr(uapi, "is_interface", lambda name: True)
@@ -416,11 +451,11 @@ REPORT = uapi.parse_report(
 )
 
 
-def b64(last):
+def b64(last: int) -> str:
     return "A" * 42 + {1: "E=", 2: "I="}[last]
 
 
-def test_show_prints_what_wg_prints():
+def test_show_prints_what_wg_prints() -> None:
     text = show.Pretty(color=False, now_s=1000 + 86400 + 63).interface("wg0", STATUS)
     assert text == (
         "interface: wg0\n"
@@ -442,7 +477,7 @@ def test_show_prints_what_wg_prints():
     )
 
 
-def test_show_has_wgs_colors():
+def test_show_has_wgs_colors() -> None:
     text = show.Pretty(color=True, now_s=1000).interface("wg0", STATUS)
     assert text.removeprefix("\033[0m").startswith(
         "\033[32m\033[1minterface\033[0m: \033[32mwg0\033[0m\n  \033[1mpublic key"
@@ -451,18 +486,18 @@ def test_show_has_wgs_colors():
     assert "10.0.0.2\033[36m/\033[0m32" in text
 
 
-def test_show_tells_of_a_clock_set_back():
+def test_show_tells_of_a_clock_set_back() -> None:
     text = show.Pretty(color=False, now_s=999).interface("wg0", STATUS)
     assert "(System clock wound backward; connection problems may ensue.)" in text
 
 
-def test_show_shows_keys_only_when_asked():
+def test_show_shows_keys_only_when_asked() -> None:
     assert PRIVATE in show.Pretty(color=False, hide_keys=False).interface("wg0", STATUS)
 
 
 @pytest.fixture
-def running(monkeypatch):
-    def report(name):
+def running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(name: str) -> Report:
         if name == "go0":
             raise UapiError("go0: the device answered: Invalid argument", 22)
         return REPORT
@@ -472,23 +507,23 @@ def running(monkeypatch):
     monkeypatch.setattr(uapi, "report", report)
 
 
-def test_show_interfaces_is_one_line(run, running):
+def test_show_interfaces_is_one_line(run: Run, running: None) -> None:
     assert run("show", "interfaces") == (0, "go0 wg0\n", "")
     assert run("show", "interfaces", "--json") == (0, '["go0", "wg0"]\n', "")
 
 
-def test_show_all_and_one(run, running):
+def test_show_all_and_one(run: Run, running: None) -> None:
     assert run("show")[1].count("interface: ") == 2
     assert run("show", "all")[1] == run("show")[1]
     assert run("show", "wg0")[1].startswith("interface: wg0\n")
 
 
-def test_show_without_interfaces_prints_nothing(run, monkeypatch):
+def test_show_without_interfaces_prints_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uapi, "interfaces", list)
     assert run("show") == (0, "", "")
 
 
-def test_show_json_has_wg_jsons_names_and_no_secrets(run, running):
+def test_show_json_has_wg_jsons_names_and_no_secrets(run: Run, running: None) -> None:
     code, out, _ = run("show", "wg0", "--json", "--offload")
     assert code == 0
     assert PRIVATE not in out
@@ -506,7 +541,7 @@ def test_show_json_has_wg_jsons_names_and_no_secrets(run, running):
     }
 
 
-def test_show_offload_prints_states_and_drops(run, running):
+def test_show_offload_prints_states_and_drops(run: Run, running: None) -> None:
     out = run("show", "wg0", "--offload")[1]
     assert "  offload tun tso: active\n" in out
     assert "  cipher: v3\n" in out
@@ -514,7 +549,7 @@ def test_show_offload_prints_states_and_drops(run, running):
     assert "malformed" not in out
 
 
-def test_show_offload_of_another_implementation(run, running):
+def test_show_offload_of_another_implementation(run: Run, running: None) -> None:
     assert run("show", "--offload")[0] == 0
     code, _, err = run("show", "go0", "--offload")
     assert code == 1
@@ -524,7 +559,7 @@ def test_show_offload_of_another_implementation(run, running):
 # ---- run
 
 
-def test_run_checks_the_name_and_the_descriptors(run, monkeypatch):
+def test_run_checks_the_name_and_the_descriptors(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("run", "a/b")[0] == 1
     monkeypatch.setenv("WG_TUN_FD", "banana")
     code, _, err = run("run", "-f", "wg0")
@@ -532,7 +567,7 @@ def test_run_checks_the_name_and_the_descriptors(run, monkeypatch):
     assert err == "pywg: WG_TUN_FD does not name an open file descriptor\n"
 
 
-def test_run_passes_the_core_error_through_the_background_process(tmp_path):
+def test_run_passes_the_core_error_through_the_background_process(tmp_path: Path) -> None:
     environment = {**os.environ, "PYWG_CORE": str(tmp_path / "none.so")}
     for arguments in (["wg0"], ["-f", "wg0"]):
         result = subprocess.run(
@@ -550,7 +585,7 @@ def test_run_passes_the_core_error_through_the_background_process(tmp_path):
 # ---- what callers do to us
 
 
-def python_m_pywg(shell, **environment):
+def python_m_pywg(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The words after `pywg`, with redirections."""
     return subprocess.run(
         ["sh", "-c", f'exec "$0" -m pywg {shell}', sys.executable],
@@ -562,7 +597,7 @@ def python_m_pywg(shell, **environment):
     )
 
 
-def test_closed_streams_are_no_traceback(tmp_path):
+def test_closed_streams_are_no_traceback(tmp_path: Path) -> None:
     result = python_m_pywg("pubkey <&-")
     assert result.returncode == 1
     assert re.fullmatch("pywg: stdin: not a private key: .+\n", result.stderr)
@@ -571,7 +606,7 @@ def test_closed_streams_are_no_traceback(tmp_path):
     assert re.fullmatch("pywg: .+\n", result.stderr)
 
 
-def test_a_warning_without_stderr_does_not_end_in_the_key_file(tmp_path):
+def test_a_warning_without_stderr_does_not_end_in_the_key_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch()
     path.chmod(0o666)
@@ -579,12 +614,17 @@ def test_a_warning_without_stderr_does_not_end_in_the_key_file(tmp_path):
     assert len(path.read_text()) == 45
 
 
-def test_up_goes_on_when_nobody_reads_its_trace(run, tunnel, file, monkeypatch):
+def test_up_goes_on_when_nobody_reads_its_trace(
+    run: Run,
+    tunnel: Tunnel,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Gone:
-        def write(self, text):
+        def write(self, text: str) -> None:
             raise BrokenPipeError
 
-        def flush(self):
+        def flush(self) -> None:
             raise BrokenPipeError
 
     file.parent.chmod(0o700)
@@ -595,13 +635,17 @@ def test_up_goes_on_when_nobody_reads_its_trace(run, tunnel, file, monkeypatch):
     assert cli.main(["up", str(file)]) == 1
 
 
-def test_up_sends_the_process_away_before_it_looks_for_its_interface(run, tunnel, file):
+def test_up_sends_the_process_away_before_it_looks_for_its_interface(
+    run: Run, tunnel: Tunnel, file: Path
+) -> None:
     tunnel.fail_at = "ip -4 address add 10.0.0.1/24 dev wg0"
     assert run("up", str(file))[0] == 1
     assert tunnel.done == ["start", "closed", "ip link delete dev wg0"]
 
 
-def test_down_spares_a_namesake_that_is_no_tun(run, tunnel, monkeypatch):
+def test_down_spares_a_namesake_that_is_no_tun(
+    run: Run, tunnel: Tunnel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uapi, "is_interface", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: True)
     tunnel.kind = "veth"
@@ -612,14 +656,16 @@ def test_down_spares_a_namesake_that_is_no_tun(run, tunnel, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../wg0", "sixteen-chars-xx", ""])
-def test_show_checks_the_name(run, name):
+def test_show_checks_the_name(run: Run, name: str) -> None:
     code, _, err = run("show", name)
     assert code == 1
     assert "cannot name an interface" in err
 
 
-def test_show_all_passes_by_one_that_does_not_answer(run, running, monkeypatch):
-    def get(name):
+def test_show_all_passes_by_one_that_does_not_answer(
+    run: Run, running: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(name: str) -> Status:
         if name == "go0":
             raise UapiError("go0: no answer", 110)
         return STATUS
@@ -633,12 +679,12 @@ def test_show_all_passes_by_one_that_does_not_answer(run, running, monkeypatch):
     assert list(json.loads(out)) == ["wg0"]
 
 
-def test_a_relative_core_is_that_of_this_folder(monkeypatch):
+def test_a_relative_core_is_that_of_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYWG_CORE", "libpywg.so")
     assert library.candidates() == [Path.cwd() / "libpywg.so"]
 
 
-def test_ipv6_that_is_disabled_is_not_answered_with_sudo():
+def test_ipv6_that_is_disabled_is_not_answered_with_sudo() -> None:
     kernel = network.Network.__new__(network.Network)
     kernel._failure = NetworkError
     with pytest.raises(NetworkError, match="IPv6 may be disabled"), kernel._wrapped("x"):
@@ -646,7 +692,7 @@ def test_ipv6_that_is_disabled_is_not_answered_with_sudo():
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_after_the_end_does_not_change_the_exit_code(number):
+def test_a_signal_after_the_end_does_not_change_the_exit_code(number: str) -> None:
     code = (
         "import atexit, signal, sys; from pywg import cli;"
         "atexit.register(signal.raise_signal, signal.Signals[sys.argv.pop()]); cli.run_main()"
@@ -662,14 +708,18 @@ def test_a_signal_after_the_end_does_not_change_the_exit_code(number):
 
 
 def test_up_is_undone_by_the_socket_when_netlink_no_longer_answers(
-    run, tunnel, file, monkeypatch, tmp_path
-):
-    def interrupted(kernel, name, address):
+    run: Run,
+    tunnel: Tunnel,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def interrupted(kernel: object, name: str, address: ipaddress.IPv4Interface) -> None:
         (tmp_path / "wg0.sock").touch()
         monkeypatch.setattr(network, "exists", lambda name: True)
         raise KeyboardInterrupt
 
-    def broken(kernel, name):
+    def broken(kernel: object, name: str) -> None:
         raise RuntimeError("the event loop is already running")
 
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)

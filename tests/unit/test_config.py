@@ -1,10 +1,13 @@
 """wg-quick files: what is read, and how each mistake is told."""
 
+from __future__ import annotations
+
 import ast
 import inspect
 import re
 import time
 from ipaddress import ip_interface, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +48,7 @@ PersistentKeepalive = off
 """
 
 
-def test_a_full_file_is_read():
+def test_a_full_file_is_read() -> None:
     config = parse(FULL, "wg0.conf")
     interface = config.interface
     assert interface.private_key == PrivateKey.from_base64(PRIVATE)
@@ -71,7 +74,7 @@ def test_a_full_file_is_read():
     assert config.warnings == ()
 
 
-def test_case_and_whitespace_do_not_matter():
+def test_case_and_whitespace_do_not_matter() -> None:
     lines = (
         "\ufeff \t[ InterFace ]\r\n\tprivatekey="
         f"{PRIVATE[:9]} {PRIVATE[9:]}\r\n  LISTEN port  =  1 2 \r\n[PEER]\r\npublickey={PUBLIC}"
@@ -82,7 +85,7 @@ def test_case_and_whitespace_do_not_matter():
     assert config.peers[0].public_key == PublicKey.from_base64(PUBLIC)
 
 
-def test_what_is_absent_is_none():
+def test_what_is_absent_is_none() -> None:
     config = parse(f"[Interface]\nPrivateKey={PRIVATE}\n[Peer]\nPublicKey={PUBLIC}\n")
     assert config.interface.listen_port is None
     assert config.interface.mtu is None
@@ -94,11 +97,11 @@ def test_what_is_absent_is_none():
     ("value", "expected"),
     [("off", 0), ("OFF", 0), ("0", 0), ("51820", 51820), ("0xFF", 255), ("0xffffffff", 0xFFFFFFFF)],
 )
-def test_fwmark(value, expected):
+def test_fwmark(value: str, expected: int) -> None:
     assert parse(f"[Interface]\nFwMark={value}").interface.fwmark == expected
 
 
-def test_plus_and_minus_change_the_list():
+def test_plus_and_minus_change_the_list() -> None:
     text = f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs=10.0.0.0/8,+10.1.0.0/16,-10.0.0.0/8"
     assert parse(text).peers[0].allowed_ips == (AllowedIP(ip_network("10.1.0.0/16")),)
 
@@ -336,7 +339,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "line", "column", "message"), WRONG)
-def test_errors_name_file_line_and_column(text, line, column, message):
+def test_errors_name_file_line_and_column(text: str, line: int, column: int, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, "dir/wg0.conf")
     error = caught.value
@@ -345,7 +348,7 @@ def test_errors_name_file_line_and_column(text, line, column, message):
     assert str(error) == f"dir/wg0.conf:{line}:{column}: {message}"
 
 
-def test_every_error_of_the_parser_is_in_the_table():
+def test_every_error_of_the_parser_is_in_the_table() -> None:
     """Each text in the source, its placeholders standing for anything, must have been seen."""
     seen = [message for _, _, _, message in WRONG]
     templates = [
@@ -359,16 +362,13 @@ def test_every_error_of_the_parser_is_in_the_table():
     assert [one for one in templates if not any(re.search(one, text) for text in seen)] == []
 
 
-def pattern(node):
-    if isinstance(node, ast.Constant):
-        return re.escape(node.value)
-    parts = [
-        re.escape(part.value) if isinstance(part, ast.Constant) else ".*" for part in node.values
-    ]
-    return "".join(parts)
+def pattern(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(pattern, node.values))
+    return re.escape(str(node.value)) if isinstance(node, ast.Constant) else ".*"
 
 
-def test_all_errors_are_told_at_once_each_with_its_line_and_a_caret():
+def test_all_errors_are_told_at_once_each_with_its_line_and_a_caret() -> None:
     text = (
         f"[Interface]\nPrivateKey = {PRIVATE}x\n\tMTU = 1  # low\n[Peer]\nEndpoint = a:b\nMtu = 5\n"
     )
@@ -405,14 +405,14 @@ def test_all_errors_are_told_at_once_each_with_its_line_and_a_caret():
         PRIVATE,
     ],
 )
-def test_errors_never_repeat_a_key(text):
+def test_errors_never_repeat_a_key(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     for start in range(0, 40, 4):
         assert PRIVATE[start : start + 6] not in "".join(caught.value.pictures())
 
 
-def test_repr_of_a_configuration_hides_secrets():
+def test_repr_of_a_configuration_hides_secrets() -> None:
     text = repr(parse(FULL))
     assert PRIVATE not in text
     assert PSK not in text
@@ -441,21 +441,21 @@ def test_repr_of_a_configuration_hides_secrets():
         ("", "no PrivateKey"),
     ],
 )
-def test_warnings(text, message):
+def test_warnings(text: str, message: str) -> None:
     assert any(message in str(warning) for warning in parse(text).warnings)
 
 
-def test_host_bits_are_masked():
+def test_host_bits_are_masked() -> None:
     config = parse(peer("AllowedIPs = 10.0.0.5/24"))
     assert str(config.peers[0].allowed_ips[0]) == "10.0.0.0/24"
 
 
-def test_positions_do_not_take_part_in_equality():
+def test_positions_do_not_take_part_in_equality() -> None:
     text = peer("AllowedIPs = 10.0.0.0/8\nEndpoint = 1.2.3.4:5")
     assert parse(text) == parse("\n\n" + text)
 
 
-def test_a_file_is_loaded_and_a_missing_one_is_one_line(tmp_path):
+def test_a_file_is_loaded_and_a_missing_one_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "wg0.conf"
     path.write_bytes(FULL.encode() + b"# caf\xe9\n")
     assert Config.load(path) == parse(FULL)
@@ -463,18 +463,18 @@ def test_a_file_is_loaded_and_a_missing_one_is_one_line(tmp_path):
         Config.load(tmp_path / "none.conf")
 
 
-def test_a_line_separator_of_unicode_is_not_a_new_line():
+def test_a_line_separator_of_unicode_is_not_a_new_line() -> None:
     with pytest.raises(ConfigError) as caught:
         parse("[Interface]\n# one \u2028 two \x0b three\nMTU = x")
     assert caught.value.line == 3
 
 
-def test_a_length_of_thousands_of_digits_is_an_error_with_its_place():
+def test_a_length_of_thousands_of_digits_is_an_error_with_its_place() -> None:
     with pytest.raises(ConfigError, match=r":2:9: Address: "):
         parse(f"[Interface]\nAddress=10.0.0.1/{'9' * 5000}\n")
 
 
-def test_thousands_of_allowed_ips_take_no_time():
+def test_thousands_of_allowed_ips_take_no_time() -> None:
     networks = ",".join(f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
     began = time.monotonic()
     parsed = parse(f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs={networks},{networks}\n")
@@ -504,7 +504,7 @@ SaveConfig = TRUE
 """
 
 
-def test_what_only_wg_quick_and_pywg_know():
+def test_what_only_wg_quick_and_pywg_know() -> None:
     interface = parse(QUICK).interface
     assert [str(server) for server in interface.dns_servers] == ["10.0.0.1", "fd00::53"]
     assert interface.dns_search == ("corp.example", "lan")
@@ -527,11 +527,11 @@ def test_what_only_wg_quick_and_pywg_know():
     ("text", "table"),
     [("", "auto"), ("Auto", "auto"), ("OFF", "off"), ("main", 254), ("1234", 1234)],
 )
-def test_tables(text, table):
+def test_tables(text: str, table: int | str) -> None:
     assert parse(f"[Interface]\nTable = {text}").interface.table == table
 
 
-def test_keys_come_from_files_and_an_open_one_is_told(tmp_path):
+def test_keys_come_from_files_and_an_open_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{PRIVATE}\n")
     (tmp_path / "psk").write_text(PSK)
     (tmp_path / "key").chmod(0o600)
@@ -548,7 +548,7 @@ def test_keys_come_from_files_and_an_open_one_is_told(tmp_path):
     assert told == [f"{tmp_path}/psk can be read by others: chmod 600"]
 
 
-def test_a_key_file_that_is_none_says_so_without_its_content(tmp_path):
+def test_a_key_file_that_is_none_says_so_without_its_content(tmp_path: Path) -> None:
     (tmp_path / "wg0.conf").write_text("[Interface]\n#!pywg PrivateKeyFile = key\n")
     with pytest.raises(PywgError, match="key: No such file"):
         Config.load(tmp_path / "wg0.conf")
@@ -559,7 +559,7 @@ def test_a_key_file_that_is_none_says_so_without_its_content(tmp_path):
     assert str(caught.value) == expected
 
 
-def test_half_a_key_on_a_line_of_its_own_is_not_repeated():
+def test_half_a_key_on_a_line_of_its_own_is_not_repeated() -> None:
     half = PrivateKey.generate().to_base64()[-28:]
     half = re.sub(r"[^A-Za-z0-9=]", "a", half)
     for text in (f"[Interface]\n{half}\n", f"[{half.strip('=')}]\n"):

@@ -7,6 +7,7 @@ import os
 import stat
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ AllowedIPs = 10.0.0.3/32
 """
 
 
-def changed(config: Config, peer: int | None = None, **values: object) -> Config:
+def changed(config: Config, peer: int | None = None, **values: Any) -> Config:
     if peer is None:
         return dataclasses.replace(
             config, interface=dataclasses.replace(config.interface, **values)
@@ -50,12 +51,12 @@ def changed(config: Config, peer: int | None = None, **values: object) -> Config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_what_has_not_changed_stays_to_the_byte(path):
+def test_what_has_not_changed_stays_to_the_byte(path: Path) -> None:
     text = path.read_text()
     assert rewrite(text, parse(text)) == text
 
 
-def test_windows_line_ends_stay():
+def test_windows_line_ends_stay() -> None:
     text = TEXT.replace("\n", "\r\n")
     assert rewrite(text, parse(text)) == text
     after = changed(parse(text), listen_port=7, mtu=1400)
@@ -68,14 +69,14 @@ def test_windows_line_ends_stay():
     )
 
 
-def test_a_changed_value_keeps_its_line_and_its_comment():
+def test_a_changed_value_keeps_its_line_and_its_comment() -> None:
     after = changed(parse(TEXT), 0, allowed_ips=(AllowedIP(ip_network("10.9.0.0/16")),))
     assert rewrite(TEXT, after) == TEXT.replace(
         "AllowedIPs=10.0.0.2/32   # one", "AllowedIPs=10.9.0.0/16   # one"
     )
 
 
-def test_of_several_lines_of_a_key_the_first_gets_the_values():
+def test_of_several_lines_of_a_key_the_first_gets_the_values() -> None:
     addresses = (ip_interface("10.0.0.1/24"), ip_interface("10.5.0.1/24"))
     assert rewrite(TEXT, changed(parse(TEXT), addresses=addresses)) == TEXT.replace(
         "Address = 10.0.0.1/24   # home\nAddress = fd00::1/64",
@@ -83,7 +84,7 @@ def test_of_several_lines_of_a_key_the_first_gets_the_values():
     )
 
 
-def test_new_values_go_behind_the_last_key_of_their_section():
+def test_new_values_go_behind_the_last_key_of_their_section() -> None:
     psk = PresharedKey.generate()
     after = changed(parse(TEXT), 1, preshared_key=psk, persistent_keepalive=25)
     added = f"10.0.0.3/32\nPresharedKey = {psk.to_base64()}\nPersistentKeepalive = 25\n"
@@ -93,21 +94,21 @@ def test_new_values_go_behind_the_last_key_of_their_section():
     assert parse(rewrite(TEXT, after)) == after
 
 
-def test_values_that_are_gone_lose_their_lines():
+def test_values_that_are_gone_lose_their_lines() -> None:
     after = changed(parse(TEXT), addresses=())
     assert rewrite(TEXT, after) == TEXT.replace(
         "Address = 10.0.0.1/24   # home\nAddress = fd00::1/64\n", ""
     )
 
 
-def test_a_peer_that_is_gone_takes_its_comment_with_it():
+def test_a_peer_that_is_gone_takes_its_comment_with_it() -> None:
     config = parse(TEXT)
     left = dataclasses.replace(config, peers=config.peers[1:])
     start, end = TEXT.index("# the office"), TEXT.index("# a friend")
     assert rewrite(TEXT, left) == TEXT[:start] + TEXT[end:]
 
 
-def test_a_new_peer_comes_last():
+def test_a_new_peer_comes_last() -> None:
     config = parse(TEXT)
     peer = PeerSection(KEYS[2], None, (AllowedIP(ip_network("10.0.0.9/32")),), Endpoint("::1", 5))
     after = dataclasses.replace(config, peers=(*config.peers, peer))
@@ -116,12 +117,12 @@ def test_a_new_peer_comes_last():
     )
 
 
-def test_an_endpoint_that_is_a_name_stays_one():
+def test_an_endpoint_that_is_a_name_stays_one() -> None:
     after = changed(parse(TEXT), 0, endpoint=Endpoint("192.0.2.9", 51820))
     assert rewrite(TEXT, after) == TEXT
 
 
-def test_a_peer_in_two_sections_ends_in_one():
+def test_a_peer_in_two_sections_ends_in_one() -> None:
     text = f"{TEXT}\n[Peer]\nPublicKey = {KEYS[1]}\nAllowedIPs = 10.0.0.4/32\n"
     config = parse(text)
     other = dataclasses.replace(config.peers[2], persistent_keepalive=5)
@@ -129,24 +130,24 @@ def test_a_peer_in_two_sections_ends_in_one():
     assert parse(rewrite(text, after)).peers[-1] == other
 
 
-def test_keys_from_files_are_not_written():
+def test_keys_from_files_are_not_written() -> None:
     text = "[Interface]\n#!pywg PrivateKeyFile = /etc/wireguard/key\n"
     after = changed(parse(text), private_key=PrivateKey.generate())
     assert rewrite(text, after) == text
 
 
-def test_a_file_without_an_interface_gets_one():
+def test_a_file_without_an_interface_gets_one() -> None:
     text = f"[Peer]\nPublicKey = {KEYS[0]}\n"
     after = changed(parse(text), listen_port=7)
     assert rewrite(text, after) == f"[Interface]\nListenPort = 7\n\n{text}"
 
 
-def test_public_keys_are_told_apart():
+def test_public_keys_are_told_apart() -> None:
     assert isinstance(KEYS[0], PublicKey)
     assert len(set(KEYS)) == 3
 
 
-def test_writing_keeps_mode_and_link(tmp_path):
+def test_writing_keeps_mode_and_link(tmp_path: Path) -> None:
     real, link = tmp_path / "real.conf", tmp_path / "wg0.conf"
     real.write_text("old")
     real.chmod(0o640)
@@ -158,16 +159,18 @@ def test_writing_keeps_mode_and_link(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["real.conf", "wg0.conf"]
 
 
-def test_a_new_file_is_for_its_owner_only(tmp_path):
+def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     write(tmp_path / "new.conf", "x")
     assert stat.S_IMODE((tmp_path / "new.conf").stat().st_mode) == 0o600
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
+def test_what_cannot_be_written_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "wg0.conf"
     path.write_text("old")
 
-    def no_space(number):
+    def no_space(number: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)

@@ -1,8 +1,12 @@
 """Handles, locks and callbacks of Device and Interface, over a core that only counts. No root."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,12 +19,12 @@ from pywg.native.interface import Interface
 class Core:
     """Answers OK to everything."""
 
-    def __init__(self):
-        self.calls = []
-        self.during = {}
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.during: dict[str, Callable[[], object]] = {}
 
-    def __getattr__(self, name):
-        def call(*arguments):
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*arguments: object) -> int:
             self.calls.append(name)
             self.during.get(name, lambda: None)()
             return 0
@@ -29,13 +33,13 @@ class Core:
 
 
 @pytest.fixture
-def core(monkeypatch):
+def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     made = Core()
     monkeypatch.setattr(_library, "load", lambda: made)
     return made
 
 
-def test_a_signal_handler_may_stop_in_the_middle_of_a_call(core):
+def test_a_signal_handler_may_stop_in_the_middle_of_a_call(core: Core) -> None:
     device = Device("wg0")
     core.during["pywg_device_set"] = device.stop  # as a handler that runs in this thread
     thread = threading.Thread(target=lambda: device.set("listen_port=1\n"), daemon=True)
@@ -46,7 +50,9 @@ def test_a_signal_handler_may_stop_in_the_middle_of_a_call(core):
     assert core.calls[-1] == "pywg_device_close"
 
 
-def test_a_forked_child_does_not_stop_the_device_of_its_parent(core, monkeypatch):
+def test_a_forked_child_does_not_stop_the_device_of_its_parent(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = Device("wg0")
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
@@ -57,8 +63,10 @@ def test_a_forked_child_does_not_stop_the_device_of_its_parent(core, monkeypatch
     assert core.calls[-1] == "pywg_device_close"
 
 
-def test_a_device_without_a_thread_is_closed_again(core, monkeypatch):
-    def refuse(thread):
+def test_a_device_without_a_thread_is_closed_again(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
@@ -67,10 +75,12 @@ def test_a_device_without_a_thread_is_closed_again(core, monkeypatch):
     assert core.calls[-1] == "pywg_device_close"
 
 
-def test_a_device_runs_with_the_threads_it_gets(core, monkeypatch):
+def test_a_device_runs_with_the_threads_it_gets(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start, ended = threading.Thread.start, threading.Event()
 
-    def refuse_the_third(thread):
+    def refuse_the_third(thread: threading.Thread) -> None:
         if thread.name.startswith("pywg ") and thread.name.endswith(" 2"):
             raise RuntimeError("can't start new thread")
         start(thread)
@@ -85,10 +95,12 @@ def test_a_device_runs_with_the_threads_it_gets(core, monkeypatch):
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_only_the_threads_of_a_realtime_device_come_first(core, monkeypatch, refused):
+def test_only_the_threads_of_a_realtime_device_come_first(
+    core: Core, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
     asked = []
 
-    def set_scheduler(pid, policy, parameter):
+    def set_scheduler(pid: int, policy: int, parameter: os.sched_param) -> None:
         asked.append((pid, policy, parameter.sched_priority, threading.current_thread().name))
         if refused:
             raise PermissionError
@@ -104,34 +116,36 @@ def test_only_the_threads_of_a_realtime_device_come_first(core, monkeypatch, ref
     assert core.calls.count("pywg_device_run") == 2
 
 
-def test_threads_that_fill_all_cores_are_not_realtime_by_default(monkeypatch):
+def test_threads_that_fill_all_cores_are_not_realtime_by_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     assert [realtime_by_default(threads) for threads in (1, 2, 3)] == [True, False, False]
 
 
-def test_mtu_0_is_the_default_for_buffers_too(core):
+def test_mtu_0_is_the_default_for_buffers_too(core: Core) -> None:
     assert Interface(mtu=0).mtu == 1420
 
 
 @pytest.mark.parametrize("data", [None, "x" * 8, b"short", 8, [1] * 8 + ["x"]])
-def test_entropy_that_is_not_bytes_fails(data):
+def test_entropy_that_is_not_bytes_fails(data: object) -> None:
     assert fill(lambda length: data) == (1, bytes(8))
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_entropy_function_that_raises_fails(error):
-    def entropy(length):
+def test_an_entropy_function_that_raises_fails(error: type[BaseException]) -> None:
+    def entropy(length: int) -> None:
         raise error
 
     assert fill(entropy) == (1, bytes(8))
 
 
-def test_entropy_may_be_any_bytes():
+def test_entropy_may_be_any_bytes() -> None:
     assert fill(lambda length: b"\1" * length) == (0, b"\1" * 8)
     assert fill(lambda length: bytearray(b"\2" * length)) == (0, b"\2" * 8)
 
 
-def fill(entropy):
+def fill(entropy: Callable[[int], Any]) -> tuple[int, bytes]:
     room = (ctypes.c_uint8 * 8)()
-    status = interface._entropy_callback(entropy)(None, room, 8)
-    return status, bytes(room)
+    callback: Any = interface._entropy_callback(entropy)
+    return callback(None, room, 8), bytes(room)

@@ -1,20 +1,25 @@
 """DNS: who is told, what he is told, and that a plain resolv.conf comes back as it was."""
 
+from __future__ import annotations
+
 import json
 import os
 import stat
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pywg.errors import PywgError
 from pywg.host import dns, resolv_conf
-from pywg.host.dns import Found
+from pywg.host.dns import Found, Manager
+from pywg.host.resolv_conf import Content
 
 TEXT = "nameserver 192.0.2.53\nsearch example.com\n"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that stands for /etc and one for the records."""
     monkeypatch.setattr(resolv_conf, "DIRECTORY", tmp_path / "var")
     etc = tmp_path / "etc"
@@ -22,11 +27,11 @@ def place(tmp_path, monkeypatch):
     return etc
 
 
-def nothing_is_recorded(place):
+def nothing_is_recorded(place: Path) -> bool:
     return [path.name for path in (place.parent / "var").iterdir()] == ["lock"]
 
 
-def look(path):
+def look(path: Path) -> object:
     """Everything there is to know about it."""
     if not os.path.lexists(path):
         return None
@@ -35,24 +40,24 @@ def look(path):
     return content, stat.S_IMODE(status.st_mode), status.st_uid, stat.S_IFMT(status.st_mode)
 
 
-def make_file(path):
+def make_file(path: Path) -> None:
     path.write_bytes(b"nameserver 10.0.0.1\n# \xff no UTF-8")
     path.chmod(0o640)
 
 
-def make_link(path):
+def make_link(path: Path) -> None:
     (path.parent / "stub").write_text("nameserver 127.0.0.53\n")
     path.symlink_to("stub")
 
 
-def make_dangling_link(path):
+def make_dangling_link(path: Path) -> None:
     path.symlink_to("../nowhere/resolv.conf")
 
 
 @pytest.mark.parametrize(
     "make", [make_file, make_link, make_dangling_link, lambda path: None], ids=lambda f: f.__name__
 )
-def test_whatever_was_there_comes_back(place, make):
+def test_whatever_was_there_comes_back(place: Path, make: Callable[[Path], None]) -> None:
     path = place / "resolv.conf"
     make(path)
     before = look(path)
@@ -67,7 +72,7 @@ def test_whatever_was_there_comes_back(place, make):
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
-def test_tunnels_may_go_in_any_order(place, order):
+def test_tunnels_may_go_in_any_order(place: Path, order: tuple[str, str, str]) -> None:
     path = place / "resolv.conf"
     make_file(path)
     before = look(path)
@@ -83,7 +88,7 @@ def test_tunnels_may_go_in_any_order(place, order):
     assert nothing_is_recorded(place)
 
 
-def test_what_somebody_else_wrote_stays(place):
+def test_what_somebody_else_wrote_stays(place: Path) -> None:
     path = place / "resolv.conf"
     make_file(path)
     resolv_conf.add(path, "wg0", TEXT)
@@ -92,7 +97,7 @@ def test_what_somebody_else_wrote_stays(place):
     assert path.read_text() == "nameserver 198.51.100.1\n"
 
 
-def test_what_somebody_else_wrote_comes_back_after_the_next_tunnel(place):
+def test_what_somebody_else_wrote_comes_back_after_the_next_tunnel(place: Path) -> None:
     path = place / "resolv.conf"
     make_file(path)
     resolv_conf.add(path, "a", TEXT)
@@ -104,7 +109,7 @@ def test_what_somebody_else_wrote_comes_back_after_the_next_tunnel(place):
     assert path.read_text() == "nameserver 198.51.100.1\n"
 
 
-def test_changed_for_a_tunnel_that_is_up_already_it_still_comes_back(place):
+def test_changed_for_a_tunnel_that_is_up_already_it_still_comes_back(place: Path) -> None:
     path = place / "resolv.conf"
     make_file(path)
     before = look(path)
@@ -117,7 +122,9 @@ def test_changed_for_a_tunnel_that_is_up_already_it_still_comes_back(place):
 
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("others", [[], ["a"]])
-def test_a_crash_while_the_file_is_changed_can_be_undone(place, monkeypatch, others, done):
+def test_a_crash_while_the_file_is_changed_can_be_undone(
+    place: Path, monkeypatch: pytest.MonkeyPatch, others: list[str], done: bool
+) -> None:
     path = place / "resolv.conf"
     make_file(path)
     before = look(path)
@@ -125,7 +132,7 @@ def test_a_crash_while_the_file_is_changed_can_be_undone(place, monkeypatch, oth
         resolv_conf.add(path, name, "nameserver 192.0.2.1\n")
     put = resolv_conf._put
 
-    def crash(path, content):
+    def crash(path: Path, content: Content) -> None:
         if done:
             put(path, content)
         raise KeyboardInterrupt
@@ -143,8 +150,8 @@ def test_a_crash_while_the_file_is_changed_can_be_undone(place, monkeypatch, oth
 
 
 def test_tunnels_of_before_a_reboot_are_forgotten_but_not_what_was_before_them(
-    place, monkeypatch, tmp_path
-):
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = place / "resolv.conf"
     make_file(path)
     before = look(path)
@@ -158,11 +165,13 @@ def test_tunnels_of_before_a_reboot_are_forgotten_but_not_what_was_before_them(
     assert look(path) == before
 
 
-def test_a_file_that_cannot_be_written_leaves_no_record(place, monkeypatch):
+def test_a_file_that_cannot_be_written_leaves_no_record(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = place / "resolv.conf"
     make_file(path)
 
-    def fail(path, content):
+    def fail(path: Path, content: Content) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resolv_conf, "_put", fail)
@@ -171,11 +180,11 @@ def test_a_file_that_cannot_be_written_leaves_no_record(place, monkeypatch):
     assert nothing_is_recorded(place)
 
 
-def test_what_was_never_added_is_no_error(place):
+def test_what_was_never_added_is_no_error(place: Path) -> None:
     resolv_conf.remove(place / "resolv.conf", "wg0")
 
 
-def test_a_damaged_record_is_named(place):
+def test_a_damaged_record_is_named(place: Path) -> None:
     path = place / "resolv.conf"
     resolv_conf.add(path, "wg0", TEXT)
     record = next((place.parent / "var").glob("*.json"))
@@ -188,7 +197,7 @@ def test_a_damaged_record_is_named(place):
 
 
 @pytest.fixture
-def host(place, monkeypatch):
+def host(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A host without any program for names; returns what adds one."""
     programs = place.parent / "bin"
     programs.mkdir()
@@ -196,7 +205,7 @@ def host(place, monkeypatch):
     monkeypatch.setattr(dns, "ETC", place)
     monkeypatch.setattr(dns, "RESOLVED_DIRECTORY", place.parent / "resolve")
 
-    def add(name, script="exit 0"):
+    def add(name: str, script: str = "exit 0") -> None:
         path = programs / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
@@ -204,20 +213,20 @@ def host(place, monkeypatch):
     return add
 
 
-def test_resolvconf_comes_first(host):
+def test_resolvconf_comes_first(host: Callable[..., None]) -> None:
     host("resolvconf")
     host("resolvectl")
     assert dns.find("wg0") == Found("resolvconf", "wg0")
 
 
-def test_debians_resolvconf_has_an_order(host, place):
+def test_debians_resolvconf_has_an_order(host: Callable[..., None], place: Path) -> None:
     host("resolvconf")
     (place / "resolvconf").mkdir()
     (place / "resolvconf" / "interface-order").write_text("# order\nlo.*\ntun*\neth*\n")
     assert dns.find("wg0") == Found("resolvconf", "tun.wg0")
 
 
-def test_resolvconf_that_is_a_link_has_none(host, place):
+def test_resolvconf_that_is_a_link_has_none(host: Callable[..., None], place: Path) -> None:
     host("resolvectl")
     (place.parent / "bin" / "resolvconf").symlink_to("resolvectl")
     (place / "resolvconf").mkdir()
@@ -225,7 +234,7 @@ def test_resolvconf_that_is_a_link_has_none(host, place):
     assert dns.find("wg0") == Found("resolvconf", "wg0")
 
 
-def test_resolved_is_told_only_where_it_is_asked(host, place):
+def test_resolved_is_told_only_where_it_is_asked(host: Callable[..., None], place: Path) -> None:
     host("resolvectl")
     path = place / "resolv.conf"
     path.write_text("nameserver 127.0.0.53\n")
@@ -239,12 +248,14 @@ def test_resolved_is_told_only_where_it_is_asked(host, place):
     assert dns.find("wg0") == Found("resolved", "wg0")
 
 
-def test_a_network_namespace_has_its_own_file(host, place):
+def test_a_network_namespace_has_its_own_file(host: Callable[..., None], place: Path) -> None:
     host("resolvconf")
     assert dns.find("wg0", "inside") == Found("file", str(place / "netns/inside/resolv.conf"))
 
 
-def test_where_nobody_can_be_told_it_says_why(host, place, monkeypatch):
+def test_where_nobody_can_be_told_it_says_why(
+    host: Callable[..., None], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     found = dns.find("wg0")
     assert found.manager == "none"
@@ -255,7 +266,13 @@ def test_where_nobody_can_be_told_it_says_why(host, place, monkeypatch):
 
 
 @pytest.mark.parametrize("manager", ["resolvconf", "resolved"])
-def test_programs_are_told_as_wg_quick_tells_them(host, place, tmp_path, manager, monkeypatch):
+def test_programs_are_told_as_wg_quick_tells_them(
+    host: Callable[..., None],
+    place: Path,
+    tmp_path: Path,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said = tmp_path / "said"
     script = f'echo "$0 $*" | sed "s,.*/,," >> {said}; cat >> {said}'
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
@@ -281,7 +298,7 @@ def test_programs_are_told_as_wg_quick_tells_them(host, place, tmp_path, manager
     )
 
 
-def test_a_program_that_fails_says_why(host):
+def test_a_program_that_fails_says_why(host: Callable[..., None]) -> None:
     host("resolvconf", "echo it is broken >&2; exit 3")
     with pytest.raises(PywgError, match="resolvconf -a wg0: it is broken"):
         dns.add("wg0", "resolvconf", "wg0", ("192.0.2.1",), ())

@@ -1,5 +1,10 @@
 """The texts for iptables, which few hosts of tests have; those for nft are compared in netns/."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from pywg.host import firewall
@@ -8,11 +13,11 @@ MARKER = '-m comment --comment "pywg rule for wg0"'
 
 
 @pytest.fixture
-def host(tmp_path, monkeypatch):
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A host with iptables of its own; returns what adds a program."""
     monkeypatch.setenv("PATH", f"{tmp_path}")
 
-    def add(name, script):
+    def add(name: str, script: str) -> None:
         path = tmp_path / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
@@ -20,7 +25,7 @@ def host(tmp_path, monkeypatch):
     return add
 
 
-def test_the_rules_are_those_of_wg_quick():
+def test_the_rules_are_those_of_wg_quick() -> None:
     assert firewall.iptables_rules("wg0", 4, 51820, ["10.0.0.2"]) == (
         "*raw\n"
         f"-I PREROUTING ! -i wg0 -d 10.0.0.2 -m addrtype ! --src-type LOCAL -j DROP {MARKER}\n"
@@ -41,7 +46,7 @@ COMMIT
 """
 
 
-def test_only_our_rules_are_removed():
+def test_only_our_rules_are_removed() -> None:
     assert firewall.iptables_removal(SAVED, firewall.comment("pywg", "wg0")) == (
         f"*mangle\n-D PREROUTING -p udp -j CONNMARK --restore-mark {MARKER}\n"
         f"-D POSTROUTING -m mark --mark 0xca6c -p udp {MARKER} -j CONNMARK --save-mark\nCOMMIT\n"
@@ -50,7 +55,7 @@ def test_only_our_rules_are_removed():
     assert firewall.comment("wg-quick", "wg0") == "wg-quick(8) rule for wg0"
 
 
-def test_iptables_is_used_where_there_is_no_nft(host, tmp_path):
+def test_iptables_is_used_where_there_is_no_nft(host: Callable[..., None], tmp_path: Path) -> None:
     assert firewall.find_tool() is None
     (tmp_path / "saved").write_text(SAVED)
     told = tmp_path / "told"
@@ -65,7 +70,7 @@ def test_iptables_is_used_where_there_is_no_nft(host, tmp_path):
     assert told.read_text() == f"restore -n\n{removal}restore -n\n{rules}"
 
 
-def test_nft_comes_first(host):
+def test_nft_comes_first(host: Callable[..., None]) -> None:
     host("nft", "")
     host("iptables-restore", "")
     assert firewall.find_tool() == "nft"

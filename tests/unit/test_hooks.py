@@ -1,6 +1,10 @@
 """Hooks: run as wg-quick runs them, and not from a file that others may write."""
 
+from __future__ import annotations
+
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +16,7 @@ TEXT = "[Interface]\nPrivateKey=yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "wg0.conf"
     path.touch(0o600)
     path.write_text(f"{TEXT}PostUp = true\n")
@@ -20,27 +24,27 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
-def test_what_others_may_only_read_is_trusted(file, mode):
+def test_what_others_may_only_read_is_trusted(file: Path, mode: int) -> None:
     file.chmod(mode)
     hooks.check_trust(Config.load(file))
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_what_others_may_write_is_not(file, mode):
+def test_what_others_may_write_is_not(file: Path, mode: int) -> None:
     file.chmod(mode)
     config = Config.load(file)
     with pytest.raises(PywgError, match=r"has hooks and others may write it.*chmod go-w"):
         hooks.check_trust(config)
 
 
-def test_without_hooks_it_does_not_matter(file):
+def test_without_hooks_it_does_not_matter(file: Path) -> None:
     file.write_text(TEXT)
     file.chmod(0o666)
     hooks.check_trust(Config.load(file))
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_what_is_another_users_is_not_trusted(file, is_folder):
+def test_what_is_another_users_is_not_trusted(file: Path, is_folder: bool) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to give a file away")
     given = file.parent if is_folder else file
@@ -54,7 +58,7 @@ def test_what_is_another_users_is_not_trusted(file, is_folder):
     )
 
 
-def test_a_folder_in_which_others_may_replace_the_file_is_not_trusted(file):
+def test_a_folder_in_which_others_may_replace_the_file_is_not_trusted(file: Path) -> None:
     folder = file.parent
     folder.chmod(0o777)
     with pytest.raises(PywgError) as caught:
@@ -67,7 +71,7 @@ def test_a_folder_in_which_others_may_replace_the_file_is_not_trusted(file):
     hooks.check_trust(Config.load(file))
 
 
-def test_the_file_that_was_read_is_judged_and_not_its_name(file):
+def test_the_file_that_was_read_is_judged_and_not_its_name(file: Path) -> None:
     """A name can be given to another file between reading and looking."""
     file.chmod(0o666)
     config = Config.load(file)
@@ -77,7 +81,9 @@ def test_the_file_that_was_read_is_judged_and_not_its_name(file):
         hooks.check_trust(config)
 
 
-def test_a_link_that_others_could_point_elsewhere_is_not_trusted(file, tmp_path):
+def test_a_link_that_others_could_point_elsewhere_is_not_trusted(
+    file: Path, tmp_path: Path
+) -> None:
     safe, writable = tmp_path / "safe", tmp_path / "writable"
     safe.mkdir(0o755)
     writable.mkdir()
@@ -94,7 +100,7 @@ def test_a_link_that_others_could_point_elsewhere_is_not_trusted(file, tmp_path)
         hooks.check_trust(Config.load(over / "wg0.conf"))
 
 
-def test_a_link_leads_to_the_folder_that_counts(file, tmp_path):
+def test_a_link_leads_to_the_folder_that_counts(file: Path, tmp_path: Path) -> None:
     open_folder = tmp_path / "open"
     open_folder.mkdir()
     open_folder.chmod(0o777)
@@ -115,7 +121,9 @@ def test_a_link_leads_to_the_folder_that_counts(file, tmp_path):
         ("false || echo went on", "went on"),
     ],
 )
-def test_commands_find_what_wg_quick_gives_them(capfd, command, said):
+def test_commands_find_what_wg_quick_gives_them(
+    capfd: pytest.CaptureFixture[str], command: str, said: str
+) -> None:
     hooks.run(command, "wg0", "/x/wg0.conf")
     assert capfd.readouterr().out == f"{said}\n"
 
@@ -129,13 +137,15 @@ def test_commands_find_what_wg_quick_gives_them(capfd, command, said):
         ("kill -9 $$", "signal 9"),
     ],
 )
-def test_one_that_fails_says_how(command, ending):
+def test_one_that_fails_says_how(command: str, ending: str) -> None:
     with pytest.raises(PywgError) as caught:
         hooks.run(command, "wg0", "/x/wg0.conf")
     assert str(caught.value) == f"wg0: hook failed with {ending}: {command}"
 
 
-def test_without_bash_there_is_sh(monkeypatch, capfd):
-    monkeypatch.setattr(hooks.shutil, "which", lambda name: None)
+def test_without_bash_there_is_sh(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     hooks.run("echo $INTERFACE", "wg0", "")
     assert capfd.readouterr().out == "wg0\n"

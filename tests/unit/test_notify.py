@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,9 @@ from pywg.service import notify
 
 
 @pytest.fixture(params=["file", "abstract"])
-def manager(request, tmp_path, monkeypatch):
+def manager(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         if request.param == "file":
             listener.bind(str(tmp_path / "notify"))
@@ -33,12 +37,14 @@ def manager(request, tmp_path, monkeypatch):
         (lambda: notify.status("two\nlines"), b"STATUS=two lines"),
     ],
 )
-def test_the_manager_hears(manager, tell, heard):
+def test_the_manager_hears(
+    manager: socket.socket, tell: Callable[[], object], heard: bytes
+) -> None:
     assert tell()
     assert manager.recv(4096) == heard
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "/nowhere/notify", "@pywg-nobody-listens"])
-def test_without_a_manager_nothing_happens(monkeypatch, address):
+def test_without_a_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify.ready()

@@ -1,13 +1,17 @@
 """The plan of `pywg up`: values in, steps out, and all or nothing."""
 
+from __future__ import annotations
+
 import json
 import time
 
 import pytest
 
 from pywg.config import parse
+from pywg.config.model import Config
 from pywg.plan import build, codec, steps
 from pywg.plan.facts import Dns, Facts, Location
+from pywg.plan.steps import Step
 
 KEYS = [
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
@@ -15,7 +19,7 @@ KEYS = [
 ]
 
 
-def config(interface="", *allowed_ips):
+def config(interface: str = "", *allowed_ips: str) -> Config:
     peers = "".join(
         f"[Peer]\nPublicKey={key}\nAllowedIPs={allowed}\n"
         for key, allowed in zip(KEYS, allowed_ips, strict=False)
@@ -23,11 +27,11 @@ def config(interface="", *allowed_ips):
     return parse(f"[Interface]\n{interface}\n{peers}", "wg0.conf")
 
 
-def lines(config, facts=Facts(), place=Location()):  # noqa: B008 - frozen values
+def lines(config: Config, facts: Facts = Facts(), place: Location = Location()) -> list[str]:  # noqa: B008 - frozen values
     return [str(step) for step in build.plan("wg0", config, facts, place)]
 
 
-def test_steps_read_as_wg_quick_prints_them():
+def test_steps_read_as_wg_quick_prints_them() -> None:
     assert lines(
         config("Address=10.0.0.1/24,fd00::1/64", "10.0.0.2/32,10.1.0.0/16,fd00:1::/64")
     ) == [
@@ -41,7 +45,7 @@ def test_steps_read_as_wg_quick_prints_them():
     ]
 
 
-def test_everything_comes_in_the_order_of_wg_quick():
+def test_everything_comes_in_the_order_of_wg_quick() -> None:
     full = config(
         "Address=10.0.0.2/32\nDNS=10.0.0.1,example.com\nPreUp=one %i\nPreUp=two\nPostUp=three %i%i",
         "0.0.0.0/0,10.1.0.0/16",
@@ -64,12 +68,12 @@ def test_everything_comes_in_the_order_of_wg_quick():
     ]
 
 
-def test_the_device_is_given_the_mark_before_the_link_is_up():
+def test_the_device_is_given_the_mark_before_the_link_is_up() -> None:
     planned = build.plan("wg0", config("", "::/0"), Facts())
     assert [step.mark for step in planned if isinstance(step, steps.Configure)] == [51820]
 
 
-def rules(planned):
+def rules(planned: list[Step]) -> list[tuple[int, int | None]]:
     return [(step.priority, step.mark) for step in planned if isinstance(step, steps.AddRule)]
 
 
@@ -82,7 +86,9 @@ def rules(planned):
         ((0,), [(0, 51820), (0, None)]),
     ],
 )
-def test_rules_get_the_places_the_kernel_would_give_them(present, expected):
+def test_rules_get_the_places_the_kernel_would_give_them(
+    present: tuple[int, ...], expected: list[tuple[int, int | None]]
+) -> None:
     planned = build.plan("wg0", config("", "0.0.0.0/0"), Facts(rule_priorities={4: present}))
     assert rules(planned) == expected
 
@@ -100,11 +106,13 @@ def test_rules_get_the_places_the_kernel_would_give_them(present, expected):
         ("Table=99", "0.0.0.0/0", (), None),
     ],
 )
-def test_the_mark_is_the_given_one_or_the_first_free_table(interface, allowed, used, mark):
+def test_the_mark_is_the_given_one_or_the_first_free_table(
+    interface: str, allowed: str, used: tuple[int, ...], mark: int | None
+) -> None:
     assert build.mark_of(config(interface, allowed), Facts(used_tables=frozenset(used))) == mark
 
 
-def test_a_table_of_ones_own_takes_all_routes_and_needs_no_rule():
+def test_a_table_of_ones_own_takes_all_routes_and_needs_no_rule() -> None:
     found = lines(config("Address=10.0.0.1/24\nTable=99", "0.0.0.0/0,10.0.0.0/24"))
     assert found[-2:] == [
         "ip -4 route add 10.0.0.0/24 dev wg0 table 99",
@@ -112,17 +120,17 @@ def test_a_table_of_ones_own_takes_all_routes_and_needs_no_rule():
     ]
 
 
-def test_table_off_adds_no_route():
+def test_table_off_adds_no_route() -> None:
     assert "route" not in str(lines(config("Table=off", "0.0.0.0/0,10.0.0.0/8")))
 
 
-def test_an_address_does_not_cover_a_default_route():
+def test_an_address_does_not_cover_a_default_route() -> None:
     assert "ip -4 route add 0.0.0.0/0 dev wg0 table 51820" in lines(
         config("Address=10.0.0.1/0", "0.0.0.0/0")
     )
 
 
-def test_what_this_host_lacks_becomes_a_note():
+def test_what_this_host_lacks_becomes_a_note() -> None:
     facts = Facts(ipv6=False, firewall=None, valid_mark=True, dns=Dns("none", "no resolvconf"))
     planned = build.plan(
         "wg0", config("Address=10.0.0.1/24,fd00::1/64\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), facts
@@ -136,7 +144,7 @@ def test_what_this_host_lacks_becomes_a_note():
     assert not any(isinstance(step, (steps.SetValidMark, steps.SetFirewall)) for step in planned)
 
 
-def test_search_domains_alone_set_nothing():
+def test_search_domains_alone_set_nothing() -> None:
     assert not any("resolv" in line for line in lines(config("DNS=example.com")))
 
 
@@ -150,16 +158,16 @@ def test_search_domains_alone_set_nothing():
         (Location(), None),
     ],
 )
-def test_an_interface_is_moved_away_from_its_sockets(place, line):
+def test_an_interface_is_moved_away_from_its_sockets(place: Location, line: str | None) -> None:
     moves = [found for found in lines(config(), place=place) if "netns" in found]
     assert moves == ([line] if line else [])
 
 
-def test_the_kernel_can_host_it():
+def test_the_kernel_can_host_it() -> None:
     assert lines(config(), place=Location("kernel"))[0] == "ip link add wg0 type wireguard"
 
 
-def test_every_step_survives_being_written_down():
+def test_every_step_survives_being_written_down() -> None:
     full = config(
         "Address=10.0.0.2/32,fd00::1/64\nDNS=10.0.0.1,a.example\nPreUp=x", "0.0.0.0/0,::/0"
     )
@@ -170,7 +178,7 @@ def test_every_step_survives_being_written_down():
                 assert codec.from_json(json.loads(written)) == kind
 
 
-def test_what_is_no_step_is_a_value_error():
+def test_what_is_no_step_is_a_value_error() -> None:
     for data in ({}, {"step": "Explode", "name": "wg0"}, {"step": "AddRule", "name": "wg0"}):
         with pytest.raises(ValueError, match="no such step"):
             codec.from_json(data)
@@ -185,7 +193,9 @@ def test_what_is_no_step_is_a_value_error():
         ("MTU=1280", Facts((1500,), 1500), 1280),
     ],
 )
-def test_mtu_is_the_given_one_or_the_smallest_path_less_80(interface, facts, mtu):
+def test_mtu_is_the_given_one_or_the_smallest_path_less_80(
+    interface: str, facts: Facts, mtu: int
+) -> None:
     assert build.choose_mtu(config(interface), facts) == mtu
 
 
@@ -205,12 +215,12 @@ def test_mtu_is_the_given_one_or_the_smallest_path_less_80(interface, facts, mtu
         ("", [], []),
     ],
 )
-def test_routes(addresses, allowed, routes):
+def test_routes(addresses: str, allowed: list[str], routes: list[str]) -> None:
     found = build.routes(config(f"Address={addresses}", *allowed))
     assert [str(network) for network in found] == routes
 
 
-def test_every_step_of_a_plan_knows_its_undo():
+def test_every_step_of_a_plan_knows_its_undo() -> None:
     planned = build.plan("wg0", config("Address=10.0.0.1/24", "10.1.0.0/16"), Facts())
     assert [str(step.undo()) for step in planned] == [
         "ip link delete dev wg0",
@@ -221,7 +231,7 @@ def test_every_step_of_a_plan_knows_its_undo():
     ]
 
 
-def test_routes_of_thousands_of_networks_take_no_time():
+def test_routes_of_thousands_of_networks_take_no_time() -> None:
     networks = (f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
     parsed = config("Address=192.0.2.1/24", ",".join(networks))
     began = time.monotonic()

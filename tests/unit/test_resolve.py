@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from pywg.config import Endpoint, parse
+from pywg.config.model import Family, PeerSection
 from pywg.errors import ConfigError
 from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey
@@ -17,11 +18,11 @@ NAME = Endpoint("vpn.example.com", 51820)
 
 
 @pytest.fixture
-def resolver(monkeypatch):
+def resolver(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """Answers with one address twice and one of the other family, and notes what it was asked."""
     asked = []
 
-    def getaddrinfo(host, port, family=0, type=0):
+    def getaddrinfo(host: str, port: int, family: int = 0, type: int = 0) -> list[Any]:
         asked.append((host, family, type))
         answer = [
             (socket.AF_INET6, type, 17, "", ("2001:db8::1", port, 0, 0)),
@@ -34,32 +35,34 @@ def resolver(monkeypatch):
     return asked
 
 
-def test_all_addresses_come_in_the_order_of_the_resolver_and_once(resolver):
+def test_all_addresses_come_in_the_order_of_the_resolver_and_once(
+    resolver: list[tuple[str, int, int]],
+) -> None:
     assert resolve.look_up(NAME) == (Endpoint("2001:db8::1", 51820), Endpoint("192.0.2.1", 51820))
     assert resolver == [("vpn.example.com", socket.AF_UNSPEC, socket.SOCK_DGRAM)]
 
 
 @pytest.mark.parametrize(("family", "host"), [("ipv4", "192.0.2.1"), ("ipv6", "2001:db8::1")])
-def test_a_family_that_is_asked_for_is_the_only_one(resolver, family, host):
+def test_a_family_that_is_asked_for_is_the_only_one(
+    resolver: list[tuple[str, int, int]], family: Family, host: str
+) -> None:
     assert resolve.look_up(NAME, family) == (Endpoint(host, 51820),)
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A [Peer] that says which family it wants."""
-
-    endpoint: Endpoint | None
-    endpoint_family: str = "ipv6"
+def peer(endpoint: Endpoint | None) -> PeerSection:
+    """One that says which family it wants."""
+    key = PrivateKey.generate().public
+    return PeerSection(key, endpoint=endpoint, endpoint_family="ipv6")
 
 
-def test_an_address_that_is_written_out_has_its_own_family():
-    assert resolve.family_of(Peer(NAME)) == "ipv6"
-    assert resolve.family_of(Peer(Endpoint("192.0.2.1", 5))) == "auto"
-    assert resolve.family_of(Peer(None)) == "auto"
+def test_an_address_that_is_written_out_has_its_own_family() -> None:
+    assert resolve.family_of(peer(NAME)) == "ipv6"
+    assert resolve.family_of(peer(Endpoint("192.0.2.1", 5))) == "auto"
+    assert resolve.family_of(peer(None)) == "auto"
 
 
-def test_a_name_without_an_address_of_the_family_says_so(monkeypatch):
-    def getaddrinfo(host, port, family=0, type=0):
+def test_a_name_without_an_address_of_the_family_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(host: str, port: int, family: int = 0, type: int = 0) -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -79,7 +82,7 @@ def test_a_name_without_an_address_of_the_family_says_so(monkeypatch):
     )
 
 
-def test_what_can_be_no_host_name_does_not_exist(monkeypatch):
+def test_what_can_be_no_host_name_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(socket.gaierror) as caught:
         resolve.look_up(Endpoint("x" * 70 + ".example.com", 5))
     assert caught.value.errno in resolve.FINAL
@@ -97,6 +100,6 @@ def test_what_can_be_no_host_name_does_not_exist(monkeypatch):
         (["192.0.2.1", "192.0.2.2", "2001:db8::1"], ["192.0.2.1", "2001:db8::1", "192.0.2.2"]),
     ],
 )
-def test_families_take_turns(hosts, order):
+def test_families_take_turns(hosts: list[str], order: list[str]) -> None:
     found = watch.alternate([Endpoint(host, 5) for host in hosts])
     assert [endpoint.host for endpoint in found] == order

@@ -1,5 +1,7 @@
 """pywg show FIELD and showconf: the columns of wg. No root, no device."""
 
+from __future__ import annotations
+
 import pytest
 
 from pywg import cli
@@ -8,6 +10,7 @@ from pywg.cli.showconf import configuration
 from pywg.errors import UapiError
 from pywg.keys import PrivateKey
 from pywg.wireguard import uapi
+from pywg.wireguard.uapi import Status
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 STATUS = uapi.parse_get(
@@ -38,26 +41,26 @@ TABLE = {
 }
 
 
-def test_every_field_is_in_the_table():
+def test_every_field_is_in_the_table() -> None:
     assert list(TABLE) == list(fields.FIELDS)
 
 
 @pytest.mark.parametrize("field", TABLE)
-def test_a_field_of_one_and_of_all(field):
+def test_a_field_of_one_and_of_all(field: str) -> None:
     text = TABLE[field]
     named = "".join(f"wg0\t{line}\n" for line in text.splitlines())
     assert fields.lines("wg0", STATUS, field, with_name=False) == text
     assert fields.lines("wg0", STATUS, field, with_name=True) == named
 
 
-def test_nothing_has_words_of_its_own():
+def test_nothing_has_words_of_its_own() -> None:
     nothing = uapi.Status()
     assert fields.lines("wg0", nothing, "dump", with_name=False) == "(none)\t(none)\t0\toff\n"
     assert fields.lines("wg0", nothing, "peers", with_name=True) == ""
     assert configuration(nothing) == "[Interface]\n\n"
 
 
-def test_showconf_writes_what_setconf_reads():
+def test_showconf_writes_what_setconf_reads() -> None:
     assert configuration(STATUS) == (
         "[Interface]\nListenPort = 51820\nFwMark = 0xca6c\n"
         f"PrivateKey = {PRIVATE.to_base64()}\n\n"
@@ -68,12 +71,12 @@ def test_showconf_writes_what_setconf_reads():
 
 
 @pytest.fixture
-def running(monkeypatch):
+def running(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uapi, "interfaces", lambda: ["wg1", "wg0"])
     monkeypatch.setattr(uapi, "get", lambda name: STATUS)
 
 
-def test_fields_on_the_command_line(running, capsys):
+def test_fields_on_the_command_line(running: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "wg0", "fwmark"]) == 0
     assert capsys.readouterr() == ("0xca6c\n", "")
     assert cli.main(["show", "all", "fwmark"]) == 0
@@ -92,15 +95,19 @@ def test_fields_on_the_command_line(running, capsys):
         (["wg0", "dump", "--json"], 2, "--json and --offload show everything"),
     ],
 )
-def test_wrong_words(running, capsys, words, code, message):
+def test_wrong_words(
+    running: None, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
     assert cli.main(["show", *words]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"pywg: {message}")
 
 
-def test_one_that_has_gone_hides_none_of_the_others(running, capsys, monkeypatch):
-    def get(name):
+def test_one_that_has_gone_hides_none_of_the_others(
+    running: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(name: str) -> Status:
         if name == "wg1":
             raise UapiError("wg1: gone")
         return STATUS

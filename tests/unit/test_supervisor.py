@@ -1,5 +1,7 @@
 """The background process: how it starts, and that signals end it in order. No root, no core."""
 
+from __future__ import annotations
+
 import signal
 import socket
 import subprocess
@@ -34,7 +36,7 @@ print("returned")
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
-def test_a_signal_ends_the_host_in_order(number):
+def test_a_signal_ends_the_host_in_order(number: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HOST, number],
         capture_output=True,
@@ -47,8 +49,8 @@ def test_a_signal_ends_the_host_in_order(number):
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed\nreturned\n", "")
 
 
-def test_a_missing_core_is_told_before_anything_is_forked(monkeypatch):
-    def fail():
+def test_a_missing_core_is_told_before_anything_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
         raise CoreLoadError("no core")
 
     monkeypatch.setattr(_library, "load", fail)
@@ -56,7 +58,7 @@ def test_a_missing_core_is_told_before_anything_is_forked(monkeypatch):
         Supervisor()
 
 
-def test_a_process_that_has_gone_is_an_error_and_no_broken_pipe():
+def test_a_process_that_has_gone_is_an_error_and_no_broken_pipe() -> None:
     supervisor = Supervisor.__new__(Supervisor)
     supervisor._socket, theirs = socket.socketpair()
     theirs.close()

@@ -1,13 +1,19 @@
 """UAPI: text out, text in, and a client against a server made of a list."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pywg.config import Endpoint, parse
+from pywg.config.model import Config
 from pywg.errors import ConfigError, UapiError
 from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey, PublicKey
@@ -18,14 +24,14 @@ PEER = PublicKey(bytes(range(32)))
 PSK = bytes(range(32, 64))
 
 
-def config(peer_lines: str = "", interface_lines: str = ""):
+def config(peer_lines: str = "", interface_lines: str = "") -> Config:
     return parse(
         f"[Interface]\nPrivateKey={KEY.to_base64()}\n{interface_lines}\n"
         f"[Peer]\nPublicKey={PEER}\n{peer_lines}"
     )
 
 
-def test_set_text_has_device_keys_first_and_replaces_peers():
+def test_set_text_has_device_keys_first_and_replaces_peers() -> None:
     text = uapi.set_text(
         config(
             "Endpoint=[2001:db8::1]:5\nAllowedIPs=10.0.0.0/8,::/0\nPersistentKeepalive=25",
@@ -46,7 +52,7 @@ def test_set_text_has_device_keys_first_and_replaces_peers():
     )
 
 
-def test_set_text_changes_present_peers_in_place_and_removes_the_others():
+def test_set_text_changes_present_peers_in_place_and_removes_the_others() -> None:
     other = PrivateKey.generate().public
     present = uapi.parse_get(f"public_key={PEER.to_hex()}\npublic_key={other.to_hex()}\nerrno=0\n")
     assert uapi.set_text(config("AllowedIPs=10.0.0.0/8"), present) == (
@@ -61,12 +67,12 @@ def test_set_text_changes_present_peers_in_place_and_removes_the_others():
     )
 
 
-def test_set_text_leaves_out_what_the_file_leaves_out():
+def test_set_text_leaves_out_what_the_file_leaves_out() -> None:
     assert uapi.set_text(parse("")) == "replace_peers=true\n"
     assert "listen_port" not in uapi.set_text(config())
 
 
-def test_set_text_wants_numeric_endpoints():
+def test_set_text_wants_numeric_endpoints() -> None:
     with pytest.raises(UapiError, match="not been resolved"):
         uapi.set_text(config("Endpoint=example.com:5"))
 
@@ -95,13 +101,14 @@ errno=0
 """
 
 
-def test_get_text_becomes_a_status():
+def test_get_text_becomes_a_status() -> None:
     status = uapi.parse_get(GET)
     assert status.private_key == KEY
     assert status.public_key == KEY.public
     assert (status.listen_port, status.fwmark) == (51820, 51820)
     first, second = status.peers
     assert first.public_key == PEER
+    assert first.preshared_key is not None
     assert bytes(first.preshared_key) == PSK
     assert first.endpoint == Endpoint("fe80::1%3", 5)
     assert first.last_handshake_ns == 1_700_000_000_000_000_005
@@ -112,7 +119,7 @@ def test_get_text_becomes_a_status():
     assert second.last_handshake_ns == 0
 
 
-def test_repr_of_a_status_hides_secrets():
+def test_repr_of_a_status_hides_secrets() -> None:
     assert KEY.to_hex() not in repr(uapi.parse_get(GET))
 
 
@@ -120,13 +127,13 @@ def test_repr_of_a_status_hides_secrets():
     "text",
     ["nonsense", "private_key=zz", "listen_port=x", f"public_key={PEER.to_hex()}\nrx_bytes="],
 )
-def test_a_bad_answer_is_an_error_without_its_value(text):
+def test_a_bad_answer_is_an_error_without_its_value(text: str) -> None:
     with pytest.raises(UapiError) as caught:
         uapi.parse_get(text)
     assert "zz" not in str(caught.value)
 
 
-def test_report_text_becomes_a_report():
+def test_report_text_becomes_a_report() -> None:
     report = uapi.parse_report(
         "offload_tun_tso=active\noffload_udp_gso=stepped_down EIO\ngso_refused=1.2.3.4:5\n"
         "dropped_no_peer=3\ncipher=x86-64-v3\nlater=1\nerrno=0\n\n"
@@ -142,18 +149,18 @@ def test_report_text_becomes_a_report():
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[bytes]]]:
     """serve(name, answer): a socket that gives one answer to anything; returns what it heard."""
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
     threads, servers = [], []
 
-    def start(name, answer):
+    def start(name: str, answer: bytes) -> list[bytes]:
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(tmp_path / f"{name}.sock"))
         server.listen()
         heard = []
 
-        def body():
+        def body() -> None:
             while True:
                 try:
                     client, _ = server.accept()
@@ -180,20 +187,20 @@ def serve(tmp_path, monkeypatch):
         thread.join()
 
 
-def test_get_asks_and_reads_to_the_empty_line(serve):
+def test_get_asks_and_reads_to_the_empty_line(serve: Callable[..., list[bytes]]) -> None:
     heard = serve("wg0", GET.encode())
     assert uapi.get("wg0") == uapi.parse_get(GET)
     assert heard == [b"get=1\n\n"]
 
 
-def test_report_asks_pywgs_own_question(serve):
+def test_report_asks_pywgs_own_question(serve: Callable[..., list[bytes]]) -> None:
     heard = serve("wg0", b"cipher=neon\nerrno=0\n\n")
     assert uapi.report("wg0").cipher == "neon"
     assert heard == [b"pywg_get=1\n\n"]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, -errno.EINVAL])
-def test_an_errno_of_either_sign_is_raised(serve, number):
+def test_an_errno_of_either_sign_is_raised(serve: Callable[..., list[bytes]], number: int) -> None:
     serve("wg0", f"errno={number}\n\n".encode())
     with pytest.raises(UapiError, match="Invalid argument") as caught:
         uapi.request("wg0", "set=1\n\n")
@@ -201,19 +208,23 @@ def test_an_errno_of_either_sign_is_raised(serve, number):
 
 
 @pytest.mark.parametrize("answer", [b"\n\n", b"fwmark=1\n\n", b"errno=x\n\n"])
-def test_an_answer_without_errno_is_raised(serve, answer):
+def test_an_answer_without_errno_is_raised(
+    serve: Callable[..., list[bytes]], answer: bytes
+) -> None:
     serve("wg0", answer)
     with pytest.raises(UapiError, match=r"errno="):
         uapi.request("wg0", "get=1\n\n")
 
 
-def test_a_device_that_hangs_up_is_told_apart(serve):
+def test_a_device_that_hangs_up_is_told_apart(serve: Callable[..., list[bytes]]) -> None:
     serve("wg0", b"")
     with pytest.raises(UapiError, match="hung up"):
         uapi.report("wg0")
 
 
-def test_interfaces_are_those_somebody_listens_for(serve, tmp_path):
+def test_interfaces_are_those_somebody_listens_for(
+    serve: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
     serve("wg1", b"")
     serve("wg0", b"")
     with socket.socket(socket.AF_UNIX) as stale:
@@ -231,17 +242,17 @@ def test_interfaces_are_those_somebody_listens_for(serve, tmp_path):
 # ---- endpoint names
 
 
-def test_numeric_endpoints_need_no_resolver(monkeypatch):
+def test_numeric_endpoints_need_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", None)
     numeric = config("Endpoint=1.2.3.4:5")
     assert resolve.resolve(numeric) == numeric
 
 
-def test_a_name_is_tried_again_with_growing_pauses(monkeypatch):
+def test_a_name_is_tried_again_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [socket.gaierror(socket.EAI_AGAIN, "later")] * 3
-    pauses = []
+    pauses: list[float] = []
 
-    def getaddrinfo(host, port, **ignored):
+    def getaddrinfo(host: str, port: int, **ignored: int) -> list[Any]:
         if answers:
             raise answers.pop()
         return [(socket.AF_INET6, 0, 0, "", ("fe80::1%eth0", port, 0, 2))]
@@ -261,11 +272,13 @@ def test_a_name_is_tried_again_with_growing_pauses(monkeypatch):
         (socket.EAI_AGAIN, "", 15),
     ],
 )
-def test_resolution_gives_up_with_the_line(monkeypatch, code, retries, pauses):
-    def getaddrinfo(host, port, **ignored):
+def test_resolution_gives_up_with_the_line(
+    monkeypatch: pytest.MonkeyPatch, code: int, retries: str, pauses: int
+) -> None:
+    def getaddrinfo(host: str, port: int, **ignored: int) -> list[Any]:
         raise socket.gaierror(code, "no")
 
-    slept = []
+    slept: list[float] = []
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", retries)
     with pytest.raises(ConfigError, match=r"cannot resolve example\.com") as caught:
@@ -274,7 +287,9 @@ def test_resolution_gives_up_with_the_line(monkeypatch, code, retries, pauses):
     assert len(slept) == pauses
 
 
-def test_a_device_with_more_callers_than_it_listens_for_is_alive(tmp_path, monkeypatch):
+def test_a_device_with_more_callers_than_it_listens_for_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
     with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
         server.bind(str(tmp_path / "wg0.sock"))
@@ -287,13 +302,15 @@ def test_a_device_with_more_callers_than_it_listens_for_is_alive(tmp_path, monke
         assert uapi.is_interface("wg0")
 
 
-def test_a_socket_path_that_is_too_long_is_no_success(tmp_path, monkeypatch):
+def test_a_socket_path_that_is_too_long_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
     with pytest.raises(UapiError, match="too long"):
         uapi.get("wg0")
 
 
-def test_where_to_bind_is_said_only_where_it_is_asked_for():
+def test_where_to_bind_is_said_only_where_it_is_asked_for() -> None:
     text = "[Interface]\n#!pywg BindDevice = eth0\n#!pywg BindAddress = 192.0.2.1, 2001:db8::1\n"
     assert uapi.set_text(parse(text)).splitlines() == [
         "pywg_bind_device=eth0",
@@ -305,6 +322,6 @@ def test_where_to_bind_is_said_only_where_it_is_asked_for():
     assert "bind" not in uapi.set_text(parse("[Interface]\n"))
 
 
-def test_a_report_keeps_what_comes_twice():
+def test_a_report_keeps_what_comes_twice() -> None:
     report = uapi.parse_report("pywg_bind_address=192.0.2.1\npywg_bind_address=::1\n")
     assert report.other == {"pywg_bind_address": "192.0.2.1, ::1"}

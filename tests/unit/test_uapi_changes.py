@@ -1,10 +1,14 @@
 """Changes: their UAPI text, what syncconf makes of them, and the words of wg they come from."""
 
+from __future__ import annotations
+
 import errno
 import os
 import socket
 import threading
 from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,24 +24,24 @@ A, B, C = (PublicKey(bytes([number]) * 32) for number in (1, 2, 3))
 PSK = PresharedKey(bytes(range(32)))
 
 
-def network(text, remove=False):
+def network(text: str, remove: bool = False) -> AllowedIPChange:
     return AllowedIPChange(ip_network(text), remove)
 
 
-def parse(text, append=False):
-    said = []
+def parse(text: str, append: bool = False) -> tuple[Changes, list[str]]:
+    said: list[str] = []
     return wgconf.parse(text, "file", append=append, warn=said.append), said
 
 
-def words(*given):
-    said = []
+def words(*given: str) -> tuple[Changes, list[str]]:
+    said: list[str] = []
     return wgconf.read_arguments(given, said.append), said
 
 
 # ---- UAPI text
 
 
-def test_changes_are_told_in_order_and_only_what_changes():
+def test_changes_are_told_in_order_and_only_what_changes() -> None:
     asked = Changes(
         PRIVATE,
         7,
@@ -70,21 +74,23 @@ def test_changes_are_told_in_order_and_only_what_changes():
     assert uapi.changes_text(Changes()) == ""
 
 
-def test_repr_of_changes_hides_secrets():
+def test_repr_of_changes_hides_secrets() -> None:
     shown = repr(Changes(PRIVATE, peers=(PeerChange(A, preshared_key=PSK),)))
     for secret in (PRIVATE, PSK):
         assert secret.to_hex() not in shown
         assert secret.to_base64() not in shown
 
 
-def test_change_sends_one_set_and_raises_what_comes_back(tmp_path, monkeypatch):
+def test_change_sends_one_set_and_raises_what_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
     heard = []
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "wg0.sock"))
         server.listen()
 
-        def serve():
+        def serve() -> None:
             for answer in (b"errno=0\n\n", b"errno=-22\n\n"):
                 client, _ = server.accept()
                 with client:
@@ -113,7 +119,7 @@ RUNNING = uapi.Status(
 )
 
 
-def test_synchronizing_removes_and_resets_but_replaces_no_peer():
+def test_synchronizing_removes_and_resets_but_replaces_no_peer() -> None:
     wanted = Changes(PRIVATE, 0, 0, True, (PeerChange(A), PeerChange(C, preshared_key=PSK)))
     assert changes.synchronizing(wanted, RUNNING) == Changes(
         PRIVATE,
@@ -128,14 +134,14 @@ def test_synchronizing_removes_and_resets_but_replaces_no_peer():
     )
 
 
-def test_synchronizing_keeps_what_the_file_says():
+def test_synchronizing_keeps_what_the_file_says() -> None:
     wanted = Changes(
         peers=(PeerChange(A, preshared_key=PSK, persistent_keepalive=7), PeerChange(B))
     )
     assert changes.synchronizing(wanted, RUNNING).peers == wanted.peers
 
 
-def test_synchronizing_with_nothing_on_one_side_is_setconf():
+def test_synchronizing_with_nothing_on_one_side_is_setconf() -> None:
     for wanted, running in (
         (Changes(replace_peers=True), RUNNING),
         (Changes(replace_peers=True, peers=(PeerChange(A),)), uapi.Status()),
@@ -143,7 +149,7 @@ def test_synchronizing_with_nothing_on_one_side_is_setconf():
         assert changes.synchronizing(wanted, running) == wanted
 
 
-def test_a_peer_that_comes_twice_is_reset_once():
+def test_a_peer_that_comes_twice_is_reset_once() -> None:
     wanted = Changes(peers=(PeerChange(A, preshared_key=PSK), PeerChange(A), PeerChange(B)))
     first, second, _ = changes.synchronizing(wanted, RUNNING).peers
     assert first.preshared_key == PSK
@@ -153,14 +159,14 @@ def test_a_peer_that_comes_twice_is_reset_once():
 # ---- files
 
 
-def test_a_file_says_everything_and_an_addition_only_what_it_says():
+def test_a_file_says_everything_and_an_addition_only_what_it_says() -> None:
     text = f"[Peer]\nPublicKey={A}\n"
     peer = PeerChange(A, replace_allowed_ips=True)
     assert parse(text)[0] == Changes(changes.NO_PRIVATE_KEY, 0, 0, True, (peer,))
     assert parse(text, append=True)[0] == Changes(peers=(peer,))
 
 
-def test_every_key_of_a_file():
+def test_every_key_of_a_file() -> None:
     text = (
         f"[Interface]\nPrivateKey = {PRIVATE.to_base64()}\nListenPort = 7\nFwMark = 0x10\n"
         f"[Peer]\nPublicKey = {A}\nPresharedKey = {PSK.to_base64()}\nEndpoint = [2001:db8::1]:5\n"
@@ -183,7 +189,7 @@ def test_every_key_of_a_file():
         (["10.0.0.0/8", "-10.1.0.0/16"], False),
     ],
 )
-def test_a_sign_means_a_change_of_the_list(lists, replaces):
+def test_a_sign_means_a_change_of_the_list(lists: list[str], replaces: bool) -> None:
     lines = "".join(f"AllowedIPs = {text}\n" for text in lists)
     [peer] = parse(f"[Peer]\nPublicKey = {A}\n{lines}")[0].peers
     assert peer.replace_allowed_ips == replaces
@@ -220,17 +226,17 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG)
-def test_errors_of_a_file_say_where(text, message):
+def test_errors_of_a_file_say_where(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert str(caught.value).startswith(f"file:{message}")
     assert KEY_LINE not in str(caught.value)
 
 
-def test_a_name_that_is_not_found_says_where(monkeypatch):
+def test_a_name_that_is_not_found_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "0")
 
-    def getaddrinfo(*arguments, **options):
+    def getaddrinfo(*arguments: int | str, **options: int) -> list[Any]:
         raise socket.gaierror(socket.EAI_AGAIN, "later")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -246,7 +252,7 @@ def test_a_name_that_is_not_found_says_where(monkeypatch):
 # ---- arguments
 
 
-def test_arguments_of_the_device_come_before_the_peers(tmp_path):
+def test_arguments_of_the_device_come_before_the_peers(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(f"{PRIVATE.to_base64()}\n")
     found, _ = words(
@@ -267,7 +273,7 @@ def test_arguments_of_the_device_come_before_the_peers(tmp_path):
         words("peer", str(A), "fwmark", "1")
 
 
-def test_a_key_in_the_wrong_place_is_not_repeated():
+def test_a_key_in_the_wrong_place_is_not_repeated() -> None:
     for given in (("private-key", KEY_LINE), (KEY_LINE,), ("peer", str(A), KEY_LINE)):
         with pytest.raises(PywgError) as caught:
             words(*given)
@@ -277,7 +283,7 @@ def test_a_key_in_the_wrong_place_is_not_repeated():
 @pytest.mark.parametrize(
     "content", [KEY_LINE[:-1], f"{KEY_LINE}x", f"{KEY_LINE}\n{KEY_LINE}", "\n", "é" * 22]
 )
-def test_a_file_that_holds_no_key(tmp_path, content):
+def test_a_file_that_holds_no_key(tmp_path: Path, content: str) -> None:
     file = tmp_path / "key"
     file.write_text(content)
     with pytest.raises(PywgError, match=r"^private-key: .*key.*") as caught:
@@ -285,8 +291,10 @@ def test_a_file_that_holds_no_key(tmp_path, content):
     assert KEY_LINE[:-1] not in str(caught.value)
 
 
-def test_an_empty_file_takes_the_key_away_and_an_empty_pipe_does_not():
-    assert words("private-key", "/dev/null")[0].private_key.is_zero()
+def test_an_empty_file_takes_the_key_away_and_an_empty_pipe_does_not() -> None:
+    taken = words("private-key", "/dev/null")[0].private_key
+    assert taken is not None
+    assert taken.is_zero()
     reading, writing = os.pipe()
     os.close(writing)
     try:

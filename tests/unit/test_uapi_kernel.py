@@ -1,21 +1,30 @@
 """The kernel's generic netlink: bytes as the kernel writes and reads them, put together and taken
 apart here by hand. No module, no socket."""
 
+from __future__ import annotations
+
 import errno
 import struct
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from socket import AF_INET, AF_INET6
+from typing import Any
 
 import pytest
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from pywg import wireguard
 from pywg.config import Endpoint
 from pywg.errors import NetworkError, UapiError
+from pywg.host import network
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard import netlink as kernel_wireguard
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
+from pywg.wireguard.netlink import DeviceMessage
+from pywg.wireguard.uapi import Status
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 PEERS = [PublicKey(bytes([number]) * 32) for number in (1, 2, 3)]
@@ -28,21 +37,21 @@ NESTED = 0x8000
 (I_FAMILY, I_ADDRESS, I_LENGTH, I_FLAGS) = range(1, 5)
 
 
-def attribute(kind, payload):
+def attribute(kind: int, payload: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
-def nest(kind, *parts):
+def nest(kind: int, *parts: bytes) -> bytes:
     return attribute(kind | NESTED, b"".join(parts))
 
 
-def message(*parts):
+def message(*parts: bytes) -> bytes:
     """netlink header, generic netlink header, attributes"""
     body = struct.pack("=BBH", 0, 1, 0) + b"".join(parts)
     return struct.pack("=IHHII", 16 + len(body), 30, 2, 1, 1) + body
 
 
-def allowed(text):
+def allowed(text: str) -> bytes:
     network = ip_network(text)
     family = AF_INET if network.version == 4 else AF_INET6
     return nest(
@@ -53,7 +62,7 @@ def allowed(text):
     )
 
 
-def decoded(*messages):
+def decoded(*messages: bytes) -> Status:
     found = []
     for data in messages:
         made = kernel_wireguard.DeviceMessage(data)
@@ -62,7 +71,7 @@ def decoded(*messages):
     return kernel_wireguard.merged(found)
 
 
-def attributes(data):
+def attributes(data: bytes) -> list[tuple[int, bytes]]:
     """[(type, payload)] of bytes the kernel would be given"""
     found = []
     while data:
@@ -73,7 +82,9 @@ def attributes(data):
     return found
 
 
-def sent(changes, name="wg0"):
+def sent(
+    changes: Changes, name: str = "wg0"
+) -> list[tuple[dict[int, bytes], list[dict[int, Any]]]]:
     """What each message says, by attribute number; peers and allowed IPs are lists."""
     answer = []
     for wanted in kernel_wireguard.device_messages(name, changes):
@@ -85,7 +96,7 @@ def sent(changes, name="wg0"):
         assert device.pop(IFNAME) == name.encode() + b"\0"
         peers = []
         for _, raw in attributes(device.pop(A_PEERS, b"")):
-            peer = dict(attributes(raw))
+            peer: dict[int, Any] = dict(attributes(raw))
             networks = attributes(peer.pop(P_ALLOWED, b""))
             peer[P_ALLOWED] = [dict(attributes(network)) for _, network in networks]
             peers.append(peer)
@@ -96,7 +107,7 @@ def sent(changes, name="wg0"):
 # ---- get
 
 
-def test_a_dump_becomes_a_status():
+def test_a_dump_becomes_a_status() -> None:
     status = decoded(
         message(
             attribute(IFINDEX, struct.pack("=I", 7)),
@@ -155,11 +166,11 @@ def test_a_dump_becomes_a_status():
     assert second == uapi.PeerStatus(PEERS[1], endpoint=Endpoint("fe80::1%3", 65535))
 
 
-def test_a_device_without_anything():
+def test_a_device_without_anything() -> None:
     assert decoded(message(attribute(IFNAME, b"wg0\0"))) == uapi.Status()
 
 
-def test_a_peer_goes_on_in_the_next_message():
+def test_a_peer_goes_on_in_the_next_message() -> None:
     first = message(
         attribute(IFNAME, b"wg0\0"),
         attribute(LISTEN_PORT, struct.pack("=H", 7)),
@@ -200,14 +211,14 @@ def test_a_peer_goes_on_in_the_next_message():
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0", bytes(16), struct.pack("=H", AF_INET6) + bytes(14)])
-def test_what_is_no_endpoint(raw):
+def test_what_is_no_endpoint(raw: bytes) -> None:
     assert kernel_wireguard.unpack_endpoint(raw) is None
 
 
 # ---- set
 
 
-def test_changes_become_attributes():
+def test_changes_become_attributes() -> None:
     changes = Changes(
         private_key=PRIVATE,
         listen_port=51820,
@@ -266,11 +277,11 @@ def test_changes_become_attributes():
     ]
 
 
-def test_no_changes_are_one_message():
+def test_no_changes_are_one_message() -> None:
     assert sent(Changes()) == [({}, [])]
 
 
-def test_what_is_too_much_for_one_message_goes_on_without_flags():
+def test_what_is_too_much_for_one_message_goes_on_without_flags() -> None:
     networks = [ip_network(f"fd00:{number:x}::/32") for number in range(1000)]
     changes = Changes(
         fwmark=1,
@@ -289,7 +300,7 @@ def test_what_is_too_much_for_one_message_goes_on_without_flags():
     assert len(messages) > 10
     assert messages[0][0] == {FWMARK: struct.pack("=I", 1), FLAGS: struct.pack("=I", 1)}
     assert all(device == {} for device, _ in messages[1:])
-    seen = {}
+    seen: dict[bytes, list[bytes]] = {}
     for peer in (peer for _, peers in messages for peer in peers):
         if peer[P_KEY] not in seen:
             assert set(peer) == {P_KEY, P_PSK, P_FLAGS, P_ALLOWED}
@@ -301,7 +312,7 @@ def test_what_is_too_much_for_one_message_goes_on_without_flags():
     assert seen == {bytes(key): packed for key in PEERS}
 
 
-def test_what_is_sent_comes_back():
+def test_what_is_sent_comes_back() -> None:
     peers = tuple(
         PeerChange(
             key,
@@ -325,31 +336,31 @@ def test_what_is_sent_comes_back():
 
 
 @pytest.fixture
-def netlink(monkeypatch):
+def netlink(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A list of what the next exchanges give: messages, or an error to raise."""
-    answers = []
+    answers: list[list[Any] | Exception] = []
 
     class Socket:
         prid = 30
 
-        def nlm_request(self, message, msg_type, msg_flags):
+        def nlm_request(self, message: DeviceMessage, msg_type: int, msg_flags: int) -> list[Any]:
             answer = answers.pop(0)
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
     @contextmanager
-    def opened():
+    def opened() -> Iterator[Any]:
         yield Socket()
 
     monkeypatch.setattr(kernel_wireguard, "_socket", opened)
     return answers
 
 
-def test_a_dump_that_was_interrupted_is_begun_again(netlink):
-    netlink += [kernel_wireguard.NetlinkDumpInterrupted()] * 3 + [[]]
+def test_a_dump_that_was_interrupted_is_begun_again(netlink: list[Any]) -> None:
+    netlink += [NetlinkDumpInterrupted()] * 3 + [[]]
     assert kernel_wireguard.get("wg0") == uapi.Status()
-    netlink += [kernel_wireguard.NetlinkDumpInterrupted()] * 20
+    netlink += [NetlinkDumpInterrupted()] * 20
     with pytest.raises(NetworkError, match="wg0: it changes faster"):
         kernel_wireguard.get("wg0")
 
@@ -363,24 +374,26 @@ def test_a_dump_that_was_interrupted_is_begun_again(netlink):
         (errno.EADDRINUSE, "wg0: Address already in use"),
     ],
 )
-def test_what_the_kernel_refuses_is_a_network_error(netlink, code, message):
+def test_what_the_kernel_refuses_is_a_network_error(
+    netlink: list[Any], code: int, message: str
+) -> None:
     for call in (
         lambda: kernel_wireguard.get("wg0"),
         lambda: kernel_wireguard.change("wg0", Changes()),
     ):
-        netlink.append(kernel_wireguard.NetlinkError(code))
+        netlink.append(NetlinkError(code))
         with pytest.raises(NetworkError, match=message) as caught:
             call()
         assert caught.value.os_errno == code
 
 
 @pytest.fixture
-def asked(monkeypatch, tmp_path):
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[list[str], UapiError]:
     """Who was asked; no socket answers, the kernel has its module, and there is a link wg0."""
-    calls = []
+    calls: list[str] = []
     nobody = UapiError("nobody listens", errno.ENOENT)
 
-    def refuse(name, *more):
+    def refuse(name: str, *more: Changes) -> None:
         calls.append("socket")
         raise nobody
 
@@ -391,12 +404,12 @@ def asked(monkeypatch, tmp_path):
     monkeypatch.setattr(kernel_wireguard, "get", lambda name: calls.append("kernel"))
     monkeypatch.setattr(kernel_wireguard, "change", lambda name, _: calls.append("kernel"))
     monkeypatch.setattr(wireguard, "KERNEL_MODULE", tmp_path)
-    monkeypatch.setattr(wireguard.network, "exists", lambda name: name == "wg0")
+    monkeypatch.setattr(network, "exists", lambda name: name == "wg0")
     calls.clear()
     return calls, nobody
 
 
-def test_the_kernel_is_asked_where_no_socket_answers(asked):
+def test_the_kernel_is_asked_where_no_socket_answers(asked: tuple[list[str], UapiError]) -> None:
     calls, nobody = asked
     assert wireguard.interfaces() == ["wg0", "go0"]
     wireguard.get("wg0")
@@ -409,7 +422,9 @@ def test_the_kernel_is_asked_where_no_socket_answers(asked):
         wireguard.get("wg0")
 
 
-def test_the_kernel_is_not_asked_where_it_has_no_wireguard(asked, monkeypatch, tmp_path):
+def test_the_kernel_is_not_asked_where_it_has_no_wireguard(
+    asked: tuple[list[str], UapiError], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     calls, _ = asked
     monkeypatch.setattr(wireguard, "KERNEL_MODULE", tmp_path / "none")
     assert wireguard.interfaces() == ["go0"]
@@ -419,7 +434,7 @@ def test_the_kernel_is_not_asked_where_it_has_no_wireguard(asked, monkeypatch, t
 
 
 @pytest.mark.skipif(wireguard.KERNEL_MODULE.exists(), reason="the kernel has WireGuard")
-def test_a_kernel_without_wireguard_is_told_in_one_line(capfd):
+def test_a_kernel_without_wireguard_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NetworkError, match="the kernel has no WireGuard"):
         kernel_wireguard.get("wg0")
     assert capfd.readouterr() == ("", "")

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -56,12 +58,12 @@ PINNED = {
 
 
 @pytest.mark.parametrize("name", install_units.UNITS)
-def test_a_unit_says_what_it_is_known_to_say(name):
+def test_a_unit_says_what_it_is_known_to_say(name: str) -> None:
     assert PINNED[name].items() <= dict(directives(name)).items()
 
 
 @pytest.mark.parametrize("name", install_units.UNITS)
-def test_a_unit_does_not_forbid_what_a_tunnel_does(name):
+def test_a_unit_does_not_forbid_what_a_tunnel_does(name: str) -> None:
     said = dict(directives(name))
     assert not {"PrivateDevices", "PrivateNetwork", "RestrictRealtime"} & set(said)
     assert "AF_NETLINK" in said["RestrictAddressFamilies"]
@@ -69,7 +71,9 @@ def test_a_unit_does_not_forbid_what_a_tunnel_does(name):
         assert "ProtectKernelTunables" not in said
 
 
-def test_units_and_manual_page_are_installed(tmp_path, capsys):
+def test_units_and_manual_page_are_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["install-units", "--prefix", str(tmp_path)]) == 0
     units = [tmp_path / "lib/systemd/system" / name for name in install_units.UNITS]
     written = [*units, tmp_path / "share/man/man1/pywg.1"]
@@ -81,7 +85,7 @@ def test_units_and_manual_page_are_installed(tmp_path, capsys):
     assert cli.main(["install-units", "--prefix", str(tmp_path)]) == 0, "a second time replaces"
 
 
-def test_printing_writes_nothing(tmp_path, capsys):
+def test_printing_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["install-units", "--prefix", str(tmp_path), "--print"]) == 0
     out = capsys.readouterr().out
     for name in install_units.UNITS:
@@ -90,7 +94,9 @@ def test_printing_writes_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "lib").touch()
     assert cli.main(["install-units", "--prefix", str(tmp_path)]) == 1
     assert "pywg@.service: Not a directory" in capsys.readouterr().err
@@ -105,13 +111,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
         (['/a"b\\/pywg'], '"/a\\"b\\\\/pywg"'),
     ],
 )
-def test_paths_are_written_as_systemd_reads_them(words, line):
+def test_paths_are_written_as_systemd_reads_them(words: list[str], line: str) -> None:
     assert install_units.command(words) == line
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
 @pytest.mark.parametrize("name", install_units.UNITS)
-def test_systemd_takes_the_units(name, tmp_path):
+def test_systemd_takes_the_units(name: str, tmp_path: Path) -> None:
     for unit in install_units.UNITS:
         (tmp_path / unit.replace("@", "@wg0")).write_text(install_units.unit_text(unit))
     done = subprocess.run(
@@ -133,7 +139,7 @@ def commands() -> dict[str, click.Command]:
     return {name: command for name, command in found.items() if command is not None}
 
 
-def test_every_command_and_option_is_in_the_manual_page():
+def test_every_command_and_option_is_in_the_manual_page() -> None:
     page = man.page()
     for name, command in commands().items():
         section = page.split(f".SS pywg {man.escape(name)} ", 1)[1].split("\n.S", 1)[0]
@@ -151,12 +157,12 @@ def test_every_command_and_option_is_in_the_manual_page():
         ("'a' `b` ~ ^", r"\(aqa\(aq \(gab\(ga \(ti \(ha"),
     ],
 )
-def test_text_is_printed_as_it_is(text, roff):
+def test_text_is_printed_as_it_is(text: str, roff: str) -> None:
     assert man.escape(text) == roff
 
 
 @pytest.mark.skipif(not shutil.which("groff"), reason="there is no groff")
-def test_groff_has_nothing_to_say_about_the_manual_page():
+def test_groff_has_nothing_to_say_about_the_manual_page() -> None:
     done = subprocess.run(
         ["groff", "-ww", "-man", "-Tascii"],
         input=man.page(),
@@ -172,19 +178,19 @@ def test_groff_has_nothing_to_say_about_the_manual_page():
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_there_is_a_script_for_each_shell(shell, capsys):
+def test_there_is_a_script_for_each_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", shell]) == 0
     out = capsys.readouterr().out
     assert f"{completion.VARIABLE}={shell}_complete" in out
 
 
-def test_another_shell_is_a_wrong_usage(capsys):
+def test_another_shell_is_a_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", "tcsh"]) == 2
     assert "'bash', 'zsh', 'fish'" in capsys.readouterr().err
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch):
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("home.conf", "work.conf", "notes.txt"):
         (tmp_path / name).touch()
     monkeypatch.setattr(names, "CONFIG_DIRECTORY", tmp_path)
@@ -204,18 +210,20 @@ def places(tmp_path, monkeypatch):
         (complete.interfaces, "wg1", ["wg1"]),
     ],
 )
-def test_names_are_offered(places, offer, begun, words):
+def test_names_are_offered(
+    places: Path, offer: Callable[..., list[Any]], begun: str, words: list[str]
+) -> None:
     command = click.Command("up")
     offered = offer(click.Context(command), click.Argument(["name"]), begun)
     assert [item.value for item in offered] == words
 
 
-def test_a_folder_that_may_not_be_read_offers_nothing(tmp_path):
+def test_a_folder_that_may_not_be_read_offers_nothing(tmp_path: Path) -> None:
     assert complete.config_names(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("name", ["up", "down", "show"])
-def test_names_are_offered_where_one_is_expected(places, name):
+def test_names_are_offered_where_one_is_expected(places: Path, name: str) -> None:
     command = commands()[name]
     (argument,) = (one for one in command.params if isinstance(one, click.Argument))
     assert argument.shell_complete(click.Context(command), "")
@@ -238,7 +246,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["up", "--foreg"], {"--foreground"}),
     ],
 )
-def test_bash_completes(tmp_path, typed, expected):
+def test_bash_completes(tmp_path: Path, typed: list[str], expected: set[str]) -> None:
     wrapper = tmp_path / "pywg"
     wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pywg "$@"\n')
     wrapper.chmod(0o755)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +90,7 @@ class World:
         self.peer.last_handshake_ns += 1
 
 
-def vars_of(peer: PeerStatus) -> dict[str, object]:
+def vars_of(peer: PeerStatus) -> dict[str, Any]:
     return {name: getattr(peer, name) for name in PeerStatus.__slots__}
 
 
@@ -97,12 +99,12 @@ def world() -> World:
     return World()
 
 
-def test_a_peer_that_answers_is_not_looked_up(world):
+def test_a_peer_that_answers_is_not_looked_up(world: World) -> None:
     world.live(3600, hears=True)
     assert world.asked == []
 
 
-def test_a_handshake_that_went_stale_makes_us_follow_the_name(world):
+def test_a_handshake_that_went_stale_makes_us_follow_the_name(world: World) -> None:
     world.live(60, hears=True)
     world.answers = [NEW]
     world.live(STALE_S)
@@ -115,7 +117,7 @@ def test_a_handshake_that_went_stale_makes_us_follow_the_name(world):
     assert world.log == [f"vpn.example.com:51820 does not answer: trying {NEW}:51820"]
 
 
-def test_a_peer_that_never_answered_is_looked_up_after_three_initiations(world):
+def test_a_peer_that_never_answered_is_looked_up_after_three_initiations(world: World) -> None:
     world.answers = [NEW]
     world.live(PATIENCE_S)
     assert world.asked == []
@@ -123,7 +125,7 @@ def test_a_peer_that_never_answered_is_looked_up_after_three_initiations(world):
     assert world.peer.endpoint == Endpoint(NEW, 51820)
 
 
-def test_an_idle_peer_is_left_alone_and_looked_up_when_something_is_sent(world):
+def test_an_idle_peer_is_left_alone_and_looked_up_when_something_is_sent(world: World) -> None:
     world.live(60, hears=True)
     world.answers = [NEW]
     world.live(3600, sends=False)
@@ -132,7 +134,9 @@ def test_an_idle_peer_is_left_alone_and_looked_up_when_something_is_sent(world):
     assert world.peer.endpoint == Endpoint(NEW, 51820)
 
 
-def test_a_name_that_says_the_same_changes_nothing_and_is_asked_at_a_steady_pace(world):
+def test_a_name_that_says_the_same_changes_nothing_and_is_asked_at_a_steady_pace(
+    world: World,
+) -> None:
     world.live(60, hears=True)
     world.live(STALE_S + PROBE_S)
     before = len(world.asked)
@@ -141,9 +145,9 @@ def test_a_name_that_says_the_same_changes_nothing_and_is_asked_at_a_steady_pace
     assert world.sets == []
 
 
-def test_the_other_family_is_tried_next_and_then_the_first_again(world):
+def test_the_other_family_is_tried_next_and_then_the_first_again(world: World) -> None:
     world.answers = [OLD, NEW, SIX]
-    seen = []
+    seen: list[str] = []
     for _ in range(5):
         while len(world.sets) == len(seen):
             world.live(PROBE_S)
@@ -153,7 +157,7 @@ def test_the_other_family_is_tried_next_and_then_the_first_again(world):
     assert set(seen[2:4]) == {OLD, SIX}
 
 
-def test_each_address_gets_the_time_of_three_initiations(world):
+def test_each_address_gets_the_time_of_three_initiations(world: World) -> None:
     world.answers = [OLD, SIX]
     world.live(PATIENCE_S + PROBE_S)
     assert len(world.sets) == 1
@@ -163,29 +167,31 @@ def test_each_address_gets_the_time_of_three_initiations(world):
     assert len(world.sets) == 2
 
 
-def test_an_answer_ends_the_search(world):
+def test_an_answer_ends_the_search(world: World) -> None:
     world.answers = [NEW]
     world.live(PATIENCE_S + PROBE_S)
     world.live(3600, hears=True)
     assert len(world.asked) == 1
 
 
-def test_a_session_that_came_while_the_resolver_was_slow_is_not_touched(world):
+def test_a_session_that_came_while_the_resolver_was_slow_is_not_touched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.answers = [NEW]
     look_up = world.look_up
 
-    def slow(endpoint, family):
+    def slow(endpoint: Endpoint, family: str) -> list[Endpoint]:
         world.shake()
         return look_up(endpoint, family)
 
-    world.look_up = slow
+    monkeypatch.setattr(world, "look_up", slow)
     world.watch(Name(KEY, Endpoint("vpn.example.com", 51820)))
     world.live(PATIENCE_S + PROBE_S)
     assert len(world.asked) == 1
     assert world.sets == []
 
 
-def test_a_peer_that_was_removed_meanwhile_is_not_made_again(world):
+def test_a_peer_that_was_removed_meanwhile_is_not_made_again(world: World) -> None:
     world.answers = [NEW]
     world.live(PATIENCE_S)
     del world.peers[KEY]
@@ -194,7 +200,7 @@ def test_a_peer_that_was_removed_meanwhile_is_not_made_again(world):
     assert world.sets == []
 
 
-def test_a_peer_that_is_made_anew_counts_from_zero(world):
+def test_a_peer_that_is_made_anew_counts_from_zero(world: World) -> None:
     world.live(60, hears=True)
     world.peers[KEY] = PeerStatus(KEY, endpoint=Endpoint(OLD, 51820))
     world.answers = [NEW]
@@ -202,7 +208,7 @@ def test_a_peer_that_is_made_anew_counts_from_zero(world):
     assert world.peer.endpoint == Endpoint(NEW, 51820)
 
 
-def test_a_resolver_that_does_not_answer_is_asked_once_a_round(world):
+def test_a_resolver_that_does_not_answer_is_asked_once_a_round(world: World) -> None:
     world.watch(
         Name(KEY, Endpoint("one.example.com", 1)), Name(OTHER, Endpoint("two.example.com", 2))
     )
@@ -217,7 +223,7 @@ def test_a_resolver_that_does_not_answer_is_asked_once_a_round(world):
     assert "no answer" in world.log[0]
 
 
-def test_a_name_that_is_gone_does_not_keep_the_others_waiting(world):
+def test_a_name_that_is_gone_does_not_keep_the_others_waiting(world: World) -> None:
     world.watch(
         Name(KEY, Endpoint("one.example.com", 1)), Name(OTHER, Endpoint("two.example.com", 2))
     )
@@ -229,20 +235,20 @@ def test_a_name_that_is_gone_does_not_keep_the_others_waiting(world):
     assert len(world.asked) == 2
 
 
-def test_a_forced_family_is_asked_for(world):
+def test_a_forced_family_is_asked_for(world: World) -> None:
     world.watch(Name(KEY, Endpoint("vpn.example.com", 51820), "ipv6"))
     world.live(PATIENCE_S + PROBE_S)
     assert world.asked == ["vpn.example.com ipv6"]
 
 
-def test_a_zone_by_number_is_the_zone_by_name(world):
+def test_a_zone_by_number_is_the_zone_by_name(world: World) -> None:
     world.peer.endpoint = Endpoint("fe80::1%eth0", 51820)
     world.answers = ["fe80::1%2"]
     world.live(PATIENCE_S + PROBE_S)
     assert world.sets == []
 
 
-def test_only_names_are_watched():
+def test_only_names_are_watched() -> None:
     text = "[Interface]\n" + "".join(
         f"[Peer]\nPublicKey={key}\nEndpoint={endpoint}\n"
         for key, endpoint in ((KEY, "vpn.example.com:5"), (OTHER, "192.0.2.1:5"))
@@ -252,8 +258,10 @@ def test_only_names_are_watched():
     assert Name.from_json(name.to_json()) == name
 
 
-def test_a_watcher_without_names_starts_no_thread(world, monkeypatch):
-    monkeypatch.setattr(watch.threading, "Thread", None)
+def test_a_watcher_without_names_starts_no_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "Thread", None)
     world.watch().start()
 
 
@@ -278,7 +286,7 @@ supervisor.host(supervisor.Hosting("wg0", names=(["%s", "vpn.example.com", 5, "a
 """
 
 
-def test_the_process_that_hosts_a_device_watches_its_names():
+def test_the_process_that_hosts_a_device_watches_its_names() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HOST % KEY],
         capture_output=True,
@@ -290,7 +298,7 @@ def test_the_process_that_hosts_a_device_watches_its_names():
     assert done.stdout.split() == ["vpn.example.com:5", "watches", "stops", "closed"], done.stderr
 
 
-def test_a_refused_set_does_not_end_the_thread(world):
+def test_a_refused_set_does_not_end_the_thread(world: World) -> None:
     rounds = []
 
     class Refusing:
@@ -308,7 +316,7 @@ def test_a_refused_set_does_not_end_the_thread(world):
     assert world.log == ["refused", "refused"]
 
 
-def test_the_thread_ends_with_the_device():
+def test_the_thread_ends_with_the_device() -> None:
     class Closed:
         def get(self) -> Status:
             raise DeviceError("closed", -10)
@@ -320,14 +328,14 @@ def test_the_thread_ends_with_the_device():
     Watcher(Closed(), [name], probe_s=0.001)._run()
 
 
-def test_names_that_changed_meanwhile_are_followed(world):
+def test_names_that_changed_meanwhile_are_followed(world: World) -> None:
     """As after `pywg reload`; a name that is the same keeps what was seen of it."""
     name = Name(KEY, Endpoint("vpn.example", 51820))
     watcher = world.watch(name)
     other = replace(name, endpoint=Endpoint("elsewhere.example", 5))
     answers = [None, [name], [other], None, []]
     watcher._renewed = lambda: answers.pop(0) if answers else None
-    seen = []
+    seen: list[list[Name]] = []
     for _ in range(5):
         watcher.check()
         seen.append([memory.name for memory in watcher._memories.values()])
