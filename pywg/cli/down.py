@@ -15,7 +15,7 @@ import click
 from pywg.host import dns, netns, network, resolv_conf as resolv_file
 from pywg import plan
 from pywg.tunnel import record as state
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 from pywg.cli import complete
 from pywg.cli.names import config_file
 from pywg.config import Config
@@ -147,27 +147,27 @@ def is_alive(interface: str, place: Place) -> bool:
                 return True
             if kind != "tun":
                 raise PywgError(f"{interface} is no TUN device, so not a userspace WireGuard one")
-    return uapi.is_interface(interface)
+    return uapi_socket.is_alive(interface)
 
 
 def wait_for_end(interface: str, was_here: bool) -> None:
     """Of its process. One whose interface is where we cannot see it ends without its socket, and
     one that was killed has left it."""
-    if not was_here or not uapi.is_interface(interface):
+    if not was_here or not uapi_socket.is_alive(interface):
         remove_socket(interface)
     if not wait_until(lambda: is_gone(interface)):
-        raise PywgError(f"{interface}: its process still holds {uapi.socket_path(interface)}")
+        raise PywgError(f"{interface}: its process still holds {uapi_socket.socket_path(interface)}")
 
 
 def remove_socket(interface: str) -> None:
     try:
-        uapi.socket_path(interface).unlink(missing_ok=True)
+        uapi_socket.socket_path(interface).unlink(missing_ok=True)
     except OSError as error:
-        raise system_call(error, str(uapi.socket_path(interface))) from None
+        raise system_call(error, str(uapi_socket.socket_path(interface))) from None
 
 
 def is_gone(interface: str) -> bool:
-    return not network.exists(interface) and not uapi.socket_path(interface).exists()
+    return not network.exists(interface) and not uapi_socket.socket_path(interface).exists()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:

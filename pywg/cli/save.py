@@ -9,7 +9,7 @@ import click
 
 from pywg.host import dns, netns, network
 from pywg.tunnel import record as state
-from pywg.wireguard import uapi
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli.down import is_alive
@@ -67,7 +67,7 @@ def dns_is_by_resolvconf(record: state.Record) -> bool:
 
 
 def _interface(
-    name: str, before: InterfaceSection, status: uapi.Status, kernel: network.Network
+    name: str, before: InterfaceSection, status: InterfaceStatus, kernel: network.Network
 ) -> InterfaceSection:
     addresses = tuple(
         address
@@ -85,7 +85,7 @@ def _interface(
     )
 
 
-def _peers(config: Config, status: uapi.Status) -> tuple[PeerSection, ...]:
+def _peers(config: Config, status: InterfaceStatus) -> tuple[PeerSection, ...]:
     known = {peer.public_key: peer for peer in config.peers}
     return tuple(
         _peer(known.get(peer.public_key, PeerSection(peer.public_key)), peer)
@@ -93,7 +93,7 @@ def _peers(config: Config, status: uapi.Status) -> tuple[PeerSection, ...]:
     )
 
 
-def _peer(before: PeerSection, status: uapi.PeerStatus) -> PeerSection:
+def _peer(before: PeerSection, status: PeerStatus) -> PeerSection:
     """An order that means nothing is that of the file."""
     same = {allowed.network for allowed in before.allowed_ips} == set(status.allowed_ips)
     networks = tuple(AllowedIP(network) for network in status.allowed_ips)

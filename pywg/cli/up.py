@@ -13,7 +13,7 @@ import click
 from pywg.host import hooks, netns, network, resolver as resolve
 from pywg import plan
 from pywg.tunnel import record as state, gather as survey
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 from pywg.service import endpoints as watch
 from pywg.cli import complete
 from pywg.cli.down import clean_up
@@ -82,7 +82,7 @@ def check(name: str, config: Config, place: Place) -> None:
         with netns.entered(space):
             if network.exists(name):
                 raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
-    if uapi.is_interface(name):
+    if uapi_socket.is_alive(name):
         raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
     left = state.read(name)
     if left is not None:

@@ -18,6 +18,7 @@ from typing import Self
 
 from pywg.native import abi, library
 from pywg.wireguard import uapi
+from pywg.wireguard.status import InterfaceStatus, Report
 from pywg.config import Config
 from pywg.errors import DeviceError, Status
 
@@ -143,14 +144,14 @@ class Device:
             )
         check(status, diagnostic, self._subject)
 
-    def get(self) -> uapi.Status:
+    def get(self) -> InterfaceStatus:
         return uapi.parse_get(self.get_text())
 
     def get_text(self) -> str:
         """The answer of UAPI `get`. It holds the private key."""
         return self._read(self._library.pywg_device_get)
 
-    def report(self) -> uapi.Report:
+    def report(self) -> Report:
         """Offloads in use, packets dropped by reason, the cipher path."""
         return uapi.parse_report(self._read(self._library.pywg_device_report))
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from pywg.native import abi, library
 from pywg.wireguard import uapi
+from pywg.wireguard.status import InterfaceStatus
 from pywg.config import Config
 from pywg.native.device import check, new_diagnostic, read_text
 from pywg.errors import DeviceError, Status
@@ -109,7 +110,7 @@ class Interface:
         )
         check(status, diagnostic, "")
 
-    def get(self) -> uapi.Status:
+    def get(self) -> InterfaceStatus:
         return uapi.parse_get(self.get_text())
 
     def get_text(self) -> str:

@@ -16,7 +16,7 @@ from typing import Self
 from pywg.host import dns, firewall, hooks, netns, network
 from pywg import plan
 from pywg.tunnel import gather as survey
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 from pywg.errors import NetworkError, PywgError
 from pywg.plan import Place, Step
 
@@ -147,7 +147,7 @@ class Performer:
             # A signal inside pyroute2 can leave its event loop of no use: without its socket the
             # process ends too.
             if network.exists(step.name):
-                uapi.socket_path(step.name).unlink(missing_ok=True)
+                uapi_socket.socket_path(step.name).unlink(missing_ok=True)
             raise
 
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from pywg import plan, wireguard
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket, uapi
+from pywg.wireguard.status import InterfaceStatus
 from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange, synchronizing
 from pywg.config import AllowedIP, Config, InterfaceSection, PeerSection
 from pywg.errors import UapiError
@@ -40,7 +41,7 @@ class Configurer:
                 present = wireguard.get(step.name)
                 self._set(step.name, self._before, present)
 
-    def _set(self, name: str, config: Config, present: uapi.Status | None) -> None:
+    def _set(self, name: str, config: Config, present: InterfaceStatus | None) -> None:
         try:
             if self._backend == "kernel":
                 changes = changes_of(config)
@@ -50,7 +51,7 @@ class Configurer:
             else:
                 text = uapi.set_text(config, present)
                 released = "" if present is None else release(name, config.interface)
-                uapi.request(name, f"set=1\n{released}{text}\n", uapi.SET_TIMEOUT_S)
+                uapi_socket.request(name, f"set=1\n{released}{text}\n", uapi_socket.SET_TIMEOUT_S)
         except UapiError as error:
             if error.os_errno == errno.ENOMEM:
                 hint = "lower the number of peers, or raise --memory-limit"
@@ -65,7 +66,7 @@ def with_mark(config: Config, mark: int | None) -> Config:
 def bound(name: str) -> dict[str, str]:
     """What the sockets are bound to; another implementation, or the kernel, binds to nothing."""
     try:
-        said = uapi.report(name).other
+        said = uapi_socket.report(name).other
     except UapiError:
         return {}
     return {key: said[key] for key in (BIND_DEVICE, BIND_ADDRESS) if said.get(key)}
@@ -77,7 +78,7 @@ def release(name: str, interface: InterfaceSection) -> str:
     return "".join(f"{key}=\n" for key in bound(name) if not kept[key])
 
 
-def config_of(status: uapi.Status, bindings: dict[str, str]) -> Config:
+def config_of(status: InterfaceStatus, bindings: dict[str, str]) -> Config:
     """What would make a device be as this one is."""
     addresses = bindings.get(BIND_ADDRESS, "").split(", ")
     return Config(

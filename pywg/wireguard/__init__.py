@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from pywg.host import network
-from pywg.wireguard import uapi
-from pywg.wireguard.changes import Changes
 from pywg.errors import UapiError
+from pywg.host import network
+from pywg.wireguard import socket as uapi_socket
+from pywg.wireguard.changes import Changes
+from pywg.wireguard.status import InterfaceStatus
 
 # There for a module that is built in as well. Without it the kernel has no WireGuard interfaces.
 KERNEL_MODULE = Path("/sys/module/wireguard")
@@ -26,13 +27,13 @@ def interfaces() -> list[str]:
         from pywg.wireguard import netlink as kernel_wireguard
 
         kernel = kernel_wireguard.interfaces()
-    return [*kernel, *uapi.interfaces()]
+    return [*kernel, *uapi_socket.interfaces()]
 
 
-def get(name: str) -> uapi.Status:
+def get(name: str) -> InterfaceStatus:
     """What an interface does. Raises UapiError or NetworkError."""
     try:
-        return uapi.get(name)
+        return uapi_socket.get(name)
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise
@@ -44,7 +45,7 @@ def get(name: str) -> uapi.Status:
 def change(name: str, changes: Changes) -> None:
     """Changes a running interface. Raises UapiError or NetworkError."""
     try:
-        return uapi.change(name, changes)
+        return uapi_socket.change(name, changes)
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise

@@ -14,7 +14,7 @@ from pywg.config import Endpoint, IPNetwork
 from pywg.keys import LENGTH, PresharedKey, PrivateKey, PublicKey
 
 if TYPE_CHECKING:
-    from pywg.wireguard.uapi import PeerStatus, Status
+    from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 NO_PRIVATE_KEY = PrivateKey(bytes(LENGTH))
 NO_PRESHARED_KEY = PresharedKey(bytes(LENGTH))
@@ -52,7 +52,7 @@ class Changes:
     peers: tuple[PeerChange, ...] = ()
 
 
-def synchronizing(changes: Changes, present: Status) -> Changes:
+def synchronizing(changes: Changes, present: InterfaceStatus) -> Changes:
     """The same end for a device that runs, but peers that stay are changed in place and keep their
     sessions.
 

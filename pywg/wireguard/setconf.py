@@ -16,11 +16,11 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from pywg.wireguard.changes import NO_PRIVATE_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Config, Endpoint, IPNetwork, PeerSection, Position
 from pywg.errors import ConfigError, KeyFormatError, PywgError, system_call
-from pywg.keys import BASE64_LENGTH, LENGTH, PresharedKey, PrivateKey, PublicKey
 from pywg.host.resolver import resolve
+from pywg.keys import BASE64_LENGTH, LENGTH, PresharedKey, PrivateKey, PublicKey
+from pywg.wireguard.changes import NO_PRIVATE_KEY, AllowedIPChange, Changes, PeerChange
 
 Warn = Callable[[str], None]
 

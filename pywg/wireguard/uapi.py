@@ -1,34 +1,25 @@
-"""The text of the cross-platform userspace protocol: Config or Changes to `set`, `get` to Status,
-and a client for the sockets in /var/run/wireguard.
+"""The text of the cross-platform userspace protocol: Config or Changes to `set`, `get` to
+InterfaceStatus, `pywg_get` to Report.
 
-Knows the text and the socket, not the device behind it: any userspace WireGuard will do.
+Pure: knows the text, neither the socket it goes through nor the device behind that.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from ipaddress import ip_network
-from pathlib import Path
 
-from pywg.wireguard.changes import Changes, PeerChange
-from pywg.config import Config, Endpoint, IPNetwork, PeerSection
+from pywg.config import Config, Endpoint, PeerSection
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.addresses import endpoint_text, network_text
-
-SOCKET_DIRECTORY = Path("/var/run/wireguard")
-TIMEOUT_S = 10.0
-SET_TIMEOUT_S = 60.0  # a device may take its time over ten thousand peers
-
+from pywg.wireguard.changes import Changes, PeerChange
+from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
 
 # ---- set
 
 
-def set_text(config: Config, present: Status | None = None) -> str:
+def set_text(config: Config, present: InterfaceStatus | None = None) -> str:
     """What makes a device equal to this file: `set` without ``set=1`` and the final empty line.
 
     With what is ``present``, peers of the file are changed in place and keep their sessions, and
@@ -38,7 +29,7 @@ def set_text(config: Config, present: Status | None = None) -> str:
     return "".join(f"{line}\n" for line in _set_lines(config, present))
 
 
-def _set_lines(config: Config, present: Status | None) -> Iterator[str]:
+def _set_lines(config: Config, present: InterfaceStatus | None) -> Iterator[str]:
     interface = config.interface
     if interface.private_key is not None:
         yield f"private_key={interface.private_key.to_hex()}"
@@ -119,37 +110,9 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
 # ---- get
 
 
-@dataclass(slots=True)
-class PeerStatus:
-    """A peer as a running device sees it."""
-
-    public_key: PublicKey
-    preshared_key: PresharedKey | None = None
-    endpoint: Endpoint | None = None
-    allowed_ips: list[IPNetwork] = field(default_factory=list)
-    last_handshake_ns: int = 0  # Unix time; 0 for never
-    rx_bytes: int = 0
-    tx_bytes: int = 0
-    persistent_keepalive: int = 0
-
-
-@dataclass(slots=True)
-class Status:
-    """A running device."""
-
-    private_key: PrivateKey | None = None
-    listen_port: int = 0
-    fwmark: int = 0
-    peers: list[PeerStatus] = field(default_factory=list)
-
-    @property
-    def public_key(self) -> PublicKey | None:
-        return self.private_key.public if self.private_key else None
-
-
-def parse_get(text: str) -> Status:
+def parse_get(text: str) -> InterfaceStatus:
     """The answer of `get`, with or without its errno line. Unknown keys are skipped."""
-    status = Status()
+    status = InterfaceStatus()
     for number, line in enumerate(text.splitlines(), start=1):
         key, separator, value = line.partition("=")
         if not line:
@@ -164,7 +127,7 @@ def parse_get(text: str) -> Status:
     return status
 
 
-def _read_line(status: Status, key: str, value: str) -> None:
+def _read_line(status: InterfaceStatus, key: str, value: str) -> None:
     match key:
         case "private_key":
             private_key = PrivateKey.from_hex(value)
@@ -207,17 +170,6 @@ def _read_peer_line(peer: PeerStatus, key: str, value: str) -> None:
 # ---- report: pywg's own question
 
 
-@dataclass(slots=True)
-class Report:
-    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them."""
-
-    offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
-    gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
-    dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
-    cipher: str = ""
-    other: dict[str, str] = field(default_factory=dict)
-
-
 def parse_report(text: str) -> Report:
     report = Report()
     for line in text.splitlines():
@@ -234,101 +186,3 @@ def parse_report(text: str) -> Report:
             before = report.other.get(key)  # such as an address to bind to of each family
             report.other[key] = value if before is None else f"{before}, {value}"
     return report
-
-
-# ---- client
-
-
-def socket_path(name: str) -> Path:
-    return SOCKET_DIRECTORY / f"{name}.sock"
-
-
-def interfaces() -> list[str]:
-    """Names with a socket that somebody listens on. Left-over files are passed by.
-
-    In the order of the folder, which is the order of `wg show`.
-    """
-    try:
-        paths = [Path(entry.path) for entry in os.scandir(SOCKET_DIRECTORY)]
-    except OSError:
-        return []
-    return [path.stem for path in paths if path.suffix == ".sock" and _is_alive(path)]
-
-
-def is_interface(name: str) -> bool:
-    return _is_alive(socket_path(name))
-
-
-def _is_alive(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(TIMEOUT_S)
-        try:
-            client.connect(os.fspath(path))
-        except OSError as error:
-            # Not ours to talk to, but somebody's: it is listed, and asking it says why not.
-            # EAGAIN: it lives, with more callers than it listens for.
-            return error.errno in (errno.EACCES, errno.EPERM, errno.EAGAIN)
-    return True
-
-
-def get(name: str) -> Status:
-    """What the device behind NAME's socket does."""
-    return parse_get(request(name, "get=1\n\n"))
-
-
-def change(name: str, changes: Changes) -> None:
-    """`set` on the device behind NAME's socket. Some implementations keep what came before an
-    error; pywg's takes all or nothing."""
-    request(name, f"set=1\n{changes_text(changes)}\n", SET_TIMEOUT_S)
-
-
-def report(name: str) -> Report:
-    """pywg's own figures; another implementation answers with an error."""
-    return parse_report(request(name, "pywg_get=1\n\n"))
-
-
-def request(name: str, text: str, timeout_s: float = TIMEOUT_S) -> str:
-    """One question, one answer without its errno line; a non-zero errno is raised."""
-    path = socket_path(name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(timeout_s)
-        try:
-            client.connect(os.fspath(path))
-            client.sendall(text.encode("utf-8", errors="surrogateescape"))
-            answer = _read_answer(client)
-        except TimeoutError:
-            raise UapiError(f"{name}: no answer on {path}", errno.ETIMEDOUT) from None
-        except OSError as error:
-            raise _unreachable(name, path, error) from None
-    if not answer:
-        raise UapiError(f"{name}: the device hung up without an answer", errno.EPROTO)
-    body, _, code = answer.rstrip("\n").rpartition("errno=")
-    try:
-        number = abs(int(code))  # `set` answers a negative number, `get` a positive one
-    except ValueError:
-        raise UapiError(f"{name}: the answer does not end with errno=") from None
-    if number:
-        raise UapiError(f"{name}: the device answered: {os.strerror(number)}", number)
-    return body
-
-
-def _read_answer(client: socket.socket) -> str:
-    """Until the empty line that ends an answer, or until the other end hangs up."""
-    answer = bytearray()
-    while not answer.endswith(b"\n\n"):
-        chunk = client.recv(1 << 16)
-        if not chunk:
-            break
-        answer += chunk
-    return answer.decode("utf-8", errors="replace")
-
-
-def _unreachable(name: str, path: Path, error: OSError) -> UapiError:
-    code = error.errno or 0
-    match code:
-        case errno.ENOENT | errno.ECONNREFUSED:
-            return UapiError(f"{name}: no userspace WireGuard interface of this name runs", code)
-        case errno.EACCES | errno.EPERM:
-            return UapiError(f"{path}: permission denied (run it with sudo)", code)
-        case _:
-            return UapiError(f"{path}: {os.strerror(code) if code else error}", code)

@@ -16,7 +16,7 @@ from pywg.native import library as _library
 from pywg import cli, plan
 from pywg.host import network
 from pywg.tunnel import record as state
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket, uapi
 from pywg.cli import down as down_module
 from pywg.cli import names, show
 from pywg.cli import up as up_module
@@ -97,7 +97,7 @@ def test_errors_and_interrupts_are_1_and_one_line(run, monkeypatch):
         def fail(error=error):
             raise error
 
-        monkeypatch.setattr(uapi, "interfaces", fail)
+        monkeypatch.setattr(uapi_socket, "interfaces", fail)
         code, out, err = run("show")
         assert (code, out) == (1, "")
         # click ends the line on which the terminal showed ^C
@@ -246,8 +246,8 @@ class Tunnel:
         monkeypatch.setattr(up_module, "Supervisor", FakeSupervisor)
         monkeypatch.setattr(network, "Network", FakeNetwork)
         monkeypatch.setattr(network, "exists", lambda name: False)
-        monkeypatch.setattr(uapi, "is_interface", lambda name: False)
-        monkeypatch.setattr(uapi, "request", self.request)
+        monkeypatch.setattr(uapi_socket, "is_alive", lambda name: False)
+        monkeypatch.setattr(uapi_socket, "request", self.request)
         monkeypatch.setattr(state, "DIRECTORY", directory)
 
     def request(self, name, text, timeout_s=0.0):
@@ -364,15 +364,15 @@ def test_up_warns_about_a_world_accessible_file(run, tunnel, file):
 
 
 def test_down_refuses_what_is_no_tunnel(run, tunnel, monkeypatch):
-    monkeypatch.setattr(uapi, "is_interface", lambda name: False)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: False)
     code, _, err = run("down", "eth0")
     assert code == 1
     assert err.startswith("pywg: eth0 is not a WireGuard interface")
 
 
 def test_down_deletes_the_link_and_waits(run, tunnel, monkeypatch, tmp_path):
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
-    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
     code, _, err = run("down", "/etc/wireguard/wg0.conf")
     assert (code, err) == (0, "[#] ip link delete dev wg0\n")
@@ -381,8 +381,8 @@ def test_down_deletes_the_link_and_waits(run, tunnel, monkeypatch, tmp_path):
 
 def test_down_says_when_the_process_stays(run, tunnel, monkeypatch, tmp_path):
     (tmp_path / "wg0.sock").touch()
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
-    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
     monkeypatch.setattr(down_module.wait_until, "__defaults__", (0.0,))
     code, _, err = run("down", "wg0")
@@ -456,9 +456,9 @@ def running(monkeypatch):
             raise UapiError("go0: the device answered: Invalid argument", 22)
         return REPORT
 
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["go0", "wg0"])
-    monkeypatch.setattr(uapi, "get", lambda name: STATUS)
-    monkeypatch.setattr(uapi, "report", report)
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["go0", "wg0"])
+    monkeypatch.setattr(uapi_socket, "get", lambda name: STATUS)
+    monkeypatch.setattr(uapi_socket, "report", report)
 
 
 def test_show_interfaces_is_one_line(run, running):
@@ -473,7 +473,7 @@ def test_show_all_and_one(run, running):
 
 
 def test_show_without_interfaces_prints_nothing(run, monkeypatch):
-    monkeypatch.setattr(uapi, "interfaces", list)
+    monkeypatch.setattr(uapi_socket, "interfaces", list)
     assert run("show") == (0, "", "")
 
 
@@ -591,7 +591,7 @@ def test_up_sends_the_process_away_before_it_looks_for_its_interface(run, tunnel
 
 
 def test_down_spares_a_namesake_that_is_no_tun(run, tunnel, monkeypatch):
-    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: True)
     tunnel.kind = "veth"
     code, _, err = run("down", "wg0")
@@ -613,7 +613,7 @@ def test_show_all_passes_by_one_that_does_not_answer(run, running, monkeypatch):
             raise UapiError("go0: no answer", 110)
         return STATUS
 
-    monkeypatch.setattr(uapi, "get", get)
+    monkeypatch.setattr(uapi_socket, "get", get)
     code, out, err = run("show")
     assert (code, err) == (1, "pywg: go0: no answer\n")
     assert out.startswith("interface: wg0\n")
@@ -660,7 +660,7 @@ def test_up_is_undone_by_the_socket_when_netlink_no_longer_answers(
             raise KeyboardInterrupt
         raise RuntimeError("the event loop is already running")
 
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     monkeypatch.setattr(network.Network, "apply", lambda kernel, step: broken(step))
     assert run("up", str(file))[0] == 1
     assert not (tmp_path / "wg0.sock").exists()

@@ -3,7 +3,8 @@
 import pytest
 
 from pywg import cli
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket, uapi
+from pywg.wireguard.status import InterfaceStatus
 from pywg.cli import show_fields as fields
 from pywg.cli.showconf import configuration
 from pywg.errors import UapiError
@@ -51,7 +52,7 @@ def test_a_field_of_one_and_of_all(field):
 
 
 def test_nothing_has_words_of_its_own():
-    nothing = uapi.Status()
+    nothing = InterfaceStatus()
     assert fields.lines("wg0", nothing, "dump", with_name=False) == "(none)\t(none)\t0\toff\n"
     assert fields.lines("wg0", nothing, "peers", with_name=True) == ""
     assert configuration(nothing) == "[Interface]\n\n"
@@ -69,8 +70,8 @@ def test_showconf_writes_what_setconf_reads():
 
 @pytest.fixture
 def running(monkeypatch):
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["wg1", "wg0"])
-    monkeypatch.setattr(uapi, "get", lambda name: STATUS)
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["wg1", "wg0"])
+    monkeypatch.setattr(uapi_socket, "get", lambda name: STATUS)
 
 
 def test_fields_on_the_command_line(running, capsys):
@@ -105,6 +106,6 @@ def test_one_that_has_gone_hides_none_of_the_others(running, capsys, monkeypatch
             raise UapiError("wg1: gone")
         return STATUS
 
-    monkeypatch.setattr(uapi, "get", get)
+    monkeypatch.setattr(uapi_socket, "get", get)
     assert cli.main(["show", "all", "fwmark"]) == 1
     assert capsys.readouterr() == ("wg0\t0xca6c\n", "pywg: wg1: gone\n")

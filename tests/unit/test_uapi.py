@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pywg.host import resolver as resolve
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket, uapi
 from pywg.config import Endpoint, parse
 from pywg.errors import ConfigError, UapiError
 from pywg.keys import PrivateKey, PublicKey
@@ -144,7 +144,7 @@ def test_report_text_becomes_a_report():
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
     """serve(name, answer): a socket that gives one answer to anything; returns what it heard."""
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     threads, servers = [], []
 
     def start(name, answer):
@@ -182,13 +182,13 @@ def serve(tmp_path, monkeypatch):
 
 def test_get_asks_and_reads_to_the_empty_line(serve):
     heard = serve("wg0", GET.encode())
-    assert uapi.get("wg0") == uapi.parse_get(GET)
+    assert uapi_socket.get("wg0") == uapi.parse_get(GET)
     assert heard == [b"get=1\n\n"]
 
 
 def test_report_asks_pywgs_own_question(serve):
     heard = serve("wg0", b"cipher=neon\nerrno=0\n\n")
-    assert uapi.report("wg0").cipher == "neon"
+    assert uapi_socket.report("wg0").cipher == "neon"
     assert heard == [b"pywg_get=1\n\n"]
 
 
@@ -196,7 +196,7 @@ def test_report_asks_pywgs_own_question(serve):
 def test_an_errno_of_either_sign_is_raised(serve, number):
     serve("wg0", f"errno={number}\n\n".encode())
     with pytest.raises(UapiError, match="Invalid argument") as caught:
-        uapi.request("wg0", "set=1\n\n")
+        uapi_socket.request("wg0", "set=1\n\n")
     assert caught.value.os_errno == errno.EINVAL
 
 
@@ -204,13 +204,13 @@ def test_an_errno_of_either_sign_is_raised(serve, number):
 def test_an_answer_without_errno_is_raised(serve, answer):
     serve("wg0", answer)
     with pytest.raises(UapiError, match=r"errno="):
-        uapi.request("wg0", "get=1\n\n")
+        uapi_socket.request("wg0", "get=1\n\n")
 
 
 def test_a_device_that_hangs_up_is_told_apart(serve):
     serve("wg0", b"")
     with pytest.raises(UapiError, match="hung up"):
-        uapi.report("wg0")
+        uapi_socket.report("wg0")
 
 
 def test_interfaces_are_those_somebody_listens_for(serve, tmp_path):
@@ -219,13 +219,13 @@ def test_interfaces_are_those_somebody_listens_for(serve, tmp_path):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "old.sock"))
     (tmp_path / "file.sock").touch()
-    assert sorted(uapi.interfaces()) == ["wg0", "wg1"]
-    assert uapi.is_interface("wg0")
-    assert not uapi.is_interface("old")
+    assert sorted(uapi_socket.interfaces()) == ["wg0", "wg1"]
+    assert uapi_socket.is_alive("wg0")
+    assert not uapi_socket.is_alive("old")
     with pytest.raises(UapiError, match="no userspace WireGuard interface"):
-        uapi.get("old")
+        uapi_socket.get("old")
     with pytest.raises(UapiError, match="no userspace WireGuard interface"):
-        uapi.get("none")
+        uapi_socket.get("none")
 
 
 # ---- endpoint names
@@ -275,7 +275,7 @@ def test_resolution_gives_up_with_the_line(monkeypatch, code, retries, pauses):
 
 
 def test_a_device_with_more_callers_than_it_listens_for_is_alive(tmp_path, monkeypatch):
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
         server.bind(str(tmp_path / "wg0.sock"))
         server.listen(0)
@@ -284,13 +284,13 @@ def test_a_device_with_more_callers_than_it_listens_for_is_alive(tmp_path, monke
             caller.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 caller.connect(str(tmp_path / "wg0.sock"))
-        assert uapi.is_interface("wg0")
+        assert uapi_socket.is_alive("wg0")
 
 
 def test_a_socket_path_that_is_too_long_is_no_success(tmp_path, monkeypatch):
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
     with pytest.raises(UapiError, match="too long"):
-        uapi.get("wg0")
+        uapi_socket.get("wg0")
 
 
 def test_where_to_bind_is_said_only_where_it_is_asked_for():

@@ -8,7 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from pywg.wireguard import changes, uapi, setconf as wgconf
+from pywg.wireguard import changes, uapi, setconf as wgconf, socket as uapi_socket
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint
 from pywg.errors import ConfigError, PywgError, UapiError
@@ -77,7 +78,7 @@ def test_repr_of_changes_hides_secrets():
 
 
 def test_change_sends_one_set_and_raises_what_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     heard = []
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "wg0.sock"))
@@ -92,9 +93,9 @@ def test_change_sends_one_set_and_raises_what_comes_back(tmp_path, monkeypatch):
 
         thread = threading.Thread(target=serve)
         thread.start()
-        uapi.change("wg0", Changes(fwmark=1))
+        uapi_socket.change("wg0", Changes(fwmark=1))
         with pytest.raises(UapiError) as caught:
-            uapi.change("wg0", Changes(peers=(PeerChange(A),)))
+            uapi_socket.change("wg0", Changes(peers=(PeerChange(A),)))
         thread.join()
     assert caught.value.os_errno == errno.EINVAL
     assert heard == [b"set=1\nfwmark=1\n\n", f"set=1\npublic_key={A.to_hex()}\n\n".encode()]
@@ -103,11 +104,11 @@ def test_change_sends_one_set_and_raises_what_comes_back(tmp_path, monkeypatch):
 # ---- syncconf
 
 
-RUNNING = uapi.Status(
+RUNNING = InterfaceStatus(
     PRIVATE,
     peers=[
-        uapi.PeerStatus(A, preshared_key=PSK, persistent_keepalive=25),
-        uapi.PeerStatus(B),
+        PeerStatus(A, preshared_key=PSK, persistent_keepalive=25),
+        PeerStatus(B),
     ],
 )
 
@@ -137,7 +138,7 @@ def test_synchronizing_keeps_what_the_file_says():
 def test_synchronizing_with_nothing_on_one_side_is_setconf():
     for wanted, running in (
         (Changes(replace_peers=True), RUNNING),
-        (Changes(replace_peers=True, peers=(PeerChange(A),)), uapi.Status()),
+        (Changes(replace_peers=True, peers=(PeerChange(A),)), InterfaceStatus()),
     ):
         assert changes.synchronizing(wanted, running) == wanted
 

@@ -9,7 +9,8 @@ from socket import AF_INET, AF_INET6
 
 import pytest
 
-from pywg.wireguard import netlink as kernel_wireguard, uapi
+from pywg.wireguard import netlink as kernel_wireguard, socket as uapi_socket
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 from pywg import wireguard
 from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.config import Endpoint
@@ -141,7 +142,7 @@ def test_a_dump_becomes_a_status():
     assert status.private_key == PRIVATE
     assert (status.listen_port, status.fwmark) == (51820, 0xCA6C)
     first, second = status.peers
-    assert first == uapi.PeerStatus(
+    assert first == PeerStatus(
         PEERS[0],
         preshared_key=PSK,
         endpoint=Endpoint("1.2.3.4", 5),
@@ -151,11 +152,11 @@ def test_a_dump_becomes_a_status():
         tx_bytes=1 << 40,
         persistent_keepalive=25,
     )
-    assert second == uapi.PeerStatus(PEERS[1], endpoint=Endpoint("fe80::1%3", 65535))
+    assert second == PeerStatus(PEERS[1], endpoint=Endpoint("fe80::1%3", 65535))
 
 
 def test_a_device_without_anything():
-    assert decoded(message(attribute(IFNAME, b"wg0\0"))) == uapi.Status()
+    assert decoded(message(attribute(IFNAME, b"wg0\0"))) == InterfaceStatus()
 
 
 def test_a_peer_goes_on_in_the_next_message():
@@ -347,7 +348,7 @@ def netlink(monkeypatch):
 
 def test_a_dump_that_was_interrupted_is_begun_again(netlink):
     netlink += [kernel_wireguard.NetlinkDumpInterrupted()] * 3 + [[]]
-    assert kernel_wireguard.get("wg0") == uapi.Status()
+    assert kernel_wireguard.get("wg0") == InterfaceStatus()
     netlink += [kernel_wireguard.NetlinkDumpInterrupted()] * 20
     with pytest.raises(NetworkError, match="wg0: it changes faster"):
         kernel_wireguard.get("wg0")
@@ -383,9 +384,9 @@ def asked(monkeypatch, tmp_path):
         calls.append("socket")
         raise nobody
 
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["go0"])
-    monkeypatch.setattr(uapi, "get", refuse)
-    monkeypatch.setattr(uapi, "change", refuse)
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["go0"])
+    monkeypatch.setattr(uapi_socket, "get", refuse)
+    monkeypatch.setattr(uapi_socket, "change", refuse)
     monkeypatch.setattr(kernel_wireguard, "interfaces", lambda: ["wg0"])
     monkeypatch.setattr(kernel_wireguard, "get", lambda name: calls.append("kernel"))
     monkeypatch.setattr(kernel_wireguard, "change", lambda name, _: calls.append("kernel"))

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from pywg import cli
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 from pywg.cli import complete, completion, install_units, man, names
 
 REPOSITORY = Path(__file__).parents[2]
@@ -188,7 +188,7 @@ def places(tmp_path, monkeypatch):
     for name in ("home.conf", "work.conf", "notes.txt"):
         (tmp_path / name).touch()
     monkeypatch.setattr(names, "CONFIG_DIRECTORY", tmp_path)
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["wg1", "wg0"])
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["wg1", "wg0"])
     return tmp_path
 
 
