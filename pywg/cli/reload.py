@@ -50,7 +50,7 @@ def reload_from(path: Path, record: state.Record) -> None:
     facts = without_own(facts, record.steps)
     steps, done = plan.change(record.steps, plan.plan(record.name, config, facts, place))
     changed = replace(record, config=str(path.absolute()), steps=tuple(done), names=names)
-    with Performer(place, str(path), configure=Configurer(config, place.backend)) as performer:
+    with Performer(place, str(path), configure=Configurer(config)) as performer:
         # Until all is done, `down` has to undo both.
         both = (*record.steps, *(step for step in done if step not in record.steps))
         state.write(replace(record, steps=both))

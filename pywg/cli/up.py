@@ -106,7 +106,7 @@ def bring_up(
         config = resolve.resolve(config)
     steps = plan.plan(name, config, survey.facts(name, config, place), place)
     path = str(Path(config.path).absolute())
-    configure = Configurer(config, place.backend)
+    configure = Configurer(config)
     with Performer(place, path, create=create, stop=stop, configure=configure) as performer:
         state.write(state.Record(name, path, place, tuple(plan.lasting(steps)), names))
         try:

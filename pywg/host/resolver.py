@@ -63,6 +63,20 @@ def look_up(endpoint: Endpoint, family: Family = "auto") -> tuple[Endpoint, ...]
     return tuple(dict.fromkeys(numeric))
 
 
+def spelled(endpoint: Endpoint) -> Endpoint:
+    """A numeric endpoint as the C library writes it: a zone by the name of its interface, where
+    there is one of that name or index here. Nothing is looked up outside this machine."""
+    try:
+        found = socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+        )
+        numeric = socket.NI_DGRAM | socket.NI_NUMERICSERV | socket.NI_NUMERICHOST
+        host, _ = socket.getnameinfo(found[0][4], numeric)
+    except OSError:
+        return endpoint  # a zone of another network namespace: as the device spells it
+    return replace(endpoint, host=host)
+
+
 def resolve(config: Config, sleep: Callable[[float], None] = time.sleep) -> Config:
     """The same configuration with every endpoint numeric: the first address that is found."""
     peers = tuple(

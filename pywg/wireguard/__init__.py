@@ -6,12 +6,14 @@ pyroute2, is loaded only where the kernel may have something to say.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
 from pywg.errors import UapiError
 from pywg.host import network
 from pywg.wireguard import socket as uapi_socket
+from pywg.wireguard import uapi
 from pywg.wireguard.changes import Changes
 from pywg.wireguard.status import InterfaceStatus
 
@@ -30,10 +32,18 @@ def interfaces() -> list[str]:
     return [*kernel, *uapi_socket.interfaces()]
 
 
-def get(name: str) -> InterfaceStatus:
-    """What an interface does. Raises UapiError or NetworkError."""
+def get(name: str, *, bindings: bool = False) -> InterfaceStatus:
+    """What an interface does. Raises UapiError or NetworkError.
+
+    With ``bindings`` also what its sockets are bound to, which takes a second question; the
+    sockets of another implementation and of the kernel are bound to nothing.
+    """
     try:
-        return uapi_socket.get(name)
+        status = uapi_socket.get(name)
+        if bindings:
+            with contextlib.suppress(UapiError):
+                uapi.add_bindings(status, uapi_socket.report(name))
+        return status
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise

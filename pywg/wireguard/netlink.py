@@ -222,6 +222,7 @@ def device_messages(name: str, changes: Changes) -> Iterator[Attributes]:
 
 
 def _device_attributes(changes: Changes) -> Iterator[list[Any]]:
+    """Nothing of bindings: the kernel's sockets are bound to no device and to no address."""
     if changes.private_key is not None:
         yield ["WGDEVICE_A_PRIVATE_KEY", bytes(changes.private_key)]
     if changes.listen_port is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pywg.config import Config, Endpoint, IPNetwork, PeerSection, Position
 from pywg.errors import ConfigError, KeyFormatError, PywgError, system_call
-from pywg.host.resolver import resolve
+from pywg.host.resolver import resolve, spelled
 from pywg.keys import BASE64_LENGTH, LENGTH, PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.changes import NO_PRIVATE_KEY, AllowedIPChange, Changes, PeerChange
 
@@ -347,9 +347,10 @@ def _resolved(peer: PeerChange, path: str | None) -> PeerChange:
         return peer
     asked = Config(peers=(PeerSection(peer.public_key, endpoint=peer.endpoint),), path=path or "")
     try:
-        found = resolve(asked).peers[0].endpoint
+        found = resolve(asked).peers[0].endpoint or peer.endpoint
     except ConfigError as error:
         if path is None:
             raise PywgError(error.message) from None
         raise
-    return replace(peer, endpoint=found)
+    # As wg sends it: the device may be in another network namespace, where indices differ.
+    return replace(peer, endpoint=spelled(found))

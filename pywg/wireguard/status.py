@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pywg.config import Endpoint, IPNetwork
+from pywg.config import Endpoint, IPAddress, IPNetwork
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
 
@@ -27,12 +27,18 @@ class PeerStatus:
 
 @dataclass(slots=True)
 class InterfaceStatus:
-    """A running device."""
+    """A running device.
+
+    What its sockets are bound to is known only where it was asked for: `wg` must not meet keys
+    that it does not know, so UAPI `get` does not tell it.
+    """
 
     private_key: PrivateKey | None = None
     listen_port: int = 0
     fwmark: int = 0
     peers: list[PeerStatus] = field(default_factory=list)
+    bind_device: str | None = None
+    bind_addresses: tuple[IPAddress, ...] = ()
 
     @property
     def public_key(self) -> PublicKey | None:

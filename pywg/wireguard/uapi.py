@@ -1,4 +1,4 @@
-"""The text of the cross-platform userspace protocol: Config or Changes to `set`, `get` to
+"""The text of the cross-platform userspace protocol: Changes to `set`, `get` to
 InterfaceStatus, `pywg_get` to Report.
 
 Pure: knows the text, neither the socket it goes through nor the device behind that.
@@ -7,73 +7,27 @@ Pure: knows the text, neither the socket it goes through nor the device behind t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
-from pywg.config import Config, Endpoint, PeerSection
+from pywg.config import Endpoint
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
-from pywg.wireguard.addresses import endpoint_text, network_text
+from pywg.wireguard.addresses import network_text
 from pywg.wireguard.changes import Changes, PeerChange
 from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
+
+# Keys of pywg's own. Another implementation refuses them, so they are written only where asked for.
+BIND_DEVICE, BIND_ADDRESS = "pywg_bind_device", "pywg_bind_address"
 
 # ---- set
 
 
-def set_text(config: Config, present: InterfaceStatus | None = None) -> str:
-    """What makes a device equal to this file: `set` without ``set=1`` and the final empty line.
-
-    With what is ``present``, peers of the file are changed in place and keep their sessions, and
-    only the others are removed; without it, all peers are made anew. Endpoints have to be numeric
-    already; see pywg.resolve.
-    """
-    return "".join(f"{line}\n" for line in _set_lines(config, present))
-
-
-def _set_lines(config: Config, present: InterfaceStatus | None) -> Iterator[str]:
-    interface = config.interface
-    if interface.private_key is not None:
-        yield f"private_key={interface.private_key.to_hex()}"
-    if interface.listen_port is not None:
-        yield f"listen_port={interface.listen_port}"
-    if interface.fwmark is not None:
-        yield f"fwmark={interface.fwmark}"
-    # Keys of pywg's own; only said where they are asked for, so that others can be configured too.
-    if interface.bind_device is not None:
-        yield f"pywg_bind_device={interface.bind_device}"
-    if interface.bind_addresses:
-        yield "pywg_bind_address="
-        yield from (f"pywg_bind_address={address}" for address in interface.bind_addresses)
-    if present is None:
-        yield "replace_peers=true"
-    else:
-        wanted = {peer.public_key for peer in config.peers}
-        for peer_status in present.peers:
-            if peer_status.public_key not in wanted:
-                yield f"public_key={peer_status.public_key.to_hex()}"
-                yield "remove=true"
-    for peer in config.peers:
-        yield from _peer_lines(peer, in_place=present is not None)
-
-
-def _peer_lines(peer: PeerSection, in_place: bool) -> Iterator[str]:
-    yield f"public_key={peer.public_key.to_hex()}"
-    if peer.preshared_key is not None:
-        yield f"preshared_key={peer.preshared_key.to_hex()}"
-    elif in_place:
-        yield f"preshared_key={'0' * 64}"
-    if peer.endpoint is not None:
-        if peer.endpoint.address() is None:
-            raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
-        yield f"endpoint={peer.endpoint}"
-    if peer.persistent_keepalive is not None or in_place:
-        yield f"persistent_keepalive_interval={peer.persistent_keepalive or 0}"
-    yield "replace_allowed_ips=true"
-    for allowed in peer.allowed_ips:
-        yield f"allowed_ip={allowed.network}"
-
-
 def changes_text(changes: Changes) -> str:
-    """What carries these changes out: `set` without ``set=1`` and the final empty line."""
+    """What carries these changes out: `set` without ``set=1`` and the final empty line.
+
+    Raises UapiError for an endpoint that is still a name. A zone is written as it is given: it may
+    be one of another network namespace than ours.
+    """
     return "".join(f"{line}\n" for line in _change_lines(changes))
 
 
@@ -84,6 +38,11 @@ def _change_lines(changes: Changes) -> Iterator[str]:
         yield f"listen_port={changes.listen_port}"
     if changes.fwmark is not None:
         yield f"fwmark={changes.fwmark}"
+    if changes.bind_device is not None:
+        yield f"{BIND_DEVICE}={changes.bind_device}"
+    if changes.bind_addresses is not None:
+        yield f"{BIND_ADDRESS}="  # of these each line adds one
+        yield from (f"{BIND_ADDRESS}={address}" for address in changes.bind_addresses)
     if changes.replace_peers:
         yield "replace_peers=true"
     for peer in changes.peers:
@@ -98,7 +57,9 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
     if peer.preshared_key is not None:
         yield f"preshared_key={peer.preshared_key.to_hex()}"
     if peer.endpoint is not None:
-        yield f"endpoint={endpoint_text(peer.endpoint)}"
+        if peer.endpoint.address() is None:
+            raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
+        yield f"endpoint={peer.endpoint}"
     if peer.persistent_keepalive is not None:
         yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
     if peer.replace_allowed_ips:
@@ -186,3 +147,11 @@ def parse_report(text: str) -> Report:
             before = report.other.get(key)  # such as an address to bind to of each family
             report.other[key] = value if before is None else f"{before}, {value}"
     return report
+
+
+def add_bindings(status: InterfaceStatus, report: Report) -> InterfaceStatus:
+    """The same status, which now also has what the sockets are bound to."""
+    addresses = report.other.get(BIND_ADDRESS, "").split(", ")
+    status.bind_device = report.other.get(BIND_DEVICE) or None
+    status.bind_addresses = tuple(ip_address(address) for address in addresses if address)
+    return status

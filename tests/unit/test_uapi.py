@@ -7,11 +7,13 @@ import threading
 
 import pytest
 
-from pywg.host import resolver as resolve
-from pywg.wireguard import socket as uapi_socket, uapi
 from pywg.config import Endpoint, parse
 from pywg.errors import ConfigError, UapiError
+from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey, PublicKey
+from pywg.wireguard import socket as uapi_socket
+from pywg.wireguard import uapi
+from pywg.wireguard.changes import of_config, of_status, synchronizing
 
 KEY = PrivateKey(bytes([8] * 31 + [72]))
 PEER = PublicKey(bytes(range(32)))
@@ -25,8 +27,14 @@ def config(peer_lines: str = "", interface_lines: str = ""):
     )
 
 
+def set_text(config, present=None):
+    """What is sent to a new device, or to one that runs."""
+    wanted = of_config(config)
+    return uapi.changes_text(wanted if present is None else synchronizing(wanted, present))
+
+
 def test_set_text_has_device_keys_first_and_replaces_peers():
-    text = uapi.set_text(
+    text = set_text(
         config(
             "Endpoint=[2001:db8::1]:5\nAllowedIPs=10.0.0.0/8,::/0\nPersistentKeepalive=25",
             "ListenPort=7\nFwMark=0x10\nAddress=10.0.0.1/24\nMTU=1400",
@@ -48,8 +56,11 @@ def test_set_text_has_device_keys_first_and_replaces_peers():
 
 def test_set_text_changes_present_peers_in_place_and_removes_the_others():
     other = PrivateKey.generate().public
-    present = uapi.parse_get(f"public_key={PEER.to_hex()}\npublic_key={other.to_hex()}\nerrno=0\n")
-    assert uapi.set_text(config("AllowedIPs=10.0.0.0/8"), present) == (
+    present = uapi.parse_get(
+        f"public_key={PEER.to_hex()}\npreshared_key={PSK.hex()}\npersistent_keepalive_interval=5\n"
+        f"public_key={other.to_hex()}\nerrno=0\n"
+    )
+    assert set_text(config("AllowedIPs=10.0.0.0/8"), present) == (
         f"private_key={KEY.to_hex()}\n"
         f"public_key={other.to_hex()}\n"
         "remove=true\n"
@@ -62,13 +73,13 @@ def test_set_text_changes_present_peers_in_place_and_removes_the_others():
 
 
 def test_set_text_leaves_out_what_the_file_leaves_out():
-    assert uapi.set_text(parse("")) == "replace_peers=true\n"
-    assert "listen_port" not in uapi.set_text(config())
+    assert set_text(parse("")) == "replace_peers=true\n"
+    assert "listen_port" not in set_text(config())
 
 
 def test_set_text_wants_numeric_endpoints():
     with pytest.raises(UapiError, match="not been resolved"):
-        uapi.set_text(config("Endpoint=example.com:5"))
+        set_text(config("Endpoint=example.com:5"))
 
 
 GET = f"""\
@@ -295,16 +306,45 @@ def test_a_socket_path_that_is_too_long_is_no_success(tmp_path, monkeypatch):
 
 def test_where_to_bind_is_said_only_where_it_is_asked_for():
     text = "[Interface]\n#!pywg BindDevice = eth0\n#!pywg BindAddress = 192.0.2.1, 2001:db8::1\n"
-    assert uapi.set_text(parse(text)).splitlines() == [
+    assert set_text(parse(text)).splitlines() == [
         "pywg_bind_device=eth0",
         "pywg_bind_address=",
         "pywg_bind_address=192.0.2.1",
         "pywg_bind_address=2001:db8::1",
         "replace_peers=true",
     ]
-    assert "bind" not in uapi.set_text(parse("[Interface]\n"))
+    assert "bind" not in set_text(parse("[Interface]\n"))
 
 
 def test_a_report_keeps_what_comes_twice():
     report = uapi.parse_report("pywg_bind_address=192.0.2.1\npywg_bind_address=::1\n")
     assert report.other == {"pywg_bind_address": "192.0.2.1, ::1"}
+
+
+BOUND = "pywg_bind_device=eth0\npywg_bind_address=192.0.2.1\npywg_bind_address=::1\n"
+
+
+def test_a_file_that_binds_to_nothing_releases_what_was_bound():
+    present = uapi.add_bindings(uapi.parse_get(""), uapi.parse_report(BOUND))
+    released = "pywg_bind_device=\npywg_bind_address=\nreplace_peers=true\n"
+    assert set_text(parse("[Interface]\n"), present) == released
+    assert set_text(parse("[Interface]\n#!pywg BindDevice = eth1\n"), present) == (
+        "pywg_bind_device=eth1\npywg_bind_address=\nreplace_peers=true\n"
+    )
+
+
+def test_what_a_device_did_can_be_asked_of_it_again():
+    present = uapi.add_bindings(uapi.parse_get(GET), uapi.parse_report(BOUND))
+    text = uapi.changes_text(of_status(present))
+    assert "pywg_bind_device=eth0\npywg_bind_address=\npywg_bind_address=192.0.2.1\n" in text
+    again = uapi.parse_get("".join(f"{line}\n" for line in text.splitlines()))
+    for peer in present.peers:
+        peer.last_handshake_ns = peer.rx_bytes = peer.tx_bytes = 0
+    present.bind_device, present.bind_addresses = None, ()  # `get` does not tell them
+    assert again == present
+
+
+def test_a_device_without_a_key_gets_none_back():
+    before, present = uapi.parse_get("listen_port=5\n"), uapi.parse_get(GET)
+    text = uapi.changes_text(synchronizing(of_status(before), present))
+    assert text.startswith(f"private_key={'0' * 64}\nlisten_port=5\nfwmark=0\nreplace_peers=true\n")

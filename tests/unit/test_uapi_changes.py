@@ -8,12 +8,25 @@ from ipaddress import ip_network
 
 import pytest
 
-from pywg.wireguard import changes, uapi, setconf as wgconf, socket as uapi_socket
-from pywg.wireguard.status import InterfaceStatus, PeerStatus
-from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
+from pywg import Interface, config
 from pywg.config import Endpoint
 from pywg.errors import ConfigError, PywgError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wireguard import (
+    changes,
+    uapi,
+)
+from pywg.wireguard import (
+    netlink as kernel_wireguard,
+)
+from pywg.wireguard import (
+    setconf as wgconf,
+)
+from pywg.wireguard import (
+    socket as uapi_socket,
+)
+from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 A, B, C = (PublicKey(bytes([number]) * 32) for number in (1, 2, 3))
@@ -148,6 +161,49 @@ def test_a_peer_that_comes_twice_is_reset_once():
     first, second, _ = changes.synchronizing(wanted, RUNNING).peers
     assert first.preshared_key == PSK
     assert second == PeerChange(A)
+
+
+TWICE = (
+    f"[Peer]\nPublicKey = {A}\nPresharedKey = {PSK.to_base64()}\nPersistentKeepalive = 25\n"
+    f"[Peer]\nPublicKey = {A}\nAllowedIPs = 10.0.0.0/8\n"
+)
+
+
+@pytest.mark.parametrize("text", [TWICE, "[Peer]".join(["", *reversed(TWICE.split("[Peer]")[1:])])])
+def test_a_peer_in_two_sections_keeps_what_either_says(text):
+    """Over `up` and then `reload`, `Device.set` or the kernel's messages: all write this."""
+    wanted = changes.of_config(config.parse(text))
+    for change in (wanted, changes.synchronizing(wanted, RUNNING)):
+        psk, keepalive = None, None
+        for peer in change.peers:
+            if peer.public_key == A:
+                psk = peer.preshared_key or psk
+                keepalive = (
+                    keepalive if peer.persistent_keepalive is None else peer.persistent_keepalive
+                )
+        assert (psk, keepalive) == (PSK, 25)
+        assert f"preshared_key={'0' * 64}" not in uapi.changes_text(change)
+        [message] = kernel_wireguard.device_messages("wg0", change)
+        assert bytes(32) not in [value for _, value in flat(message)]
+
+
+def test_a_peer_in_two_sections_keeps_both_however_often_it_is_set():
+    twice = config.parse(f"[Interface]\nPrivateKey = {PRIVATE.to_base64()}\n{TWICE}")
+    with Interface(twice) as interface:
+        for _ in range(2):
+            [peer] = interface.get().peers
+            assert (peer.preshared_key, peer.persistent_keepalive) == (PSK, 25)
+            assert [str(network) for network in peer.allowed_ips] == ["10.0.0.0/8"]
+            interface.set(twice)
+
+
+def flat(attributes):
+    for name, value in attributes:
+        if isinstance(value, list):
+            for part in value:
+                yield from flat(part["attrs"])
+        else:
+            yield name, value
 
 
 # ---- files
