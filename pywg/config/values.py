@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import cast
 
 from pywg.config.model import (
-    Backend,
+    BackendChoice,
     Endpoint,
     Family,
     IPAddress,
@@ -102,11 +102,11 @@ def family(text: str) -> Family:
     return cast(Family, word)
 
 
-def backend(text: str) -> Backend:
+def backend(text: str) -> BackendChoice:
     word = squeeze(text).lower()
     if word not in ("userspace", "kernel", "auto"):
         raise BadValue('expected "userspace", "kernel" or "auto"')
-    return cast(Backend, word)
+    return cast(BackendChoice, word)
 
 
 def device(text: str) -> str:
