@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pywg.config import Config, Endpoint, Family, PeerSection
+from pywg.config.values import shown_host
 from pywg.errors import ConfigError
 
 RETRIES_DEFAULT = 15
@@ -103,7 +104,7 @@ def _resolve(
             if error.errno in FINAL or attempts < 0:
                 at = endpoint.position
                 what = "" if family == "auto" else f" to an {_spelled(family)} address"
-                message = f"Endpoint: cannot resolve {endpoint.host}{what}: {error.strerror}"
+                message = f"Endpoint: cannot resolve {shown_host(endpoint.host)}{what}: {error.strerror}"
                 raise ConfigError(path, at.line, at.column, message) from None
         sleep(delay)
         delay = min(delay * DELAY_GROWTH, DELAY_MAX_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
+from socket import getservbyname
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
@@ -66,12 +67,12 @@ def _expect_reading(text: str, config: Config) -> None:
     """The lines of wg(8), read with a split and nothing else."""
     ports, private, public, allowed = None, None, [], 0
     for line in text.removeprefix("\ufeff").split("\n"):
-        key, separator, value = line.partition("#")[0].partition("=")
-        key, value = "".join(key.split()).lower(), "".join(value.split())
+        key, separator, value = line.partition("\0")[0].partition("#")[0].partition("=")
+        key, value = (re.sub(r"[ \t\n\v\f\r]", "", part) for part in (key.lower(), value))
         if not separator:
             continue
         if key == "listenport":
-            ports = int(value)
+            ports = int(value) if value.lstrip("+").isdigit() else getservbyname(value, "udp")
         elif key == "privatekey":
             private = value
         elif key == "publickey":
