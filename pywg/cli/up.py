@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -47,9 +47,10 @@ def up(config: str, foreground: bool, place_of: Callable[[Config], Place], tunin
     place = place_of(parsed)
     check(name, parsed, place)
     level, keep_log = log_settings()
+    limit = tuning.memory_limit or (parsed.interface.memory_limit or 0) << 20
     hosting = Hosting(
         name,
-        **asdict(tuning),
+        **asdict(replace(tuning, memory_limit=limit)),
         log_level=level,
         log_fd=2 if keep_log or foreground else -1,
         names=watch.names_to_json(parsed),

@@ -105,6 +105,7 @@ class InterfaceSection:
     backend: BackendChoice | None = None
     netns: str | None = None
     socket_netns: str | None = None
+    memory_limit: int | None = None  # MiB
 
 
 @dataclass(frozen=True, slots=True)

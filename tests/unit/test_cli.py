@@ -292,6 +292,13 @@ def test_up_starts_configures_and_traces(run, tunnel, file):
     assert "key" not in record.read_text()
 
 
+@pytest.mark.parametrize(("options", "limit"), [((), 16), (("--memory-limit", "12"), 12)])
+def test_the_memory_limit_of_a_file_yields_to_the_option(run, tunnel, file, options, limit):
+    file.write_text(file.read_text().replace("[Interface]", "[Interface]\n#!pywg MemoryLimit = 16"))
+    assert run("up", str(file), *options)[0] == 0
+    assert tunnel.hosting.memory_limit == limit << 20
+
+
 def test_up_undoes_everything_when_a_step_fails(run, tunnel, file):
     tunnel.fail_at = "ip link set mtu 1420 up dev wg0"
     code, _, err = run("up", str(file))

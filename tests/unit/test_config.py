@@ -348,6 +348,7 @@ WRONG = [
         22,
         "BindAddress: expected one IPv4 address, one IPv6 address or one of each",
     ),
+    (interface("#!pywg MemoryLimit = 0"), 2, 22, "MemoryLimit: 0 is not between 1 and 1048576"),
     (
         interface("#!pywg BindAdress = 10.0.0.1"),
         2,
@@ -577,6 +578,7 @@ SaveConfig = TRUE
 #!pywg Backend = Userspace
 #!pywg Netns = blue
 #!pywg SocketNetns = red
+#!pywg MemoryLimit = 16
 #!pywgNetns = nothing
 """
 
@@ -598,6 +600,7 @@ def test_what_only_wg_quick_and_pywg_know():
         "blue",
         "red",
     )
+    assert interface.memory_limit == 16
 
 
 def test_the_documentation_names_every_key_and_word():
