@@ -12,17 +12,17 @@ from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
 from pywg.cli import names
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 
 
 def interfaces(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Userspace interfaces that run."""
-    return _matching(uapi.interfaces(), incomplete)
+    return _matching(uapi_socket.interfaces(), incomplete)
 
 
 def shown(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """What can stand where `show` takes an interface."""
-    return _matching([*uapi.interfaces(), "all", "interfaces"], incomplete)
+    return _matching([*uapi_socket.interfaces(), "all", "interfaces"], incomplete)
 
 
 def configs(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:

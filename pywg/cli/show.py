@@ -17,8 +17,9 @@ from pywg.cli import complete
 from pywg.cli import show_fields as fields
 from pywg.cli.names import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.addresses import address_text, endpoint_text, network_text
+from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
 
 _STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}
 _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
@@ -84,7 +85,7 @@ def check_words(words: tuple[str, ...], has_option: bool) -> tuple[str, str | No
     return what, field
 
 
-def gather(what: str) -> tuple[list[tuple[str, uapi.Status]], bool]:
+def gather(what: str) -> tuple[list[tuple[str, InterfaceStatus]], bool]:
     """What the interfaces do, and whether one of all has not answered."""
     if what != "all":
         name = check_name(what)
@@ -101,10 +102,10 @@ def gather(what: str) -> tuple[list[tuple[str, uapi.Status]], bool]:
     return found, failed
 
 
-def report_of(name: str, what: str) -> uapi.Report | None:
+def report_of(name: str, what: str) -> Report | None:
     """None where another implementation, which knows no such question, is one of all."""
     try:
-        return uapi.report(name)
+        return uapi_socket.report(name)
     except UapiError:
         if what == "all":
             return None
@@ -126,7 +127,7 @@ class Pretty:
         self.hide_keys = hide_keys
         self.now_s = int(time.time()) if now_s is None else now_s
 
-    def interface(self, name: str, status: uapi.Status, report: uapi.Report | None = None) -> str:
+    def interface(self, name: str, status: InterfaceStatus, report: Report | None = None) -> str:
         reset = "\033[0m" if self.color else ""  # wg starts from a clean terminal
         lines = [reset + self._head("interface", "green", name)]
         if status.private_key is not None:
@@ -145,7 +146,7 @@ class Pretty:
         blocks += [self._peer(peer) for peer in by_handshake]
         return "\n\n".join(blocks)
 
-    def _peer(self, peer: uapi.PeerStatus) -> str:
+    def _peer(self, peer: PeerStatus) -> str:
         lines = [self._head("peer", "yellow", str(peer.public_key))]
         if peer.preshared_key is not None:
             hidden = "(hidden)" if self.hide_keys else peer.preshared_key.to_base64()
@@ -167,7 +168,7 @@ class Pretty:
             lines.append(self._field("persistent keepalive", f"every {every}"))
         return "\n".join(lines)
 
-    def _report(self, report: uapi.Report) -> list[str]:
+    def _report(self, report: Report) -> list[str]:
         lines = [
             self._field(f"offload {name.replace('_', ' ')}", value.replace("_", " "))
             for name, value in report.offloads.items()
@@ -224,7 +225,7 @@ class Pretty:
         return f"{value / 1024:.2f} {self._style('TiB', 'cyan')}"
 
 
-def to_json(status: uapi.Status, report: uapi.Report | None = None) -> dict[str, Any]:
+def to_json(status: InterfaceStatus, report: Report | None = None) -> dict[str, Any]:
     """The key names of wg-json; absent things are left out, and so are secrets."""
     shown: dict[str, Any] = {}
     if status.public_key is not None:
@@ -242,7 +243,7 @@ def to_json(status: uapi.Status, report: uapi.Report | None = None) -> dict[str,
     return shown
 
 
-def _peer_to_json(peer: uapi.PeerStatus) -> dict[str, Any]:
+def _peer_to_json(peer: PeerStatus) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if peer.endpoint is not None:
         shown["endpoint"] = endpoint_text(peer.endpoint)

@@ -8,33 +8,35 @@ from collections.abc import Callable, Iterator
 
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.addresses import endpoint_text, network_text
-from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 Row = tuple[str, ...]
 
 
-def lines(name: str, status: Status, field: str, *, with_name: bool) -> str:
+def lines(name: str, status: InterfaceStatus, field: str, *, with_name: bool) -> str:
     """All lines of a field, each with its newline; nothing where there are no peers."""
     before = (name,) if with_name else ()
     return "".join("\t".join((*before, *row)) + "\n" for row in FIELDS[field](status))
 
 
-def _of_interface(read: Callable[[Status], str]) -> Callable[[Status], Iterator[Row]]:
-    def rows(status: Status) -> Iterator[Row]:
+def _of_interface(
+    read: Callable[[InterfaceStatus], str],
+) -> Callable[[InterfaceStatus], Iterator[Row]]:
+    def rows(status: InterfaceStatus) -> Iterator[Row]:
         yield (read(status),)
 
     return rows
 
 
-def _of_peers(read: Callable[[PeerStatus], Row]) -> Callable[[Status], Iterator[Row]]:
-    def rows(status: Status) -> Iterator[Row]:
+def _of_peers(read: Callable[[PeerStatus], Row]) -> Callable[[InterfaceStatus], Iterator[Row]]:
+    def rows(status: InterfaceStatus) -> Iterator[Row]:
         for peer in status.peers:
             yield (str(peer.public_key), *read(peer))
 
     return rows
 
 
-def _dump(status: Status) -> Iterator[Row]:
+def _dump(status: InterfaceStatus) -> Iterator[Row]:
     yield (
         _private_key(status),
         _public_key(status),
@@ -57,15 +59,15 @@ def _key(key: PrivateKey | PublicKey | PresharedKey | None) -> str:
     return "(none)" if key is None else key.to_base64()
 
 
-def _private_key(status: Status) -> str:
+def _private_key(status: InterfaceStatus) -> str:
     return _key(status.private_key)
 
 
-def _public_key(status: Status) -> str:
+def _public_key(status: InterfaceStatus) -> str:
     return _key(status.public_key)
 
 
-def _fwmark(status: Status) -> str:
+def _fwmark(status: InterfaceStatus) -> str:
     return f"0x{status.fwmark:x}" if status.fwmark else "off"
 
 
@@ -90,7 +92,7 @@ def _keepalive(peer: PeerStatus) -> str:
 
 
 # In the order of wg's own usage line.
-FIELDS: dict[str, Callable[[Status], Iterator[Row]]] = {
+FIELDS: dict[str, Callable[[InterfaceStatus], Iterator[Row]]] = {
     "public-key": _of_interface(_public_key),
     "private-key": _of_interface(_private_key),
     "listen-port": _of_interface(lambda status: str(status.listen_port)),

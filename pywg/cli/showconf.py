@@ -10,7 +10,7 @@ from pywg import wireguard
 from pywg.cli.names import check_name
 from pywg.cli.wg_verb import one_of_wg
 from pywg.wireguard.addresses import endpoint_text, network_text
-from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 
 @one_of_wg("NAME", 1, 1)
@@ -19,14 +19,14 @@ def showconf(words: tuple[str, ...]) -> None:
     click.echo(configuration(wireguard.get(check_name(words[0]))), nl=False)
 
 
-def configuration(status: Status) -> str:
+def configuration(status: InterfaceStatus) -> str:
     blocks = [_interface_lines(status), *(_peer_lines(peer) for peer in status.peers)]
     texts = ["".join(f"{line}\n" for line in block) for block in blocks]
     # wg ends the first block with an empty line even where no peer follows.
     return texts[0] + "\n" + "\n".join(texts[1:])
 
 
-def _interface_lines(status: Status) -> Iterator[str]:
+def _interface_lines(status: InterfaceStatus) -> Iterator[str]:
     yield "[Interface]"
     if status.listen_port:
         yield f"ListenPort = {status.listen_port}"

@@ -3,7 +3,7 @@
 from pywg.config.model import (
     NAME_PATTERN,
     AllowedIP,
-    Backend,
+    BackendChoice,
     Config,
     ConfigWarning,
     Endpoint,
@@ -15,14 +15,14 @@ from pywg.config.model import (
     PeerSection,
     Position,
     Table,
-    read,
 )
 from pywg.config.parser import parse
+from pywg.config.source import read
 
 __all__ = [
     "NAME_PATTERN",
     "AllowedIP",
-    "Backend",
+    "BackendChoice",
     "Config",
     "ConfigWarning",
     "Endpoint",

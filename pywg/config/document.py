@@ -8,29 +8,25 @@ touched.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from pywg.config.model import Config, InterfaceSection, PeerSection
-from pywg.config.parser import parse
+from pywg.config import grammar
+from pywg.config.grammar import Row
+from pywg.config.model import Config, PeerSection
+from pywg.config.parser import EXTENSION, parse, significant
 from pywg.config.values import squeeze
 from pywg.errors import system_call
-
-_ASSIGNMENT = re.compile(
-    r"(?P<before>\s*[^=#]*=[ \t]*)(?P<value>[^#]*?)(?P<after>\s*(?:#.*)?)", re.DOTALL
-)
-
-Field = tuple[str, str]  # key and value; an empty value means that the key is absent
 
 
 def rewrite(text: str, after: Config) -> str:
     """The text with what is in ``after``.
 
-    Hooks, Table, SaveConfig and extensions stay as they are written. An endpoint that is a name
-    stays one: what it was resolved to is not what was meant.
+    What is equal in both stays as it is written. An endpoint that is a name stays one: what it was
+    resolved to is not what was meant.
     """
     before = parse(text, after.path)
     lines = text.split("\n")
@@ -42,15 +38,14 @@ def rewrite(text: str, after: Config) -> str:
         key = section.public_key
         if section.kind == "interface":
             if section is next(item for item in sections if item.kind == "interface"):
-                _update(lines, section, _interface(before.interface), _interface(after.interface))
+                _update(lines, section, before.interface, after.interface)
         elif key not in new or (key in done and old[key] != new[key]):
             del lines[section.first : section.end]
         elif key not in done:
             done.add(key)  # of several sections the last is the one that counts
-            _update(lines, section, _peer(old[key]), _peer(_keep_name(old[key], new[key])))
+            _update(lines, section, old[key], _keep_name(old[key], new[key]))
     if not any(section.kind == "interface" for section in sections):
-        fields = _interface(after.interface)
-        lines[:0] = ["[Interface]", *(f"{key} = {value}" for key, value in fields if value), ""]
+        lines[:0] = ["[Interface]", *_written("interface", after.interface), ""]
     for key, peer in new.items():
         if key not in old:
             _append(lines, peer)
@@ -94,8 +89,9 @@ def _sections(lines: Sequence[str]) -> Iterator[_Section]:
     for number, line in enumerate(lines):
         word = squeeze(line.partition("#")[0]).removeprefix("\ufeff").lower()
         if not word.startswith("["):
-            if found and _key(line) == "publickey":
-                found[-1].public_key = squeeze(_ASSIGNMENT.fullmatch(line)["value"])  # type: ignore[index]
+            name, separator, value = significant(line)[0].partition("=")
+            if found and separator and _key(name) == "publickey":
+                found[-1].public_key = squeeze(value)
             continue
         first = number
         while first > (found[-1].header + 1 if found else 0) and lines[
@@ -110,51 +106,72 @@ def _sections(lines: Sequence[str]) -> Iterator[_Section]:
     yield from found
 
 
-def _key(line: str) -> str:
-    name, separator, _ = line.partition("#")[0].partition("=")
-    return squeeze(name).lower() if separator else ""
+def _is_of(line: str, row: Row) -> bool:
+    text, is_extension = significant(line)
+    name, separator, _ = text.partition("=")
+    return bool(separator) and is_extension == row.is_extension and row.name.lower() == _key(name)
 
 
-def _update(lines: list[str], section: _Section, old: list[Field], new: list[Field]) -> None:
-    """Where a value changed, the first line of its key gets all of it; the others go."""
-    for (key, before), (_, after) in zip(reversed(old), reversed(new), strict=True):
-        if before == after:
+def _key(text: str) -> str:
+    return squeeze(text).lower()
+
+
+def _update(lines: list[str], section: _Section, old: Any, new: Any) -> None:
+    """Where a value changed, its lines are given the new values in order; lines that are left over
+    go, and values that are left over come behind them."""
+    for row in reversed(list(_rows(section.kind))):
+        values = list(row.write(new))
+        if values == list(row.write(old)):
             continue
         places = [
             number
             for number in range(section.header + 1, section.end)
-            if _key(lines[number]) == key.lower()
+            if _is_of(lines[number], row)
         ]
-        if places and after:
-            lines[places[0]] = _with_value(lines[places[0]], after)
-            places = places[1:]
-        elif after:
-            at = _after_keys(lines, section)
-            ending = "\r" if lines[section.header].endswith("\r") else ""
-            lines.insert(at, f"{key} = {after}{ending}")
-            section.end += 1
-        for number in reversed(places):
+        for number, value in zip(places, values, strict=False):
+            lines[number] = _with_value(lines[number], value)
+        at = places[-1] + 1 if places else _after_keys(lines, section)
+        ending = "\r" if lines[section.header].endswith("\r") else ""
+        added = [f"{_assignment(row, value)}{ending}" for value in values[len(places) :]]
+        lines[at:at] = added
+        surplus = places[len(values) :]
+        for number in reversed(surplus):
             del lines[number]
-            section.end -= 1
+        section.end += len(added) - len(surplus)
 
 
 def _with_value(line: str, value: str) -> str:
-    match = _ASSIGNMENT.fullmatch(line)
-    assert match is not None  # noqa: S101 - _key() found a key in it
-    return match["before"] + value + match["after"]
+    """Spaces before it, and a comment behind it, stay."""
+    text, _ = significant(line)
+    start = text.index("=") + 1
+    start += len(text[start:]) - len(text[start:].lstrip(" \t"))
+    end = max(start, len(text.rstrip()))
+    return line[:start] + value + line[end:]
+
+
+def _assignment(row: Row, value: str) -> str:
+    return f"{f'{EXTENSION} ' if row.is_extension else ''}{row.name} = {value}"
+
+
+def _written(kind: str, section: object) -> list[str]:
+    """All lines of a new section."""
+    return [_assignment(row, value) for row in _rows(kind) for value in row.write(section)]
+
+
+def _rows(kind: str) -> Iterator[Row]:
+    return (row for row in grammar.KEYS if row.section.lower() == kind)
 
 
 def _after_keys(lines: Sequence[str], section: _Section) -> int:
-    keys = [number for number in range(section.header, section.end) if _key(lines[number])]
+    numbers = range(section.header + 1, section.end)
+    keys = [number for number in numbers if "=" in significant(lines[number])[0]]
     return keys[-1] + 1 if keys else section.header + 1
 
 
 def _append(lines: list[str], peer: PeerSection) -> None:
     while lines and not lines[-1].strip():
         lines.pop()
-    fields = ((key, value) for key, value in _peer(peer) if value)
-    public_key = f"PublicKey = {peer.public_key}"
-    lines += ["", "[Peer]", public_key, *(f"{key} = {value}" for key, value in fields), ""]
+    lines += ["", "[Peer]", *_written("peer", peer), ""]
 
 
 def _merged(config: Config) -> dict[str, PeerSection]:
@@ -165,31 +182,3 @@ def _merged(config: Config) -> dict[str, PeerSection]:
 def _keep_name(old: PeerSection, new: PeerSection) -> PeerSection:
     is_name = old.endpoint is not None and old.endpoint.address() is None
     return replace(new, endpoint=old.endpoint) if is_name else new
-
-
-def _interface(section: InterfaceSection) -> list[Field]:
-    from_file = section.private_key_file is not None
-    key = section.private_key
-    return [
-        ("PrivateKey", "" if key is None or from_file else key.to_base64()),
-        ("ListenPort", str(section.listen_port) if section.listen_port else ""),
-        ("FwMark", f"0x{section.fwmark:x}" if section.fwmark else ""),
-        ("Address", _joined(section.addresses)),
-        ("MTU", str(section.mtu) if section.mtu else ""),
-        ("DNS", _joined((*section.dns_servers, *section.dns_search))),
-    ]
-
-
-def _peer(peer: PeerSection) -> list[Field]:
-    key = peer.preshared_key
-    from_file = peer.preshared_key_file is not None
-    return [
-        ("PresharedKey", "" if key is None or from_file else key.to_base64()),
-        ("AllowedIPs", _joined(peer.allowed_ips)),
-        ("Endpoint", str(peer.endpoint) if peer.endpoint is not None else ""),
-        ("PersistentKeepalive", str(peer.persistent_keepalive or "")),
-    ]
-
-
-def _joined(items: Sequence[object], spelled: Callable[[object], str] = str) -> str:
-    return ", ".join(map(spelled, items))

@@ -1,13 +1,13 @@
-"""A wg-quick file as frozen dataclasses. Knows no syntax.
+"""A wg-quick file as frozen dataclasses. Knows no syntax and reads no file.
 
 Invariant: no repr shows a private or preshared key.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -18,18 +18,15 @@ from ipaddress import (
     ip_address,
 )
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
-
-# As the kernel: path_resolution(7).
-_LINKS_MAX = 40
 
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
 Table = int | Literal["auto", "off"]
-Backend = Literal["userspace", "kernel", "auto"]
+BackendChoice = Literal["userspace", "kernel", "auto"]
 Family = Literal["auto", "ipv4", "ipv6"]
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -105,9 +102,10 @@ class InterfaceSection:
     private_key_file: Path | None = None
     bind_device: str | None = None
     bind_addresses: tuple[IPAddress, ...] = ()
-    backend: Backend | None = None
+    backend: BackendChoice | None = None
     netns: str | None = None
     socket_netns: str | None = None
+    memory_limit: int | None = None  # MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,8 @@ class PeerSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A file, or a folder on the way to it."""
+class FileOwner:
+    """Who may write a file, or a folder on the way to it."""
 
     path: str
     uid: int
@@ -136,7 +134,7 @@ class Place:
 class Origin:
     """The file first, then the folders on the way to it, through links."""
 
-    places: tuple[Place, ...] = ()
+    owners: tuple[FileOwner, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,47 +148,5 @@ class Config:
     #: Who could have written it. Empty for a text.
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Config:
-        """Reads a file, and the key files that it names; unreadable is a PywgError too."""
-        from pywg.config import keyfiles, parser
-
-        text, origin = read_with_origin(path)
-        return replace(keyfiles.load(parser.parse(text, str(path))), origin=origin)
-
-
-def folders_to(path: Path) -> list[Path]:
-    """Every folder in which a file or link lies that leads to this one: whoever may write one of
-    them could put another file in its place."""
-    folders: dict[Path, None] = {}
-
-    def walk(path: Path, links: int) -> None:
-        for part in (*reversed(path.parents), path):
-            folders[part.parent] = None
-            if part.is_symlink() and links < _LINKS_MAX:
-                walk(part.parent / part.readlink(), links + 1)
-
-    walk(path.absolute(), 0)
-    return list(folders)
-
-
-def read(path: str | Path) -> str:
-    """The text of a file. Bytes that are no UTF-8 survive being written again."""
-    return read_with_origin(path)[0]
-
-
-def read_with_origin(path: str | Path) -> tuple[str, Origin]:
-    """And who could have written it: asked of the open file, as names may change meanwhile."""
-    from pywg.errors import system_call
-
-    try:
-        with Path(path).open("rb") as file:
-            found = os.fstat(file.fileno())
-            data = file.read()
-        places = [Place(str(path), found.st_uid, found.st_mode)]
-        for folder in folders_to(Path(path)):
-            found = folder.stat()
-            places.append(Place(str(folder), found.st_uid, found.st_mode))
-    except OSError as error:
-        raise system_call(error, str(path)) from None
-    return data.decode("utf-8", errors="surrogateescape"), Origin(tuple(places))
+    #: ``Config.load(path)``: see source.py, which knows files and puts it here.
+    load: ClassVar[Callable[[str | Path], Config]]

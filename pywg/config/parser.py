@@ -1,4 +1,5 @@
-"""The text of a wg-quick file to a Config. Pure: reads no file, asks no resolver.
+"""The text of a file to what its sections say, and of a wg-quick file to a Config. Pure: reads no
+file, asks no resolver.
 
 Everything that is wrong is told in one ConfigError, each with ``path:line:column``. Invariant: no
 message repeats the value of a key, nor a line that could be one.
@@ -8,104 +9,156 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pywg.config import values
+from pywg.config import grammar, values
 from pywg.config import warnings as check
+from pywg.config.grammar import Reader, Row, SectionName
 from pywg.config.model import (
     AllowedIP,
     Config,
     ConfigWarning,
-    Endpoint,
-    Family,
     InterfaceSection,
     IPNetwork,
     PeerSection,
     Position,
 )
-from pywg.config.values import BadValue, squeeze
+from pywg.config.values import SPACES, AllowedIPEdit, BadValue, Reading, squeeze
 from pywg.errors import ConfigError, KeyFormatError, Problem
-from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.keys import PublicKey
 
 # What plain wg-quick takes for a comment: `#!pywg Key = value`.
-EXTENSION = re.compile(r"\s*#!pywg\s")
-_SECRET = ("PrivateKey", "PresharedKey")
+EXTENSION = "#!pywg"
+_EXTENSION = re.compile(rf"\s*{EXTENSION}\s")
+# What is longer, or has other characters, may be a key in the wrong place: it is not repeated.
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
 
 def parse(text: str, path: str = "<config>") -> Config:
-    """The text of a file to a Config."""
-    return _Parser(path).parse(text)
+    """The text of a wg-quick file to a Config. Raises ConfigError."""
+    said = read_sections(text, path, ("wg", "wg-quick", "pywg"))
+    interface = InterfaceSection(**said.interface.values())
+    peers = tuple(_peers(said.peers))
+    positions = [peer.position for peer in said.peers]
+    warnings = [*said.warnings, *check.warnings(path, interface, peers, positions)]
+    return Config(interface, peers, path, tuple(warnings))
 
 
 @dataclass(slots=True)
-class _Peer:
-    """A peer while its section is being read."""
+class Section:
+    """What the lines of one section have said so far, by field. Of keys that accumulate, the values
+    of all their lines."""
 
-    position: Position
-    source: str
-    public_key: PublicKey | None = None
-    has_public_key: bool = False  # perhaps a wrong one
-    preshared_key: PresharedKey | None = None
-    allowed_ips: dict[IPNetwork, AllowedIP] = field(default_factory=dict)
-    endpoint: Endpoint | None = None
-    persistent_keepalive: int | None = None
-    preshared_key_file: Path | None = None
-    endpoint_family: Family = "auto"
+    name: SectionName
+    position: Position = field(default=Position())
+    source: str = ""  # its header, fit to be shown
+    said: dict[str, Any] = field(default_factory=dict)
 
-    def finish(self) -> PeerSection:
-        assert self.public_key is not None  # noqa: S101 - narrows the type for mypy
-        return PeerSection(
-            public_key=self.public_key,
-            preshared_key=self.preshared_key,
-            allowed_ips=tuple(self.allowed_ips.values()),
-            endpoint=self.endpoint,
-            persistent_keepalive=self.persistent_keepalive,
-            preshared_key_file=self.preshared_key_file,
-            endpoint_family=self.endpoint_family,
-        )
+    def say(self, row: Row, value: Any) -> None:
+        pairs = zip(row.fields, value if len(row.fields) > 1 else (value,), strict=True)
+        for name, one in pairs:
+            if row.accumulates:
+                self.said.setdefault(name, []).extend(one)
+            else:
+                self.said[name] = one
+
+    def values(self) -> dict[str, Any]:
+        return {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.said.items()
+        }
+
+
+@dataclass(slots=True)
+class Sections:
+    """A whole file; several ``[Interface]`` are one."""
+
+    interface: Section = field(default_factory=lambda: Section("Interface"))
+    peers: list[Section] = field(default_factory=list)
+    warnings: list[ConfigWarning] = field(default_factory=list)
+
+
+def read_sections(text: str, path: str, readers: Sequence[Reader]) -> Sections:
+    """What a file says with the keys that these know; any other key is a mistake. Every peer has a
+    public key. Raises ConfigError."""
+    return _Parser(path, readers).parse(text)
+
+
+def significant(line: str) -> tuple[str, bool]:
+    """A line without its comment, and whether it is an extension; what is not read of it before is
+    blank, so that every character stays in its place."""
+    if _EXTENSION.match(line):
+        start = line.index(EXTENSION) + len(EXTENSION)
+        return " " * start + line[start:], True
+    return line.partition("#")[0], False
+
+
+def replaces_list(lines: Sequence[Sequence[AllowedIPEdit]]) -> bool:
+    """Whether these lines of AllowedIPs, or there being none, replace what a peer has: a sign in
+    the last of them means that they add to it and take from it."""
+    return not any(edit.sign for line in lines[-1:] for edit in line)
+
+
+def _peers(sections: Iterable[Section]) -> Iterator[PeerSection]:
+    """A peer may have several sections: signs in a later one change the list of those before."""
+    lists: dict[PublicKey, tuple[AllowedIP, ...]] = {}
+    for section in sections:
+        said = section.values()
+        lines = said.pop("allowed_ips", ())
+        key = said["public_key"]
+        before = () if replaces_list(lines) else lists.get(key, ())
+        lists[key] = tuple(_edited(before, lines))
+        yield PeerSection(**said, allowed_ips=lists[key])
+
+
+def _edited(
+    before: Iterable[AllowedIP], lines: Iterable[Iterable[AllowedIPEdit]]
+) -> Iterable[AllowedIP]:
+    found: dict[IPNetwork, AllowedIP] = {allowed.network: allowed for allowed in before}
+    for line in lines:
+        for allowed, sign in line:
+            if sign == "-":
+                found.pop(allowed.network, None)
+            else:
+                found.setdefault(allowed.network, allowed)
+    return found.values()
 
 
 class _Parser:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, readers: Sequence[Reader]) -> None:
         self.path = path
+        self.readers = readers
         self.at = Position()
         self.source = ""  # the line being read, fit to be shown
-        self.interface = InterfaceSection()
-        self.peers: list[_Peer] = []
-        self.section = ""
-        self.warnings: list[ConfigWarning] = []
+        self.done = Sections()
+        self.section: Section | None = None
+        self.is_unknown = False  # the section
         self.problems: list[Problem] = []
 
-    def parse(self, text: str) -> Config:
+    def parse(self, text: str) -> Sections:
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-            if EXTENSION.match(line):
-                start = line.index("#!pywg") + len("#!pywg")
-                self._line(number, " " * start + line[start:], line, extension=True)
-            else:
-                self._line(number, line.partition("#")[0], line)
-        for peer in self.peers:
-            if not peer.has_public_key:
+            whole = line.partition("\0")[0].rstrip("\r")  # a C string ends there
+            read, is_extension = significant(whole)
+            if not is_extension or "pywg" in self.readers:
+                self._line(number, read, whole, is_extension)
+        for peer in self.done.peers:
+            if "public_key" not in peer.said:
                 self.at, self.source = peer.position, peer.source
                 self._problem("[Peer] has no PublicKey")
         if self.problems:
             ordered = sorted(self.problems, key=lambda item: (item.line, item.column))
             raise ConfigError.of(self.path, ordered)
-        peers = tuple(peer.finish() for peer in self.peers)
-        lines = tuple(peer.position for peer in self.peers)
-        self.warnings += check.warnings(self.path, self.interface, peers, lines)
-        return Config(self.interface, peers, self.path, tuple(self.warnings))
+        return self.done
 
     # One line: empty, a section, or key = value.
 
-    def _line(self, number: int, line: str, whole: str, extension: bool = False) -> None:
+    def _line(self, number: int, line: str, whole: str, is_extension: bool) -> None:
         stripped = squeeze(line)
         if not stripped:
             return
-        whole = whole.rstrip("\r")
-        self.at = Position(number, len(line) - len(line.lstrip()) + 1)
+        self.at = Position(number, _indent(line) + 1)
         self.source = _hidden(whole, 0)
         if stripped.startswith("["):
             self.source = values.mask(whole)
@@ -115,187 +168,96 @@ class _Parser:
         if not separator:
             self._problem('expected "[Section]" or "Key = Value"')
             return
-        at = Position(number, len(key) + 2 + len(value) - len(value.lstrip()))
-        if re.fullmatch(r"[A-Za-z0-9_-]{1,20}", squeeze(key)):
+        at = Position(number, len(key) + 2 + _indent(value))
+        if _WORD.fullmatch(squeeze(key)):
             self.source = _hidden(whole, len(key) + 1)
-        self._assign(squeeze(key), value.strip(), at, whole, extension)
+        self._assign(squeeze(key), value.strip(SPACES), at, whole, is_extension)
 
     def _open_section(self, text: str) -> None:
+        self.is_unknown = False
         match text.lower():
             case "[interface]":
-                self.section = "Interface"
+                self.section = self.done.interface
             case "[peer]":
-                self.section = "Peer"
-                self.peers.append(_Peer(self.at, self.source))
+                self.section = Section("Peer", self.at, self.source)
+                self.done.peers.append(self.section)
             case _:
-                # What looks like no section name may be a key pasted here: do not repeat it.
-                shown = f" {text}" if re.fullmatch(r"\[[A-Za-z0-9_-]{1,20}\]", text) else ""
-                close = difflib.get_close_matches(text.lower(), ["[interface]", "[peer]"], n=1)
-                hint = f'; did you mean "{_SECTIONS[close[0]]}"?' if close else ""
-                self._problem(f"unknown section{shown}; there are [Interface] and [Peer]{hint}")
-                self.section = "unknown"
+                self.is_unknown = True
+                self._unknown_section(text)
 
-    def _assign(self, key: str, value: str, at: Position, whole: str, extension: bool) -> None:
-        if not self.section:
+    def _unknown_section(self, text: str) -> None:
+        shown = f" {text}" if _WORD.fullmatch(text[1:-1]) and text.endswith("]") else ""
+        headers = [f"[{name}]" for name in grammar.SECTIONS]
+        hint = _did_you_mean(text, headers)
+        self._problem(f"unknown section{shown}; there are {' and '.join(headers)}{hint}")
+
+    def _assign(self, key: str, value: str, at: Position, whole: str, is_extension: bool) -> None:
+        if self.is_unknown:
+            return  # told already
+        if self.section is None:
             self._problem("a key before the first [Interface] or [Peer]")
             return
-        if self.section == "unknown":
-            return  # told already
-        readers = _READERS[self.section, extension]
-        name = next((known for known in readers if known.lower() == key.lower()), None)
-        if name is None:
-            self._unknown_key(key, readers, extension)
+        known = [
+            row
+            for row in grammar.rows(self.section.name, *self.readers)
+            if row.is_extension == is_extension
+        ]
+        row = grammar.called(key, known)
+        if row is None:
+            self._unknown_key(key, self.section.name, known, is_extension)
             return
-        if name not in _SECRET:
+        if not row.is_secret:
             self.source = values.mask(whole)
+        self._read(self.section, row, value, at)
+
+    def _read(self, section: Section, row: Row, value: str, at: Position) -> None:
+        def hear(position: Position, message: str) -> None:
+            said = ConfigWarning(self.path, position, f"{row.name}: {message}")
+            self.done.warnings.append(said)
+
         self.at = at
         try:
-            readers[name](self, value)
+            section.say(row, row.read(value, Reading(at, hear)))
         except (BadValue, KeyFormatError) as error:
             offset = error.offset if isinstance(error, BadValue) else 0
             self.at = Position(at.line, at.column + offset)
-            self._problem(f"{name}: {error}")
+            self._problem(f"{row.name}: {error}")
+            if not row.accumulates:
+                section.said.setdefault(row.fields[0], None)  # it was said, if wrongly
 
-    def _unknown_key(self, key: str, readers: dict[str, _Reader], extension: bool) -> None:
-        for (section, is_extension), other in _READERS.items():
-            name = next((known for known in other if known.lower() == key.lower()), None)
-            if name is None:
-                continue
-            if is_extension == extension:
-                self._problem(f"{name}: belongs in [{section}], not in [{self.section}]")
-            elif is_extension:
-                self._problem(
-                    f"{name}: is written as a comment, so that wg-quick can read the file: "
-                    f'"#!pywg {name} = ..."'
-                )
-            else:
-                self._problem(f'{name}: is no extension; leave out "#!pywg"')
-            return
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,20}", key):
-            # Perhaps a key, or half of one, pasted on its own line: do not repeat it.
-            self._problem(f"unknown key in [{self.section}]")
-            return
-        spelled = {known.lower(): known for known in readers}
-        close = difflib.get_close_matches(key.lower(), list(spelled), n=1)
-        hint = f'; did you mean "{spelled[close[0]]}"?' if close else ""
-        self._problem(f'unknown key "{key}" in [{self.section}]{hint}')
-
-    # Keys whose value is more than one assignment
-
-    def _address(self, value: str) -> None:
-        found = [values.prefix(item, offset) for item, offset in values.words(value)]
-        self.interface = replace(self.interface, addresses=(*self.interface.addresses, *found))
-
-    def _dns(self, value: str) -> None:
-        servers, search = [*self.interface.dns_servers], [*self.interface.dns_search]
-        for item, offset in values.words(value):
-            found = values.dns(item, offset)
-            if isinstance(found, str):
-                search.append(found)
-            else:
-                servers.append(found)
-        self.interface = replace(
-            self.interface, dns_servers=tuple(servers), dns_search=tuple(search)
-        )
-
-    def _public_key(self, value: str) -> None:
-        self.peers[-1].has_public_key = True
-        self.peers[-1].public_key = PublicKey.from_base64(squeeze(value))
-
-    def _allowed_ips(self, value: str) -> None:
-        allowed_ips = self.peers[-1].allowed_ips
-        line, column = self.at
-        for item, offset in values.items(value):
-            at = Position(line, column + offset)
-            sign = item[0] if item[0] in "+-" else ""
-            interface = values.prefix(item.removeprefix(sign), offset)
-            network = interface.network
-            if interface.ip != network.network_address:
-                message = f"AllowedIPs: {interface} has host bits set, {network} is meant"
-                self.warnings.append(ConfigWarning(self.path, at, message))
-            if sign == "-":
-                allowed_ips.pop(network, None)
-            else:
-                allowed_ips.setdefault(network, AllowedIP(network, at))
+    def _unknown_key(
+        self, key: str, section: SectionName, known: Sequence[Row], is_extension: bool
+    ) -> None:
+        row = grammar.called(key, grammar.KEYS)
+        if row is not None and row.reader == "wg-quick" and "wg-quick" not in self.readers:
+            self._problem(f"{row.name}: only wg-quick knows this key; `pywg strip` leaves it out")
+        elif row is not None and row.is_extension == is_extension:
+            self._problem(f"{row.name}: belongs in [{row.section}], not in [{section}]")
+        elif row is not None and is_extension:
+            self._problem(f'{row.name}: is no extension; leave out "{EXTENSION}"')
+        elif row is not None:
+            self._problem(
+                f"{row.name}: is written as a comment, so that wg-quick can read the file: "
+                f'"{EXTENSION} {row.name} = ..."'
+            )
+        elif _WORD.fullmatch(key):
+            hint = _did_you_mean(key, [row.name for row in known])
+            self._problem(f'unknown key "{key}" in [{section}]{hint}')
+        else:
+            self._problem(f"unknown key in [{section}]")
 
     def _problem(self, message: str) -> None:
         self.problems.append(Problem(self.at.line, self.at.column, message, self.source))
 
 
-_Reader = Callable[[_Parser, str], None]
+def _did_you_mean(text: str, known: Sequence[str]) -> str:
+    spelled = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(text.lower(), list(spelled), n=1)
+    return f'; did you mean "{spelled[close[0]]}"?' if close else ""
 
 
-def _set_interface(name: str, read: Callable[[str], Any]) -> _Reader:
-    def reader(parser: _Parser, value: str) -> None:
-        parser.interface = replace(parser.interface, **{name: read(value)})
-
-    return reader
-
-
-def _set_peer(name: str, read: Callable[[str], Any]) -> _Reader:
-    def reader(parser: _Parser, value: str) -> None:
-        setattr(parser.peers[-1], name, read(value))
-
-    return reader
-
-
-def _hook(name: str) -> _Reader:
-    def reader(parser: _Parser, value: str) -> None:
-        if value:
-            hooks: Any = (*getattr(parser.interface, name), value)
-            parser.interface = replace(parser.interface, **{name: hooks})
-
-    return reader
-
-
-def _path(value: str) -> Path:
-    if not value:
-        raise BadValue("expected the name of a file")
-    return Path(value)
-
-
-_SECTIONS = {"[interface]": "[Interface]", "[peer]": "[Peer]"}
-_READERS: dict[tuple[str, bool], dict[str, _Reader]] = {
-    ("Interface", False): {
-        "PrivateKey": _set_interface(
-            "private_key", lambda text: PrivateKey.from_base64(squeeze(text))
-        ),
-        "ListenPort": _set_interface("listen_port", lambda text: values.number(text, 0, 65535)),
-        "FwMark": _set_interface("fwmark", values.fwmark),
-        "Address": _Parser._address,
-        "MTU": _set_interface("mtu", values.mtu),
-        "DNS": _Parser._dns,
-        "Table": _set_interface("table", values.table),
-        "PreUp": _hook("pre_up"),
-        "PostUp": _hook("post_up"),
-        "PreDown": _hook("pre_down"),
-        "PostDown": _hook("post_down"),
-        "SaveConfig": _set_interface("save_config", values.boolean),
-    },
-    ("Peer", False): {
-        "PublicKey": _Parser._public_key,
-        "PresharedKey": _set_peer(
-            "preshared_key", lambda text: PresharedKey.from_base64(squeeze(text))
-        ),
-        "AllowedIPs": _Parser._allowed_ips,
-        "Endpoint": lambda parser, value: setattr(
-            parser.peers[-1], "endpoint", values.endpoint(value, parser.at)
-        ),
-        "PersistentKeepalive": _set_peer("persistent_keepalive", values.keepalive),
-    },
-    ("Interface", True): {
-        "PrivateKeyFile": _set_interface("private_key_file", _path),
-        "BindDevice": _set_interface("bind_device", values.device),
-        "BindAddress": _set_interface("bind_addresses", values.bind_addresses),
-        "Backend": _set_interface("backend", values.backend),
-        "Netns": _set_interface("netns", values.netns),
-        "SocketNetns": _set_interface("socket_netns", values.netns),
-    },
-    ("Peer", True): {
-        "PresharedKeyFile": _set_peer("preshared_key_file", _path),
-        "EndpointFamily": _set_peer("endpoint_family", values.family),
-    },
-}
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip(SPACES))
 
 
 def _hidden(line: str, start: int) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-# Only wg-quick knows these.
-_QUICK_KEYS = frozenset(
-    ("address", "mtu", "dns", "table", "preup", "predown", "postup", "postdown", "saveconfig")
-)
-_SPACE = " \t\n\v\f\r"
+from pywg.config import grammar
+from pywg.config.values import SPACES
+
+_QUICK_KEYS = frozenset(row.name.lower() for row in grammar.rows("Interface", "wg-quick"))
 
 
 def strip(text: str) -> str:
@@ -17,7 +16,7 @@ def strip(text: str) -> str:
         lines.pop()
     for raw in lines:
         line = raw.strip(" \t")
-        key = line.partition("#")[0].partition("=")[0].strip(_SPACE).lower()
+        key = line.partition("#")[0].partition("=")[0].strip(SPACES).lower()
         if key.startswith("["):
             in_interface = key == "[interface]"
         if not (in_interface and key in _QUICK_KEYS):

@@ -40,7 +40,7 @@ def _duplicates(
     for peer, at in zip(peers, positions, strict=True):
         first = lines.setdefault(peer.public_key, at.line)
         if first != at.line:
-            yield at, f"the same peer as on line {first}: this one wins"
+            yield at, f"the same peer as on line {first}: of what both say, this one counts"
         for allowed in peer.allowed_ips:
             owner, line = owners.get(allowed.network, (peer.public_key, 0))
             if owner != peer.public_key:

@@ -12,7 +12,7 @@ import stat
 import subprocess
 
 from pywg.config import Config
-from pywg.config.model import Place
+from pywg.config.model import FileOwner
 from pywg.errors import PywgError
 
 
@@ -21,7 +21,7 @@ def check_trust(config: Config) -> None:
     interface = config.interface
     if not (interface.pre_up or interface.post_up or interface.pre_down or interface.post_down):
         return
-    for place in config.origin.places:
+    for place in config.origin.owners:
         is_file = place.path == config.path
         if place.uid not in (0, os.geteuid()):
             whose = f"{'' if is_file else f'{place.path} '}belongs to user {place.uid}"
@@ -37,7 +37,7 @@ def check_trust(config: Config) -> None:
             )
 
 
-def _others_may_write(place: Place) -> bool:
+def _others_may_write(place: FileOwner) -> bool:
     """In a sticky folder only owners replace what lies there."""
     if stat.S_ISDIR(place.mode) and place.mode & stat.S_ISVTX:
         return False

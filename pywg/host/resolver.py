@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pywg.config import Config, Endpoint, Family, PeerSection
+from pywg.config.values import shown_host
 from pywg.errors import ConfigError
 
 RETRIES_DEFAULT = 15
@@ -63,6 +64,20 @@ def look_up(endpoint: Endpoint, family: Family = "auto") -> tuple[Endpoint, ...]
     return tuple(dict.fromkeys(numeric))
 
 
+def spelled(endpoint: Endpoint) -> Endpoint:
+    """A numeric endpoint as the C library writes it: a zone by the name of its interface, where
+    there is one of that name or index here. Nothing is looked up outside this machine."""
+    try:
+        found = socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+        )
+        numeric = socket.NI_DGRAM | socket.NI_NUMERICSERV | socket.NI_NUMERICHOST
+        host, _ = socket.getnameinfo(found[0][4], numeric)
+    except OSError:
+        return endpoint  # a zone of another network namespace: as the device spells it
+    return replace(endpoint, host=host)
+
+
 def resolve(config: Config, sleep: Callable[[float], None] = time.sleep) -> Config:
     """The same configuration with every endpoint numeric: the first address that is found."""
     peers = tuple(
@@ -89,7 +104,9 @@ def _resolve(
             if error.errno in FINAL or attempts < 0:
                 at = endpoint.position
                 what = "" if family == "auto" else f" to an {_spelled(family)} address"
-                message = f"Endpoint: cannot resolve {endpoint.host}{what}: {error.strerror}"
+                message = (
+                    f"Endpoint: cannot resolve {shown_host(endpoint.host)}{what}: {error.strerror}"
+                )
                 raise ConfigError(path, at.line, at.column, message) from None
         sleep(delay)
         delay = min(delay * DELAY_GROWTH, DELAY_MAX_S)

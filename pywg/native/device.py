@@ -20,6 +20,8 @@ from pywg.config import Config
 from pywg.errors import DeviceError, Status
 from pywg.native import abi, library
 from pywg.wireguard import uapi
+from pywg.wireguard.changes import of_config, synchronizing
+from pywg.wireguard.status import InterfaceStatus, Report
 
 
 class Offload(IntFlag):
@@ -133,9 +135,9 @@ class Device:
                 raise
 
     def set(self, config: Config | str) -> None:
-        """Makes the peers those of a Config, in place, or applies UAPI `set` text as it is."""
-        text = config if isinstance(config, str) else uapi.set_text(config, self.get())
-        data = text.encode("utf-8")
+        """Makes it what a Config says, peers that stay in place, or applies UAPI `set` text as it
+        is. Endpoints of a Config are numeric, or it raises UapiError."""
+        data = (config if isinstance(config, str) else self._set_text(config)).encode("utf-8")
         diagnostic = new_diagnostic()
         with self._calls:
             status = self._library.pywg_device_set(
@@ -143,14 +145,18 @@ class Device:
             )
         check(status, diagnostic, self._subject)
 
-    def get(self) -> uapi.Status:
-        return uapi.parse_get(self.get_text())
+    def get(self) -> InterfaceStatus:
+        """What it does, and what its sockets are bound to."""
+        return uapi.add_bindings(uapi.parse_get(self.get_text()), self.report())
+
+    def _set_text(self, config: Config) -> str:
+        return uapi.changes_text(synchronizing(of_config(config), self.get()))
 
     def get_text(self) -> str:
         """The answer of UAPI `get`. It holds the private key."""
         return self._read(self._library.pywg_device_get)
 
-    def report(self) -> uapi.Report:
+    def report(self) -> Report:
         """Offloads in use, packets dropped by reason, the cipher path."""
         return uapi.parse_report(self._read(self._library.pywg_device_report))
 

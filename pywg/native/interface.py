@@ -20,6 +20,8 @@ from pywg.errors import DeviceError, Status
 from pywg.native import abi, library
 from pywg.native.device import check, new_diagnostic, read_text
 from pywg.wireguard import uapi
+from pywg.wireguard.changes import of_config, synchronizing
+from pywg.wireguard.status import InterfaceStatus
 
 OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
 HANDSHAKE_LENGTH_MAX = 148
@@ -100,17 +102,20 @@ class Interface:
                 raise
 
     def set(self, config: Config | str, now: Now | None = None) -> None:
-        """Makes the peers those of a Config, in place, or applies UAPI `set` text as it is."""
-        text = config if isinstance(config, str) else uapi.set_text(config, self.get())
-        data = text.encode("utf-8")
+        """Makes it what a Config says, peers that stay in place, or applies UAPI `set` text as it
+        is. Endpoints of a Config are numeric, or it raises UapiError."""
+        data = (config if isinstance(config, str) else self._set_text(config)).encode("utf-8")
         diagnostic = new_diagnostic()
         status = self._library.pywg_interface_set(
             self._open_handle(), _clock(now), data, len(data), ctypes.byref(diagnostic)
         )
         check(status, diagnostic, "")
 
-    def get(self) -> uapi.Status:
+    def get(self) -> InterfaceStatus:
         return uapi.parse_get(self.get_text())
+
+    def _set_text(self, config: Config) -> str:
+        return uapi.changes_text(synchronizing(of_config(config), self.get()))
 
     def get_text(self) -> str:
         """The answer of UAPI `get`. It holds the private key."""

@@ -23,7 +23,7 @@ from pywg.config import Config, Endpoint, Family
 from pywg.errors import DeviceError, PywgError, Status
 from pywg.host import resolver as resolve
 from pywg.keys import PublicKey
-from pywg.wireguard import uapi
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 # A session is renewed when it is 120 s old (REKEY_AFTER_TIME), and an initiation that is lost is
 # sent again after 5 s (REKEY_TIMEOUT). So a handshake older than this stands for three lost ones.
@@ -39,7 +39,7 @@ LookUp = Callable[[Endpoint, Family], Sequence[Endpoint]]
 class Watched(Protocol):
     """What a Watcher needs of a Device."""
 
-    def get(self) -> uapi.Status: ...
+    def get(self) -> InterfaceStatus: ...
 
     def set(self, config: str, /) -> None: ...
 
@@ -176,7 +176,7 @@ class Watcher:
             same = memory is not None and memory.name == name
             self._memories[name.public_key] = memory if memory and same else _Memory(name)
 
-    def _note(self, memory: _Memory, peer: uapi.PeerStatus, now: float) -> None:
+    def _note(self, memory: _Memory, peer: PeerStatus, now: float) -> None:
         if peer.last_handshake_ns != memory.handshake_ns:
             memory.handshake_ns = peer.last_handshake_ns
             memory.handshake_seen_s = now
@@ -215,7 +215,7 @@ class Watcher:
             self._log(f"{name.endpoint} does not answer: trying {chosen}")
         return True
 
-    def _find(self, public_key: PublicKey) -> uapi.PeerStatus | None:
+    def _find(self, public_key: PublicKey) -> PeerStatus | None:
         peers = self._device.get().peers
         return next((peer for peer in peers if peer.public_key == public_key), None)
 

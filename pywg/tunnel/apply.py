@@ -21,7 +21,7 @@ from pywg.plan.facts import Location
 from pywg.plan.steps import Step
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.trace import Reporter, tell
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 
 #: Reverse path filters look at marks too.
 VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
@@ -221,7 +221,7 @@ class Applier:
             # A signal inside pyroute2 can leave its event loop of no use: without its socket the
             # process ends too.
             if network.exists(step.name):
-                uapi.socket_path(step.name).unlink(missing_ok=True)
+                uapi_socket.socket_path(step.name).unlink(missing_ok=True)
             raise
 
     def _write_valid_mark(self, value: str) -> None:

@@ -24,7 +24,7 @@ from pywg.tunnel.record import Record
 from pywg.tunnel.running import is_alive
 from pywg.tunnel.save import save_running
 from pywg.tunnel.trace import Logged, Reporter, tell
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 
 TIMEOUT_S = 5.0
 PROBE_S = 0.01
@@ -125,21 +125,21 @@ def read_config(path: Path | None, reporter: Reporter) -> Config | None:
 def wait_for_end(name: str, was_here: bool, timeout_s: float) -> None:
     """Of its process. One whose interface is where we cannot see it ends without its socket, and
     one that was killed has left it."""
-    if not was_here or not uapi.is_interface(name):
+    if not was_here or not uapi_socket.is_alive(name):
         remove_socket(name)
     if not wait_until(lambda: is_gone(name), timeout_s):
-        raise PywgError(f"{name}: its process still holds {uapi.socket_path(name)}")
+        raise PywgError(f"{name}: its process still holds {uapi_socket.socket_path(name)}")
 
 
 def remove_socket(name: str) -> None:
     try:
-        uapi.socket_path(name).unlink(missing_ok=True)
+        uapi_socket.socket_path(name).unlink(missing_ok=True)
     except OSError as error:
-        raise system_call(error, str(uapi.socket_path(name))) from None
+        raise system_call(error, str(uapi_socket.socket_path(name))) from None
 
 
 def is_gone(name: str) -> bool:
-    return not network.exists(name) and not uapi.socket_path(name).exists()
+    return not network.exists(name) and not uapi_socket.socket_path(name).exists()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:

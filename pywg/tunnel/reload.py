@@ -44,7 +44,7 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
     steps, done = change(found.steps, plan(name, config, facts, location))
     path = str(Path(config.path).absolute())
     changed = replace(found, config=path, steps=tuple(done), names=names)
-    configure = Configurer(config, location.backend)
+    configure = Configurer(config)
     with Applier(location, config.path, reporter, configure=configure) as applier:
         # Until all is done, `down` has to undo both.
         both = (*found.steps, *(step for step in done if step not in found.steps))

@@ -7,7 +7,7 @@ from pywg.host import netns, network
 from pywg.plan.facts import Location
 from pywg.tunnel import record
 from pywg.tunnel.record import Record
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 
 
 def is_alive(name: str, location: Location) -> bool:
@@ -20,7 +20,7 @@ def is_alive(name: str, location: Location) -> bool:
                 return True
             if kind != "tun":
                 raise PywgError(f"{name} is no TUN device, so not a userspace WireGuard one")
-    return uapi.is_interface(name)
+    return uapi_socket.is_alive(name)
 
 
 def recorded(name: str) -> Record:

@@ -15,7 +15,7 @@ from pywg.tunnel import record
 from pywg.tunnel.record import Record
 from pywg.tunnel.running import is_alive
 from pywg.tunnel.trace import Logged, Reporter
-from pywg.wireguard import uapi
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 
 def save(name: str, path: Path, *, reporter: Reporter | None = None) -> None:
@@ -58,7 +58,7 @@ def dns_is_by_resolvconf(found: Record) -> bool:
 
 
 def _interface(
-    name: str, before: InterfaceSection, status: uapi.Status, kernel: network.Network
+    name: str, before: InterfaceSection, status: InterfaceStatus, kernel: network.Network
 ) -> InterfaceSection:
     addresses = tuple(
         address
@@ -76,7 +76,7 @@ def _interface(
     )
 
 
-def _peers(config: Config, status: uapi.Status) -> tuple[PeerSection, ...]:
+def _peers(config: Config, status: InterfaceStatus) -> tuple[PeerSection, ...]:
     known = {peer.public_key: peer for peer in config.peers}
     return tuple(
         _peer(known.get(peer.public_key, PeerSection(peer.public_key)), peer)
@@ -84,7 +84,7 @@ def _peers(config: Config, status: uapi.Status) -> tuple[PeerSection, ...]:
     )
 
 
-def _peer(before: PeerSection, status: uapi.PeerStatus) -> PeerSection:
+def _peer(before: PeerSection, status: PeerStatus) -> PeerSection:
     """An order that means nothing is that of the file."""
     same = {allowed.network for allowed in before.allowed_ips} == set(status.allowed_ips)
     networks = tuple(AllowedIP(network) for network in status.allowed_ips)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pywg.config import Config
@@ -20,7 +21,7 @@ from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
 from pywg.tunnel.location import locate
 from pywg.tunnel.trace import Logged, Reporter
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 
 
 def up(
@@ -60,7 +61,7 @@ def hosted(
         bring_up(name, config, location, reporter)
         yield None
         return
-    tuning = Tuning() if tuning is None else tuning
+    tuning = tuned(Tuning() if tuning is None else tuning, config)
     names = endpoints.names_to_json(config)
     hosting = Hosting(name, tuning, names=names, netns=location.socket_netns)
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
@@ -76,13 +77,19 @@ def hosted(
         yield supervisor
 
 
+def tuned(tuning: Tuning, config: Config) -> Tuning:
+    """With what the file says where the caller says nothing."""
+    limit = tuning.memory_limit or (config.interface.memory_limit or 0) << 20
+    return replace(tuning, memory_limit=limit)
+
+
 def check(name: str, config: Config, location: Location, reporter: Reporter) -> None:
     """Raises for what would fail half-way, or take what is another's."""
     for space in {location.netns, location.socket_netns}:
         with netns.entered(space):
             if network.exists(name):
                 raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
-    if uapi.is_interface(name):
+    if uapi_socket.is_alive(name):
         raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
     left = record.read(name)
     if left is not None:
@@ -109,7 +116,7 @@ def bring_up(
         config = resolver.resolve(config)
     steps = plan(name, config, gather.facts(name, config, location), location)
     path = str(Path(config.path).absolute())
-    configure = Configurer(config, location.backend)
+    configure = Configurer(config)
     made = record.Record(name, path, location, tuple(lasting(steps)), names)
     with Applier(
         location, path, reporter, create=create, stop=stop, configure=configure

@@ -6,13 +6,16 @@ pyroute2, is loaded only where the kernel may have something to say.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
 from pywg.errors import UapiError
 from pywg.host import network
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import Changes
+from pywg.wireguard.status import InterfaceStatus
 
 # There for a module that is built in as well. Without it the kernel has no WireGuard interfaces.
 KERNEL_MODULE = Path("/sys/module/wireguard")
@@ -26,13 +29,21 @@ def interfaces() -> list[str]:
         from pywg.wireguard import netlink as kernel_wireguard
 
         kernel = kernel_wireguard.interfaces()
-    return [*kernel, *uapi.interfaces()]
+    return [*kernel, *uapi_socket.interfaces()]
 
 
-def get(name: str) -> uapi.Status:
-    """What an interface does. Raises UapiError or NetworkError."""
+def get(name: str, *, bindings: bool = False) -> InterfaceStatus:
+    """What an interface does. Raises UapiError or NetworkError.
+
+    With ``bindings`` also what its sockets are bound to, which takes a second question; the
+    sockets of another implementation and of the kernel are bound to nothing.
+    """
     try:
-        return uapi.get(name)
+        status = uapi_socket.get(name)
+        if bindings:
+            with contextlib.suppress(UapiError):
+                uapi.add_bindings(status, uapi_socket.report(name))
+        return status
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise
@@ -44,7 +55,7 @@ def get(name: str) -> uapi.Status:
 def change(name: str, changes: Changes) -> None:
     """Changes a running interface. Raises UapiError or NetworkError."""
     try:
-        return uapi.change(name, changes)
+        return uapi_socket.change(name, changes)
     except UapiError as error:
         if not _may_be_the_kernels(name, error):
             raise

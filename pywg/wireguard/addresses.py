@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 
 from pywg.config import Endpoint, IPNetwork
+from pywg.host.resolver import spelled
 
 
 def address_text(network: IPNetwork) -> str:
@@ -24,14 +25,4 @@ def network_text(network: IPNetwork) -> str:
 
 def endpoint_text(endpoint: Endpoint) -> str:
     """A zone is the name of an interface where there is one of that name or index here."""
-    if ":" not in endpoint.host:
-        return str(endpoint)
-    try:
-        found = socket.getaddrinfo(
-            endpoint.host, endpoint.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
-        )
-        numeric = socket.NI_DGRAM | socket.NI_NUMERICSERV | socket.NI_NUMERICHOST
-        host, port = socket.getnameinfo(found[0][4], numeric)
-    except OSError:
-        return str(endpoint)  # a zone of another network namespace: as the device spells it
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(spelled(endpoint) if ":" in endpoint.host else endpoint)

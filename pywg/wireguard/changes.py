@@ -1,20 +1,19 @@
-"""What is to change on a running interface, as `wg set` and `wg setconf` say it.
+"""What is to change on a running interface: the one desired state, whoever serves the interface.
 
-Plain values: no text, no socket. None means "leave it as it is"; a key of zeros, the mark 0 and the
-interval 0 mean "none from now on". Endpoints are numeric.
+``pywg up`` and ``reload``, ``Device.set``, and the verbs of `wg` all make Changes; uapi.py and
+netlink.py write them, and write nothing else. Plain values: no text, no socket. None means "leave
+it as it is"; a key of zeros, the mark 0, the interval 0, the device "" and no addresses mean "none
+from now on". Endpoints are numeric.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from pywg.config import Endpoint, IPNetwork
+from pywg.config import Config, Endpoint, IPAddress, IPNetwork
 from pywg.keys import LENGTH, PresharedKey, PrivateKey, PublicKey
-
-if TYPE_CHECKING:
-    from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 NO_PRIVATE_KEY = PrivateKey(bytes(LENGTH))
 NO_PRESHARED_KEY = PresharedKey(bytes(LENGTH))
@@ -43,22 +42,85 @@ class PeerChange:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """One request: applied in order, device first."""
+    """One request: applied in order, device first.
+
+    What the UDP sockets are bound to is pywg's own; no other implementation knows it, nor does the
+    kernel.
+    """
 
     private_key: PrivateKey | None = None
     listen_port: int | None = None
     fwmark: int | None = None
     replace_peers: bool = False
     peers: tuple[PeerChange, ...] = ()
+    bind_device: str | None = None
+    bind_addresses: tuple[IPAddress, ...] | None = None
 
 
-def synchronizing(changes: Changes, present: Status) -> Changes:
+def of_config(config: Config) -> Changes:
+    """All that a file says of the device, for a new interface: all peers are made anew.
+
+    A peer in two sections is two changes of one peer: the second adds to what the first has said,
+    but its allowed IPs replace those of the first.
+    """
+    interface = config.interface
+    peers = (
+        PeerChange(
+            peer.public_key,
+            preshared_key=peer.preshared_key,
+            endpoint=peer.endpoint,
+            persistent_keepalive=peer.persistent_keepalive,
+            replace_allowed_ips=True,
+            allowed_ips=tuple(AllowedIPChange(allowed.network) for allowed in peer.allowed_ips),
+        )
+        for peer in config.peers
+    )
+    return Changes(
+        private_key=interface.private_key,
+        listen_port=interface.listen_port,
+        fwmark=interface.fwmark,
+        replace_peers=True,
+        peers=tuple(peers),
+        bind_device=interface.bind_device,
+        bind_addresses=interface.bind_addresses or None,
+    )
+
+
+def of_status(status: InterfaceStatus) -> Changes:
+    """What makes a device be as this one was."""
+    peers = (
+        PeerChange(
+            peer.public_key,
+            preshared_key=peer.preshared_key,
+            endpoint=peer.endpoint,
+            persistent_keepalive=peer.persistent_keepalive,
+            replace_allowed_ips=True,
+            allowed_ips=tuple(AllowedIPChange(network) for network in peer.allowed_ips),
+        )
+        for peer in status.peers
+    )
+    return Changes(
+        private_key=status.private_key or NO_PRIVATE_KEY,
+        listen_port=status.listen_port,
+        fwmark=status.fwmark,
+        replace_peers=True,
+        peers=tuple(peers),
+        bind_device=status.bind_device,
+        bind_addresses=status.bind_addresses or None,
+    )
+
+
+def synchronizing(changes: Changes, present: InterfaceStatus) -> Changes:
     """The same end for a device that runs, but peers that stay are changed in place and keep their
     sessions.
 
-    What a file leaves out is reset where it is set: the preshared key and the keepalive. An
-    endpoint is not, since one that was learned is better than none.
+    What a file leaves out is reset where it is set: the preshared key, the keepalive, and what the
+    sockets are bound to. An endpoint is not, since one that was learned is better than none.
     """
+    if changes.bind_device is None and present.bind_device is not None:
+        changes = replace(changes, bind_device="")
+    if changes.bind_addresses is None and present.bind_addresses:
+        changes = replace(changes, bind_addresses=())
     if not changes.peers or not present.peers:
         return changes
     wanted = {peer.public_key for peer in changes.peers}
@@ -74,15 +136,14 @@ def synchronizing(changes: Changes, present: Status) -> Changes:
 def _with_resets(
     peers: tuple[PeerChange, ...], running: dict[PublicKey, PeerStatus]
 ) -> Iterator[PeerChange]:
+    """A peer in two sections is reset once, and only of what neither says."""
+    with_psk = {peer.public_key for peer in peers if peer.preshared_key is not None}
+    with_keepalive = {peer.public_key for peer in peers if peer.persistent_keepalive is not None}
     for peer in peers:
-        # A file may have a peer twice; the second time it adds to what the first has said.
-        status = running.pop(peer.public_key, None)
-        yield peer if status is None else _with_reset(peer, status)
-
-
-def _with_reset(peer: PeerChange, status: PeerStatus) -> PeerChange:
-    if peer.preshared_key is None and status.preshared_key is not None:
-        peer = replace(peer, preshared_key=NO_PRESHARED_KEY)
-    if peer.persistent_keepalive is None and status.persistent_keepalive:
-        peer = replace(peer, persistent_keepalive=0)
-    return peer
+        status = running.pop(peer.public_key, PeerStatus(peer.public_key))
+        changed = peer
+        if status.preshared_key is not None and peer.public_key not in with_psk:
+            changed = replace(changed, preshared_key=NO_PRESHARED_KEY)
+        if status.persistent_keepalive and peer.public_key not in with_keepalive:
+            changed = replace(changed, persistent_keepalive=0)
+        yield changed

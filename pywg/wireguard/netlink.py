@@ -36,7 +36,7 @@ from pywg.config import Endpoint, IPNetwork
 from pywg.errors import NetworkError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.changes import AllowedIPChange, Changes, PeerChange
-from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 FAMILY = "wireguard"
 VERSION = 1
@@ -116,7 +116,7 @@ def interfaces() -> list[str]:
     return _patiently(_interfaces)
 
 
-def get(name: str) -> Status:
+def get(name: str) -> InterfaceStatus:
     """What the interface does. The kernel shows it to CAP_NET_ADMIN only."""
     return _patiently(lambda: _get(name))
 
@@ -130,7 +130,7 @@ def _interfaces() -> list[str]:
         ]
 
 
-def _get(name: str) -> Status:
+def _get(name: str) -> InterfaceStatus:
     with _wrapped(name), _socket() as netlink:
         return merged(_exchange(netlink, GET_DEVICE, [["WGDEVICE_A_IFNAME", name]]))
 
@@ -222,6 +222,7 @@ def device_messages(name: str, changes: Changes) -> Iterator[Attributes]:
 
 
 def _device_attributes(changes: Changes) -> Iterator[list[Any]]:
+    """Nothing of bindings: the kernel's sockets are bound to no device and to no address."""
     if changes.private_key is not None:
         yield ["WGDEVICE_A_PRIVATE_KEY", bytes(changes.private_key)]
     if changes.listen_port is not None:
@@ -287,12 +288,12 @@ def _big(port: int) -> bytes:
     return port.to_bytes(2, "big")
 
 
-# ---- messages to Status
+# ---- messages to InterfaceStatus
 
 
-def merged(messages: Iterable[Any]) -> Status:
+def merged(messages: Iterable[Any]) -> InterfaceStatus:
     """A dump. What did not fit one message goes on in the next, perhaps in the midst of a peer."""
-    status = Status()
+    status = InterfaceStatus()
     for message in messages:
         private_key = message.get_attr("WGDEVICE_A_PRIVATE_KEY")
         if private_key is not None and any(private_key):
@@ -304,7 +305,7 @@ def merged(messages: Iterable[Any]) -> Status:
     return status
 
 
-def _merge_peer(status: Status, part: Any) -> None:
+def _merge_peer(status: InterfaceStatus, part: Any) -> None:
     public_key = PublicKey(part.get_attr("WGPEER_A_PUBLIC_KEY"))
     networks = [_network(value) for value in part.get_attr("WGPEER_A_ALLOWEDIPS") or ()]
     if status.peers and status.peers[-1].public_key == public_key:

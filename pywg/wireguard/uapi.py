@@ -1,88 +1,33 @@
-"""The text of the cross-platform userspace protocol: Config or Changes to `set`, `get` to Status,
-and a client for the sockets in /var/run/wireguard.
+"""The text of the cross-platform userspace protocol: Changes to `set`, `get` to
+InterfaceStatus, `pywg_get` to Report.
 
-Knows the text and the socket, not the device behind it: any userspace WireGuard will do.
+Pure: knows the text, neither the socket it goes through nor the device behind that.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from ipaddress import ip_network
-from pathlib import Path
+from ipaddress import ip_address, ip_network
 
-from pywg.config import Config, Endpoint, IPNetwork, PeerSection
+from pywg.config import Endpoint
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
-from pywg.wireguard.addresses import endpoint_text, network_text
+from pywg.wireguard.addresses import network_text
 from pywg.wireguard.changes import Changes, PeerChange
+from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
 
-SOCKET_DIRECTORY = Path("/var/run/wireguard")
-TIMEOUT_S = 10.0
-SET_TIMEOUT_S = 60.0  # a device may take its time over ten thousand peers
-
+# Keys of pywg's own. Another implementation refuses them, so they are written only where asked for.
+BIND_DEVICE, BIND_ADDRESS = "pywg_bind_device", "pywg_bind_address"
 
 # ---- set
 
 
-def set_text(config: Config, present: Status | None = None) -> str:
-    """What makes a device equal to this file: `set` without ``set=1`` and the final empty line.
-
-    With what is ``present``, peers of the file are changed in place and keep their sessions, and
-    only the others are removed; without it, all peers are made anew. Endpoints have to be numeric
-    already; see pywg.resolve.
-    """
-    return "".join(f"{line}\n" for line in _set_lines(config, present))
-
-
-def _set_lines(config: Config, present: Status | None) -> Iterator[str]:
-    interface = config.interface
-    if interface.private_key is not None:
-        yield f"private_key={interface.private_key.to_hex()}"
-    if interface.listen_port is not None:
-        yield f"listen_port={interface.listen_port}"
-    if interface.fwmark is not None:
-        yield f"fwmark={interface.fwmark}"
-    # Keys of pywg's own; only said where they are asked for, so that others can be configured too.
-    if interface.bind_device is not None:
-        yield f"pywg_bind_device={interface.bind_device}"
-    if interface.bind_addresses:
-        yield "pywg_bind_address="
-        yield from (f"pywg_bind_address={address}" for address in interface.bind_addresses)
-    if present is None:
-        yield "replace_peers=true"
-    else:
-        wanted = {peer.public_key for peer in config.peers}
-        for peer_status in present.peers:
-            if peer_status.public_key not in wanted:
-                yield f"public_key={peer_status.public_key.to_hex()}"
-                yield "remove=true"
-    for peer in config.peers:
-        yield from _peer_lines(peer, in_place=present is not None)
-
-
-def _peer_lines(peer: PeerSection, in_place: bool) -> Iterator[str]:
-    yield f"public_key={peer.public_key.to_hex()}"
-    if peer.preshared_key is not None:
-        yield f"preshared_key={peer.preshared_key.to_hex()}"
-    elif in_place:
-        yield f"preshared_key={'0' * 64}"
-    if peer.endpoint is not None:
-        if peer.endpoint.address() is None:
-            raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
-        yield f"endpoint={peer.endpoint}"
-    if peer.persistent_keepalive is not None or in_place:
-        yield f"persistent_keepalive_interval={peer.persistent_keepalive or 0}"
-    yield "replace_allowed_ips=true"
-    for allowed in peer.allowed_ips:
-        yield f"allowed_ip={allowed.network}"
-
-
 def changes_text(changes: Changes) -> str:
-    """What carries these changes out: `set` without ``set=1`` and the final empty line."""
+    """What carries these changes out: `set` without ``set=1`` and the final empty line.
+
+    Raises UapiError for an endpoint that is still a name. A zone is written as it is given: it may
+    be one of another network namespace than ours.
+    """
     return "".join(f"{line}\n" for line in _change_lines(changes))
 
 
@@ -93,6 +38,11 @@ def _change_lines(changes: Changes) -> Iterator[str]:
         yield f"listen_port={changes.listen_port}"
     if changes.fwmark is not None:
         yield f"fwmark={changes.fwmark}"
+    if changes.bind_device is not None:
+        yield f"{BIND_DEVICE}={changes.bind_device}"
+    if changes.bind_addresses is not None:
+        yield f"{BIND_ADDRESS}="  # of these each line adds one
+        yield from (f"{BIND_ADDRESS}={address}" for address in changes.bind_addresses)
     if changes.replace_peers:
         yield "replace_peers=true"
     for peer in changes.peers:
@@ -107,7 +57,9 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
     if peer.preshared_key is not None:
         yield f"preshared_key={peer.preshared_key.to_hex()}"
     if peer.endpoint is not None:
-        yield f"endpoint={endpoint_text(peer.endpoint)}"
+        if peer.endpoint.address() is None:
+            raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
+        yield f"endpoint={peer.endpoint}"
     if peer.persistent_keepalive is not None:
         yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
     if peer.replace_allowed_ips:
@@ -119,37 +71,9 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
 # ---- get
 
 
-@dataclass(slots=True)
-class PeerStatus:
-    """A peer as a running device sees it."""
-
-    public_key: PublicKey
-    preshared_key: PresharedKey | None = None
-    endpoint: Endpoint | None = None
-    allowed_ips: list[IPNetwork] = field(default_factory=list)
-    last_handshake_ns: int = 0  # Unix time; 0 for never
-    rx_bytes: int = 0
-    tx_bytes: int = 0
-    persistent_keepalive: int = 0
-
-
-@dataclass(slots=True)
-class Status:
-    """A running device."""
-
-    private_key: PrivateKey | None = None
-    listen_port: int = 0
-    fwmark: int = 0
-    peers: list[PeerStatus] = field(default_factory=list)
-
-    @property
-    def public_key(self) -> PublicKey | None:
-        return self.private_key.public if self.private_key else None
-
-
-def parse_get(text: str) -> Status:
+def parse_get(text: str) -> InterfaceStatus:
     """The answer of `get`, with or without its errno line. Unknown keys are skipped."""
-    status = Status()
+    status = InterfaceStatus()
     for number, line in enumerate(text.splitlines(), start=1):
         key, separator, value = line.partition("=")
         if not line:
@@ -164,7 +88,7 @@ def parse_get(text: str) -> Status:
     return status
 
 
-def _read_line(status: Status, key: str, value: str) -> None:
+def _read_line(status: InterfaceStatus, key: str, value: str) -> None:
     match key:
         case "private_key":
             private_key = PrivateKey.from_hex(value)
@@ -207,17 +131,6 @@ def _read_peer_line(peer: PeerStatus, key: str, value: str) -> None:
 # ---- report: pywg's own question
 
 
-@dataclass(slots=True)
-class Report:
-    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them."""
-
-    offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
-    gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
-    dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
-    cipher: str = ""
-    other: dict[str, str] = field(default_factory=dict)
-
-
 def parse_report(text: str) -> Report:
     report = Report()
     for line in text.splitlines():
@@ -236,99 +149,9 @@ def parse_report(text: str) -> Report:
     return report
 
 
-# ---- client
-
-
-def socket_path(name: str) -> Path:
-    return SOCKET_DIRECTORY / f"{name}.sock"
-
-
-def interfaces() -> list[str]:
-    """Names with a socket that somebody listens on. Left-over files are passed by.
-
-    In the order of the folder, which is the order of `wg show`.
-    """
-    try:
-        paths = [Path(entry.path) for entry in os.scandir(SOCKET_DIRECTORY)]
-    except OSError:
-        return []
-    return [path.stem for path in paths if path.suffix == ".sock" and _is_alive(path)]
-
-
-def is_interface(name: str) -> bool:
-    return _is_alive(socket_path(name))
-
-
-def _is_alive(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(TIMEOUT_S)
-        try:
-            client.connect(os.fspath(path))
-        except OSError as error:
-            # Not ours to talk to, but somebody's: it is listed, and asking it says why not.
-            # EAGAIN: it lives, with more callers than it listens for.
-            return error.errno in (errno.EACCES, errno.EPERM, errno.EAGAIN)
-    return True
-
-
-def get(name: str) -> Status:
-    """What the device behind NAME's socket does."""
-    return parse_get(request(name, "get=1\n\n"))
-
-
-def change(name: str, changes: Changes) -> None:
-    """`set` on the device behind NAME's socket. Some implementations keep what came before an
-    error; pywg's takes all or nothing."""
-    request(name, f"set=1\n{changes_text(changes)}\n", SET_TIMEOUT_S)
-
-
-def report(name: str) -> Report:
-    """pywg's own figures; another implementation answers with an error."""
-    return parse_report(request(name, "pywg_get=1\n\n"))
-
-
-def request(name: str, text: str, timeout_s: float = TIMEOUT_S) -> str:
-    """One question, one answer without its errno line; a non-zero errno is raised."""
-    path = socket_path(name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(timeout_s)
-        try:
-            client.connect(os.fspath(path))
-            client.sendall(text.encode("utf-8", errors="surrogateescape"))
-            answer = _read_answer(client)
-        except TimeoutError:
-            raise UapiError(f"{name}: no answer on {path}", errno.ETIMEDOUT) from None
-        except OSError as error:
-            raise _unreachable(name, path, error) from None
-    if not answer:
-        raise UapiError(f"{name}: the device hung up without an answer", errno.EPROTO)
-    body, _, code = answer.rstrip("\n").rpartition("errno=")
-    try:
-        number = abs(int(code))  # `set` answers a negative number, `get` a positive one
-    except ValueError:
-        raise UapiError(f"{name}: the answer does not end with errno=") from None
-    if number:
-        raise UapiError(f"{name}: the device answered: {os.strerror(number)}", number)
-    return body
-
-
-def _read_answer(client: socket.socket) -> str:
-    """Until the empty line that ends an answer, or until the other end hangs up."""
-    answer = bytearray()
-    while not answer.endswith(b"\n\n"):
-        chunk = client.recv(1 << 16)
-        if not chunk:
-            break
-        answer += chunk
-    return answer.decode("utf-8", errors="replace")
-
-
-def _unreachable(name: str, path: Path, error: OSError) -> UapiError:
-    code = error.errno or 0
-    match code:
-        case errno.ENOENT | errno.ECONNREFUSED:
-            return UapiError(f"{name}: no userspace WireGuard interface of this name runs", code)
-        case errno.EACCES | errno.EPERM:
-            return UapiError(f"{path}: permission denied (run it with sudo)", code)
-        case _:
-            return UapiError(f"{path}: {os.strerror(code) if code else error}", code)
+def add_bindings(status: InterfaceStatus, report: Report) -> InterfaceStatus:
+    """The same status, which now also has what the sockets are bound to."""
+    addresses = report.other.get(BIND_ADDRESS, "").split(", ")
+    status.bind_device = report.other.get(BIND_DEVICE) or None
+    status.bind_addresses = tuple(ip_address(address) for address in addresses if address)
+    return status

@@ -11,6 +11,7 @@ from pywg.config import Config, read
 from pywg.config.strip import strip
 from pywg.host import resolver as resolve
 from pywg.wireguard import uapi
+from pywg.wireguard.changes import of_config
 from tools.lab.daemon import Daemon, ask
 from tools.lab.lab import Lab
 
@@ -45,7 +46,10 @@ def test_what_is_set_is_what_wg_setconf_sets(lab: Lab, tmp_path: Path) -> None:
         named.write_bytes(path.read_bytes())
         ask(daemon.name, f"set=1\nprivate_key={'0' * 64}\nfwmark=0\nreplace_peers=true")
         config = resolve.resolve(Config.load(named))
-        assert ask(daemon.name, f"set=1\n{uapi.set_text(config)}".rstrip())["errno"] == "0"
+        assert (
+            ask(daemon.name, f"set=1\n{uapi.changes_text(of_config(config))}".rstrip())["errno"]
+            == "0"
+        )
         ours = shown(daemon, config)
         daemon.setconf(real_strip(named))
         if ours != shown(daemon, config):

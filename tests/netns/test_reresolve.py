@@ -20,6 +20,7 @@ from pywg.native.device import Device
 from pywg.service import endpoints as watch
 from pywg.service.endpoints import Name, Watcher
 from pywg.wireguard import uapi
+from pywg.wireguard.changes import of_config
 from tools.lab.lab import PORT, Lab, Side
 from tools.lab.namespaces import Namespace, add_address, cable
 from tools.lab.programs import REPOSITORY, Program
@@ -74,7 +75,7 @@ class Home:
         """Begins with the first address that the resolver says."""
         config = self.config()
         names = watch.names_of(config)
-        numeric = uapi.set_text(_resolved(config, self.resolver.hosts[0]))
+        numeric = uapi.changes_text(of_config(_resolved(config, self.resolver.hosts[0])))
         with self.a.entered(), Device(self.name, numeric) as device:
             self.a.ip("address", "add", "10.99.0.1/24", "dev", self.name)
             self.a.ip("link", "set", self.name, "up")

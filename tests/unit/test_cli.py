@@ -27,8 +27,9 @@ from pywg.native import library
 from pywg.plan import steps
 from pywg.service.supervisor import Hosting
 from pywg.tunnel import record
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
-from pywg.wireguard.uapi import Report, Status
+from pywg.wireguard.status import InterfaceStatus, Report
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -110,7 +111,7 @@ def test_errors_and_interrupts_are_1_and_one_line(
         def fail(error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr(uapi, "interfaces", fail)
+        monkeypatch.setattr(uapi_socket, "interfaces", fail)
         code, out, err = run("show")
         assert (code, out) == (1, "")
         # click ends the line on which the terminal showed ^C
@@ -272,8 +273,8 @@ class Tunnel:
         monkeypatch.setattr(UP, "Supervisor", FakeSupervisor)
         monkeypatch.setattr(network, "Network", FakeNetwork)
         monkeypatch.setattr(network, "exists", lambda name: False)
-        monkeypatch.setattr(uapi, "is_interface", lambda name: False)
-        monkeypatch.setattr(uapi, "request", self.request)
+        monkeypatch.setattr(uapi_socket, "is_alive", lambda name: False)
+        monkeypatch.setattr(uapi_socket, "request", self.request)
         monkeypatch.setattr(record, "DIRECTORY", directory)
 
     def request(self, name: str, text: str, timeout_s: float = 0.0) -> str:
@@ -317,6 +318,16 @@ def test_up_starts_configures_and_traces(run: Run, tunnel: Tunnel, file: Path) -
     (written,) = record.DIRECTORY.iterdir()
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     assert "key" not in written.read_text()
+
+
+@pytest.mark.parametrize(("options", "limit"), [((), 16), (("--memory-limit", "12"), 12)])
+def test_the_memory_limit_of_a_file_yields_to_the_option(
+    run: Run, tunnel: Tunnel, file: Path, options: tuple[str, ...], limit: int
+) -> None:
+    file.write_text(file.read_text().replace("[Interface]", "[Interface]\n#!pywg MemoryLimit = 16"))
+    assert run("up", str(file), *options)[0] == 0
+    assert tunnel.hosting is not None
+    assert tunnel.hosting.tuning.memory_limit == limit << 20
 
 
 def test_up_undoes_everything_when_a_step_fails(run: Run, tunnel: Tunnel, file: Path) -> None:
@@ -400,7 +411,7 @@ def test_up_warns_about_a_world_accessible_file(run: Run, tunnel: Tunnel, file: 
 def test_down_refuses_what_is_no_tunnel(
     run: Run, tunnel: Tunnel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uapi, "is_interface", lambda name: False)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: False)
     code, _, err = run("down", "eth0")
     assert code == 1
     assert err.startswith("pywg: eth0 is not a WireGuard interface")
@@ -412,8 +423,8 @@ def test_down_deletes_the_link_and_waits(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
-    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
     code, _, err = run("down", "/etc/wireguard/wg0.conf")
     assert (code, err) == (0, "[#] ip link delete dev wg0\n")
@@ -427,8 +438,8 @@ def test_down_says_when_the_process_stays(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "wg0.sock").touch()
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
-    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: not tunnel.done)
     monkeypatch.setattr(DOWN.down, "__kwdefaults__", {"reporter": None, "timeout_s": 0.0})
     code, _, err = run("down", "wg0")
@@ -502,9 +513,9 @@ def running(monkeypatch: pytest.MonkeyPatch) -> None:
             raise UapiError("go0: the device answered: Invalid argument", 22)
         return REPORT
 
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["go0", "wg0"])
-    monkeypatch.setattr(uapi, "get", lambda name: STATUS)
-    monkeypatch.setattr(uapi, "report", report)
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["go0", "wg0"])
+    monkeypatch.setattr(uapi_socket, "get", lambda name: STATUS)
+    monkeypatch.setattr(uapi_socket, "report", report)
 
 
 def test_show_interfaces_is_one_line(run: Run, running: None) -> None:
@@ -519,7 +530,7 @@ def test_show_all_and_one(run: Run, running: None) -> None:
 
 
 def test_show_without_interfaces_prints_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uapi, "interfaces", list)
+    monkeypatch.setattr(uapi_socket, "interfaces", list)
     assert run("show") == (0, "", "")
 
 
@@ -646,7 +657,7 @@ def test_up_sends_the_process_away_before_it_looks_for_its_interface(
 def test_down_spares_a_namesake_that_is_no_tun(
     run: Run, tunnel: Tunnel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uapi, "is_interface", lambda name: True)
+    monkeypatch.setattr(uapi_socket, "is_alive", lambda name: True)
     monkeypatch.setattr(network, "exists", lambda name: True)
     tunnel.kind = "veth"
     code, _, err = run("down", "wg0")
@@ -665,12 +676,12 @@ def test_show_checks_the_name(run: Run, name: str) -> None:
 def test_show_all_passes_by_one_that_does_not_answer(
     run: Run, running: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def get(name: str) -> Status:
+    def get(name: str) -> InterfaceStatus:
         if name == "go0":
             raise UapiError("go0: no answer", 110)
         return STATUS
 
-    monkeypatch.setattr(uapi, "get", get)
+    monkeypatch.setattr(uapi_socket, "get", get)
     code, out, err = run("show")
     assert (code, err) == (1, "pywg: go0: no answer\n")
     assert out.startswith("interface: wg0\n")
@@ -722,7 +733,7 @@ def test_up_is_undone_by_the_socket_when_netlink_no_longer_answers(
     def broken(kernel: object, name: str) -> None:
         raise RuntimeError("the event loop is already running")
 
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     monkeypatch.setattr(network.Network, "add_address", interrupted)
     monkeypatch.setattr(network.Network, "delete_link", broken)
     assert run("up", str(file))[0] == 1

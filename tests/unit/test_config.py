@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 import time
@@ -11,15 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from pywg.config import AllowedIP, Config, Endpoint, parse, parser, values
+from pywg.config import (
+    AllowedIP,
+    Config,
+    Endpoint,
+    InterfaceSection,
+    PeerSection,
+    document,
+    grammar,
+    parse,
+    parser,
+    values,
+)
 from pywg.errors import ConfigError, PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wireguard import setconf
 
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 OTHER = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
 PSK = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE="
 
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.conf"))
 OWN = PrivateKey.from_base64(PRIVATE).public
 
 FULL = f"""\
@@ -95,10 +109,30 @@ def test_what_is_absent_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("off", 0), ("OFF", 0), ("0", 0), ("51820", 51820), ("0xFF", 255), ("0xffffffff", 0xFFFFFFFF)],
+    [
+        ("off", 0),
+        ("OFF", 0),
+        ("0", 0),
+        ("51820", 51820),
+        ("0xFF", 255),
+        ("0x00000000ff", 255),
+        ("010", 10),
+        ("0xffffffff", 0xFFFFFFFF),
+    ],
 )
 def test_fwmark(value: str, expected: int) -> None:
     assert parse(f"[Interface]\nFwMark={value}").interface.fwmark == expected
+
+
+def test_signs_in_a_later_section_change_the_list_of_those_before() -> None:
+    first = f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs=10.0.0.0/8, 10.1.0.0/16\n"
+    for second, expected in (
+        ("AllowedIPs=+10.2.0.0/16, -10.0.0.0/8", ["10.1.0.0/16", "10.2.0.0/16"]),
+        ("AllowedIPs=10.2.0.0/16", ["10.2.0.0/16"]),
+        ("", []),
+    ):
+        peers = parse(f"{first}[Peer]\n{second}\nPublicKey={PUBLIC}").peers
+        assert [str(allowed) for allowed in peers[1].allowed_ips] == expected
 
 
 def test_plus_and_minus_change_the_list() -> None:
@@ -144,19 +178,19 @@ WRONG = [
         "PrivateKey: 0 characters, a key has 44 (32 bytes in base64)",
     ),
     (interface("  ListenPort =   99999"), 2, 18, "ListenPort: 99999 is not between 0 and 65535"),
-    (interface("ListenPort = -1"), 2, 14, "ListenPort: expected a number from 0 to 65535"),
-    (interface("ListenPort = \u0661"), 2, 14, "ListenPort: expected a number from 0 to 65535"),
+    (interface("ListenPort = -1"), 2, 14, "ListenPort: expected a port from 0 to 65535"),
+    (interface("ListenPort = \u0661"), 2, 14, "ListenPort: expected a port from 0 to 65535"),
     (
         interface("FwMark = 0x1ffffffff"),
         2,
         10,
-        'FwMark: expected "off", a number or 0x and up to 8 hexadecimal digits',
+        'FwMark: expected "off" or a number from 0 to 0xffffffff',
     ),
     (
         interface("FwMark = 4294967296"),
         2,
         10,
-        'FwMark: expected "off", a number or 0x and up to 8 hexadecimal digits',
+        'FwMark: expected "off" or a number from 0 to 0xffffffff',
     ),
     (interface("MTU = 67"), 2, 7, "MTU: 67 is not between 68 and 65535"),
     (
@@ -248,16 +282,18 @@ WRONG = [
     ),
     (peer("Endpoint = example.com"), 3, 12, "Endpoint: expected HOST:PORT or [IPv6]:PORT"),
     (peer("Endpoint = example.com:"), 3, 12, "Endpoint: expected HOST:PORT or [IPv6]:PORT"),
-    (peer("Endpoint = example.com:0"), 3, 12, "Endpoint: 0 is not between 1 and 65535"),
-    (peer("Endpoint = example.com:http"), 3, 12, "Endpoint: expected a number from 1 to 65535"),
+    (peer("Endpoint = :5"), 3, 12, "Endpoint: expected HOST:PORT or [IPv6]:PORT"),
+    (peer("Endpoint = [::1]"), 3, 12, "Endpoint: expected HOST:PORT or [IPv6]:PORT"),
+    (peer("Endpoint = example.com:65536"), 3, 12, "Endpoint: 65536 is not between 0 and 65535"),
+    (peer("Endpoint = example.com:no"), 3, 12, "Endpoint: expected a port from 0 to 65535"),
     (
-        peer("Endpoint = 2001:db8::1:51820"),
+        peer("Endpoint = 2001:db8::x:51820"),
         3,
         12,
         "Endpoint: an IPv6 address goes in brackets: [IPv6]:PORT",
     ),
     (
-        peer("Endpoint = [nothing]:51820"),
+        peer("Endpoint = [1::2::3]:51820"),
         3,
         12,
         "Endpoint: the brackets do not hold an IPv6 address",
@@ -267,13 +303,13 @@ WRONG = [
         peer("PersistentKeepalive = 65536"),
         3,
         23,
-        "PersistentKeepalive: 65536 is not between 0 and 65535",
+        'PersistentKeepalive: expected "off" or seconds from 0 to 65535',
     ),
     (
         peer("PersistentKeepalive = on"),
         3,
         23,
-        "PersistentKeepalive: expected a number from 0 to 65535",
+        'PersistentKeepalive: expected "off" or seconds from 0 to 65535',
     ),
     ("\n[Peer]\nAllowedIPs = 10.0.0.0/8", 2, 1, "[Peer] has no PublicKey"),
     (
@@ -287,9 +323,9 @@ WRONG = [
         peer("PersistentKeepalive = 70000"),
         3,
         23,
-        "PersistentKeepalive: 70000 is not between 0 and 65535",
+        'PersistentKeepalive: expected "off" or seconds from 0 to 65535',
     ),
-    (peer("Endpoint = [2001:db8::1:51820"), 3, 12, "Endpoint: expected [IPv6]:PORT"),
+    (peer("Endpoint = [2001:db8::1:51820"), 3, 12, "Endpoint: the bracket is not closed"),
     (
         interface("#!pywg Backend = fast"),
         2,
@@ -314,6 +350,7 @@ WRONG = [
         22,
         "BindAddress: expected one IPv4 address, one IPv6 address or one of each",
     ),
+    (interface("#!pywg MemoryLimit = 0"), 2, 22, "MemoryLimit: 0 is not between 1 and 1048576"),
     (
         interface("#!pywg BindAdress = 10.0.0.1"),
         2,
@@ -335,6 +372,24 @@ WRONG = [
     ),
     (interface("#!pywg Sesame = open"), 2, 8, 'unknown key "Sesame" in [Interface]'),
     (interface("? = 1"), 2, 1, "unknown key in [Interface]"),
+    (interface("FwMark = 0XFF"), 2, 10, 'FwMark: expected "off" or a number from 0 to 0xffffffff'),
+    (interface("ListenPort = 1\u20282"), 2, 14, "ListenPort: expected a port from 0 to 65535"),
+]
+
+# What wg knows nothing of.
+WRONG_FOR_WG = [
+    (
+        interface("DNS = 1.1.1.1"),
+        2,
+        1,
+        "DNS: only wg-quick knows this key; `pywg strip` leaves it out",
+    ),
+    (
+        peer("PostUp = true"),
+        3,
+        1,
+        "PostUp: only wg-quick knows this key; `pywg strip` leaves it out",
+    ),
 ]
 
 
@@ -348,12 +403,26 @@ def test_errors_name_file_line_and_column(text: str, line: int, column: int, mes
     assert str(error) == f"dir/wg0.conf:{line}:{column}: {message}"
 
 
+def of_wg(line: str) -> bool:
+    return all(row.reader == "wg" or row.name not in line for row in grammar.KEYS)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [*WRONG_FOR_WG, *(case for case in WRONG if of_wg(case[0]) and "#!pywg" not in case[0])],
+)
+def test_a_file_for_wg_has_the_same_errors(text: str, line: int, column: int, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        setconf.parse(text, "dir/wg0.conf", append=False, warn=print)
+    assert str(caught.value) == f"dir/wg0.conf:{line}:{column}: {message}"
+
+
 def test_every_error_of_the_parser_is_in_the_table() -> None:
     """Each text in the source, its placeholders standing for anything, must have been seen."""
-    seen = [message for _, _, _, message in WRONG]
+    seen = [message for _, _, _, message in [*WRONG, *WRONG_FOR_WG]]
     templates = [
         template
-        for module in (parser, values)
+        for module in (parser, values, grammar)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("BadValue", "self._problem")
         for template in [pattern(node.args[0])]
@@ -378,7 +447,7 @@ def test_all_errors_are_told_at_once_each_with_its_line_and_a_caret() -> None:
         "wg0.conf:2:14: PrivateKey: 45 characters, a key has 44 (32 bytes in base64)\n"
         "wg0.conf:3:8: MTU: 1 is not between 68 and 65535\n"
         "wg0.conf:4:1: [Peer] has no PublicKey\n"
-        "wg0.conf:5:12: Endpoint: expected a number from 1 to 65535\n"
+        "wg0.conf:5:12: Endpoint: expected a port from 0 to 65535\n"
         "wg0.conf:6:1: MTU: belongs in [Interface], not in [Peer]"
     )
     lines = [picture.split("\n")[1:] for picture in caught.value.pictures()]
@@ -439,6 +508,12 @@ def test_repr_of_a_configuration_hides_secrets() -> None:
             "6:12: warning: AllowedIPs: 10.0.0.0/8 is also on line 3",
         ),
         ("", "no PrivateKey"),
+        (peer("Endpoint = a.example:0"), "3:12: warning: Endpoint: nothing can be sent to port 0"),
+        (
+            peer("Endpoint = 2001:db8::1:51820"),
+            "an IPv6 address goes in brackets: [2001:db8::1]:51820 is meant",
+        ),
+        (peer("Endpoint = 10.1:5"), "3:12: warning: Endpoint: 10.1 is read as 10.0.0.1"),
     ],
 )
 def test_warnings(text: str, message: str) -> None:
@@ -476,10 +551,12 @@ def test_a_length_of_thousands_of_digits_is_an_error_with_its_place() -> None:
 
 def test_thousands_of_allowed_ips_take_no_time() -> None:
     networks = ",".join(f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
-    began = time.monotonic()
-    parsed = parse(f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs={networks},{networks}\n")
-    assert len(parsed.peers[0].allowed_ips) == 8000
-    assert time.monotonic() - began < 3
+    lines = "".join(f"AllowedIPs={network}\n" for network in networks.split(","))
+    for text in (f"AllowedIPs={networks},{networks}\n", lines):
+        began = time.process_time()
+        parsed = parse(f"[Peer]\nPublicKey={PUBLIC}\n{text}")
+        assert len(parsed.peers[0].allowed_ips) == 8000
+        assert time.process_time() - began < 3
 
 
 QUICK = f"""\
@@ -500,6 +577,7 @@ SaveConfig = TRUE
 #!pywg Backend = Userspace
 #!pywg Netns = blue
 #!pywg SocketNetns = red
+#!pywg MemoryLimit = 16
 #!pywgNetns = nothing
 """
 
@@ -521,6 +599,52 @@ def test_what_only_wg_quick_and_pywg_know() -> None:
         "blue",
         "red",
     )
+    assert interface.memory_limit == 16
+
+
+def test_the_documentation_names_every_key_and_word() -> None:
+    usage = (Path(__file__).parents[2] / "docs" / "USAGE.md").read_text()
+    for row in grammar.KEYS:
+        assert (f"`#!pywg {row.name} = " if row.is_extension else f"`{row.name}`") in usage
+        assert row.word in usage
+    for row in grammar.rows("Interface", "wg"):
+        assert f"[{row.word} " in usage
+    for row in grammar.rows("Peer", "wg"):
+        assert f"[{row.word} " in usage
+
+
+def test_rows_and_fields_belong_together() -> None:
+    """Every field is read by one row; a name is one key; only what wg reads has a word in `set`."""
+    for section, kind in (("Interface", InterfaceSection), ("Peer", PeerSection)):
+        fields = [name for row in grammar.KEYS if row.section == section for name in row.fields]
+        assert sorted(fields) == sorted(field.name for field in dataclasses.fields(kind))
+    names = [row.name.lower() for row in grammar.KEYS]
+    assert len(set(names)) == len(names)
+    assert all(bool(row.word) == (row.reader == "wg") for row in grammar.KEYS)
+
+
+@pytest.mark.parametrize("text", [FULL, QUICK, *(path.read_text() for path in CONFIGS)])
+def test_a_configuration_is_written_and_read_again(text: str) -> None:
+    config = parse(text)
+    assert parse(document.rewrite("", config)) == as_written(config)
+
+
+def as_written(config: Config) -> Config:
+    """Off is left out, so is a key that lies in a file of its own; of a peer with several sections
+    the last is written."""
+    interface = dataclasses.replace(
+        config.interface,
+        private_key=None if config.interface.private_key_file else config.interface.private_key,
+        listen_port=config.interface.listen_port or None,
+        fwmark=config.interface.fwmark or None,
+    )
+    peers = {
+        peer.public_key: dataclasses.replace(
+            peer, persistent_keepalive=peer.persistent_keepalive or None
+        )
+        for peer in config.peers
+    }
+    return dataclasses.replace(config, interface=interface, peers=tuple(peers.values()))
 
 
 @pytest.mark.parametrize(

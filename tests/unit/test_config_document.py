@@ -94,6 +94,18 @@ def test_new_values_go_behind_the_last_key_of_their_section() -> None:
     assert parse(rewrite(TEXT, after)) == after
 
 
+def test_every_key_can_be_changed_hooks_and_extensions_too() -> None:
+    text = TEXT.replace("[Interface]   # first\n", "[Interface]\n  #!pywg  BindDevice =  eth0\n")
+    hooks = ("one", "two")
+    after = changed(parse(text), bind_device="eth1", post_up=hooks, table="off", netns="red")
+    written = rewrite(text, after)
+    assert parse(written) == after
+    assert "  #!pywg  BindDevice =  eth1\n" in written
+    assert "PostUp = one  # kept\nPostUp = two\n" in written
+    assert "#!pywg Netns = red\n" in written
+    assert rewrite(written, parse(text)) == text.replace("# kept\n", "# kept\n")
+
+
 def test_values_that_are_gone_lose_their_lines() -> None:
     after = changed(parse(TEXT), addresses=())
     assert rewrite(TEXT, after) == TEXT.replace(

@@ -9,8 +9,9 @@ from pywg.cli import show_fields as fields
 from pywg.cli.showconf import configuration
 from pywg.errors import UapiError
 from pywg.keys import PrivateKey
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
-from pywg.wireguard.uapi import Status
+from pywg.wireguard.status import InterfaceStatus
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 STATUS = uapi.parse_get(
@@ -54,7 +55,7 @@ def test_a_field_of_one_and_of_all(field: str) -> None:
 
 
 def test_nothing_has_words_of_its_own() -> None:
-    nothing = uapi.Status()
+    nothing = InterfaceStatus()
     assert fields.lines("wg0", nothing, "dump", with_name=False) == "(none)\t(none)\t0\toff\n"
     assert fields.lines("wg0", nothing, "peers", with_name=True) == ""
     assert configuration(nothing) == "[Interface]\n\n"
@@ -72,8 +73,8 @@ def test_showconf_writes_what_setconf_reads() -> None:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["wg1", "wg0"])
-    monkeypatch.setattr(uapi, "get", lambda name: STATUS)
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["wg1", "wg0"])
+    monkeypatch.setattr(uapi_socket, "get", lambda name: STATUS)
 
 
 def test_fields_on_the_command_line(running: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,11 +108,11 @@ def test_wrong_words(
 def test_one_that_has_gone_hides_none_of_the_others(
     running: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def get(name: str) -> Status:
+    def get(name: str) -> InterfaceStatus:
         if name == "wg1":
             raise UapiError("wg1: gone")
         return STATUS
 
-    monkeypatch.setattr(uapi, "get", get)
+    monkeypatch.setattr(uapi_socket, "get", get)
     assert cli.main(["show", "all", "fwmark"]) == 1
     assert capsys.readouterr() == ("wg0\t0xca6c\n", "pywg: wg1: gone\n")

@@ -17,7 +17,10 @@ from pywg.config.model import Config
 from pywg.errors import ConfigError, UapiError
 from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey, PublicKey
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
+from pywg.wireguard.changes import of_config, of_status, synchronizing
+from pywg.wireguard.status import InterfaceStatus
 
 KEY = PrivateKey(bytes([8] * 31 + [72]))
 PEER = PublicKey(bytes(range(32)))
@@ -31,8 +34,14 @@ def config(peer_lines: str = "", interface_lines: str = "") -> Config:
     )
 
 
+def set_text(config: Config, present: InterfaceStatus | None = None) -> str:
+    """What is sent to a new device, or to one that runs."""
+    wanted = of_config(config)
+    return uapi.changes_text(wanted if present is None else synchronizing(wanted, present))
+
+
 def test_set_text_has_device_keys_first_and_replaces_peers() -> None:
-    text = uapi.set_text(
+    text = set_text(
         config(
             "Endpoint=[2001:db8::1]:5\nAllowedIPs=10.0.0.0/8,::/0\nPersistentKeepalive=25",
             "ListenPort=7\nFwMark=0x10\nAddress=10.0.0.1/24\nMTU=1400",
@@ -54,8 +63,11 @@ def test_set_text_has_device_keys_first_and_replaces_peers() -> None:
 
 def test_set_text_changes_present_peers_in_place_and_removes_the_others() -> None:
     other = PrivateKey.generate().public
-    present = uapi.parse_get(f"public_key={PEER.to_hex()}\npublic_key={other.to_hex()}\nerrno=0\n")
-    assert uapi.set_text(config("AllowedIPs=10.0.0.0/8"), present) == (
+    present = uapi.parse_get(
+        f"public_key={PEER.to_hex()}\npreshared_key={PSK.hex()}\npersistent_keepalive_interval=5\n"
+        f"public_key={other.to_hex()}\nerrno=0\n"
+    )
+    assert set_text(config("AllowedIPs=10.0.0.0/8"), present) == (
         f"private_key={KEY.to_hex()}\n"
         f"public_key={other.to_hex()}\n"
         "remove=true\n"
@@ -68,13 +80,13 @@ def test_set_text_changes_present_peers_in_place_and_removes_the_others() -> Non
 
 
 def test_set_text_leaves_out_what_the_file_leaves_out() -> None:
-    assert uapi.set_text(parse("")) == "replace_peers=true\n"
-    assert "listen_port" not in uapi.set_text(config())
+    assert set_text(parse("")) == "replace_peers=true\n"
+    assert "listen_port" not in set_text(config())
 
 
 def test_set_text_wants_numeric_endpoints() -> None:
     with pytest.raises(UapiError, match="not been resolved"):
-        uapi.set_text(config("Endpoint=example.com:5"))
+        set_text(config("Endpoint=example.com:5"))
 
 
 GET = f"""\
@@ -151,7 +163,7 @@ def test_report_text_becomes_a_report() -> None:
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[bytes]]]:
     """serve(name, answer): a socket that gives one answer to anything; returns what it heard."""
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     threads, servers = [], []
 
     def start(name: str, answer: bytes) -> list[bytes]:
@@ -189,13 +201,13 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 def test_get_asks_and_reads_to_the_empty_line(serve: Callable[..., list[bytes]]) -> None:
     heard = serve("wg0", GET.encode())
-    assert uapi.get("wg0") == uapi.parse_get(GET)
+    assert uapi_socket.get("wg0") == uapi.parse_get(GET)
     assert heard == [b"get=1\n\n"]
 
 
 def test_report_asks_pywgs_own_question(serve: Callable[..., list[bytes]]) -> None:
     heard = serve("wg0", b"cipher=neon\nerrno=0\n\n")
-    assert uapi.report("wg0").cipher == "neon"
+    assert uapi_socket.report("wg0").cipher == "neon"
     assert heard == [b"pywg_get=1\n\n"]
 
 
@@ -203,7 +215,7 @@ def test_report_asks_pywgs_own_question(serve: Callable[..., list[bytes]]) -> No
 def test_an_errno_of_either_sign_is_raised(serve: Callable[..., list[bytes]], number: int) -> None:
     serve("wg0", f"errno={number}\n\n".encode())
     with pytest.raises(UapiError, match="Invalid argument") as caught:
-        uapi.request("wg0", "set=1\n\n")
+        uapi_socket.request("wg0", "set=1\n\n")
     assert caught.value.os_errno == errno.EINVAL
 
 
@@ -213,13 +225,13 @@ def test_an_answer_without_errno_is_raised(
 ) -> None:
     serve("wg0", answer)
     with pytest.raises(UapiError, match=r"errno="):
-        uapi.request("wg0", "get=1\n\n")
+        uapi_socket.request("wg0", "get=1\n\n")
 
 
 def test_a_device_that_hangs_up_is_told_apart(serve: Callable[..., list[bytes]]) -> None:
     serve("wg0", b"")
     with pytest.raises(UapiError, match="hung up"):
-        uapi.report("wg0")
+        uapi_socket.report("wg0")
 
 
 def test_interfaces_are_those_somebody_listens_for(
@@ -230,13 +242,13 @@ def test_interfaces_are_those_somebody_listens_for(
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "old.sock"))
     (tmp_path / "file.sock").touch()
-    assert sorted(uapi.interfaces()) == ["wg0", "wg1"]
-    assert uapi.is_interface("wg0")
-    assert not uapi.is_interface("old")
+    assert sorted(uapi_socket.interfaces()) == ["wg0", "wg1"]
+    assert uapi_socket.is_alive("wg0")
+    assert not uapi_socket.is_alive("old")
     with pytest.raises(UapiError, match="no userspace WireGuard interface"):
-        uapi.get("old")
+        uapi_socket.get("old")
     with pytest.raises(UapiError, match="no userspace WireGuard interface"):
-        uapi.get("none")
+        uapi_socket.get("none")
 
 
 # ---- endpoint names
@@ -290,7 +302,7 @@ def test_resolution_gives_up_with_the_line(
 def test_a_device_with_more_callers_than_it_listens_for_is_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path)
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path)
     with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
         server.bind(str(tmp_path / "wg0.sock"))
         server.listen(0)
@@ -299,29 +311,58 @@ def test_a_device_with_more_callers_than_it_listens_for_is_alive(
             caller.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 caller.connect(str(tmp_path / "wg0.sock"))
-        assert uapi.is_interface("wg0")
+        assert uapi_socket.is_alive("wg0")
 
 
 def test_a_socket_path_that_is_too_long_is_no_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uapi, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
+    monkeypatch.setattr(uapi_socket, "SOCKET_DIRECTORY", tmp_path / ("x" * 120))
     with pytest.raises(UapiError, match="too long"):
-        uapi.get("wg0")
+        uapi_socket.get("wg0")
 
 
 def test_where_to_bind_is_said_only_where_it_is_asked_for() -> None:
     text = "[Interface]\n#!pywg BindDevice = eth0\n#!pywg BindAddress = 192.0.2.1, 2001:db8::1\n"
-    assert uapi.set_text(parse(text)).splitlines() == [
+    assert set_text(parse(text)).splitlines() == [
         "pywg_bind_device=eth0",
         "pywg_bind_address=",
         "pywg_bind_address=192.0.2.1",
         "pywg_bind_address=2001:db8::1",
         "replace_peers=true",
     ]
-    assert "bind" not in uapi.set_text(parse("[Interface]\n"))
+    assert "bind" not in set_text(parse("[Interface]\n"))
 
 
 def test_a_report_keeps_what_comes_twice() -> None:
     report = uapi.parse_report("pywg_bind_address=192.0.2.1\npywg_bind_address=::1\n")
     assert report.other == {"pywg_bind_address": "192.0.2.1, ::1"}
+
+
+BOUND = "pywg_bind_device=eth0\npywg_bind_address=192.0.2.1\npywg_bind_address=::1\n"
+
+
+def test_a_file_that_binds_to_nothing_releases_what_was_bound() -> None:
+    present = uapi.add_bindings(uapi.parse_get(""), uapi.parse_report(BOUND))
+    released = "pywg_bind_device=\npywg_bind_address=\nreplace_peers=true\n"
+    assert set_text(parse("[Interface]\n"), present) == released
+    assert set_text(parse("[Interface]\n#!pywg BindDevice = eth1\n"), present) == (
+        "pywg_bind_device=eth1\npywg_bind_address=\nreplace_peers=true\n"
+    )
+
+
+def test_what_a_device_did_can_be_asked_of_it_again() -> None:
+    present = uapi.add_bindings(uapi.parse_get(GET), uapi.parse_report(BOUND))
+    text = uapi.changes_text(of_status(present))
+    assert "pywg_bind_device=eth0\npywg_bind_address=\npywg_bind_address=192.0.2.1\n" in text
+    again = uapi.parse_get("".join(f"{line}\n" for line in text.splitlines()))
+    for peer in present.peers:
+        peer.last_handshake_ns = peer.rx_bytes = peer.tx_bytes = 0
+    present.bind_device, present.bind_addresses = None, ()  # `get` does not tell them
+    assert again == present
+
+
+def test_a_device_without_a_key_gets_none_back() -> None:
+    before, present = uapi.parse_get("listen_port=5\n"), uapi.parse_get(GET)
+    text = uapi.changes_text(synchronizing(of_status(before), present))
+    assert text.startswith(f"private_key={'0' * 64}\nlisten_port=5\nfwmark=0\nreplace_peers=true\n")

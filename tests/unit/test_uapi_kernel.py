@@ -21,10 +21,10 @@ from pywg.errors import NetworkError, UapiError
 from pywg.host import network
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard import netlink as kernel_wireguard
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 from pywg.wireguard.netlink import DeviceMessage
-from pywg.wireguard.uapi import Status
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 PRIVATE = PrivateKey(bytes([8] * 31 + [72]))
 PEERS = [PublicKey(bytes([number]) * 32) for number in (1, 2, 3)]
@@ -62,7 +62,7 @@ def allowed(text: str) -> bytes:
     )
 
 
-def decoded(*messages: bytes) -> Status:
+def decoded(*messages: bytes) -> InterfaceStatus:
     found = []
     for data in messages:
         made = kernel_wireguard.DeviceMessage(data)
@@ -153,7 +153,7 @@ def test_a_dump_becomes_a_status() -> None:
     assert status.private_key == PRIVATE
     assert (status.listen_port, status.fwmark) == (51820, 0xCA6C)
     first, second = status.peers
-    assert first == uapi.PeerStatus(
+    assert first == PeerStatus(
         PEERS[0],
         preshared_key=PSK,
         endpoint=Endpoint("1.2.3.4", 5),
@@ -163,11 +163,11 @@ def test_a_dump_becomes_a_status() -> None:
         tx_bytes=1 << 40,
         persistent_keepalive=25,
     )
-    assert second == uapi.PeerStatus(PEERS[1], endpoint=Endpoint("fe80::1%3", 65535))
+    assert second == PeerStatus(PEERS[1], endpoint=Endpoint("fe80::1%3", 65535))
 
 
 def test_a_device_without_anything() -> None:
-    assert decoded(message(attribute(IFNAME, b"wg0\0"))) == uapi.Status()
+    assert decoded(message(attribute(IFNAME, b"wg0\0"))) == InterfaceStatus()
 
 
 def test_a_peer_goes_on_in_the_next_message() -> None:
@@ -359,7 +359,7 @@ def netlink(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_a_dump_that_was_interrupted_is_begun_again(netlink: list[Any]) -> None:
     netlink += [NetlinkDumpInterrupted()] * 3 + [[]]
-    assert kernel_wireguard.get("wg0") == uapi.Status()
+    assert kernel_wireguard.get("wg0") == InterfaceStatus()
     netlink += [NetlinkDumpInterrupted()] * 20
     with pytest.raises(NetworkError, match="wg0: it changes faster"):
         kernel_wireguard.get("wg0")
@@ -397,9 +397,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[list[str], U
         calls.append("socket")
         raise nobody
 
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["go0"])
-    monkeypatch.setattr(uapi, "get", refuse)
-    monkeypatch.setattr(uapi, "change", refuse)
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["go0"])
+    monkeypatch.setattr(uapi_socket, "get", refuse)
+    monkeypatch.setattr(uapi_socket, "change", refuse)
     monkeypatch.setattr(kernel_wireguard, "interfaces", lambda: ["wg0"])
     monkeypatch.setattr(kernel_wireguard, "get", lambda name: calls.append("kernel"))
     monkeypatch.setattr(kernel_wireguard, "change", lambda name, _: calls.append("kernel"))

@@ -15,7 +15,7 @@ import pytest
 
 from pywg import cli
 from pywg.cli import complete, completion, install_units, man, names
-from pywg.wireguard import uapi
+from pywg.wireguard import socket as uapi_socket
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -194,7 +194,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("home.conf", "work.conf", "notes.txt"):
         (tmp_path / name).touch()
     monkeypatch.setattr(names, "CONFIG_DIRECTORY", tmp_path)
-    monkeypatch.setattr(uapi, "interfaces", lambda: ["wg1", "wg0"])
+    monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["wg1", "wg0"])
     return tmp_path
 
 

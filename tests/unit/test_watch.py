@@ -17,7 +17,7 @@ from pywg.errors import DeviceError
 from pywg.keys import PrivateKey, PublicKey
 from pywg.service import endpoints as watch
 from pywg.service.endpoints import PATIENCE_S, PROBE_S, STALE_S, Name, Watcher
-from pywg.wireguard.uapi import PeerStatus, Status
+from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 KEY = PrivateKey.generate().public
 OTHER = PrivateKey.generate().public
@@ -54,8 +54,8 @@ class World:
 
     # The device
 
-    def get(self) -> Status:
-        return Status(peers=[PeerStatus(**vars_of(peer)) for peer in self.peers.values()])
+    def get(self) -> InterfaceStatus:
+        return InterfaceStatus(peers=[PeerStatus(**vars_of(peer)) for peer in self.peers.values()])
 
     def set(self, text: str) -> None:
         self.sets.append(text)
@@ -302,7 +302,7 @@ def test_a_refused_set_does_not_end_the_thread(world: World) -> None:
     rounds = []
 
     class Refusing:
-        def get(self) -> Status:
+        def get(self) -> InterfaceStatus:
             rounds.append(1)
             if len(rounds) < 3:
                 raise DeviceError("refused", -4)
@@ -318,7 +318,7 @@ def test_a_refused_set_does_not_end_the_thread(world: World) -> None:
 
 def test_the_thread_ends_with_the_device() -> None:
     class Closed:
-        def get(self) -> Status:
+        def get(self) -> InterfaceStatus:
             raise DeviceError("closed", -10)
 
         def set(self, config: str, /) -> None:

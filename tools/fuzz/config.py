@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
+from socket import getservbyname
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 
-from pywg.config import parse
+from pywg.config import grammar, parse
 from pywg.config.document import rewrite
 from pywg.config.model import Config
 from pywg.config.strip import strip
@@ -65,12 +66,12 @@ def _expect_reading(text: str, config: Config) -> None:
     """The lines of wg(8), read with a split and nothing else."""
     ports, private, public, allowed = None, None, [], 0
     for line in text.removeprefix("\ufeff").split("\n"):
-        key, separator, value = line.partition("#")[0].partition("=")
-        key, value = "".join(key.split()).lower(), "".join(value.split())
+        key, separator, value = line.partition("\0")[0].partition("#")[0].partition("=")
+        key, value = (re.sub(r"[ \t\n\v\f\r]", "", part) for part in (key.lower(), value))
         if not separator:
             continue
         if key == "listenport":
-            ports = int(value)
+            ports = int(value) if value.lstrip("+").isdigit() else getservbyname(value, "udp")
         elif key == "privatekey":
             private = value
         elif key == "publickey":
@@ -110,13 +111,15 @@ NUMBERS = st.one_of(
     st.integers(-1, 70000).map(str), st.sampled_from(("off", "0x10", "", "1e3", "\u0663", "9" * 40))
 )
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30)
-LISTS = st.lists(PREFIXES, max_size=4).map(", ".join)
+SIGNED = st.builds("{}{}".format, st.sampled_from(("", "", "", "+", "-")), PREFIXES)
+LISTS = st.lists(SIGNED, max_size=4).map(", ".join)
 ENDPOINTS = st.one_of(
     st.builds("{}:{}".format, ADDRESSES, NUMBERS),
     st.builds("[{}]:{}".format, ADDRESSES, NUMBERS),
     st.sampled_from(("vpn.example.com:51820", "[fe80::1%eth0]:1", ":1", "[::1:1", "[]:1")),
 )
-INTERFACE = {
+# A key that is not here gets any words.
+VALUES = {
     "PrivateKey": KEYS,
     "ListenPort": st.integers(0, 65535).map(str),
     "FwMark": NUMBERS,
@@ -124,20 +127,27 @@ INTERFACE = {
     "MTU": NUMBERS,
     "DNS": st.lists(st.one_of(ADDRESSES, st.just("example.com")), max_size=3).map(",".join),
     "Table": NUMBERS,
-    "PreUp": WORDS,
-    "PostDown": WORDS,
     "SaveConfig": st.sampled_from(("true", "false", "yes")),
-    "#!pywg BindDevice": WORDS,
-    "#!pywg Backend": st.sampled_from(("kernel", "auto", "x")),
-}
-PEER = {
+    "BindAddress": st.lists(ADDRESSES, max_size=2).map(" ".join),
+    "Backend": st.sampled_from(("kernel", "auto", "x")),
     "PublicKey": KEYS,
     "PresharedKey": KEYS,
     "AllowedIPs": LISTS,
     "Endpoint": ENDPOINTS,
     "PersistentKeepalive": NUMBERS,
-    "#!pywg EndpointFamily": st.sampled_from(("ipv4", "ipv6", "ipv5")),
+    "EndpointFamily": st.sampled_from(("ipv4", "ipv6", "ipv5")),
 }
+
+
+def section(name: str) -> dict[str, st.SearchStrategy[str]]:
+    rows = [row for row in grammar.KEYS if row.section == name]
+    return {
+        f"#!pywg {row.name}" if row.is_extension else row.name: VALUES.get(row.name, WORDS)
+        for row in rows
+    }
+
+
+INTERFACE, PEER = section("Interface"), section("Peer")
 
 
 @st.composite

@@ -1,0 +1,56 @@
+"""What a running interface tells of itself, whoever serves it: plain values.
+
+Knows neither UAPI nor netlink. Invariant: no repr shows a private or preshared key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pywg.config import Endpoint, IPAddress, IPNetwork
+from pywg.keys import PresharedKey, PrivateKey, PublicKey
+
+
+@dataclass(slots=True)
+class PeerStatus:
+    """A peer as a running device sees it."""
+
+    public_key: PublicKey
+    preshared_key: PresharedKey | None = None
+    endpoint: Endpoint | None = None
+    allowed_ips: list[IPNetwork] = field(default_factory=list)
+    last_handshake_ns: int = 0  # Unix time; 0 for never
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    persistent_keepalive: int = 0
+
+
+@dataclass(slots=True)
+class InterfaceStatus:
+    """A running device.
+
+    What its sockets are bound to is known only where it was asked for: `wg` must not meet keys
+    that it does not know, so UAPI `get` does not tell it.
+    """
+
+    private_key: PrivateKey | None = None
+    listen_port: int = 0
+    fwmark: int = 0
+    peers: list[PeerStatus] = field(default_factory=list)
+    bind_device: str | None = None
+    bind_addresses: tuple[IPAddress, ...] = ()
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        return self.private_key.public if self.private_key else None
+
+
+@dataclass(slots=True)
+class Report:
+    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them."""
+
+    offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
+    gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
+    cipher: str = ""
+    other: dict[str, str] = field(default_factory=dict)
