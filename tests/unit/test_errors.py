@@ -178,6 +178,11 @@ class FakeCore:
         ctypes.memmove(buffer, self.answer, len(self.answer))
         return Status.OK
 
+    def pywg_device_report(
+        self, handle: ctypes.c_void_p, buffer: Any, capacity: int, length: Any
+    ) -> Status:
+        return Status.OK  # nothing to tell
+
     def pywg_device_run(self, handle: ctypes.c_void_p, diagnostic: Any) -> int | Status:
         self.calls.append(("run",))
         return self.status
