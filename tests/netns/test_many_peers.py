@@ -8,7 +8,7 @@ import time
 import pytest
 from helpers.keys import new_key
 from helpers.lab import Lab
-from helpers.stream import Stream
+from helpers.stream import SOON, Stream
 
 pytestmark = pytest.mark.pywgd_only
 COUNT = 10_000
@@ -34,10 +34,10 @@ def test_they_are_set_under_load_and_go_again(lab: Lab) -> None:
         began = time.monotonic()
         daemon.wg("syncconf", daemon.name, "/dev/stdin", text=many)
         assert time.monotonic() - began < 20
-        stream.flows(1)
+        stream.flows(SOON)
         assert len(daemon.show("dump")) == COUNT + 2
         daemon.wg("syncconf", daemon.name, "/dev/stdin", text=own)
-        stream.flows(1)
+        stream.flows(SOON)
     assert len(daemon.show("dump")) == 2
     grown = int(daemon.report()["memory_bytes"]) - before
     assert grown < COUNT * 4096, grown

@@ -476,10 +476,10 @@ def test_a_length_of_thousands_of_digits_is_an_error_with_its_place():
 
 def test_thousands_of_allowed_ips_take_no_time():
     networks = ",".join(f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
-    began = time.monotonic()
+    began = time.process_time()
     parsed = parse(f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs={networks},{networks}\n")
     assert len(parsed.peers[0].allowed_ips) == 8000
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 QUICK = f"""\

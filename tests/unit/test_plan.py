@@ -330,6 +330,6 @@ def test_a_second_signal_does_not_keep_steps_from_being_undone(number):
 def test_routes_of_thousands_of_networks_take_no_time():
     networks = (f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
     parsed = config("Address=192.0.2.1/24", ",".join(networks))
-    began = time.monotonic()
+    began = time.process_time()
     assert len(plan.routes(parsed)) == 8000
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
