@@ -1,5 +1,5 @@
 //! zig build [-Doptimize=safe] [-Dstrip=true] [-Dtarget=...]   library, static library, daemon, header in zig-out/
-//! zig build test | bench | fmt
+//! zig build test | test-programs | bench | fmt
 //! Each room of core/ is a module, so an import against the arrow does not compile: docs/ARCHITECTURE.md.
 //! scripts/build_core builds the same without `zig build`, whose own start-up takes minutes when cold.
 const std = @import("std");
@@ -143,14 +143,17 @@ fn install(self: *const Build) void {
     b.installArtifact(daemon);
 }
 
-/// Every room has tests of its own, with all checks on.
+/// Every room has tests of its own, with all checks on. What passed once is not run again until something changes;
+/// scripts/green takes the programs to run them many times.
 fn addTests(self: *const Build) void {
     const b = self.b;
     const step = b.step("test", "Run the Zig tests");
+    const programs = b.step("test-programs", "Compile the Zig tests into zig-out/test/");
     const all = self.rooms(.safe);
-    for ([_]*std.Build.Module{ all.wire, all.protocol, all.cipher, all.io, all.device }) |tested| {
-        const run = b.addRunArtifact(b.addTest(.{ .root_module = tested, .use_llvm = true }));
-        step.dependOn(&run.step);
+    inline for (.{ "wire", "protocol", "cipher", "io", "device" }) |room_name| {
+        const tests = b.addTest(.{ .name = room_name, .root_module = @field(all, room_name), .use_llvm = true });
+        step.dependOn(&b.addRunArtifact(tests).step);
+        programs.dependOn(&b.addInstallArtifact(tests, .{ .dest_dir = .{ .override = .{ .custom = "test" } } }).step);
     }
 }
 

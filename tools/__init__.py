@@ -9,5 +9,6 @@ bench      measures beside other implementations
 fuzz       made-up cases, and what must hold for each
 sim        many hosts in virtual time
 soak       a tunnel that is disturbed for a long time
+green      the tests again and again, also under load
 interop    one table of pywg beside other implementations
 """

@@ -22,7 +22,8 @@ const far_key: [32]u8 = @splat(0x48);
 const near_inner: [4]u8 = .{ 10, 77, 0, 1 };
 const far_inner: [4]u8 = .{ 10, 77, 0, 2 };
 const inner_port = 8080;
-const patience_ms = 5000;
+/// Beyond what a second handshake takes, should the first be refused (REKEY_TIMEOUT); nobody waits longer than it takes.
+const patience_ms = 20_000;
 
 fn publicKey(private: [32]u8) [32]u8 {
     return std.crypto.dh.X25519.recoverPublicKey(private);
@@ -382,6 +383,18 @@ const Bench = struct {
     }
 };
 
+/// Of two initiations within 20 ms the far end refuses the second, and the next comes after REKEY_TIMEOUT.
+fn waitOutRush() void {
+    sleepMs(25);
+}
+
+/// What this thread has computed, however busy the machine is.
+fn processorNs() u64 {
+    var time: linux.timespec = undefined;
+    std.debug.assert(linux.errno(linux.clock_gettime(.THREAD_CPUTIME_ID, &time)) == .SUCCESS);
+    return @intCast(time.sec * std.time.ns_per_s + time.nsec);
+}
+
 fn setAddress(what: u32, address: [4]u8) !void {
     const socket: sys.fd_t = @intCast(linux.socket(linux.AF.INET, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC, 0));
     defer sys.close(socket);
@@ -422,7 +435,10 @@ fn repeat(comptime text: []const u8, comptime times: usize) *const [text.len * t
     };
 }
 
-fn openDescriptors() usize {
+/// Between two turns: in one, the device opens some for a moment, as to ask for a route when routes changed.
+fn openDescriptors(device: *Device) usize {
+    device.first().turn_lock.acquire();
+    defer device.first().turn_lock.release();
     var count: usize = 0;
     for (0..256) |fd| {
         if (linux.errno(linux.fcntl(@intCast(fd), linux.F.GETFD, 0)) == .SUCCESS) count += 1;
@@ -677,9 +693,9 @@ test "zones of endpoints are found by name, and per cent signs elsewhere cost no
     const signs = try testing.allocator.alloc(u8, 1 << 20);
     defer testing.allocator.free(signs);
     @memset(signs, '%');
-    const start = io.clock.bootNs();
+    const start = processorNs();
     try testing.expectError(error.Protocol, bench.set(signs));
-    try testing.expect(io.clock.bootNs() - start < 2 * std.time.ns_per_s);
+    try testing.expect(processorNs() - start < 2 * std.time.ns_per_s);
 }
 
 test "a port that is taken refuses the whole request, and the tunnel goes on as it was" {
@@ -690,17 +706,17 @@ test "a port that is taken refuses the whole request, and the tunnel goes on as 
     var before: [2048]u8 = undefined;
     var after: [2048]u8 = undefined;
     const got = bench.get(&before);
-    const descriptors = openDescriptors();
+    const descriptors = openDescriptors(bench.device);
     var text: [128]u8 = undefined;
     try testing.expectError(error.AddressInUse, bench.set(try std.mem.print(&text, "private_key={x}\nfwmark=7\nlisten_port={d}\n", .{ &far_key, bench.far.port })));
     try testing.expectEqualStrings(got, bench.get(&after));
-    try testing.expectEqual(descriptors, openDescriptors());
+    try testing.expectEqual(descriptors, openDescriptors(bench.device));
     try bench.sendOut(&.{"still here"});
     try bench.expectAtFar("still here");
     // A free one moves the tunnel there, and the session with it.
     try bench.set("listen_port=0\n");
     try testing.expect(bench.port().? != 0);
-    try testing.expectEqual(descriptors, openDescriptors());
+    try testing.expectEqual(descriptors, openDescriptors(bench.device));
     try bench.sendOut(&.{"from elsewhere"});
     try bench.expectAtFar("from elsewhere");
     try bench.far.sendInner(1, 4, "back");
@@ -733,7 +749,8 @@ test "down closes the sockets and keeps the configuration, up goes on with the s
     defer bench.stop();
     try bench.connect();
     const port = bench.port().?;
-    const descriptors = openDescriptors();
+    const descriptors = openDescriptors(bench.device);
+    waitOutRush();
     for (0..3) |_| {
         try sys.TestNamespace.setUp(interface_name, false);
         try bench.waitForReport("up=false\n");
@@ -746,8 +763,8 @@ test "down closes the sockets and keeps the configuration, up goes on with the s
         try bench.waitForReport("up=true\n");
         try testing.expectEqual(port, bench.port().?);
     }
-    try testing.expectEqual(descriptors, openDescriptors());
-    // Sessions ended with the link: this takes a new handshake, which is due after REKEY_TIMEOUT at the latest.
+    try testing.expectEqual(descriptors, openDescriptors(bench.device));
+    // Sessions ended with the link: this takes a new handshake.
     try bench.sendOut(&.{"again"});
     try bench.expectAtFar("again");
 }
@@ -793,7 +810,7 @@ test "a bound address is the source, through a change of mark and down and up, u
     try bench.start(&sys.real, 0);
     defer bench.stop();
     try bench.connect();
-    const descriptors = openDescriptors();
+    const descriptors = openDescriptors(bench.device);
     const port = bench.port().?;
     try expectSeenFrom(&bench, .{ 127, 0, 0, 1 });
     try bench.far.sendInner(1, 4, "back"); // we learn a source, which is not to be used any more
@@ -810,6 +827,7 @@ test "a bound address is the source, through a change of mark and down and up, u
     try bench.sendOut(&.{"marked"});
     try bench.expectAtFar("marked");
     try expectSeenFrom(&bench, .{ 127, 0, 0, 9 });
+    waitOutRush();
     try sys.TestNamespace.setUp(interface_name, false);
     try bench.waitForReport("up=false\n");
     try sys.TestNamespace.setUp(interface_name, true);
@@ -818,7 +836,7 @@ test "a bound address is the source, through a change of mark and down and up, u
     try bench.expectAtFar("again");
     try expectSeenFrom(&bench, .{ 127, 0, 0, 9 });
     try bench.set("pywg_bind_address=\n");
-    try testing.expectEqual(descriptors, openDescriptors());
+    try testing.expectEqual(descriptors, openDescriptors(bench.device));
     try bench.sendOut(&.{"free"});
     try bench.expectAtFar("free");
     try expectSeenFrom(&bench, .{ 127, 0, 0, 1 });
@@ -846,7 +864,7 @@ test "a binding that fails refuses the whole request under its errno, and the tu
     for ([_]bool{ true, false }) |is_up| {
         if (!is_up) try sys.TestNamespace.setUp(interface_name, false);
         try bench.waitForReport(if (is_up) "up=true\n" else "up=false\n");
-        const descriptors = openDescriptors();
+        const descriptors = openDescriptors(bench.device);
         for (rows) |row| {
             const got = bench.get(&before);
             RefusedBinding.errno = row.injected;
@@ -855,7 +873,7 @@ test "a binding that fails refuses the whole request under its errno, and the tu
             try testing.expectEqual(@as(u16, @intCast(@backingInt(row.errno))), why.errno);
             try testing.expect(std.mem.startsWith(u8, why.text(), row.said));
             try testing.expectEqualStrings(got, bench.get(&after));
-            try testing.expectEqual(descriptors, openDescriptors());
+            try testing.expectEqual(descriptors, openDescriptors(bench.device));
             RefusedBinding.errno = .SUCCESS;
             if (!is_up) continue;
             try bench.sendOut(&.{"still here"});
@@ -977,7 +995,7 @@ test "opening that fails leaves nothing behind, and says why in one line" {
     var bench: Bench = undefined;
     try bench.start(&sys.real, 0);
     defer bench.stop();
-    const descriptors = openDescriptors();
+    const descriptors = openDescriptors(bench.device);
     const Case = struct { device_file.Options, device_file.OpenError, []const u8 };
     for ([_]Case{
         .{ .{ .name = interface_name }, error.NameInUse, "exists already" },
@@ -998,7 +1016,7 @@ test "opening that fails leaves nothing behind, and says why in one line" {
         try testing.expect(std.mem.find(u8, why.text(), "\n") == null);
         try testing.expectError(error.NotFound, io.link.index("pywgdev1"));
     }
-    try testing.expectEqual(descriptors, openDescriptors());
+    try testing.expectEqual(descriptors, openDescriptors(bench.device));
 }
 
 test "opening survives every failing allocation" {
@@ -1038,7 +1056,9 @@ test "a device of three threads moves packets of many flows, whole and each in o
     try bench.expectReport("threads=3\n");
     // Another port for all of them, and down and up again.
     try bench.set("listen_port=0\n");
+    waitOutRush();
     try sys.TestNamespace.setUp(interface_name, false);
+    try bench.waitForReport("up=false\n"); // else it would be up still, and what we send end with that session
     try sys.TestNamespace.setUp(interface_name, true);
     _ = try bench.waitForPort();
     try bench.sendOut(&.{"again"});

@@ -9,7 +9,7 @@ import pytest
 
 from tools.lab.keys import new_key
 from tools.lab.lab import Lab
-from tools.lab.stream import Stream
+from tools.lab.stream import SOON, Stream
 
 pytestmark = pytest.mark.pywgd_only
 COUNT = 10_000
@@ -35,10 +35,10 @@ def test_they_are_set_under_load_and_go_again(lab: Lab) -> None:
         began = time.monotonic()
         daemon.wg("syncconf", daemon.name, "/dev/stdin", text=many)
         assert time.monotonic() - began < 20
-        stream.flows(1)
+        stream.flows(SOON)
         assert len(daemon.show("dump")) == COUNT + 2
         daemon.wg("syncconf", daemon.name, "/dev/stdin", text=own)
-        stream.flows(1)
+        stream.flows(SOON)
     assert len(daemon.show("dump")) == 2
     grown = int(daemon.report()["memory_bytes"]) - before
     assert grown < COUNT * 4096, grown

@@ -18,7 +18,7 @@ import pytest
 from tools.lab.lab import PORT, Lab, Side, handshake_seconds
 from tools.lab.namespaces import add_address, cable
 from tools.lab.router import Router
-from tools.lab.stream import Stream
+from tools.lab.stream import SOON, Stream
 from tools.lab.traffic import Datagrams, ping, ping_attempt
 from tools.lab.waiting import wait_until
 from tools.lab.wire import Wire
@@ -88,8 +88,8 @@ def test_a_stream_goes_on_when_the_router_gives_another_address_and_port(lab: La
         for address, ports in (("192.0.2.77", "30"), (PUBLIC_A, "40"), (PUBLIC_A, "50")):
             homes.ra.translate("public", f"{address}:{ports}000-{ports}999 random")
             homes.ra.forget()
-            # What matters is the next packet; the second is for two busy cores.
-            assert there.flows(1) + back.flows(1) < 1
+            there.flows(SOON)
+            back.flows(SOON)
             assert homes.seen_from().startswith(f"{address}:{ports}")
     assert wire["initiation_output"] + wire["initiation_input"] == 0, "the session lived on"
 
@@ -128,8 +128,8 @@ def test_two_ends_behind_routers_meet_again_when_both_forget(lab: Lab, way: str)
         homes.start(homes.a, knows=True, keepalive=KEEPALIVE)
         homes.start(homes.b, knows=True, keepalive=KEEPALIVE)
     # Of two who begin, the first may knock in vain: its second initiation is five seconds later.
-    wait_until(lambda: handshake_seconds(homes.a, homes.b), "a session", 7)
-    wait_until(lambda: handshake_seconds(homes.b, homes.a), "a session", 7)
+    wait_until(lambda: handshake_seconds(homes.a, homes.b), "a session", 12)
+    wait_until(lambda: handshake_seconds(homes.b, homes.a), "a session", 12)
     ping(homes.b.namespace, homes.a.inner4, 1)
     wires = [Wire(side.namespace) for side in (homes.a, homes.b)]
     for router in homes.routers():

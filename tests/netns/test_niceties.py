@@ -66,7 +66,7 @@ def test_unreachable_messages_do_not_answer_each_other(lab: Lab) -> None:
     error = b"\3\1\0\0" + bytes(4) + ipv4(bytes([10, 99, 0, 200]), bytes([10, 99, 0, 1]), bytes(8))
     with raw:
         raw.sendto(ipv4(bytes([10, 99, 0, 1]), bytes([10, 99, 0, 200]), error), ("10.99.0.200", 0))
-    ping_attempt(tunnel.a.namespace, "10.99.0.200", seconds=1)
+    ping_attempt(tunnel.a.namespace, "10.99.0.200", seconds=1, once=True)
     assert wire["errors"] <= 1
 
 
@@ -118,6 +118,7 @@ def test_ecn_inside_is_shown_outside_and_kept_inside(
         tunnel.b.inner4 if inner == 4 else tunnel.b.inner6,
         5,
         options=("-Q", str(bits)),
+        once=True,
     )
     counts = wire.counts()
     shown = {code for code in range(4) if counts[f"out{code}"] > before[f"out{code}"]}
@@ -151,6 +152,7 @@ def test_congestion_met_outside_is_told_inside(
         tunnel.b.inner4 if inner == 4 else tunnel.b.inner6,
         5,
         options=("-Q", str(bits)),
+        once=True,
     )
     counts = arrived.counts()
     assert counts[f"in{expected}"] == 5, counts

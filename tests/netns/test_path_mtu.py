@@ -17,7 +17,7 @@ import pytest
 from tools.lab.lab import Lab, Tunnel
 from tools.lab.namespaces import Namespace, cable
 from tools.lab.router import Router
-from tools.lab.stream import Stream
+from tools.lab.stream import SOON, Stream
 from tools.lab.traffic import exchange, ping
 
 WIDE, NARROW = 1500, 1280
@@ -93,8 +93,8 @@ def test_a_stream_goes_on_when_the_link_narrows_and_widens(lab: Lab, outer: int)
     with there, back:
         for mtu in (WIDE, NARROW, 1400, WIDE, NARROW):
             path.narrow(mtu)
-            there.flows(2)
-            back.flows(2)
+            there.flows(SOON)
+            back.flows(SOON)
 
 
 def test_a_stream_goes_on_while_the_mtu_of_the_tunnel_changes(lab: Lab) -> None:
@@ -112,7 +112,7 @@ def test_a_stream_goes_on_while_the_mtu_of_the_tunnel_changes(lab: Lab) -> None:
             for mtu in (576, 1279, 1420, 9000, 65535, 1421):
                 for side in (a, b):
                     set_mtu(side.namespace, side.daemon.name, mtu)
-                there.flows(1)
-                back.flows(1)
+                there.flows(SOON)
+                back.flows(SOON)
     ping(a.namespace, b.inner4, 1, size=1421 - 28, options=("-M", "do"))
     exchange(a.namespace, b.namespace, b.inner4, BYTES, BYTES, seconds=10)

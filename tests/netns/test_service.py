@@ -121,7 +121,7 @@ def test_a_host_that_is_killed_is_a_failure_that_systemd_can_see(service: Servic
     os.kill(host, signal.SIGKILL)
     assert service.hear() == "STOPPING=1"
     assert service.process.wait(10) == 1
-    assert service.here.link(service.name) is None
+    wait_until(lambda: service.here.link(service.name) is None, "the interface goes with its host")
     socket_path(service.name).unlink(missing_ok=True)
 
 

@@ -68,7 +68,7 @@ def test_a_persistent_keepalive_opens_the_session_and_keeps_to_its_interval(lab:
     tunnel = lab.tunnel(knows="a")
     wire = Wire(tunnel.b.namespace)
     tunnel.a.daemon.set("peer", tunnel.b.key.public, "persistent-keepalive", "1")
-    wait_until(lambda: wire["keepalive_input"] >= 3, "three keepalives came", 6)
+    wait_until(lambda: wire["keepalive_input"] >= 3, "three keepalives came", 12)
     assert wire["initiation_input"] == 1
     assert wire["keepalive_output"] == 0, "a keepalive was answered"
     assert int(tunnel.b.daemon.peer(tunnel.a.key.public)["rx"]) >= 148 + 3 * 32
@@ -83,8 +83,9 @@ def test_who_only_receives_answers_once_with_a_keepalive_after_ten_seconds(lab: 
     with Datagrams(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4) as datagrams:
         started = time.monotonic()
         datagrams.passes(b"no answer to this")
-        wait_until(lambda: wire["keepalive_output"] == 1, "the passive keepalive", 12, every=0.05)
-        assert 9 < time.monotonic() - started < 11.5
+        # Within fifteen seconds, after which silence would be a reason for a handshake.
+        wait_until(lambda: wire["keepalive_output"] == 1, "the passive keepalive", 14, every=0.05)
+        assert time.monotonic() - started > 9
     assert wire["keepalive_input"] == 0, "a keepalive was answered"
 
 
@@ -231,27 +232,34 @@ def test_peers_updated_in_place_keep_their_session(lab: Lab) -> None:
 
 @pytest.mark.pywgd_only
 def test_equal_settings_are_no_ops(lab: Lab) -> None:
-    tunnel = lab.tunnel(psk=True, keepalive=5)
+    tunnel = lab.tunnel(psk=True, keepalive=25)
     tunnel.session()
     daemon = tunnel.a.daemon
-    # The last answer to the ping and the keepalive that confirms the session may still be on their
-    # way out.
     wire = Wire(tunnel.a.namespace)
-    sockets, before = _udp_sockets(daemon), daemon.show("dump")
+
+    def is_still() -> bool:
+        counts = wire.counts()
+        time.sleep(0.1)
+        return wire.counts() == counts
+
+    # The keepalive that confirms the session may still be on its way out.
+    wait_until(is_still, "what was under way has arrived")
+    counts, sockets, before = wire.counts(), _udp_sockets(daemon), daemon.show("dump")
     started = time.monotonic()
     for _ in range(5):
         daemon.set("listen-port", str(PORT))
         daemon.set("fwmark", "0")
         daemon.wg("set", daemon.name, "private-key", "/dev/stdin", text=tunnel.a.key.private)
-        daemon.set("peer", tunnel.b.key.public, "persistent-keepalive", "5")
+        daemon.set("peer", tunnel.b.key.public, "persistent-keepalive", "25")
         daemon.set("peer", tunnel.b.key.public, "endpoint", tunnel.b.endpoint())
         daemon.wg("syncconf", daemon.name, "/dev/stdin", text=tunnel.configuration("a"))
     assert _udp_sockets(daemon) == sockets, "the sockets were opened anew"
-    assert time.monotonic() - started < 4, "too slow to tell a keepalive from an effect"
-    assert sum(wire.counts().values()) == 0, f"packets were sent: {wire.counts()}"
+    assert time.monotonic() - started < 9, "too slow to tell a passive keepalive from an effect"
+    assert wire.counts() == counts, "packets were sent"
     assert daemon.show("dump") == before
     tunnel.ping()
-    assert wire["initiation_output"] + wire["initiation_input"] == 0
+    after = wire.counts()
+    assert all(after[name] == counts[name] for name in ("initiation_output", "initiation_input"))
 
 
 def test_a_new_listen_port_is_listened_on(lab: Lab) -> None:
@@ -359,8 +367,8 @@ def test_padding_never_goes_beyond_the_mtu(lab: Lab) -> None:
         clamped="udp length 1461",
         rounded="udp length 1448",
     )
-    ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1421 - 28)
-    ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1400 - 28)
+    ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1421 - 28, once=True)
+    ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1400 - 28, once=True)
     assert wire["padded"] == 0
     assert wire["clamped"] == 1
     assert wire["rounded"] == 1

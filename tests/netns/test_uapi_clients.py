@@ -56,7 +56,7 @@ def test_who_stops_in_the_middle_is_closed_and_nobody_waits_for_him(lab: Lab) ->
         assert quiet.recv(65536).endswith(b"\n\n")
         for _ in range(3):
             assert len(tunnel.a.daemon.show("dump")) == 10_002
-            tunnel.a.namespace.run("ping", "-c", "1", "-w", "6", tunnel.b.inner4)
+            tunnel.a.namespace.run("ping", "-c", "1", "-w", "15", tunnel.b.inner4)
         assert all(is_closed(half) for half in halves)
         while deaf.recv(1 << 20):  # what was sent before, then the end
             pass

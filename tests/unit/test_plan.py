@@ -234,6 +234,6 @@ def test_every_step_of_a_plan_knows_its_undo() -> None:
 def test_routes_of_thousands_of_networks_take_no_time() -> None:
     networks = (f"10.{number >> 8}.{number & 255}.0/24" for number in range(8000))
     parsed = config("Address=192.0.2.1/24", ",".join(networks))
-    began = time.monotonic()
+    began = time.process_time()
     assert len(build.routes(parsed)) == 8000
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3

@@ -71,9 +71,9 @@ class Tunnel:
         ping(here.namespace, there.inner6, count)
 
     def session(self, sender: str = "a") -> None:
-        """A session that both ends have confirmed."""
+        """A session that both ends have confirmed, and no packet under way any more."""
         here, there = (self.a, self.b) if sender == "a" else (self.b, self.a)
-        ping(here.namespace, there.inner4, 1)
+        ping(here.namespace, there.inner4, 1, once=True)
 
     def configuration(self, side: str) -> str:
         """What was given to this side at the start."""

@@ -23,6 +23,8 @@ from typing import Any
 
 CLONE_NEWNET = 0x40000000
 PREFIX = "pywgtest"
+# Ports that tests name; the kernel must not choose one of them for a socket without a port.
+NAMED_PORTS = "51000-51999"
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count(1)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -66,6 +68,8 @@ class Namespace:
     def __init__(self, role: str) -> None:
         self.name = f"{PREFIX}-{os.getpid()}-{role}{next(_serial)}"
         run("ip", "netns", "add", self.name)
+        with self.entered():
+            Path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(NAMED_PORTS)
         self.ip("link", "set", "lo", "up")
 
     def __repr__(self) -> str:
