@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
-from types import TracebackType
 from typing import Self
 
 from pywg.config import Config
@@ -267,12 +266,7 @@ class Device:
                 raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from pywg.native import abi as _abi
-from pywg.native import library as _library
+from pywg.native import abi, library
 
 HEADER = Path(__file__).parents[2] / "core" / "include" / "pywg.h"
 STRUCTS = [
-    _abi.pywg_diagnostic,
-    _abi.pywg_device_options,
-    _abi.pywg_now,
-    _abi.pywg_endpoint,
-    _abi.pywg_packet,
-    _abi.pywg_interface_options,
+    abi.pywg_diagnostic,
+    abi.pywg_device_options,
+    abi.pywg_now,
+    abi.pywg_endpoint,
+    abi.pywg_packet,
+    abi.pywg_interface_options,
 ]
 
 
@@ -78,11 +77,11 @@ def test_struct_has_the_same_layout_in_c_and_ctypes(
 def test_constants_have_the_same_values_in_c_and_ctypes(
     measured: dict[str, dict[str, int]],
 ) -> None:
-    assert measured["constants"] == {name: getattr(_abi, name) for name in constants()}
+    assert measured["constants"] == {name: getattr(abi, name) for name in constants()}
 
 
 def test_every_function_of_the_header_is_declared_in_ctypes_in_the_same_order() -> None:
-    assert declared_functions() == list(_abi.FUNCTIONS)
+    assert declared_functions() == list(abi.FUNCTIONS)
 
 
 def run(program: str, *arguments: str | Path) -> str:
@@ -93,12 +92,12 @@ def run(program: str, *arguments: str | Path) -> str:
 
 
 def test_library_exports_the_functions_of_the_header_and_nothing_else() -> None:
-    output = run("nm", "-D", "--defined-only", _library.find())
-    assert sorted(line.split()[-1] for line in output.splitlines()) == sorted(_abi.FUNCTIONS)
+    output = run("nm", "-D", "--defined-only", library.find())
+    assert sorted(line.split()[-1] for line in output.splitlines()) == sorted(abi.FUNCTIONS)
 
 
 def test_library_needs_no_other_library_and_one_symbol_that_every_libc_has() -> None:
-    path = _library.find()
+    path = library.find()
     assert "NEEDED" not in run("readelf", "-dW", path)
     # glibc since 2.16, musl since 1.1: how Zig's std finds the vDSO, for clocks without a call.
     assert run("nm", "-D", "--undefined-only", path).split() == ["U", "getauxval"]
@@ -106,51 +105,48 @@ def test_library_needs_no_other_library_and_one_symbol_that_every_libc_has() -> 
 
 
 def test_status_names_are_those_of_the_header() -> None:
-    library = _library.load()
+    core = library.load()
     for name in constants():
-        value = getattr(_abi, name)
+        value = getattr(abi, name)
         if value < 0 or name == "PYWG_OK":
-            assert library.pywg_status_name(value).decode() == name
-    assert library.pywg_status_name(1) == b"PYWG_UNKNOWN"
+            assert core.pywg_status_name(value).decode() == name
+    assert core.pywg_status_name(1) == b"PYWG_UNKNOWN"
 
 
 def test_null_and_wrong_sizes_are_refused_not_followed() -> None:
-    library = _library.load()
-    invalid = _abi.PYWG_INVALID_ARGUMENT
+    core = library.load()
+    invalid = abi.PYWG_INVALID_ARGUMENT
     handle = ctypes.c_void_p()
-    assert library.pywg_interface_open(None, ctypes.byref(handle), None) == invalid
-    options = _abi.pywg_interface_options(size=3)
-    assert library.pywg_interface_open(ctypes.byref(options), ctypes.byref(handle), None) == invalid
-    small = _abi.pywg_diagnostic(size=8)
+    assert core.pywg_interface_open(None, ctypes.byref(handle), None) == invalid
+    options = abi.pywg_interface_options(size=3)
+    assert core.pywg_interface_open(ctypes.byref(options), ctypes.byref(handle), None) == invalid
+    small = abi.pywg_diagnostic(size=8)
     options.size = ctypes.sizeof(options)
     assert (
-        library.pywg_interface_open(
-            ctypes.byref(options), ctypes.byref(handle), ctypes.byref(small)
-        )
+        core.pywg_interface_open(ctypes.byref(options), ctypes.byref(handle), ctypes.byref(small))
         == invalid
     )
-    assert library.pywg_interface_open(ctypes.byref(options), None, None) == invalid
-    device_options = _abi.pywg_device_options(size=3)
+    assert core.pywg_interface_open(ctypes.byref(options), None, None) == invalid
+    device_options = abi.pywg_device_options(size=3)
     assert (
-        library.pywg_device_open(ctypes.byref(device_options), ctypes.byref(handle), None)
-        == invalid
+        core.pywg_device_open(ctypes.byref(device_options), ctypes.byref(handle), None) == invalid
     )
-    for name, (result, arguments) in _abi.FUNCTIONS.items():
-        if name.endswith("_open") or result is not _abi.pywg_status:
+    for name, (result, arguments) in abi.FUNCTIONS.items():
+        if name.endswith("_open") or result is not abi.pywg_status:
             continue
         blank = [
             0 if argument in (ctypes.c_size_t, ctypes.c_uint32, ctypes.c_int32) else None
             for argument in arguments
         ]
-        assert getattr(library, name)(*blank) == invalid, name
-    library.pywg_interface_close(None)
-    library.pywg_device_close(None)
+        assert getattr(core, name)(*blank) == invalid, name
+    core.pywg_interface_close(None)
+    core.pywg_device_close(None)
 
 
 def test_drop_reasons_are_numbered_without_a_gap() -> None:
-    library = _library.load()
+    core = library.load()
     names: list[str] = []
-    while (name := library.pywg_drop_name(len(names))) is not None:
+    while (name := core.pywg_drop_name(len(names))) is not None:
         names.append(name.decode())
     assert names[0] == "malformed"
     assert len(names) == len(set(names)) > 20

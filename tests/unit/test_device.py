@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from pywg.native import interface
-from pywg.native import library as _library
+from pywg.native import interface, library
 from pywg.native.device import Device, realtime_by_default
 from pywg.native.interface import Interface
 
@@ -35,7 +34,7 @@ class Core:
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     made = Core()
-    monkeypatch.setattr(_library, "load", lambda: made)
+    monkeypatch.setattr(library, "load", lambda: made)
     return made
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from pywg import errors
 from pywg.errors import CoreLoadError, DeviceError, PermissionDenied, Status
-from pywg.native import abi as _abi
-from pywg.native import library as _library
+from pywg.native import abi, library
 from pywg.native.device import Device, LogLevel, Offload
 
 HEADER = (Path(__file__).parents[2] / "core" / "include" / "pywg.h").read_text()
@@ -26,19 +25,19 @@ def test_status_values_are_those_of_the_header() -> None:
     }
     assert {**found, "OK": 0} == {status.name: status.value for status in Status}
     for status in Status:
-        assert getattr(_abi, f"PYWG_{status.name}") == status
+        assert getattr(abi, f"PYWG_{status.name}") == status
 
 
 def test_every_constant_and_function_of_the_header_is_declared() -> None:
     constants = re.findall(r"#define (PYWG_\w+) \(?(-?\d+)u?\)?", HEADER)
     assert len(constants) > 20
     for name, value in constants:
-        assert getattr(_abi, name) == int(value)
+        assert getattr(abi, name) == int(value)
     functions = re.findall(r"^(?!typedef)[\w ]+[ *](pywg_\w+)\(([^;]*)\);", HEADER, re.MULTILINE)
-    assert [name for name, _ in functions] == list(_abi.FUNCTIONS)
+    assert [name for name, _ in functions] == list(abi.FUNCTIONS)
     for name, parameters in functions:
         count = 0 if parameters == "void" else parameters.count(",") + 1
-        assert len(_abi.FUNCTIONS[name][1]) == count, name
+        assert len(abi.FUNCTIONS[name][1]) == count, name
 
 
 @pytest.mark.parametrize("struct", ["diagnostic", "device_options", "now", "endpoint", "packet"])
@@ -46,17 +45,17 @@ def test_structs_have_the_fields_of_the_header_in_order(struct: str) -> None:
     body = re.search(rf"typedef struct pywg_{struct} {{(.*?)}}", HEADER, re.DOTALL)
     assert body is not None
     fields = re.findall(r"(\w+)(?:\[\d+\])?;", re.sub(r"/\*.*?\*/", "", body[1]))
-    assert [name for name, _ in getattr(_abi, f"pywg_{struct}")._fields_] == fields
+    assert [name for name, _ in getattr(abi, f"pywg_{struct}")._fields_] == fields
 
 
 def test_struct_sizes_on_64_bits() -> None:
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         pytest.skip("sizes are those of 64-bit machines")
-    assert ctypes.sizeof(_abi.pywg_diagnostic) == 280
-    assert ctypes.sizeof(_abi.pywg_device_options) == 56
-    assert ctypes.sizeof(_abi.pywg_endpoint) == 24
-    assert ctypes.sizeof(_abi.pywg_packet) == 56
-    assert ctypes.sizeof(_abi.pywg_interface_options) == 32
+    assert ctypes.sizeof(abi.pywg_diagnostic) == 280
+    assert ctypes.sizeof(abi.pywg_device_options) == 56
+    assert ctypes.sizeof(abi.pywg_endpoint) == 24
+    assert ctypes.sizeof(abi.pywg_packet) == 56
+    assert ctypes.sizeof(abi.pywg_interface_options) == 32
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status != Status.OK])
@@ -120,7 +119,7 @@ def test_a_missing_core_says_where_it_looked(
 ) -> None:
     monkeypatch.setenv("PYWG_CORE", str(tmp_path / "none.so"))
     with pytest.raises(CoreLoadError, match=r"none\.so.*pip install"):
-        _library.find()
+        library.find()
 
 
 def test_another_abi_is_refused_with_the_file_name() -> None:
@@ -132,17 +131,17 @@ def test_another_abi_is_refused_with_the_file_name() -> None:
         pywg_abi_version = Function()
 
     with pytest.raises(CoreLoadError, match=r"/x/libpywg\.so has ABI 7, this package needs ABI 1"):
-        _library.check_version(cast(CDLL, Library()), Path("/x/libpywg.so"))
+        library.check_version(cast(CDLL, Library()), Path("/x/libpywg.so"))
 
 
 def test_a_library_without_version_is_no_core() -> None:
     with pytest.raises(CoreLoadError, match="is not a pywg core"):
-        _library.check_version(cast(CDLL, object()), Path("/x/libpywg.so"))
+        library.check_version(cast(CDLL, object()), Path("/x/libpywg.so"))
 
 
 def test_the_checkout_is_searched_after_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYWG_CORE", raising=False)
-    packaged, checkout = _library.candidates()
+    packaged, checkout = library.candidates()
     assert packaged.parts[-3:] == ("pywg", "_native", "libpywg.so")
     assert checkout.parts[-3:] == ("zig-out", "lib", "libpywg.so")
 
@@ -198,7 +197,7 @@ class FakeCore:
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> FakeCore:
     fake = FakeCore()
-    monkeypatch.setattr(_library, "load", lambda: fake)
+    monkeypatch.setattr(library, "load", lambda: fake)
     return fake
 
 

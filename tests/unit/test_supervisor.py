@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pywg.errors import CoreLoadError, PywgError
-from pywg.native import library as _library
+from pywg.native import library
 from pywg.service.supervisor import Hosting, Supervisor
 
 # A device whose thread ends, and says so, only while it is closed.
@@ -53,7 +53,7 @@ def test_a_missing_core_is_told_before_anything_is_forked(monkeypatch: pytest.Mo
     def fail() -> None:
         raise CoreLoadError("no core")
 
-    monkeypatch.setattr(_library, "load", fail)
+    monkeypatch.setattr(library, "load", fail)
     with pytest.raises(CoreLoadError):
         Supervisor()
 

@@ -14,17 +14,16 @@ from ctypes import byref, c_size_t, c_uint64, c_void_p, sizeof
 from typing import TypeVar
 
 from pywg.keys import PrivateKey
-from pywg.native import abi as _abi
-from pywg.native import library as _library
+from pywg.native import abi, library
 from tools.fuzz.target import Mismatch, run
 
-INVALID, SMALL = _abi.PYWG_INVALID_ARGUMENT, _abi.PYWG_BUFFER_TOO_SMALL
-STATUSES = set(range(_abi.PYWG_SYSTEM, 1)) - {_abi.PYWG_CLOSED}
+INVALID, SMALL = abi.PYWG_INVALID_ARGUMENT, abi.PYWG_BUFFER_TOO_SMALL
+STATUSES = set(range(abi.PYWG_SYSTEM, 1)) - {abi.PYWG_CLOSED}
 GUARD = b"\xa7" * 64
 KINDS = ["open", "set", "get", "seal", "receive", "poll", "expire", "deadline", "dropped"]
 KINDS += ["names", "traffic", "device"]
 T = TypeVar("T")
-Packets = ctypes.Array[_abi.pywg_packet]
+Packets = ctypes.Array[abi.pywg_packet]
 SIZES = (0, 1, 31, 32, 48, 148, 1500, 1548, 2048, 65535 + 48)
 
 
@@ -51,8 +50,8 @@ class Calls:
 
     def __init__(self, rng: random.Random, fault: str = "none") -> None:
         self.rng, self.fault = rng, fault
-        self.core = _library.load()
-        self.now = _abi.pywg_now(1 << 40, 1_700_000_000 * 10**9)
+        self.core = library.load()
+        self.now = abi.pywg_now(1 << 40, 1_700_000_000 * 10**9)
         self.handles = [self._open() for _ in range(2)]
         self.wire: list[bytes] = []
         for own, handle in enumerate(self.handles):
@@ -72,7 +71,7 @@ class Calls:
     # Honest calls, on which the odd ones build
 
     def _open(self) -> c_void_p:
-        options = _abi.pywg_interface_options(size=sizeof(_abi.pywg_interface_options))
+        options = abi.pywg_interface_options(size=sizeof(abi.pywg_interface_options))
         handle = c_void_p()
         self._expect(self.core.pywg_interface_open(byref(options), byref(handle), None), {0})
         return handle
@@ -97,11 +96,11 @@ class Calls:
     def _maybe(self, value: T, likely: float = 0.9) -> T | None:
         return value if self.rng.random() < likely else None
 
-    def _diagnostic(self) -> _abi.pywg_diagnostic:
-        usual = sizeof(_abi.pywg_diagnostic)
-        return _abi.pywg_diagnostic(size=self.rng.choice((usual, usual, usual, usual + 8, 0, 8)))
+    def _diagnostic(self) -> abi.pywg_diagnostic:
+        usual = sizeof(abi.pywg_diagnostic)
+        return abi.pywg_diagnostic(size=self.rng.choice((usual, usual, usual, usual + 8, 0, 8)))
 
-    def _judge(self, status: int, diagnostic: _abi.pywg_diagnostic | None) -> None:
+    def _judge(self, status: int, diagnostic: abi.pywg_diagnostic | None) -> None:
         self._expect(status, STATUSES)
         if diagnostic is None or diagnostic.size < sizeof(diagnostic):
             return
@@ -109,13 +108,13 @@ class Calls:
             raise Mismatch(f"status {status} and a diagnostic that says {diagnostic.status}")
 
     def _open_oddly(self, _: c_void_p) -> None:
-        usual = sizeof(_abi.pywg_interface_options)
-        options = _abi.pywg_interface_options(
+        usual = sizeof(abi.pywg_interface_options)
+        options = abi.pywg_interface_options(
             size=self.rng.choice((usual, usual, usual + 64, 0, usual - 1)),
             mtu=self.rng.choice((0, 1, 68, 1420, 65535, 65536, 0xFFFFFFFF)),
             reserved=self.rng.getrandbits(32),
         )
-        refuses = _abi.pywg_entropy(lambda context, out, length: 1)
+        refuses = abi.pywg_entropy(lambda context, out, length: 1)
         if self.rng.random() < 0.3:
             options.entropy = refuses
         handle, diagnostic = c_void_p(1), self._diagnostic()
@@ -186,7 +185,7 @@ class Calls:
             raise Mismatch("get that does not fit says another length, or wrote")
 
     def _packets(self, count: int, contents: list[bytes]) -> tuple[Packets, list[Buffer]]:
-        array = (_abi.pywg_packet * max(1, count))()
+        array = (abi.pywg_packet * max(1, count))()
         buffers = []
         for packet, content in zip(array, contents, strict=False):
             capacity = max(len(content), self.rng.choice(SIZES))
@@ -289,7 +288,7 @@ class Calls:
         status = self.core.pywg_interface_dropped(
             self._maybe(handle), reason, self._maybe(byref(c_uint64()))
         )
-        self._expect(status, {0, INVALID, _abi.PYWG_NOT_FOUND})
+        self._expect(status, {0, INVALID, abi.PYWG_NOT_FOUND})
         if status == 0 and self.core.pywg_drop_name(reason) is None:
             raise Mismatch(f"reason {reason} is counted and has no name")
 
@@ -311,8 +310,8 @@ class Calls:
 
     def _device_oddly(self, _: c_void_p) -> None:
         """What is refused before anything is made."""
-        usual = sizeof(_abi.pywg_device_options)
-        options = _abi.pywg_device_options(
+        usual = sizeof(abi.pywg_device_options)
+        options = abi.pywg_device_options(
             size=self.rng.choice((usual, 0, usual - 1)),
             name=self.rng.choice((None, b"", b"a/b", b"x" * 16, b"x" * 5000, b"..", b" ")),
             tun_fd=-1,
