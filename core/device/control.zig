@@ -32,7 +32,7 @@ pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!
     device.first().transmit(Device.now());
 }
 
-fn apply(device: *Device, change: *protocol.configuration.Change, diagnostic: *Diagnostic) SetError!void {
+fn apply(device: *Device, change: *protocol.change.Change, diagnostic: *Diagnostic) SetError!void {
     const interface = &device.interface;
     dropNoOps(interface, change);
     const place = wishedPlace(device, change);
@@ -73,7 +73,7 @@ fn setFwmark(device: *Device, fwmark: u32) io.udp.OpenError!void {
 }
 
 /// The port, mark and binding that are there already keep their sockets, as in the kernel.
-fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configuration.Change) void {
+fn dropNoOps(interface: *const protocol.Interface, change: *protocol.change.Change) void {
     if (change.fwmark == interface.fwmark) change.fwmark = null;
     if (!interface.is_active) return;
     if (change.listen_port == interface.listen_port) change.listen_port = null;
@@ -83,18 +83,18 @@ fn dropNoOps(interface: *const protocol.Interface, change: *protocol.configurati
     change.bind_addresses = null;
 }
 
-fn isRebound(change: *const protocol.configuration.Change) bool {
+fn isRebound(change: *const protocol.change.Change) bool {
     return change.bind_interface != null or change.bind_addresses != null;
 }
 
-fn bindingAfter(interface: *const protocol.Interface, change: *const protocol.configuration.Change) wire.Binding {
+fn bindingAfter(interface: *const protocol.Interface, change: *const protocol.change.Change) wire.Binding {
     return .{
         .interface = change.bind_interface orelse interface.binding.interface,
         .addresses = change.bind_addresses orelse interface.binding.addresses,
     };
 }
 
-fn wishedPlace(device: *const Device, change: *const protocol.configuration.Change) io.udp.Place {
+fn wishedPlace(device: *const Device, change: *const protocol.change.Change) io.udp.Place {
     var place = upkeep.placeOf(device);
     if (change.listen_port) |port| place.port = port;
     if (change.fwmark) |fwmark| place.fwmark = fwmark;
@@ -132,7 +132,7 @@ fn tryBinding(device: *Device, place: *const io.udp.Place, diagnostic: *Diagnost
 
 /// Sockets on the wished port. Without a wish they are for a link that came up when its port was taken:
 /// null if it still is, for then the change has no part in that.
-fn openReplacement(device: *Device, change: *protocol.configuration.Change, place: *const io.udp.Place, diagnostic: *Diagnostic) SetError!?upkeep.SocketSet {
+fn openReplacement(device: *Device, change: *protocol.change.Change, place: *const io.udp.Place, diagnostic: *Diagnostic) SetError!?upkeep.SocketSet {
     const opened = upkeep.openSockets(device, place.*) catch |err| {
         if (change.listen_port == null and change.fwmark == null and !isRebound(change)) return null;
         return bindError(device, err, place, diagnostic);

@@ -1,6 +1,6 @@
 //! Interface: one private key, its peers and tables; the front door of the protocol (whitepaper section 2).
 //! The data plane is here: prepareSeal/finishSeal, prepareOpen/finishOpen. Handshakes and what the
-//! protocol itself sends are in handshaking.zig, the control plane is in configuring.zig.
+//! protocol itself sends are in interface/handshakes.zig, the control plane is in interface/control.zig.
 //! Does no I/O and reads no clock. Nothing allocates outside `init` and `configure`.
 //! Invariant: a ticket is good until the next call that is not a prepare or finish of the same batch.
 const std = @import("std");
@@ -9,22 +9,21 @@ const Allocator = std.mem.Allocator;
 const wire = @import("wire");
 const messages = wire.messages;
 const allowed_ips = @import("allowed_ips.zig");
-const configuring = @import("configuring.zig");
-const configuration = @import("configuration.zig");
+const control = @import("interface/control.zig");
 const constants = @import("constants.zig");
 const cookie = @import("cookie.zig");
 const crypto = @import("crypto.zig");
 const drop = @import("drop.zig");
 const Drop = drop.Drop;
-const handshaking = @import("handshaking.zig");
-const heap = @import("heap.zig");
+const handshakes = @import("interface/handshakes.zig");
+const deadlines_file = @import("deadlines.zig");
 const index_table = @import("index_table.zig");
 const noise = @import("noise.zig");
 const Peer = @import("peer.zig").Peer;
 const peer_table = @import("peer_table.zig");
 pub const PeerId = peer_table.PeerId;
 const rate_limiter = @import("rate_limiter.zig");
-const Segments = @import("segments.zig").Segments;
+const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
 const time = @import("time.zig");
@@ -123,7 +122,7 @@ pub const Interface = struct {
     /// Only kept here, for who has the sockets.
     binding: wire.Binding = .{},
 
-    peers: Segments(Peer, 64) = .{},
+    peers: SegmentedArray(Peer, 64) = .{},
     sessions: session.Pool = .{},
     /// Indices below this have been used; those that are free again are in `free_peers`.
     peer_high: u32 = 0,
@@ -133,7 +132,7 @@ pub const Interface = struct {
     by_index: index_table.IndexTable = .init,
     allowed_ips: allowed_ips.AllowedIps = .init,
     staging_pool: staging.Pool,
-    deadlines: heap.Heap = .init,
+    deadlines: deadlines_file.Deadlines = .init,
 
     checker: cookie.Checker,
     limiter: rate_limiter.RateLimiter,
@@ -187,18 +186,18 @@ pub const Interface = struct {
         crypto.zero(interface);
     }
 
-    // ---- control plane: configuring.zig ----
+    // ---- control plane: interface/control.zig ----
 
-    pub const ConfigureError = configuring.Error;
-    pub const configure = configuring.configure;
-    pub const writeConfiguration = configuring.write;
-    pub const setActive = configuring.setActive;
+    pub const ConfigureError = control.Error;
+    pub const configure = control.configure;
+    pub const writeConfiguration = control.write;
+    pub const setActive = control.setActive;
 
-    // ---- handshakes and timers: handshaking.zig ----
+    // ---- handshakes and timers: interface/handshakes.zig ----
 
-    pub const handleHandshake = handshaking.handle;
-    pub const expire = handshaking.expire;
-    pub const pollTransmit = handshaking.pollTransmit;
+    pub const handleHandshake = handshakes.handle;
+    pub const expire = handshakes.expire;
+    pub const pollTransmit = handshakes.pollTransmit;
 
     /// When `expire` is next due.
     pub fn deadline(interface: *const Interface) ?Instant {
@@ -286,7 +285,7 @@ pub const Interface = struct {
         interface.counters.add(.staging_full, result.dropped + @intFromBool(!result.stored));
         // Other peers' packets fill the pool: this one is lost, but the next must find a session.
         if (!result.stored) peer.pending.keepalive = true;
-        handshaking.requestStaged(interface, id.index);
+        handshakes.requestStaged(interface, id.index);
     }
 
     /// Call once for each ticket, after its datagrams were sealed. `bytes` counts whole datagrams.
@@ -303,7 +302,7 @@ pub const Interface = struct {
         peer.timers.anyAuthenticatedPacketSent();
         if (has_data) peer.timers.dataSent(now.boot, interface.nextJitter());
         if (peer.sessions.currentSession(&interface.sessions)) |current| {
-            if (current.wantsRekeyAfterSend(now.boot)) handshaking.requestInitiation(interface, index, now, .first);
+            if (current.wantsRekeyAfterSend(now.boot)) handshakes.requestInitiation(interface, index, now, .first);
         }
         interface.reschedule(index);
     }
@@ -406,10 +405,10 @@ pub const Interface = struct {
 
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
         peer.sessions.confirm();
-        handshaking.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
+        handshakes.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
         peer.timers.handshakeComplete();
         peer.last_handshake_unix_ns = now.unix_ns;
-        handshaking.requestStaged(interface, index);
+        handshakes.requestStaged(interface, index);
     }
 
     fn noteReceived(interface: *Interface, peer: *Peer, index: u32, inner_length: usize, now: Now) void {
@@ -417,7 +416,7 @@ pub const Interface = struct {
         if (peer.sessions.currentSession(&interface.sessions)) |current| {
             if (!peer.timers.sent_lastminute_handshake and current.wantsRekeyAfterReceive(now.boot)) {
                 peer.timers.sent_lastminute_handshake = true;
-                handshaking.requestInitiation(interface, index, now, .first);
+                handshakes.requestInitiation(interface, index, now, .first);
             }
         }
         peer.timers.anyAuthenticatedPacketReceived();

@@ -4,11 +4,11 @@ const std = @import("std");
 const testing = std.testing;
 const wire = @import("wire");
 const messages = wire.messages;
-const configuration = @import("configuration.zig");
+const change_file = @import("change.zig");
 const constants = @import("constants.zig");
 const crypto = @import("crypto.zig");
 const Drop = @import("drop.zig").Drop;
-const handshaking = @import("handshaking.zig");
+const handshakes = @import("interface/handshakes.zig");
 const interface_file = @import("interface.zig");
 const Interface = interface_file.Interface;
 const Peer = @import("peer.zig").Peer;
@@ -284,7 +284,7 @@ test "of two ends that began together one may forget its own initiation, as the 
     try net.init("", "");
     defer net.deinit();
     try crossInitiations(&net);
-    handshaking.abandonInitiation(&net.b.interface, net.b.interface.peers.at(0));
+    handshakes.abandonInitiation(&net.b.interface, net.b.interface.peers.at(0));
     try net.settle();
     try testing.expectEqual(1, net.a.delivered_count);
     try testing.expectEqual(1, net.b.delivered_count);
@@ -656,7 +656,7 @@ test "replayed and rushed initiations are refused, and change nothing" {
     const peer = net.a.interface.peers.at(0);
     peer.timers.last_sent_handshake = null;
     peer.pending.initiation = true;
-    handshaking.enqueue(&net.a.interface, 0);
+    handshakes.enqueue(&net.a.interface, 0);
     _ = net.a.interface.pollTransmit(&buffer, net.now).?;
     net.jumpTo(net.now.boot.after(10 * std.time.ns_per_ms));
     try testing.expectEqual(.initiation_flood, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?);
@@ -814,7 +814,7 @@ test "peers for whom memory ends leave nothing of their room behind" {
     var net: Net = undefined;
     try net.init("", "");
     defer net.deinit();
-    const peers = try testing.allocator.alloc(configuration.PeerChange, 1000);
+    const peers = try testing.allocator.alloc(change_file.PeerChange, 1000);
     defer testing.allocator.free(peers);
     for (peers, 0..) |*peer, i| {
         peer.* = .{ .public_key = @splat(0) };
@@ -1024,7 +1024,7 @@ test "no initiation follows on the heels of a response" {
     net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     _ = try net.pump(&net.a);
     // b has not answered yet when it wants a handshake itself.
-    handshaking.requestInitiation(&net.b.interface, 0, net.now, .first);
+    handshakes.requestInitiation(&net.b.interface, 0, net.now, .first);
     try net.settle();
     try testing.expectEqual(0, net.b.initiations_sent);
     try testing.expectEqual(1, net.b.delivered_count);
@@ -1305,7 +1305,7 @@ fn bytesOf(slice: anytype) usize {
 /// So many peers with one allowed IP each, and no key of ours, so that no DH is computed.
 fn configurePeers(interface: *Interface, first: u32, count: u32, replace_peers: bool) !void {
     const gpa = testing.allocator;
-    var change: configuration.Change = try .init(gpa, count, count);
+    var change: change_file.Change = try .init(gpa, count, count);
     defer change.deinit(gpa);
     change.replace_peers = replace_peers;
     for (change.peers, change.allowed_ips, first..) |*peer, *entry, number| {

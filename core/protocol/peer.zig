@@ -1,6 +1,6 @@
 //! Peer: all that is known of one peer. Its sessions lie in their pool, so that an idle peer is small.
 //! Composition only: handshake, cookie maker, timers, endpoint, statistics, what is waiting to be sent.
-//! Decisions are in interface.zig.
+//! Decisions are in interface.zig and interface/.
 const std = @import("std");
 const cookie = @import("cookie.zig");
 const crypto = @import("crypto.zig");

@@ -10,7 +10,7 @@ const crypto = @import("crypto.zig");
 const noise = @import("noise.zig");
 const replay = @import("replay.zig");
 const Instant = @import("time.zig").Instant;
-const Segments = @import("segments.zig").Segments;
+const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 
 /// Of one peer. There are three roles, but next and previous are never held at once: either's beginning is the other's end.
 pub const sessions_max = 2;
@@ -82,7 +82,7 @@ pub const Session = extern struct {
 /// The sessions of all peers, so that a peer without any costs none. Room is reserved ahead, but memory is touched only
 /// as far as there were sessions at one time; those that ended are the first to be used again.
 pub const Pool = struct {
-    sessions: Segments(Session, sessions_per_segment) = .{},
+    sessions: SegmentedArray(Session, sessions_per_segment) = .{},
     /// Slots from here on were never used.
     high: u32 = 0,
     free_head: u32 = none,

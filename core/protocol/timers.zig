@@ -1,6 +1,6 @@
 //! The five timers of a peer (whitepaper section 6, and the kernel's names for their events).
 //! A table of deadlines: events come in, `deadline` and `expired` come out. Knows no packet and no
-//! clock; what an expiry means is decided in interface.zig.
+//! clock; what an expiry means is decided in interface/handshakes.zig.
 //! Invariant: at most one deadline per kind; a deadline in the past fires once.
 const std = @import("std");
 const constants = @import("constants.zig");

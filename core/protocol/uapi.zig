@@ -4,16 +4,16 @@
 //! Invariant: no message ever repeats any of the text, because a mistyped line may well be a key.
 const std = @import("std");
 const wire = @import("wire");
-const configuration = @import("configuration.zig");
+const change_file = @import("change.zig");
 const AllowedIps = @import("allowed_ips.zig").AllowedIps;
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Writer = std.Io.Writer;
-const Change = configuration.Change;
-const PeerChange = configuration.PeerChange;
-const AllowedIpChange = configuration.AllowedIpChange;
-pub const DeviceSnapshot = configuration.DeviceSnapshot;
-pub const PeerSnapshot = configuration.PeerSnapshot;
+const Change = change_file.Change;
+const PeerChange = change_file.PeerChange;
+const AllowedIpChange = change_file.AllowedIpChange;
+pub const DeviceSnapshot = change_file.DeviceSnapshot;
+pub const PeerSnapshot = change_file.PeerSnapshot;
 
 /// Where and why a text was refused.
 pub const Diagnostic = struct {

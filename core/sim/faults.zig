@@ -277,7 +277,7 @@ fn moveGuest(world: *World, host: *Host, place: u32) Error!void {
             break;
         }
     } else try host.giveRoute(prefix, place);
-    var entries = [_]protocol.configuration.AllowedIpChange{.{ .prefix = prefix, .remove = is_gone }};
+    var entries = [_]protocol.change.AllowedIpChange{.{ .prefix = prefix, .remove = is_gone }};
     try host.changePeer(place, .{ .public_key = undefined, .allowed_ips = &entries });
 }
 

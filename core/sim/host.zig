@@ -5,9 +5,9 @@
 const std = @import("std");
 const wire = @import("wire");
 const protocol = @import("protocol");
-const Change = protocol.configuration.Change;
-const AllowedIpChange = protocol.configuration.AllowedIpChange;
-const PeerChange = protocol.configuration.PeerChange;
+const Change = protocol.change.Change;
+const AllowedIpChange = protocol.change.AllowedIpChange;
+const PeerChange = protocol.change.PeerChange;
 const packet = @import("packet.zig");
 const Allocator = std.mem.Allocator;
 

@@ -1,5 +1,5 @@
 //! The values that cross the control plane: Change goes in, snapshots come out. Plain data: text is uapi.zig's
-//! business, and what a change means is interface.zig's.
+//! business, and what a change means is interface/control.zig's.
 //! Invariant: a Change owns its memory and zeroes it when it goes, for it holds keys.
 const std = @import("std");
 const wire = @import("wire");

@@ -5,16 +5,16 @@ const std = @import("std");
 const assert = std.debug.assert;
 const wire = @import("wire");
 const messages = wire.messages;
-const constants = @import("constants.zig");
-const crypto = @import("crypto.zig");
-const Drop = @import("drop.zig").Drop;
-const interface_file = @import("interface.zig");
+const constants = @import("../constants.zig");
+const crypto = @import("../crypto.zig");
+const Drop = @import("../drop.zig").Drop;
+const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
 const Transmit = interface_file.Transmit;
-const noise = @import("noise.zig");
-const Peer = @import("peer.zig").Peer;
-const time = @import("time.zig");
-const timers = @import("timers.zig");
+const noise = @import("../noise.zig");
+const Peer = @import("../peer.zig").Peer;
+const time = @import("../time.zig");
+const timers = @import("../timers.zig");
 const Now = time.Now;
 
 // ---- in ----
