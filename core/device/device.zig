@@ -110,7 +110,7 @@ pub const Device = struct {
         errdefer device.interface.deinit();
         errdefer device.closeLanes();
         try device.openLanes(options, diagnostic);
-        device.interface.lanes = device.lane_count;
+        device.interface.index_shards = device.lane_count;
         device.log.name = device.first().tun.name();
         try device.openPolling(diagnostic);
         errdefer device.closePolling();

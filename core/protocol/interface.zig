@@ -49,7 +49,7 @@ pub const Options = struct {
     staging_chunks: u32 = 1024,
     /// The first byte of a receiver index, modulo this, is that of its peer: a kernel that shares datagrams out
     /// to so many sockets by that byte gives one peer's always to the same.
-    lanes: u8 = 1,
+    index_shards: u8 = 1,
 };
 
 /// Leave to seal `count` packets with consecutive nonces.
@@ -112,7 +112,7 @@ pub const Interface = struct {
     entropy: Entropy,
     jitter: std.Random.DefaultPrng,
     mtu: u32,
-    lanes: u8,
+    index_shards: u8,
     /// Link up: timers run and packets flow.
     is_active: bool = false,
 
@@ -148,7 +148,7 @@ pub const Interface = struct {
 
     pub fn init(options: Options) error{ OutOfMemory, EntropyUnavailable }!Interface {
         var seed: [40]u8 = undefined;
-        assert(options.lanes > 0);
+        assert(options.index_shards > 0);
         if (!options.entropy.fill(&seed)) return error.EntropyUnavailable;
         defer crypto.zero(&seed);
         const gpa = options.allocator;
@@ -159,7 +159,7 @@ pub const Interface = struct {
             .entropy = options.entropy,
             .jitter = .init(std.mem.readInt(u64, seed[32..40], .little)),
             .mtu = options.mtu,
-            .lanes = options.lanes,
+            .index_shards = options.index_shards,
             .by_key = .init(seed[16..32].*),
             .staging_pool = try .init(gpa, options.staging_chunks),
             .checker = cookie.Checker.init,

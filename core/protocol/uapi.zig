@@ -66,7 +66,7 @@ pub fn writePeer(writer: *Writer, peer: PeerSnapshot, allowed_ips: *AllowedIps.I
     try writer.print("last_handshake_time_nsec={d}\n", .{handshake_ns % std.time.ns_per_s});
     try writer.print("tx_bytes={d}\n", .{peer.tx_bytes});
     try writer.print("rx_bytes={d}\n", .{peer.rx_bytes});
-    try writeNumber(writer, .persistent_keepalive_interval, peer.persistent_keepalive);
+    try writeNumber(writer, .persistent_keepalive_interval, peer.persistent_keepalive_interval);
     while (allowed_ips.next()) |prefix| try writer.print("allowed_ip={f}\n", .{prefix});
 }
 
@@ -205,7 +205,7 @@ const Parser = struct {
             },
             .endpoint => peer.endpoint = wire.SocketAddress.parse(value) orelse
                 return parser.refuse("endpoint is not ADDRESS:PORT in numbers"),
-            .persistent_keepalive_interval => peer.persistent_keepalive = parseNumber(u16, value, 10) orelse
+            .persistent_keepalive_interval => peer.persistent_keepalive_interval = parseNumber(u16, value, 10) orelse
                 return parser.refuse("persistent_keepalive_interval is not a number from 0 to 65535"),
             .replace_allowed_ips => peer.replace_allowed_ips = try parser.readTrue(.replace_allowed_ips, value),
             .allowed_ip => try parser.readAllowedIp(peer, value),
@@ -365,7 +365,7 @@ test "a whole dialogue becomes a change" {
     try testing.expect(first.update_only and first.remove and first.replace_allowed_ips);
     try testing.expectEqual(@as([32]u8, @splat(0xa0)), first.preshared_key.?);
     try testing.expectEqual(wire.SocketAddress.parse("[fe80::1%3]:5"), first.endpoint);
-    try testing.expectEqual(65535, first.persistent_keepalive);
+    try testing.expectEqual(65535, first.persistent_keepalive_interval);
     try testing.expectEqual(5, first.line);
     const expected = [_]AllowedIpChange{
         .{ .prefix = wire.Prefix.parse("10.0.0.1/8").? },
@@ -379,7 +379,7 @@ test "a whole dialogue becomes a change" {
     try testing.expect(!second.update_only and !second.remove and !second.replace_allowed_ips);
     try testing.expectEqual(null, second.preshared_key);
     try testing.expectEqual(null, second.endpoint);
-    try testing.expectEqual(null, second.persistent_keepalive);
+    try testing.expectEqual(null, second.persistent_keepalive_interval);
     try testing.expectEqual(0, second.allowed_ips.len);
     try testing.expectEqual(16, second.line);
     try testing.expectEqual(1, change.peers[2].allowed_ips.len);
@@ -582,7 +582,7 @@ test "get writes what is set, in the order of the protocol" {
         .last_handshake_unix_ns = 1_700_000_000_000_000_005,
         .tx_bytes = std.math.maxInt(u64),
         .rx_bytes = 148,
-        .persistent_keepalive = 25,
+        .persistent_keepalive_interval = 25,
     }, .{ .public_key = &@splat(0xa0), .preshared_key = &@splat(0) } };
     try expectGet("", .{}, &.{}, &table);
     const expected = "private_key=" ++ repeat("e8", 32) ++ "\nlisten_port=12912\nfwmark=51820\n" ++

@@ -284,7 +284,7 @@ fn moveGuest(world: *World, host: *Host, place: u32) Error!void {
 fn setKeepalive(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
     neighbour.keepalive = if (world.random().boolean()) 0 else world.random().intRangeAtMost(u16, 1, 60);
-    if (neighbour.present) try host.changePeer(place, .{ .public_key = undefined, .persistent_keepalive = neighbour.keepalive });
+    if (neighbour.present) try host.changePeer(place, .{ .public_key = undefined, .persistent_keepalive_interval = neighbour.keepalive });
 }
 
 /// Brings a session's counter ahead, as if much had been sent: to the limits, or around the replay window.

@@ -171,7 +171,7 @@ pub const World = struct {
             .gpa = world.gpa,
             .memory = .{ .backing = world.gpa },
             .staging_chunks = r.intRangeAtMost(u32, 4, 64),
-            .lanes = r.intRangeAtMost(u8, 1, 8),
+            .index_shards = r.intRangeAtMost(u8, 1, 8),
             .prng = .init(r.int(u64)),
             .boot_offset = r.intRangeAtMost(i64, 1, 100_000) * std.time.ns_per_s,
             .wall_offset = (1_700_000_000 + r.intRangeAtMost(i64, 0, 100)) * std.time.ns_per_s,

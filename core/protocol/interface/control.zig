@@ -111,7 +111,7 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
             interface.allowed_ips.insertAssumeCapacity(entry.prefix, index);
         }
     }
-    if (change.persistent_keepalive) |interval| setPersistentKeepalive(interface, peer, index, interval);
+    if (change.persistent_keepalive_interval) |interval| setPersistentKeepalive(interface, peer, index, interval);
     if (!had_endpoint and peer.endpoint != null) wake(interface, index);
     handshakes.requestStaged(interface, index);
 }
@@ -211,7 +211,7 @@ pub fn write(interface: *Interface, writer: *std.Io.Writer) std.Io.Writer.Error!
             .last_handshake_unix_ns = peer.last_handshake_unix_ns,
             .tx_bytes = peer.tx_bytes,
             .rx_bytes = peer.rx_bytes,
-            .persistent_keepalive = peer.timers.persistent_keepalive_interval,
+            .persistent_keepalive_interval = peer.timers.persistent_keepalive_interval,
         }, &prefixes);
     }
 }

@@ -373,17 +373,17 @@ fn freshIndexAndEphemeral(interface: *Interface, peer_index: u32, ephemeral: *[3
     while (true) {
         var bytes: [4]u8 = undefined;
         if (!interface.entropy.fill(&bytes)) return null;
-        bytes[0] = inLane(bytes[0], peer_index, interface.lanes);
+        bytes[0] = inShard(bytes[0], peer_index, interface.index_shards);
         const index = std.mem.readInt(u32, &bytes, .little);
         if (!interface.by_index.contains(index)) return index;
     }
 }
 
-/// A random byte, bent to the lane of a peer.
-fn inLane(random: u8, peer_index: u32, lanes: u8) u8 {
-    const lane: u8 = @intCast(peer_index % lanes);
-    const whole = random / lanes * lanes;
-    return if (whole > 255 - lane) whole - lanes + lane else whole + lane;
+/// A random byte, bent to a peer's shard.
+fn inShard(random: u8, peer_index: u32, shards: u8) u8 {
+    const shard: u8 = @intCast(peer_index % shards);
+    const whole = random / shards * shards;
+    return if (whole > 255 - shard) whole - shards + shard else whole + shard;
 }
 
 /// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.
@@ -404,8 +404,8 @@ fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interf
     return .{ .length = total, .ecn = ecn };
 }
 
-test "an index keeps its peer's lane, whatever the random byte" {
-    for ([_]u8{ 1, 2, 3, 7, 64, 255 }) |lanes| for (0..256) |random| for ([_]u32{ 0, 1, 5, 1000 }) |peer_index| {
-        try std.testing.expectEqual(peer_index % lanes, inLane(@intCast(random), peer_index, lanes) % lanes);
+test "an index keeps its peer's shard, whatever the random byte" {
+    for ([_]u8{ 1, 2, 3, 7, 64, 255 }) |shards| for (0..256) |random| for ([_]u32{ 0, 1, 5, 1000 }) |peer_index| {
+        try std.testing.expectEqual(peer_index % shards, inShard(@intCast(random), peer_index, shards) % shards);
     };
 }
