@@ -43,25 +43,26 @@ fn route(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint
     }
 }
 
-fn checkMacs(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+fn checkMacs(
+    interface: *Interface,
+    datagram: []const u8,
+    sender: *const [4]u8,
+    from: *const wire.Endpoint,
+    under_load: bool,
+    now: Now,
+) ?Drop {
     if (interface.local == null) return .invalid_mac1;
+    // First of all and without any secret: a flood that does not know our public key costs us no randomness.
+    if (!interface.checker.checkMac1(datagram)) return .invalid_mac1;
+    if (!under_load) return null;
     var fresh_secret: [32]u8 = @splat(0);
     defer crypto.zero(&fresh_secret);
-    // First of all and without any secret: a flood that does not know our public key costs us no randomness.
-    if (interface.checker.check(datagram, &from.remote, false, now.boot, &fresh_secret) == .invalid_mac1) return .invalid_mac1;
-    if (!under_load) return null;
     if (interface.checker.needsSecret(now.boot) and !interface.entropy.fill(&fresh_secret)) return .cookie_required;
-    switch (interface.checker.check(datagram, &from.remote, true, now.boot, &fresh_secret)) {
-        .invalid_mac1 => unreachable, // it was right above
-        .valid_mac1 => {
-            replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
-            return .cookie_required;
-        },
-        .valid_mac2 => {
-            if (!interface.limiter.allow(from.remote.address, now.boot)) return .rate_limited;
-            return null;
-        },
+    if (!interface.checker.checkMac2(datagram, &from.remote, now.boot, &fresh_secret)) {
+        replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
+        return .cookie_required;
     }
+    return if (interface.limiter.allow(from.remote.address, now.boot)) null else .rate_limited;
 }
 
 fn replyWithCookie(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, now: Now, fresh_secret: *const [32]u8) void {
