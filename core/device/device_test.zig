@@ -137,9 +137,9 @@ const Far = struct {
         var buffer: [65_536]u8 = undefined;
         var probe: [28]u8 = innerHeader(&.{}, 0);
         const id = far.interface.route(&probe).peer;
-        const ticket = far.interface.prepareSeal(id, @intCast(count), now).seal;
         const padded = messages.paddedLength(28 + size, 1420);
         const stride = padded + messages.transport_overhead;
+        const ticket = far.interface.reserve(id, @intCast(count), count * stride, now).seal;
         for (0..count) |i| {
             const datagram = buffer[i * stride ..][0..stride];
             datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter + i));
@@ -150,8 +150,7 @@ const Far = struct {
             @memcpy(body[28..][0..size], part);
             cipher.sealBatch(ticket.key, ticket.counter + i, &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }});
         }
-        const endpoint = far.interface.finishSeal(ticket, count * stride, now).?;
-        far.send(buffer[0 .. count * stride], @intCast(stride), endpoint);
+        far.send(buffer[0 .. count * stride], @intCast(stride), ticket.endpoint.*);
     }
 };
 

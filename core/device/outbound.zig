@@ -134,16 +134,15 @@ pub const Outbound = struct {
         defer context.mutex.release();
         var ready: usize = 0;
         for (outbound.yard.all()) |*train| {
-            switch (interface.prepareSeal(train.peer, train.count, context.now)) {
+            switch (interface.reserve(train.peer, train.count, train.length, context.now)) {
                 .seal => |ticket| {
                     outbound.keys[ready] = ticket.key.*;
-                    const endpoint = interface.finishSeal(ticket, train.length, context.now).?;
                     outbound.ready[ready] = train;
                     outbound.tickets[ready] = ticket;
                     outbound.datagrams[ready] = .{
                         .bytes = train.bytes(),
                         .segment_size = @intCast(train.stride),
-                        .endpoint = endpoint,
+                        .endpoint = ticket.endpoint.*,
                         .tos = train.tos,
                     };
                     ready += 1;

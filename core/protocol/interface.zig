@@ -1,8 +1,9 @@
 //! Interface: one private key, its peers and tables; the front door of the protocol (whitepaper section 2).
-//! The data plane is here: prepareSeal/finishSeal, prepareOpen/finishOpen. Handshakes and what the
-//! protocol itself sends are in interface/handshakes.zig, the control plane is in interface/control.zig.
+//! The data plane is here: `reserve`, `prepareOpen`, `finishOpen`. Handshakes and what the protocol itself sends are in
+//! interface/handshakes.zig, the control plane is in interface/control.zig.
 //! Does no I/O and reads no clock. Nothing allocates outside `init` and `configure`.
-//! Invariant: a ticket is good until the next call that is not a prepare or finish of the same batch.
+//! Invariant: the key and the endpoint that a ticket points to stay until the next call that is no `route`, `reserve`,
+//! `stage` or `prepareOpen`. Whoever keeps a ticket for longer copies them.
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
@@ -52,16 +53,16 @@ pub const Options = struct {
     index_shards: u8 = 1,
 };
 
-/// Leave to seal `count` packets with consecutive nonces.
+/// Leave to seal packets with consecutive nonces, the first of them `counter`, and to send them.
 pub const SealTicket = struct {
     peer: PeerId,
-    slot: session.Slot,
     receiver_index: u32,
     counter: u64,
     key: *const [32]u8,
+    endpoint: *const wire.Endpoint,
 };
 
-pub const Seal = union(enum) {
+pub const Reserved = union(enum) {
     seal: SealTicket,
     /// No session: keep the packets with `stage`; a handshake is on its way.
     stage,
@@ -107,6 +108,18 @@ pub const handshake_tos: u8 = 0x88;
 const CookieOut = struct { endpoint: wire.Endpoint, message: messages.CookieReply };
 pub const cookie_replies_max = 64;
 
+/// The protocol without its I/O: the caller has the sockets, the clock and the cipher. Calls are of five kinds.
+///
+/// - A packet goes out: `route` finds its peer. `reserve` answers with a ticket: seal by it and send to its endpoint.
+///   Or it answers `.stage`: give the packet to `stage`.
+/// - A datagram comes in: `prepareOpen` answers with a ticket: open by it and give what comes out to `finishOpen`, which
+///   says whether to deliver it. Or it answers `.handshake`: give the datagram to `handleHandshake`.
+/// - Time passes: `deadline` tells when, and `expire` lets happen what is due.
+/// - The configuration or the link changes: `configure`, `setActive`, `forgetSources`.
+/// - `pollTransmit` writes what the protocol itself wants sent: handshakes, keepalives and staged packets. None of the
+///   others sends. So after any of them, call it until it answers null; then ask for the `deadline` again.
+///
+/// One thread at a time. `now` must not go back; it may stand still.
 pub const Interface = struct {
     gpa: Allocator,
     entropy: Entropy,
@@ -249,32 +262,33 @@ pub const Interface = struct {
         }
     }
 
-    /// Reserves nonces for `count` packets to one peer, or starts the handshake that is missing.
-    pub fn prepareSeal(interface: *Interface, id: PeerId, count: u32, now: Now) Seal {
+    /// Reserves nonces for `count` packets to one peer; `.stage` when there is no session to send them by. `bytes` are
+    /// those of their datagrams, which are counted as sent now: statistics, timers, a rekey if it is time.
+    pub fn reserve(interface: *Interface, id: PeerId, count: u32, bytes: u64, now: Now) Reserved {
         assert(count > 0);
-        const peer = interface.get(id) orelse return interface.refuseSeal(.peer_removed, count);
-        if (peer.endpoint == null) return interface.refuseSeal(.no_endpoint, count);
-        if (peer.staged.packets == 0) { // else those that wait go first
-            if (interface.sessionForSending(id.index, count, now)) |ticket| return .{ .seal = ticket };
-        }
-        return .stage;
+        const peer = interface.get(id) orelse return interface.refuseReserved(.peer_removed, count);
+        if (peer.endpoint == null) return interface.refuseReserved(.no_endpoint, count);
+        if (peer.staged.packets != 0) return .stage; // those that wait go first
+        const ticket = interface.sessionForSending(peer, id, count, now) orelse return .stage;
+        interface.noteSent(peer, id.index, bytes, true, now);
+        return .{ .seal = ticket };
     }
 
-    fn refuseSeal(interface: *Interface, reason: Drop, count: u32) Seal {
+    fn refuseReserved(interface: *Interface, reason: Drop, count: u32) Reserved {
         interface.counters.add(reason, count);
         return .{ .drop = reason };
     }
 
-    pub fn sessionForSending(interface: *Interface, index: u32, count: u32, now: Now) ?SealTicket {
-        const sessions = &interface.peers.at(index).sessions;
-        const current = sessions.currentSession(&interface.sessions) orelse return null;
+    /// The peer has an endpoint.
+    pub fn sessionForSending(interface: *Interface, peer: *Peer, id: PeerId, count: u32, now: Now) ?SealTicket {
+        const current = peer.sessions.currentSession(&interface.sessions) orelse return null;
         const counter = current.reserve(count, now.boot) orelse return null;
         return .{
-            .peer = interface.idOf(index),
-            .slot = sessions.current.?,
+            .peer = id,
             .receiver_index = current.remote_index,
             .counter = counter,
             .key = &current.sending_key,
+            .endpoint = &peer.endpoint.?,
         };
     }
 
@@ -286,13 +300,6 @@ pub const Interface = struct {
         // Other peers' packets fill the pool: this one is lost, but the next must find a session.
         if (!result.stored) peer.pending.keepalive = true;
         handshakes.requestStaged(interface, id.index);
-    }
-
-    /// Call once for each ticket, after its datagrams were sealed. `bytes` counts whole datagrams.
-    pub fn finishSeal(interface: *Interface, ticket: SealTicket, bytes: u64, now: Now) ?wire.Endpoint {
-        const peer = interface.get(ticket.peer) orelse return null;
-        interface.noteSent(peer, ticket.peer.index, bytes, true, now);
-        return peer.endpoint;
     }
 
     /// What follows from sending transport data: statistics, timers, a rekey if it is time.

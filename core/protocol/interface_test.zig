@@ -106,13 +106,12 @@ const Net = struct {
             .peer => |id| id,
             .drop => return,
         };
-        switch (from.interface.prepareSeal(id, 1, net.now)) {
+        switch (from.interface.reserve(id, 1, sealedLength(packet.len), net.now)) {
             .drop => return,
             .stage => from.interface.stage(id, packet),
             .seal => |ticket| {
                 var datagram: [2048]u8 = undefined;
                 const total = seal(&datagram, ticket, packet);
-                _ = from.interface.finishSeal(ticket, total, net.now).?;
                 try net.cross(from, datagram[0..total]);
             },
         }
@@ -229,13 +228,18 @@ fn innerPacket(buffer: []u8, from: u8, to: u8, length: usize) []u8 {
     return packet;
 }
 
+/// Of the datagram for an inner packet.
+fn sealedLength(packet_length: usize) usize {
+    return messages.paddedLength(packet_length, 1420) + messages.transport_overhead;
+}
+
 fn seal(datagram: []u8, ticket: interface_file.SealTicket, packet: []const u8) usize {
     const padded = messages.paddedLength(packet.len, 1420);
     datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
     @memcpy(datagram[16..][0..packet.len], packet);
     @memset(datagram[16 + packet.len ..][0 .. padded - packet.len], 0);
     crypto.aeadSeal(datagram[16..][0 .. padded + 16], ticket.key, ticket.counter, datagram[16..][0..padded], "");
-    return padded + 32;
+    return sealedLength(packet.len);
 }
 
 test "the first packet waits for the handshake and arrives whole" {
@@ -543,7 +547,7 @@ test "inner lengths that lie are dropped and counted" {
         const packet = innerPacket(&buffer, 1, 2, lie[0]);
         packet[0] = lie[1];
         std.mem.writeInt(u16, packet[2..4], lie[2], .big);
-        const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+        const ticket = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now).seal;
         var datagram: [2048]u8 = undefined;
         const total = seal(&datagram, ticket, packet);
         net.arrive(&net.b, datagram[0..total], &net.a.endpoint);
@@ -552,7 +556,7 @@ test "inner lengths that lie are dropped and counted" {
     // padding is not delivered
     const packet = innerPacket(&buffer, 1, 2, 100);
     std.mem.writeInt(u16, packet[2..4], 90, .big);
-    const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+    const ticket = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now).seal;
     var datagram: [2048]u8 = undefined;
     net.arrive(&net.b, datagram[0..seal(&datagram, ticket, packet)], &net.a.endpoint);
     try testing.expectEqual(90, net.b.delivered_length);
@@ -788,9 +792,9 @@ test "a removed peer leaves nothing behind and its old tickets are refused" {
     try testing.expectEqual(0, net.a.interface.by_index.count);
     try testing.expectEqual(0, net.a.interface.allowed_ips.nodeCount());
     try testing.expectEqual(null, net.a.interface.deadline());
-    try testing.expectEqual(.peer_removed, net.a.interface.prepareSeal(id, 1, net.now).drop);
+    try testing.expectEqual(.peer_removed, net.a.interface.reserve(id, 1, 144, net.now).drop);
     try net.configure(&net.a, &net.b, "");
-    try testing.expectEqual(.peer_removed, net.a.interface.prepareSeal(id, 1, net.now).drop);
+    try testing.expectEqual(.peer_removed, net.a.interface.reserve(id, 1, 144, net.now).drop);
     try net.pass(1 * second);
     try net.send(&net.a, 100);
     try testing.expectEqual(2, net.b.delivered_count);
@@ -866,7 +870,7 @@ test "packets out of order are taken once each, deep into the window" {
     _ = innerPacket(&packet, 1, 2, 100);
     var datagrams: [300][148]u8 = undefined;
     for (&datagrams) |*datagram| {
-        const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+        const ticket = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now).seal;
         try testing.expectEqual(144, seal(datagram, ticket, &packet));
     }
     net.prng.random().shuffle([148]u8, &datagrams);
@@ -1103,7 +1107,7 @@ test "the last nonce is sent once, and then a new session takes over" {
     try net.send(&net.a, 101);
     net.is_cut = false;
     try testing.expectEqual(2, net.a.initiations_sent);
-    try testing.expectEqual(.stage, std.meta.activeTag(net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now)));
+    try testing.expectEqual(.stage, std.meta.activeTag(net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now)));
     try net.send(&net.a, 102);
     try testing.expectEqual(1, net.b.delivered_count);
     try net.pass(6 * second);
@@ -1252,8 +1256,8 @@ test "counters beyond 32 bits go through, and a packet 8000 behind the newest is
     try testing.expectEqual((1 << 32) + 2, a.peers.at(0).sessions.currentSession(&a.sessions).?.send_counter);
     var packet: [100]u8 = undefined;
     var late: [2048]u8 = undefined;
-    const length = seal(&late, a.prepareSeal(a.idOf(0), 1, net.now).seal, innerPacket(&packet, 1, 2, 100));
-    _ = a.prepareSeal(a.idOf(0), 7999, net.now).seal;
+    const length = seal(&late, a.reserve(a.idOf(0), 1, 144, net.now).seal, innerPacket(&packet, 1, 2, 100));
+    _ = a.reserve(a.idOf(0), 7999, 7999 * 144, net.now).seal;
     try net.send(&net.a, 100);
     net.arrive(&net.b, late[0..length], &net.a.endpoint);
     try testing.expectEqual(7, net.b.delivered_count);

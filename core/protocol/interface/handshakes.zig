@@ -294,14 +294,15 @@ fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
 
 fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?Transmit {
     const endpoint = peer.endpoint orelse return null;
-    const handshake: Transmit = .{ .endpoint = endpoint, .length = 0, .tos = interface_file.handshake_tos, .peer = interface.idOf(index) };
+    const id = interface.idOf(index);
+    const handshake: Transmit = .{ .endpoint = endpoint, .length = 0, .tos = interface_file.handshake_tos, .peer = id };
     if (peer.pending.response) {
         peer.pending.response = false;
         if (writeResponse(interface, peer, index, buffer, now)) |length| return ofLength(handshake, length);
     }
     if (peer.staged.packets == 0) peer.pending.staged = false;
     const wants_session = peer.pending.staged or peer.pending.keepalive;
-    const ticket = if (wants_session) interface.sessionForSending(index, 1, now) else null;
+    const ticket = if (wants_session) interface.sessionForSending(peer, id, 1, now) else null;
     // What is staged waits for the session; a keepalive has done its work by asking for one.
     if (wants_session and ticket == null) requestInitiation(interface, index, now, .first);
     if (ticket) |granted| {
