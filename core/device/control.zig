@@ -1,7 +1,7 @@
 //! The control plane of a device: UAPI requests to changes, and sockets made to match what they wish.
 //! A set is applied whole or not at all: a port that is taken refuses it before anything changed.
 const std = @import("std");
-const Budget = @import("budget.zig").Budget;
+const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const cipher = @import("cipher");
 const Device = @import("device.zig").Device;
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
@@ -15,7 +15,7 @@ const E = std.os.linux.E;
 
 pub const SetError = error{ Invalid, Protocol, OutOfMemory, LimitExceeded, AddressInUse, Permission, System };
 
-/// Applies the lines of a set request. All lanes are held.
+/// Applies the lines of a set request. All workers are held.
 pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
     const numeric = resolveZones(device, text) catch return outOfMemory(device, diagnostic);
     defer if (numeric) |owned| freeSecret(device, owned);
@@ -69,7 +69,7 @@ fn apply(device: *Device, change: *protocol.change.Change, diagnostic: *Diagnost
 }
 
 fn setFwmark(device: *Device, fwmark: u32) io.udp.OpenError!void {
-    for (device.all()) |lane| try lane.udp.setFwmark(fwmark);
+    for (device.all()) |worker| try worker.udp.setFwmark(fwmark);
 }
 
 /// The port, mark and binding that are there already keep their sockets, as in the kernel.
@@ -176,10 +176,10 @@ fn bindError(device: *const Device, err: io.udp.OpenError, place: *const io.udp.
 }
 
 fn outOfMemory(device: *const Device, diagnostic: *Diagnostic) error{OutOfMemory} {
-    if (device.budget.limit == Budget.unlimited) {
+    if (device.limited.limit == LimitedAllocator.unlimited) {
         diagnostic.set("out of memory", .{});
     } else {
-        diagnostic.set("out of memory: this takes more than the limit of {d} KiB; {d} are in use", .{ device.budget.limit >> 10, device.budget.used.load(.monotonic) >> 10 });
+        diagnostic.set("out of memory: this takes more than the limit of {d} KiB; {d} are in use", .{ device.limited.limit >> 10, device.limited.used.load(.monotonic) >> 10 });
     }
     return error.OutOfMemory;
 }
@@ -242,19 +242,19 @@ pub fn writeConfiguration(device: *Device, writer: *Writer) Writer.Error!void {
 /// Offloads, cipher and counters: no secrets.
 pub fn writeReport(device: *Device, writer: *Writer) Writer.Error!void {
     try writer.print("cipher={s}\nmtu={d}\nup={}\n", .{ cipher.path(), device.interface.mtu, device.interface.is_active });
-    try writer.print("threads={d}\nmemory_bytes={d}\n", .{ device.lane_count, device.budget.used.load(.monotonic) });
-    if (device.budget.limit != Budget.unlimited) try writer.print("memory_limit={d}\n", .{device.budget.limit});
+    try writer.print("threads={d}\nmemory_bytes={d}\n", .{ device.worker_count, device.limited.used.load(.monotonic) });
+    if (device.limited.limit != LimitedAllocator.unlimited) try writer.print("memory_limit={d}\n", .{device.limited.limit});
     try writeBinding(&device.interface.binding, writer);
     var offload = device.first().offload;
-    for (device.all()[1..]) |lane| offload.merge(&lane.offload);
+    for (device.all()[1..]) |worker| offload.merge(&worker.offload);
     try offload.format(writer);
     var udp: io.udp.Counters = .{};
     var tun: io.tun.Counters = .{};
-    for (device.all()) |lane| {
-        udp.receive_errors += lane.udp.counters.receive_errors;
-        udp.source_refused += lane.udp.counters.source_refused;
-        tun.read_errors += lane.tun.counters.read_errors;
-        tun.write_failed += lane.tun.counters.write_failed;
+    for (device.all()) |worker| {
+        udp.receive_errors += worker.udp.counters.receive_errors;
+        udp.source_refused += worker.udp.counters.source_refused;
+        tun.read_errors += worker.tun.counters.read_errors;
+        tun.write_failed += worker.tun.counters.write_failed;
     }
     try writer.print("udp_receive_errors={d}\nudp_source_refused={d}\ntun_read_errors={d}\ntun_write_failed={d}\n", .{
         udp.receive_errors, udp.source_refused, tun.read_errors, tun.write_failed,

@@ -1,23 +1,23 @@
 //! Device: one Interface with file descriptors around it: TUN, UDP sockets, UAPI socket, timers.
-//! Starts no thread: whoever calls `run` is the loop of a lane. `set`, `get`, `report`, `stop` may come from others.
+//! Starts no thread: whoever calls `run` is the loop of a worker. `set`, `get`, `report`, `stop` may come from others.
 //! Life, in the order of this file: open, (set, get, run ... stop), close.
-//! Invariant: `interface` and `load` are touched in a turn with `mutex` held, or while the turns of all lanes are held:
-//! `pause`. All else belongs to the first lane's thread, or to who has paused. Turns are held in the order of the lanes,
+//! Invariant: `interface` and `under_load` are touched in a turn with `mutex` held, or while the turns of all workers are held:
+//! `pause`. All else belongs to the first worker's thread, or to who has paused. Turns are held in the order of the workers,
 //! and the mutex comes last.
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const Budget = @import("budget.zig").Budget;
+const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const control = @import("control.zig");
 const diagnostic_file = @import("diagnostic.zig");
-const fan = @import("fan.zig");
+const cipher_pool = @import("cipher_pool.zig");
 const io = @import("io");
-const Load = @import("load.zig").Load;
-const Lane = @import("lane.zig").Lane;
+const UnderLoad = @import("under_load.zig").UnderLoad;
+const Worker = @import("worker.zig").Worker;
 const log_file = @import("log.zig");
 const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
-const Token = @import("lane.zig").Token;
+const Token = @import("worker.zig").Token;
 const uapi_server = @import("uapi_server.zig");
 const upkeep = @import("upkeep.zig");
 const wire = @import("wire");
@@ -49,30 +49,30 @@ pub const Options = struct {
     calls: *const io.linux.Calls = &io.linux.real,
 };
 
-pub const threads_max = fan.lanes_max;
+pub const threads_max = cipher_pool.workers_max;
 
 pub const OpenError = error{ InvalidArgument, OutOfMemory, Permission, NameInUse, NotFound, System };
 pub const RunError = error{ AlreadyRunning, System };
 
 pub const Device = struct {
-    /// Lends what `budget` allows.
+    /// Lends what `limited` allows.
     gpa: Allocator,
-    budget: Budget,
+    limited: LimitedAllocator,
     stop_requested: std.atomic.Value(bool) = .init(false),
     log: log_file.Log,
 
-    /// Guards `interface` and `load`, for as long as looking something up takes.
+    /// Guards `interface` and `under_load`, for as long as looking something up takes.
     mutex: Mutex = .{},
     interface: protocol.Interface,
-    load: Load = .{},
-    /// What the first lane sleeps for at most.
+    under_load: UnderLoad = .{},
+    /// What the first worker sleeps for at most.
     watched_deadline: protocol.Instant = .never,
 
-    lanes: [fan.lanes_max]*Lane = undefined,
-    lane_count: u8 = 0,
-    /// The queue that several lanes write to.
+    workers: [cipher_pool.workers_max]*Worker = undefined,
+    worker_count: u8 = 0,
+    /// The queue that several workers write to.
     writer: ?io.tun.Tun = null,
-    crew: fan.Crew = .{},
+    pool: cipher_pool.Pool = .{},
     /// Features whose stepping down was told, by bit.
     told: u32 = 0,
 
@@ -95,29 +95,29 @@ pub const Device = struct {
         errdefer gpa.destroy(device);
         device.* = .{
             .gpa = undefined,
-            .budget = .{ .child = gpa, .limit = limitOf(options) },
+            .limited = .{ .child = gpa, .limit = limitOf(options) },
             .log = .{ .fd = options.log_fd, .level = options.log_level },
             .interface = undefined,
             .monitor = undefined,
             .routes = undefined,
             .uapi = null,
         };
-        device.gpa = device.budget.allocator();
+        device.gpa = device.limited.allocator();
         device.interface = protocol.Interface.init(.{ .allocator = device.gpa, .entropy = kernel_entropy }) catch |err| switch (err) {
             error.OutOfMemory => return outOfMemory(options, diagnostic),
             error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail
         };
         errdefer device.interface.deinit();
-        errdefer device.closeLanes();
-        try device.openLanes(options, diagnostic);
-        device.interface.index_shards = device.lane_count;
+        errdefer device.closeWorkers();
+        try device.openWorkers(options, diagnostic);
+        device.interface.index_shards = device.worker_count;
         device.log.name = device.first().tun.name();
         try device.openPolling(diagnostic);
         errdefer device.closePolling();
         if (options.has_uapi) device.uapi = try uapi_server.Server.open(options, device.first().tun.name(), device.first().poller, diagnostic);
-        for (device.all()) |lane| lane.udp = .init(options.calls, &lane.offload);
+        for (device.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
         upkeep.followLink(device);
-        device.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", .{ device.interface.mtu, @import("cipher").path(), device.lane_count });
+        device.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", .{ device.interface.mtu, @import("cipher").path(), device.worker_count });
         return device;
     }
 
@@ -146,8 +146,8 @@ pub const Device = struct {
     }
 
     fn limitOf(options: *const Options) usize {
-        if (options.memory_limit == 0) return Budget.unlimited;
-        return std.math.cast(usize, options.memory_limit) orelse Budget.unlimited;
+        if (options.memory_limit == 0) return LimitedAllocator.unlimited;
+        return std.math.cast(usize, options.memory_limit) orelse LimitedAllocator.unlimited;
     }
 
     fn outOfMemory(options: *const Options, diagnostic: *Diagnostic) error{OutOfMemory} {
@@ -159,25 +159,25 @@ pub const Device = struct {
         return error.OutOfMemory;
     }
 
-    /// One lane for each thread, if there can be a queue for each.
-    fn openLanes(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!void {
+    /// One worker for each thread, if there can be a queue for each.
+    fn openWorkers(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!void {
         var failure: io.linux.Failure = .{};
-        const leading = try device.newLane(options, diagnostic);
+        const leading = try device.newWorker(options, diagnostic);
         const queues = openFirstQueue(leading, options, &failure) catch |err| {
-            device.dropLane(leading);
+            device.dropWorker(leading);
             return tunError(err, options.name, failure, diagnostic);
         };
         for (1..queues) |_| {
-            const lane = try device.newLane(options, diagnostic);
-            lane.offload = leading.offload; // what was negotiated holds for all queues
-            lane.tun = io.tun.Tun.openQueue(&leading.tun, &lane.offload, &failure) catch |err| {
-                device.dropLane(lane);
+            const worker = try device.newWorker(options, diagnostic);
+            worker.offload = leading.offload; // what was negotiated holds for all queues
+            worker.tun = io.tun.Tun.openQueue(&leading.tun, &worker.offload, &failure) catch |err| {
+                device.dropWorker(worker);
                 return tunError(err, options.name, failure, diagnostic);
             };
         }
         if (queues > 1) {
             device.writer = io.tun.Tun.openQueue(&leading.tun, &leading.offload, &failure) catch |err| return tunError(err, options.name, failure, diagnostic);
-            for (device.all()) |lane| lane.tun.writeTo(&device.writer.?);
+            for (device.all()) |worker| worker.tun.writeTo(&device.writer.?);
         }
         if (options.tun_fd == null) {
             io.link.setMtu(leading.tun.name(), options.mtu) catch |err| {
@@ -188,7 +188,7 @@ pub const Device = struct {
     }
 
     /// Returns how many queues there can be: an interface that was there before keeps the one that it has.
-    fn openFirstQueue(leading: *Lane, options: *const Options, failure: *io.linux.Failure) io.tun.OpenError!u8 {
+    fn openFirstQueue(leading: *Worker, options: *const Options, failure: *io.linux.Failure) io.tun.OpenError!u8 {
         const offload = &leading.offload;
         if (options.tun_fd) |fd| {
             leading.tun = try io.tun.Tun.fromFd(options.calls, fd, offload, failure);
@@ -204,35 +204,35 @@ pub const Device = struct {
         return 1;
     }
 
-    fn newLane(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!*Lane {
-        const lane = device.gpa.create(Lane) catch return outOfMemory(options, diagnostic);
-        errdefer device.gpa.destroy(lane);
-        lane.init(device, device.lane_count, options.offload_disable) catch |err| switch (err) {
+    fn newWorker(device: *Device, options: *const Options, diagnostic: *Diagnostic) OpenError!*Worker {
+        const worker = device.gpa.create(Worker) catch return outOfMemory(options, diagnostic);
+        errdefer device.gpa.destroy(worker);
+        worker.init(device, device.worker_count, options.offload_disable) catch |err| switch (err) {
             error.OutOfMemory => return outOfMemory(options, diagnostic),
             error.SystemResources => return noWatch(diagnostic),
         };
-        device.lanes[device.lane_count] = lane;
-        device.lane_count += 1;
-        return lane;
+        device.workers[device.worker_count] = worker;
+        device.worker_count += 1;
+        return worker;
     }
 
     /// The last one made, whose queue is not open.
-    fn dropLane(device: *Device, lane: *Lane) void {
-        assert(device.lanes[device.lane_count - 1] == lane);
-        device.lane_count -= 1;
-        lane.deinit();
-        std.crypto.secureZero(u8, std.mem.asBytes(lane));
-        device.gpa.destroy(lane);
+    fn dropWorker(device: *Device, worker: *Worker) void {
+        assert(device.workers[device.worker_count - 1] == worker);
+        device.worker_count -= 1;
+        worker.deinit();
+        std.crypto.secureZero(u8, std.mem.asBytes(worker));
+        device.gpa.destroy(worker);
     }
 
     /// The TUN vanishes with its last queue.
-    fn closeLanes(device: *Device) void {
+    fn closeWorkers(device: *Device) void {
         if (device.writer) |*writer| writer.close();
         device.writer = null;
-        while (device.lane_count > 0) {
-            const lane = device.lanes[device.lane_count - 1];
-            lane.tun.close();
-            device.dropLane(lane);
+        while (device.worker_count > 0) {
+            const worker = device.workers[device.worker_count - 1];
+            worker.tun.close();
+            device.dropWorker(worker);
         }
     }
 
@@ -290,29 +290,29 @@ pub const Device = struct {
     /// Blocks and moves packets; returns when stopped, or when interface or UAPI socket are gone. As many threads as
     /// the options say may be in here; the first to come keeps the timers and serves the requests.
     pub fn run(device: *Device, diagnostic: *Diagnostic) RunError!void {
-        const lane = device.man() orelse {
-            diagnostic.set("as many threads as were asked for ({d}) run this device already", .{device.lane_count});
+        const worker = device.assign() orelse {
+            diagnostic.set("as many threads as were asked for ({d}) run this device already", .{device.worker_count});
             return error.AlreadyRunning;
         };
-        defer device.leave(lane);
-        lane.run();
+        defer device.leave(worker);
+        worker.run();
     }
 
-    fn man(device: *Device) ?*Lane {
+    fn assign(device: *Device) ?*Worker {
         device.pause();
         defer device.@"resume"();
-        for (device.all()) |lane| {
-            if (lane.is_manned.load(.monotonic)) continue;
-            upkeep.man(lane);
-            return lane;
+        for (device.all()) |worker| {
+            if (worker.has_thread.load(.monotonic)) continue;
+            upkeep.assign(worker);
+            return worker;
         }
         return null;
     }
 
-    fn leave(device: *Device, lane: *Lane) void {
+    fn leave(device: *Device, worker: *Worker) void {
         device.pause();
         defer device.@"resume"();
-        lane.is_manned.store(false, .release);
+        worker.has_thread.store(false, .release);
     }
 
     /// Async-signal-safe.
@@ -320,10 +320,10 @@ pub const Device = struct {
         device.end();
     }
 
-    /// Makes all lanes return.
+    /// Makes all workers return.
     pub fn end(device: *Device) void {
         device.stop_requested.store(true, .release);
-        for (device.all()) |lane| lane.wakeup.signal();
+        for (device.all()) |worker| worker.wakeup.signal();
     }
 
     pub fn isOver(device: *const Device) bool {
@@ -332,33 +332,33 @@ pub const Device = struct {
 
     /// Removes interface and socket; no key stays in memory.
     pub fn close(device: *Device) void {
-        const gpa = device.budget.child;
+        const gpa = device.limited.child;
         if (device.uapi) |*server| server.close(device.gpa);
-        for (device.all()) |lane| lane.udp.close();
+        for (device.all()) |worker| worker.udp.close();
         device.closePolling();
-        device.closeLanes();
+        device.closeWorkers();
         device.interface.deinit();
-        assert(device.budget.used.load(.monotonic) == 0);
+        assert(device.limited.used.load(.monotonic) == 0);
         std.crypto.secureZero(u8, std.mem.asBytes(device));
         gpa.destroy(device);
     }
 
-    // ---- lanes ----
+    // ---- workers ----
 
-    pub fn all(device: *const Device) []const *Lane {
-        return device.lanes[0..device.lane_count];
+    pub fn all(device: *const Device) []const *Worker {
+        return device.workers[0..device.worker_count];
     }
 
-    pub fn first(device: *const Device) *Lane {
-        return device.lanes[0];
+    pub fn first(device: *const Device) *Worker {
+        return device.workers[0];
     }
 
     /// Threads that can be in `run`.
     pub fn threads(device: *const Device) u8 {
-        return device.lane_count;
+        return device.worker_count;
     }
 
-    /// Waits for the turns of all lanes to end, and lets none begin.
+    /// Waits for the turns of all workers to end, and lets none begin.
     fn pause(device: *Device) void {
         device.first().turn_lock.acquire();
         device.pauseOthers();
@@ -369,16 +369,16 @@ pub const Device = struct {
         device.first().turn_lock.release();
     }
 
-    /// The same for the first lane in its own turn.
+    /// The same for the first worker in its own turn.
     pub fn pauseOthers(device: *Device) void {
-        for (device.all()[1..]) |lane| lane.turn_lock.acquire();
+        for (device.all()[1..]) |worker| worker.turn_lock.acquire();
     }
 
     pub fn resumeOthers(device: *Device) void {
-        for (device.all()[1..]) |lane| lane.turn_lock.release();
+        for (device.all()[1..]) |worker| worker.turn_lock.release();
     }
 
-    /// Of several lanes that lose a feature only the first tells.
+    /// Of several workers that lose a feature only the first tells.
     pub fn isNews(device: *Device, feature: io.offload.Feature) bool {
         device.mutex.acquire();
         defer device.mutex.release();
@@ -430,12 +430,12 @@ fn fillFromKernel(_: ?*anyopaque, out: []u8) bool {
 }
 
 test {
-    _ = @import("budget.zig");
+    _ = @import("limited_allocator.zig");
     _ = @import("diagnostic.zig");
-    _ = @import("fan.zig");
-    _ = @import("gathering.zig");
-    _ = @import("load.zig");
-    _ = @import("lock.zig");
+    _ = @import("cipher_pool.zig");
+    _ = @import("moderation.zig");
+    _ = @import("under_load.zig");
+    _ = @import("ticket_lock.zig");
     _ = @import("log.zig");
     _ = @import("mutex.zig");
     _ = @import("train.zig");

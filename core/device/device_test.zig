@@ -769,7 +769,7 @@ const RefusedBinding = struct {
 /// How many sockets there are, each of which is bound to this interface.
 fn socketsBoundTo(device: *const Device, name: []const u8) !usize {
     var count: usize = 0;
-    for (device.all()) |lane| for (lane.udp.sockets) |socket| {
+    for (device.all()) |worker| for (worker.udp.sockets) |socket| {
         var buffer: [16]u8 = @splat(0);
         var length: linux.socklen_t = buffer.len;
         const rc = linux.getsockopt(socket orelse continue, linux.SOL.SOCKET, linux.SO.BINDTODEVICE, &buffer, &length);
@@ -885,8 +885,8 @@ test "sockets of all threads are bound, and packets of many flows go on" {
     try bench.startWith(&sys.real, 0, 3);
     defer bench.stop();
     try bench.connect();
-    for (bench.device.all()) |lane| {
-        for (0..patience_ms) |_| if (!lane.is_manned.load(.acquire)) sleepMs(1);
+    for (bench.device.all()) |worker| {
+        for (0..patience_ms) |_| if (!worker.has_thread.load(.acquire)) sleepMs(1);
     }
     const count = try socketsBoundTo(bench.device, "");
     for ([_]struct { []const u8, []const u8 }{
@@ -951,10 +951,10 @@ test "removal of the socket file ends the device, and so does removal of the int
             try testing.expectEqual(.SUCCESS, linux.errno(linux.unlink(@ptrCast(&path))));
         } else try deleteInterface();
         for (0..patience_ms) |_| {
-            if (!bench.device.first().is_manned.load(.acquire)) break;
+            if (!bench.device.first().has_thread.load(.acquire)) break;
             sleepMs(1);
         }
-        try testing.expect(!bench.device.first().is_manned.load(.acquire));
+        try testing.expect(!bench.device.first().has_thread.load(.acquire));
     }
 }
 
@@ -1022,9 +1022,9 @@ test "a device of three threads moves packets of many flows, whole and each in o
     defer bench.stop();
     try bench.connect();
     try testing.expectEqual(3, bench.device.threads());
-    for (bench.device.all()) |lane| {
-        for (0..patience_ms) |_| if (!lane.is_manned.load(.acquire)) sleepMs(1);
-        try testing.expect(lane.is_manned.load(.acquire));
+    for (bench.device.all()) |worker| {
+        for (0..patience_ms) |_| if (!worker.has_thread.load(.acquire)) sleepMs(1);
+        try testing.expect(worker.has_thread.load(.acquire));
     }
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
@@ -1050,7 +1050,7 @@ test "only one thread runs a device, and a stop before the run is not lost" {
     try bench.start(&sys.real, 0);
     defer bench.stop();
     try bench.run();
-    for (0..patience_ms) |_| if (!bench.device.first().is_manned.load(.acquire)) sleepMs(1);
+    for (0..patience_ms) |_| if (!bench.device.first().has_thread.load(.acquire)) sleepMs(1);
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
     bench.end();

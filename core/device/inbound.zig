@@ -6,9 +6,9 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
-const Fan = @import("fan.zig").Fan;
+const Share = @import("cipher_pool.zig").Share;
 const io = @import("io");
-const Load = @import("load.zig").Load;
+const UnderLoad = @import("under_load.zig").UnderLoad;
 const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
 const wire = @import("wire");
@@ -19,11 +19,11 @@ const jobs_max = 1024;
 const header_length = @sizeOf(messages.TransportHeader);
 
 pub const Context = struct {
-    /// Guarded by `mutex`, as is `load`.
+    /// Guarded by `mutex`, as is `under_load`.
     interface: *protocol.Interface,
     mutex: *Mutex,
-    load: *Load,
-    fan: *Fan,
+    under_load: *UnderLoad,
+    share: *Share,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
     offload: *io.offload.Offload,
@@ -38,7 +38,7 @@ pub const Inbound = struct {
     /// The slot each job came in: where from, and its ECN bits.
     slots: [jobs_max]u16 = undefined,
     count: usize = 0,
-    /// Jobs that follow one another under one key. Other lanes may end the session meanwhile, so the key is copied.
+    /// Jobs that follow one another under one key. Other workers may end the session meanwhile, so the key is copied.
     runs: [jobs_max]Run = undefined,
     run_count: usize = 0,
 
@@ -98,7 +98,7 @@ pub const Inbound = struct {
                 inbound.addJob(&ticket, datagram, slot_index);
             },
             .handshake => {
-                const under_load = context.load.note(context.now.boot);
+                const under_load = context.under_load.note(context.now.boot);
                 _ = context.interface.handleHandshake(datagram, &slot.endpoint, under_load, context.now);
             },
             .drop => {},
@@ -137,7 +137,7 @@ pub const Inbound = struct {
         inbound.run_count = 0;
         for (runs, 0..) |*one, i| {
             const end = if (i + 1 < runs.len) runs[i + 1].start else count;
-            context.fan.open(&one.key, inbound.jobs[one.start..end]);
+            context.share.open(&one.key, inbound.jobs[one.start..end]);
             std.crypto.secureZero(u8, &one.key);
         }
         const delivered = inbound.finish(context, count);

@@ -5,7 +5,7 @@ const Device = @import("device.zig").Device;
 const device_file = @import("device.zig");
 const io = @import("io");
 const sockets = io.uapi_socket;
-const Token = @import("lane.zig").Token;
+const Token = @import("worker.zig").Token;
 
 /// Requests of one client served in one turn, so that packets are not kept waiting.
 const requests_per_turn = 16;

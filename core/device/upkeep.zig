@@ -1,14 +1,14 @@
-//! What the first lane does besides packets: timers, link up and down, routes, and the sockets of all lanes.
+//! What the first worker does besides packets: timers, link up and down, routes, and the sockets of all workers.
 //! While it changes what others use, their turns are held: `Device.pauseOthers`.
 const std = @import("std");
 const cipher = @import("cipher");
 const control = @import("control.zig");
 const Device = @import("device.zig").Device;
-const lanes_max = @import("fan.zig").lanes_max;
+const workers_max = @import("cipher_pool.zig").workers_max;
 const io = @import("io");
-const lane_file = @import("lane.zig");
-const Lane = lane_file.Lane;
-const Token = lane_file.Token;
+const worker_file = @import("worker.zig");
+const Worker = worker_file.Worker;
+const Token = worker_file.Token;
 const protocol = @import("protocol");
 const train = @import("train.zig");
 const wire = @import("wire");
@@ -16,7 +16,7 @@ const wire = @import("wire");
 /// What sends no event, or too many of them, is looked at this often.
 const probe_interval_ms = 1000;
 
-// ---- timers: kept by the first lane; who makes an earlier deadline wakes it ----
+// ---- timers: kept by the first worker; who makes an earlier deadline wakes it ----
 
 /// Milliseconds until something is due, -1 for never.
 pub fn timeout(device: *Device) i32 {
@@ -34,7 +34,7 @@ pub fn timeout(device: *Device) i32 {
     return if (limit >= 0) @min(limit, capped) else capped;
 }
 
-/// After a turn of another lane.
+/// After a turn of another worker.
 pub fn watchDeadline(device: *Device) void {
     device.mutex.acquire();
     defer device.mutex.release();
@@ -51,15 +51,15 @@ pub fn expire(device: *Device, now: protocol.Now, was_woken_by_timer: bool) void
     if (!was_woken_by_timer) return;
     // It ended sessions perhaps; traffic would overwrite what they left on the stacks by itself.
     cipher.scrubStack();
-    for (device.all()[1..]) |lane| lane.wakeup.signal();
+    for (device.all()[1..]) |worker| worker.wakeup.signal();
 }
 
-/// An event of the first lane that is not about packets.
+/// An event of the first worker that is not about packets.
 pub fn serve(device: *Device, event: io.poller.Event) void {
     device.pauseOthers();
     defer device.resumeOthers();
     switch (@as(Token, @fromBackingInt(event.data.u64))) {
-        .tun, .udp_ipv4, .udp_ipv6, .wakeup => unreachable, // every lane has these
+        .tun, .udp_ipv4, .udp_ipv6, .wakeup => unreachable, // every worker has these
         .monitor => followLink(device),
         .routes => if (device.routes.drain()) {
             device.routes_changed = true;
@@ -183,10 +183,10 @@ fn goDown(device: *Device) void {
     device.log.verbose("down", .{});
 }
 
-/// The kernel's word on a read; the first lane looks what has become of the interface.
-pub fn tunFailed(lane: *Lane, err: io.tun.ReadError) void {
-    const device = lane.device;
-    if (!lane.isFirst()) return device.first().wakeup.signal();
+/// The kernel's word on a read; the first worker looks what has become of the interface.
+pub fn tunFailed(worker: *Worker, err: io.tun.ReadError) void {
+    const device = worker.device;
+    if (!worker.isFirst()) return device.first().wakeup.signal();
     device.pauseOthers();
     defer device.resumeOthers();
     switch (err) {
@@ -200,14 +200,14 @@ pub fn gone(device: *Device, reason: []const u8) void {
     device.end();
 }
 
-// ---- sockets: one pair for each lane that has a thread, all on one port ----
+// ---- sockets: one pair for each worker that has a thread, all on one port ----
 
 pub const SocketSet = struct {
-    lanes: [lanes_max]io.udp.Sockets = @splat(.{ null, null }),
+    workers: [workers_max]io.udp.Sockets = @splat(.{ null, null }),
     port: u16,
 
     pub fn close(set: *SocketSet) void {
-        for (&set.lanes) |*sockets| io.udp.closeSockets(sockets);
+        for (&set.workers) |*sockets| io.udp.closeSockets(sockets);
     }
 };
 
@@ -217,7 +217,7 @@ pub fn placeOf(device: *const Device) io.udp.Place {
     return .{ .port = interface.listen_port, .fwmark = interface.fwmark, .binding = interface.binding };
 }
 
-/// Opens beside what is in use, and has it watched; nothing is left behind on an error, of which the first lane's
+/// Opens beside what is in use, and has it watched; nothing is left behind on an error, of which the first worker's
 /// `udp.failure` tells.
 pub fn openSockets(device: *Device, wanted: io.udp.Place) io.udp.OpenError!SocketSet {
     var place = wanted;
@@ -227,40 +227,40 @@ pub fn openSockets(device: *Device, wanted: io.udp.Place) io.udp.OpenError!Socke
     place.takes_over = leading.udp.isOpen() and place.port == device.interface.listen_port;
     if (place.takes_over) yieldAll(device, true);
     defer if (place.takes_over) yieldAll(device, false);
-    set.port = try leading.udp.openAside(&set.lanes[0], place);
+    set.port = try leading.udp.openAside(&set.workers[0], place);
     place.port = set.port;
-    try watch(leading, &set.lanes[0]);
+    try watch(leading, &set.workers[0]);
     var count: u8 = 1;
-    for (device.all()[1..]) |lane| {
-        if (!lane.is_manned.load(.monotonic)) continue;
-        joinSockets(lane, &set, place) catch |err| {
-            device.log.err("lane {d} stays without sockets: {t} ({f})", .{ lane.fan.number, err, lane.udp.failure });
+    for (device.all()[1..]) |worker| {
+        if (!worker.has_thread.load(.monotonic)) continue;
+        joinSockets(worker, &set, place) catch |err| {
+            device.log.err("lane {d} stays without sockets: {t} ({f})", .{ worker.share.number, err, worker.udp.failure });
             continue;
         };
         count += 1;
     }
-    if (count > 1) leading.udp.steer(&set.lanes[0], count);
+    if (count > 1) leading.udp.steer(&set.workers[0], count);
     return set;
 }
 
 /// While sockets are opened on the port that these have.
 fn yieldAll(device: *Device, yields: bool) void {
     var open: u8 = 0;
-    for (device.all()) |lane| open += @intFromBool(lane.udp.isOpen());
-    for (device.all()) |lane| lane.udp.yield(yields, open > 1);
+    for (device.all()) |worker| open += @intFromBool(worker.udp.isOpen());
+    for (device.all()) |worker| worker.udp.yield(yields, open > 1);
 }
 
-fn joinSockets(lane: *Lane, set: *SocketSet, place: io.udp.Place) io.udp.OpenError!void {
-    const own = &set.lanes[lane.fan.number];
-    try lane.udp.joinAside(own, &set.lanes[0], place);
+fn joinSockets(worker: *Worker, set: *SocketSet, place: io.udp.Place) io.udp.OpenError!void {
+    const own = &set.workers[worker.share.number];
+    try worker.udp.joinAside(own, &set.workers[0], place);
     errdefer io.udp.closeSockets(own);
-    try watch(lane, own);
+    try watch(worker, own);
 }
 
-fn watch(lane: *Lane, sockets: *const io.udp.Sockets) io.udp.OpenError!void {
+fn watch(worker: *Worker, sockets: *const io.udp.Sockets) io.udp.OpenError!void {
     for (sockets, [_]Token{ .udp_ipv4, .udp_ipv6 }) |socket, token| {
-        lane.poller.add(socket orelse continue, token.value(), io.poller.in) catch {
-            lane.udp.failure.set("epoll_ctl", .NOSPC);
+        worker.poller.add(socket orelse continue, token.value(), io.poller.in) catch {
+            worker.udp.failure.set("epoll_ctl", .NOSPC);
             return error.SystemResources;
         };
     }
@@ -269,11 +269,11 @@ fn watch(lane: *Lane, sockets: *const io.udp.Sockets) io.udp.OpenError!void {
 /// Puts a set in the place of the one in use. Closing is not left to the kernel's count of descriptors: a host that
 /// forked holds them open, and epoll would go on telling of them.
 pub fn install(device: *Device, set: *const SocketSet) void {
-    for (device.all(), set.lanes[0..device.all().len]) |lane, sockets| {
-        for (lane.udp.sockets) |socket| if (socket) |fd| lane.poller.remove(fd);
-        lane.udp.close();
-        lane.udp.sockets = sockets;
-        lane.readTun(lane.udp.isOpen());
+    for (device.all(), set.workers[0..device.all().len]) |worker, sockets| {
+        for (worker.udp.sockets) |socket| if (socket) |fd| worker.poller.remove(fd);
+        worker.udp.close();
+        worker.udp.sockets = sockets;
+        worker.readTun(worker.udp.isOpen());
     }
     const interface = &device.interface.binding.interface;
     device.bound_index = if (interface.isEmpty()) 0 else io.link.index(interface.slice()) catch 0;
@@ -281,19 +281,19 @@ pub fn install(device: *Device, set: *const SocketSet) void {
     device.interface.forgetAllSources();
 }
 
-/// A thread has come for a further lane. Should it get no queue or sockets, it still helps the others.
-pub fn man(lane: *Lane) void {
-    const device = lane.device;
-    lane.is_manned.store(true, .release);
-    if (lane.isFirst() or !device.interface.is_active) return;
+/// A thread has come for a further worker. Should it get no queue or sockets, it still helps the others.
+pub fn assign(worker: *Worker) void {
+    const device = worker.device;
+    worker.has_thread.store(true, .release);
+    if (worker.isFirst() or !device.interface.is_active) return;
     var set: SocketSet = .{ .port = device.interface.listen_port };
-    set.lanes[0] = device.first().udp.sockets;
-    joinSockets(lane, &set, placeOf(device)) catch |err| {
-        return device.log.err("lane {d} stays without sockets: {t} ({f})", .{ lane.fan.number, err, lane.udp.failure });
+    set.workers[0] = device.first().udp.sockets;
+    joinSockets(worker, &set, placeOf(device)) catch |err| {
+        return device.log.err("lane {d} stays without sockets: {t} ({f})", .{ worker.share.number, err, worker.udp.failure });
     };
-    lane.udp.sockets = set.lanes[lane.fan.number];
+    worker.udp.sockets = set.workers[worker.share.number];
     var count: u8 = 0;
     for (device.all()) |other| count += @intFromBool(other.udp.isOpen());
     device.first().udp.steer(&device.first().udp.sockets, count);
-    lane.readTun(true);
+    worker.readTun(true);
 }
