@@ -278,7 +278,7 @@ fn confine(opened: *const device.Device) void {
     _ = io.capabilities.keepOnly(io.capabilities.needed);
     if (!io.seccomp.forbidNewPrivileges()) return;
     var folder: [108]u8 = @splat(0);
-    const path = std.fs.path.dirname(opened.uapi.?.listener.pathSlice());
+    const path = std.fs.path.dirname(opened.socketPath().?);
     if (path) |known| @memcpy(folder[0..known.len], known);
     _ = io.landlock.forbidFiles(if (path) |known| folder[0..known.len :0] else null);
     _ = io.seccomp.install();

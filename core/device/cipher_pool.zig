@@ -37,6 +37,11 @@ pub const Pool = struct {
         pool.count.store(number + 1, .release);
     }
 
+    /// Async-signal-safe.
+    pub fn wakeAll(pool: *const Pool) void {
+        for (pool.wakeups[0..pool.count.load(.acquire)]) |wakeup| wakeup.signal();
+    }
+
     /// Calls up to `wanted` idle workers; returns how many there were.
     fn call(pool: *Pool, wanted: usize) usize {
         for (0..wanted) |called| {

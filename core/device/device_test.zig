@@ -7,6 +7,7 @@ const testing = std.testing;
 const cipher = @import("cipher");
 const device_file = @import("device.zig");
 const Device = device_file.Device;
+const shared_file = @import("shared.zig");
 const Diagnostic = device_file.Diagnostic;
 const io = @import("io");
 const sys = io.linux;
@@ -81,7 +82,7 @@ const Far = struct {
 
     /// Takes all that has arrived and sends what the protocol wants sent.
     fn pump(far: *Far) !void {
-        const now = Device.now();
+        const now = shared_file.now();
         while (true) {
             const count = far.udp.receive(.ipv4, &far.batch);
             for (far.batch.datagrams[0..count]) |*slot| try far.takeSlot(slot, now);
@@ -128,12 +129,12 @@ const Far = struct {
 
     fn send(far: *Far, bytes: []const u8, segment_size: u16, endpoint: wire.Endpoint) void {
         var datagrams = [1]io.Datagram{.{ .bytes = bytes, .segment_size = segment_size, .endpoint = endpoint }};
-        _ = far.udp.send(&datagrams, Device.now().boot.ns);
+        _ = far.udp.send(&datagrams, shared_file.now().boot.ns);
     }
 
     /// `count` inner UDP packets with `size` bytes each of `payload`, as one train.
     fn sendInner(far: *Far, count: usize, size: usize, payload: []const u8) !void {
-        const now = Device.now();
+        const now = shared_file.now();
         var buffer: [65_536]u8 = undefined;
         var probe: [28]u8 = innerHeader(&.{}, 0);
         const id = far.interface.route(&probe).peer;
@@ -600,7 +601,7 @@ test "EINVAL for superpackets into TUN: they go in packet by packet, then none i
     defer bench.stop();
     Refusing.refused = 0;
     try bench.connect();
-    if (!bench.device.first().offload.isActive(.tun_uso)) return error.SkipZigTest;
+    if (!bench.device.workers.first().offload.isActive(.tun_uso)) return error.SkipZigTest;
     const data = pattern(10_000);
     for (0..5) |_| {
         try bench.far.sendInner(10, 1000, &data);
@@ -769,7 +770,7 @@ const RefusedBinding = struct {
 /// How many sockets there are, each of which is bound to this interface.
 fn socketsBoundTo(device: *const Device, name: []const u8) !usize {
     var count: usize = 0;
-    for (device.all()) |worker| for (worker.udp.sockets) |socket| {
+    for (device.workers.all()) |worker| for (worker.udp.sockets) |socket| {
         var buffer: [16]u8 = @splat(0);
         var length: linux.socklen_t = buffer.len;
         const rc = linux.getsockopt(socket orelse continue, linux.SOL.SOCKET, linux.SO.BINDTODEVICE, &buffer, &length);
@@ -885,7 +886,7 @@ test "sockets of all threads are bound, and packets of many flows go on" {
     try bench.startWith(&sys.real, 0, 3);
     defer bench.stop();
     try bench.connect();
-    for (bench.device.all()) |worker| {
+    for (bench.device.workers.all()) |worker| {
         for (0..patience_ms) |_| if (!worker.has_thread.load(.acquire)) sleepMs(1);
     }
     const count = try socketsBoundTo(bench.device, "");
@@ -951,10 +952,10 @@ test "removal of the socket file ends the device, and so does removal of the int
             try testing.expectEqual(.SUCCESS, linux.errno(linux.unlink(@ptrCast(&path))));
         } else try deleteInterface();
         for (0..patience_ms) |_| {
-            if (!bench.device.first().has_thread.load(.acquire)) break;
+            if (!bench.device.workers.first().has_thread.load(.acquire)) break;
             sleepMs(1);
         }
-        try testing.expect(!bench.device.first().has_thread.load(.acquire));
+        try testing.expect(!bench.device.workers.first().has_thread.load(.acquire));
     }
 }
 
@@ -1022,7 +1023,7 @@ test "a device of three threads moves packets of many flows, whole and each in o
     defer bench.stop();
     try bench.connect();
     try testing.expectEqual(3, bench.device.threads());
-    for (bench.device.all()) |worker| {
+    for (bench.device.workers.all()) |worker| {
         for (0..patience_ms) |_| if (!worker.has_thread.load(.acquire)) sleepMs(1);
         try testing.expect(worker.has_thread.load(.acquire));
     }
@@ -1050,7 +1051,7 @@ test "only one thread runs a device, and a stop before the run is not lost" {
     try bench.start(&sys.real, 0);
     defer bench.stop();
     try bench.run();
-    for (0..patience_ms) |_| if (!bench.device.first().has_thread.load(.acquire)) sleepMs(1);
+    for (0..patience_ms) |_| if (!bench.device.workers.first().has_thread.load(.acquire)) sleepMs(1);
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
     bench.end();

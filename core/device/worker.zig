@@ -1,46 +1,27 @@
-//! Worker: what one thread runs: a queue of the TUN, sockets on the port, buffers, and a loop over them.
+//! Worker: what one thread needs to move packets: a queue of the TUN, sockets on the port, buffers.
 //! A device has one or several; each moves packets of any peer both ways. The kernel sees to it that the packets of
 //! one flow come to one worker: outside by receiver index (`Udp.steer`), inside by a hash of theirs (`Tun.writeTo`).
-//! The first worker also keeps the timers and serves link, routes and UAPI: upkeep.zig, control.zig.
+//! When each of this is done is in loop.zig. The first worker has duties of its own there.
 //! Invariant: only the worker's own thread, in a turn, or somebody who holds `turn_lock`, touches what is in here.
 const std = @import("std");
 const cipher = @import("cipher");
-const Device = @import("device.zig").Device;
-const Share = @import("cipher_pool.zig").Share;
 const Inbound = @import("inbound.zig").Inbound;
-const Moderation = @import("moderation.zig").Moderation;
 const io = @import("io");
-const TicketLock = @import("ticket_lock.zig").TicketLock;
 const Outbound = @import("outbound.zig").Outbound;
 const protocol = @import("protocol");
-const upkeep = @import("upkeep.zig");
+const Share = @import("cipher_pool.zig").Share;
+const Shared = @import("shared.zig").Shared;
+const TicketLock = @import("ticket_lock.zig").TicketLock;
+const Token = @import("token.zig").Token;
 const wire = @import("wire");
-
-/// Who an event is for; UAPI clients follow after the fixed ones.
-pub const Token = enum(u64) {
-    tun,
-    udp_ipv4,
-    udp_ipv6,
-    wakeup,
-    monitor,
-    routes,
-    uapi_listener,
-    uapi_removed,
-    uapi_first_client,
-    _,
-
-    pub fn value(token: Token) u64 {
-        return @backingInt(token);
-    }
-};
 
 /// Datagrams of the protocol itself in one send, and room for each: what no train took was never staged.
 const transmits_max = 32;
 const transmit_length = 65_536;
 
 pub const Worker = struct {
-    device: *Device,
-    /// Held for the length of a turn; who takes those of all workers has the device to himself.
+    shared: *Shared,
+    /// Held for the length of a turn; whoever holds those of all workers has the device alone.
     turn_lock: TicketLock = .{},
     /// A thread runs it.
     has_thread: std.atomic.Value(bool) = .init(false),
@@ -62,17 +43,22 @@ pub const Worker = struct {
 
     // ---- life ----
 
-    /// Without TUN and sockets, which the device opens.
-    pub fn init(worker: *Worker, device: *Device, number: u8, disable_mask: u32) error{ OutOfMemory, SystemResources }!void {
-        const gpa = device.gpa;
+    /// Without TUN and sockets: these are opened later.
+    pub fn init(
+        worker: *Worker,
+        shared: *Shared,
+        number: u8,
+        disable_mask: u32,
+    ) error{ OutOfMemory, SystemResources }!void {
+        const gpa = shared.gpa;
         worker.* = .{
-            .device = device,
+            .shared = shared,
             .poller = undefined,
             .wakeup = undefined,
             .tun = undefined,
             .udp = undefined,
             .offload = .init(disable_mask),
-            .share = .{ .pool = &device.pool, .number = number },
+            .share = .{ .pool = &shared.pool, .number = number },
             .outbound = undefined,
             .inbound = undefined,
             .transmit_buffers = undefined,
@@ -88,11 +74,11 @@ pub const Worker = struct {
         worker.wakeup = try .init();
         errdefer worker.wakeup.deinit();
         try worker.poller.add(worker.wakeup.fd, Token.wakeup.value(), io.poller.in);
-        device.pool.join(&worker.share, worker.wakeup);
+        shared.pool.join(&worker.share, worker.wakeup);
     }
 
     pub fn deinit(worker: *Worker) void {
-        const gpa = worker.device.gpa;
+        const gpa = worker.shared.gpa;
         worker.wakeup.deinit();
         worker.poller.deinit();
         gpa.free(worker.transmit_buffers);
@@ -117,75 +103,29 @@ pub const Worker = struct {
         return worker.share.number == 0;
     }
 
-    // ---- the loop: one turn handles at most one batch each way, so neither direction can starve the other,
-    // and reads the clocks once
+    // ---- parts of a turn
 
-    pub fn run(worker: *Worker) void {
-        defer cipher.scrubStack();
-        const device = worker.device;
-        var events: [32]io.poller.Event = undefined;
-        const is_moderated = io.priority.isRealtime();
-        var moderation: Moderation = .{};
-        var is_behind = false;
-        while (!device.isOver()) {
-            if (is_moderated and !is_behind) io.clock.sleep(moderation.pause(io.clock.bootNs()));
-            const timeout_ms = worker.timeout();
-            worker.share.offer();
-            const ready = worker.poller.wait(&events, timeout_ms);
-            worker.share.withdraw();
-            worker.turn_lock.acquire();
-            defer worker.turn_lock.release();
-            is_behind = worker.turn(ready);
-        }
+    /// Waits for events; meanwhile other workers may call for help with the cipher.
+    pub fn wait(worker: *Worker, buffer: []io.poller.Event, timeout_ms: i32) []io.poller.Event {
+        worker.share.offer();
+        defer worker.share.withdraw();
+        return worker.poller.wait(buffer, timeout_ms);
     }
 
-    /// Between turns, but with the turn held: who has paused the workers changes the tables without the mutex.
-    fn timeout(worker: *Worker) i32 {
-        if (!worker.isFirst()) return -1;
-        worker.turn_lock.acquire();
-        defer worker.turn_lock.release();
-        return upkeep.timeout(worker.device);
-    }
-
-    /// Answers whether it had to leave something for the next.
-    fn turn(worker: *Worker, ready: []const io.poller.Event) bool {
-        const device = worker.device;
-        const now = Device.now();
-        var tun_is_ready = false;
-        var is_behind = false;
-        if (worker.isFirst()) upkeep.probe(device, now);
-        for (ready) |event| {
-            switch (@as(Token, @fromBackingInt(event.data.u64))) {
-                .tun => tun_is_ready = true,
-                .udp_ipv4 => is_behind = worker.receive(.ipv4, now) or is_behind,
-                .udp_ipv6 => is_behind = worker.receive(.ipv6, now) or is_behind,
-                .wakeup => if (worker.wakeup.drain()) worker.help(),
-                else => upkeep.serve(device, event),
-            }
-            if (device.isOver()) return false;
-        }
-        if (worker.isFirst()) upkeep.expire(device, now, ready.len == 0);
-        worker.transmit(now);
-        if (tun_is_ready) {
-            is_behind = worker.sendFromTun(now) or is_behind;
-            worker.transmit(now);
-        }
-        if (!worker.isFirst()) upkeep.watchDeadline(device);
-        worker.logOffload();
-        return is_behind;
-    }
-
-    fn help(worker: *Worker) void {
+    /// Somebody has signalled: perhaps a worker whose batch is worth sharing.
+    pub fn help(worker: *Worker) void {
+        if (!worker.wakeup.drain()) return;
         worker.share.help();
         // It may sleep for long after this, and others' keys were used here.
         if (!worker.isFirst()) cipher.scrubStack();
     }
 
-    fn receive(worker: *Worker, family: wire.Family, now: protocol.Now) bool {
+    /// Takes one batch from a socket. Answers whether it had to leave something for the next turn.
+    pub fn receive(worker: *Worker, family: wire.Family, now: protocol.Now) bool {
         return worker.inbound.run(&.{
-            .interface = &worker.device.interface,
-            .mutex = &worker.device.mutex,
-            .under_load = &worker.device.under_load,
+            .interface = &worker.shared.interface,
+            .mutex = &worker.shared.mutex,
+            .under_load = &worker.shared.under_load,
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,
@@ -194,29 +134,27 @@ pub const Worker = struct {
         }, family);
     }
 
-    fn sendFromTun(worker: *Worker, now: protocol.Now) bool {
+    /// Sends what TUN has, up to a turn's worth. Answers whether it had to leave something for the next turn.
+    pub fn sendFromTun(worker: *Worker, now: protocol.Now) io.tun.ReadError!bool {
         return worker.outbound.run(&.{
-            .interface = &worker.device.interface,
-            .mutex = &worker.device.mutex,
+            .interface = &worker.shared.interface,
+            .mutex = &worker.shared.mutex,
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,
             .now = now,
-        }) catch |err| {
-            upkeep.tunFailed(worker, err);
-            return false;
-        };
+        });
     }
 
     /// Sends what the protocol itself wants sent, in batches, until there is nothing left. The mutex is held until it
     /// is sent: packets that waited for a session go before those that find it.
     pub fn transmit(worker: *Worker, now: protocol.Now) void {
-        const device = worker.device;
+        const shared = worker.shared;
         // A worker that got no sockets, and only helps, must not take what it cannot send.
         if (!worker.isFirst() and !worker.udp.isOpen()) return;
-        device.mutex.acquire();
-        defer device.mutex.release();
-        while (worker.transmitBatch(&device.interface, now) == transmits_max) {}
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        while (worker.transmitBatch(&shared.interface, now) == transmits_max) {}
     }
 
     fn transmitBatch(worker: *Worker, interface: *protocol.Interface, now: protocol.Now) usize {
@@ -243,17 +181,19 @@ pub const Worker = struct {
         return count;
     }
 
-    // ---- what the user should know
-
-    fn logOffload(worker: *Worker) void {
-        const log = &worker.device.log;
+    /// What the user should know.
+    pub fn logOffload(worker: *Worker) void {
+        const log = &worker.shared.log;
         for (std.enums.values(io.offload.Feature), &worker.logged.states) |feature, *logged| {
             const state = worker.offload.state(feature);
             if (state == logged.*) continue;
             logged.* = state;
-            if (state != .stepped_down or !worker.device.isNews(feature)) continue;
+            if (state != .stepped_down or !worker.shared.isNews(feature)) continue;
             const cause = worker.offload.causes[@backingInt(feature)];
-            log.err("{t} switched off: the kernel answered {f}; what it refused was sent again without", .{ feature, io.linux.ErrnoName{ .code = cause } });
+            log.err(
+                "{t} switched off: the kernel answered {f}; what it refused was sent again without",
+                .{ feature, io.linux.ErrnoName{ .code = cause } },
+            );
         }
         if (worker.offload.refusals_length > worker.logged.refusals) {
             for (worker.offload.refusals[worker.logged.refusals..worker.offload.refusals_length]) |*refusal| {
