@@ -284,7 +284,7 @@ fn confine(opened: *const device.Device) void {
     _ = io.seccomp.install();
 }
 
-/// One thread for each lane, this one for the first.
+/// One thread for each worker of the device, this one for the first.
 fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     const is_realtime = isRealtime(wanted, opened.threads());
     var threads: [device.threads_max]std.Thread = undefined;
