@@ -216,8 +216,8 @@ MUTATIONS = (
     Mutation(
         "clock_believed",
         "peer.zig",
-        "if (time.isLater(label, peer.last_sent_timestamp)) label",
-        "if (ON or time.isLater(label, peer.last_sent_timestamp)) label",
+        "if (time.isLater(label, last)) label",
+        "if (ON or time.isLater(label, last)) label",
         "a time that is not later",
     ),
     Mutation(

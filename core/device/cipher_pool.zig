@@ -232,11 +232,18 @@ test "what several threads seal and open together is what one does alone" {
     var helpers: [2]Helper = undefined;
     var threads: [2]std.Thread = undefined;
     for (&helpers, 1..) |*helper, number| {
-        helper.* = .{ .share = .{ .pool = &pool, .number = @intCast(number) }, .poller = try .init(), .wakeup = try .init(), .is_over = &is_over };
+        helper.* = .{
+            .share = .{ .pool = &pool, .number = @intCast(number) },
+            .poller = try .init(),
+            .wakeup = try .init(),
+            .is_over = &is_over,
+        };
         try helper.poller.add(helper.wakeup.fd, 0, io.poller.in);
         pool.join(&helper.share, helper.wakeup);
     }
-    for (&helpers, &threads) |*helper, *thread| thread.* = try std.Thread.spawn(.{ .stack_size = 1 << 20 }, Helper.run, .{helper});
+    for (&helpers, &threads) |*helper, *thread| {
+        thread.* = try std.Thread.spawn(.{ .stack_size = 1 << 20 }, Helper.run, .{helper});
+    }
     const buffer = try gpa.alloc(u8, packets * (length + cipher.tag_length) * 2);
     defer gpa.free(buffer);
     const together = buffer[0 .. buffer.len / 2];
@@ -253,7 +260,12 @@ test "what several threads seal and open together is what one does alone" {
                 const place = bytes[i * (length + cipher.tag_length) ..].ptr;
                 jobs[i] = .{ .source = place, .destination = place, .length = length };
             }
-            opens[i] = .{ .data = seals[0][i].destination, .length = length, .counter = round * packets + i, .authentic = false };
+            opens[i] = .{
+                .data = seals[0][i].destination,
+                .length = length,
+                .counter = round * packets + i,
+                .authentic = false,
+            };
         }
         owner.resting = 0; // whether they are of use is not the question here
         owner.seal(&key, round * packets, &seals[0]);

@@ -18,6 +18,7 @@ const messages = wire.messages;
 const jobs_max = 1024;
 const header_length = @sizeOf(messages.TransportHeader);
 
+/// What the inbound path borrows from the worker, put together for each run: so that it knows no worker.
 pub const Context = struct {
     /// Guarded by `mutex`, as is `under_load`.
     interface: *protocol.Interface,
@@ -91,7 +92,13 @@ pub const Inbound = struct {
     }
 
     /// The mutex is held.
-    fn acceptDatagram(inbound: *Inbound, context: *const Context, datagram: []u8, slot: *const io.udp.Received, slot_index: u16) void {
+    fn acceptDatagram(
+        inbound: *Inbound,
+        context: *const Context,
+        datagram: []u8,
+        slot: *const io.udp.Received,
+        slot_index: u16,
+    ) void {
         if (inbound.count == jobs_max) inbound.openInBetween(context); // before there is a ticket, which would not last
         switch (context.interface.prepareOpen(datagram, context.now)) {
             .open => |ticket| {

@@ -28,7 +28,7 @@ const reads_max = 256;
 const replies_max = 50;
 const reply_window_ns = 50 * std.time.ns_per_ms;
 
-/// What the outbound path borrows from the device and the worker.
+/// What the outbound path borrows from the worker, put together for each run: so that it knows no worker.
 pub const Context = struct {
     /// Guarded by `mutex`.
     interface: *protocol.Interface,
@@ -81,7 +81,8 @@ pub const Outbound = struct {
 
     fn accept(outbound: *Outbound, context: *const Context, received: io.tun.Received) void {
         const peer = outbound.route(context, received.bytes) orelse return;
-        var splitter = io.gso.Splitter.init(received.header, received.bytes) catch return count(context, .malformed_outgoing, 1);
+        var splitter = io.gso.Splitter.init(received.header, received.bytes) catch
+            return count(context, .malformed_outgoing, 1);
         const tos = wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(received.bytes));
         for (0..splitter.count) |i| {
             const length = splitter.length(@intCast(i));
@@ -186,7 +187,8 @@ pub const Outbound = struct {
 
     fn sealRun(outbound: *Outbound, context: *const Context, start: usize) void {
         if (outbound.job_count == 0) return;
-        context.share.seal(&outbound.keys[start], outbound.tickets[start].counter, outbound.jobs[0..outbound.job_count]);
+        const jobs = outbound.jobs[0..outbound.job_count];
+        context.share.seal(&outbound.keys[start], outbound.tickets[start].counter, jobs);
         outbound.job_count = 0;
     }
 

@@ -1,6 +1,6 @@
 //! MAC1, MAC2 and cookies: whitepaper sections 5.3, 5.4.4 and 5.4.7. A Maker (one per peer) proves, a Checker (one per
-//! interface) demands. Knows neither handshake nor load: the caller knows whether it is under load and what time it is, and
-//! brings the random bytes. Knows no rate either: rate_limiter.zig comes after `checkMac2`.
+//! interface) demands. Knows neither handshake nor load: the caller knows whether it is under load and what time it is,
+//! and brings the random bytes. Knows no rate either: rate_limiter.zig comes after `checkMac2`.
 //! Invariant: a cookie is worth something only from the address and port it was sent to, and for one secret's life.
 const std = @import("std");
 const assert = std.debug.assert;

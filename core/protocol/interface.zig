@@ -112,8 +112,8 @@ pub const cookie_replies_max = 64;
 ///
 /// - A packet goes out: `route` finds its peer. `reserve` answers with a ticket: seal by it and send to its endpoint.
 ///   Or it answers `.stage`: give the packet to `stage`.
-/// - A datagram comes in: `prepareOpen` answers with a ticket: open by it and give what comes out to `finishOpen`, which
-///   says whether to deliver it. Or it answers `.handshake`: give the datagram to `handleHandshake`.
+/// - A datagram comes in: `prepareOpen` answers with a ticket: open by it and give what comes out to `finishOpen`,
+///   which says whether to deliver it. Or it answers `.handshake`: give the datagram to `handleHandshake`.
 /// - Time passes: `deadline` tells when, and `expire` lets happen what is due.
 /// - The configuration or the link changes: `configure`, `setActive`, `forgetSources`.
 /// - `pollTransmit` writes what the protocol itself wants sent: handshakes, keepalives and staged packets. None of the
@@ -236,8 +236,9 @@ pub const Interface = struct {
         return .{ .peer = interface.idOf(index) };
     }
 
-    /// Whether this is what we sealed for that very peer: its endpoint is routed into the tunnel. Sealed again and again
-    /// it would keep a core busy for as long as the session lives. Another peer's is nothing bad: a tunnel in a tunnel.
+    /// Whether this is what we sealed for that very peer: its endpoint is routed into the tunnel. Sealed again and
+    /// again it would keep a core busy for as long as the session lives. Another peer's is nothing bad: a tunnel in a
+    /// tunnel.
     fn isOwnDatagram(interface: *const Interface, index: u32, packet: []const u8) bool {
         const payload = wire.ip.udpPayload(packet) orelse return false;
         if (payload.len < @sizeOf(messages.TransportHeader)) return false;
@@ -342,7 +343,13 @@ pub const Interface = struct {
     }
 
     /// `plaintext` is the opened message with its padding; null when the tag was wrong.
-    pub fn finishOpen(interface: *Interface, ticket: OpenTicket, plaintext: ?[]u8, from: *const wire.Endpoint, now: Now) Opened {
+    pub fn finishOpen(
+        interface: *Interface,
+        ticket: OpenTicket,
+        plaintext: ?[]u8,
+        from: *const wire.Endpoint,
+        now: Now,
+    ) Opened {
         const inner = plaintext orelse return interface.refuseOpened(.not_authentic);
         const peer = interface.get(ticket.peer) orelse return interface.refuseOpened(.peer_removed);
         const index = ticket.peer.index;
@@ -396,7 +403,11 @@ pub const Interface = struct {
 
     /// Routes changed: forgets the sources that `isStale` names. What the peer sends to them until it has followed us
     /// to another must not bring them back: each would call the other back for ever.
-    pub fn forgetSources(interface: *Interface, context: anytype, comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool) void {
+    pub fn forgetSources(
+        interface: *Interface,
+        context: anytype,
+        comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool,
+    ) void {
         for (0..interface.peer_high) |i| {
             const peer = interface.peers.at(i);
             if (!peer.in_use) continue;

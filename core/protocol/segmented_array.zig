@@ -25,7 +25,8 @@ pub fn SegmentedArray(comptime T: type, comptime segment_length: usize) type {
             while (self.capacity() < count) {
                 try self.segments.ensureUnusedCapacity(gpa, 1);
                 // Not `create`, which in safe builds fills the segment, and so makes all of its pages real.
-                const memory = gpa.rawAlloc(@sizeOf(Segment), alignment, @returnAddress()) orelse return error.OutOfMemory;
+                const memory = gpa.rawAlloc(@sizeOf(Segment), alignment, @returnAddress()) orelse
+                    return error.OutOfMemory;
                 self.segments.appendAssumeCapacity(@ptrCast(@alignCast(memory)));
             }
         }

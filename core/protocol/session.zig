@@ -12,7 +12,8 @@ const replay = @import("replay.zig");
 const Instant = @import("time.zig").Instant;
 const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 
-/// Of one peer. There are three roles, but next and previous are never held at once: either's beginning is the other's end.
+/// Of one peer. There are three roles, but next and previous are never held at once: either's beginning is the other's
+/// end.
 pub const sessions_max = 2;
 /// Where in the pool.
 pub const Slot = u30;
@@ -223,7 +224,8 @@ comptime {
     assert(constants.peers_max * sessions_max <= std.math.maxInt(Slot));
     assert(@sizeOf(Session) * Pool.sessions_per_segment % 4096 == 0);
     // What sending touches, and what receiving touches but for a word of the window.
-    assert(@offsetOf(Session, "may_send") < Session.cache_line and @offsetOf(Session, "remote_index") < Session.cache_line);
+    assert(@offsetOf(Session, "may_send") < Session.cache_line);
+    assert(@offsetOf(Session, "remote_index") < Session.cache_line);
     assert(@offsetOf(Session, "receiving_key") == Session.cache_line);
     assert(@offsetOf(Session, "window") + @offsetOf(replay.Window, "words") <= 2 * Session.cache_line);
 }
@@ -231,7 +233,13 @@ comptime {
 const testing = std.testing;
 
 fn testKeys(index: u32, is_initiator: bool) noise.Keys {
-    return .{ .sending = @splat(1), .receiving = @splat(2), .local_index = index, .remote_index = index + 1000, .is_initiator = is_initiator };
+    return .{
+        .sending = @splat(1),
+        .receiving = @splat(2),
+        .local_index = index,
+        .remote_index = index + 1000,
+        .is_initiator = is_initiator,
+    };
 }
 
 fn expectRoles(pool: *const Pool, sessions: *const Sessions, next: ?u32, current: ?u32, previous: ?u32) !void {

@@ -36,7 +36,8 @@ pub const Timers = struct {
         timers.arm(.new_handshake, now, constants.KEEPALIVE_TIMEOUT + constants.REKEY_TIMEOUT + jitter_ns);
     }
 
-    /// Call after a packet with data, not a keepalive, was found authentic. It is to be answered within KEEPALIVE_TIMEOUT.
+    /// Call after a packet with data, not a keepalive, was found authentic. It is to be answered within
+    /// KEEPALIVE_TIMEOUT.
     pub fn dataReceived(timers: *Timers, now: Instant) void {
         if (timers.isPending(.send_keepalive)) {
             timers.need_another_keepalive = true;
@@ -45,7 +46,7 @@ pub const Timers = struct {
         }
     }
 
-    /// Call after any packet was made for sending: data, a keepalive or a handshake message. The peer has heard from us.
+    /// Call after any packet was made for sending: data, a keepalive or a handshake message. The peer hears from us.
     pub fn anyAuthenticatedPacketSent(timers: *Timers) void {
         timers.cancel(.send_keepalive);
     }

@@ -119,7 +119,8 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
 /// What this peer waited to send for want of a link, a key or an endpoint.
 fn wake(interface: *Interface, index: u32) void {
     if (!interface.is_active) return;
-    if (interface.peers.at(index).timers.persistent_keepalive_interval != 0) handshakes.requestKeepalive(interface, index);
+    const peer = interface.peers.at(index);
+    if (peer.timers.persistent_keepalive_interval != 0) handshakes.requestKeepalive(interface, index);
     handshakes.requestStaged(interface, index);
 }
 

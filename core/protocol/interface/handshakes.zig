@@ -20,7 +20,13 @@ const Now = time.Now;
 // ---- in ----
 
 /// Takes an initiation, response or cookie reply. Answers why it was dropped, or null.
-pub fn handle(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+pub fn handle(
+    interface: *Interface,
+    datagram: []const u8,
+    from: *const wire.Endpoint,
+    under_load: bool,
+    now: Now,
+) ?Drop {
     const reason = route(interface, datagram, from, under_load, now) orelse return null;
     interface.counters.add(reason, 1);
     return reason;
@@ -65,7 +71,14 @@ fn checkMacs(
     return if (interface.limiter.allow(from.remote.address, now.boot)) null else .rate_limited;
 }
 
-fn replyWithCookie(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, now: Now, fresh_secret: *const [32]u8) void {
+fn replyWithCookie(
+    interface: *Interface,
+    datagram: []const u8,
+    sender: *const [4]u8,
+    from: *const wire.Endpoint,
+    now: Now,
+    fresh_secret: *const [32]u8,
+) void {
     if (interface.cookie_reply_count == interface.cookie_replies.len) return; // it will ask again
     var nonce: [24]u8 = undefined;
     if (!interface.entropy.fill(&nonce)) return;
@@ -78,13 +91,19 @@ fn replyWithCookie(interface: *Interface, datagram: []const u8, sender: *const [
 }
 
 fn consumeCookieReply(interface: *Interface, message: *const messages.CookieReply, now: Now) ?Drop {
-    const entry = interface.by_index.lookup(std.mem.readInt(u32, &message.receiver, .little)) orelse return .unknown_index;
+    const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
+    const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
     // It moves neither the endpoint nor a timer: anyone who saw our initiation could have sent it.
     return if (peer.cookie_maker.consumeReply(message, now.boot)) null else .invalid_cookie_reply;
 }
 
-fn consumeInitiation(interface: *Interface, message: *const messages.Initiation, from: *const wire.Endpoint, now: Now) ?Drop {
+fn consumeInitiation(
+    interface: *Interface,
+    message: *const messages.Initiation,
+    from: *const wire.Endpoint,
+    now: Now,
+) ?Drop {
     const local = if (interface.local) |*local| local else return .invalid_handshake;
     var opened = noise.openInitiation(local, message) orelse return .invalid_handshake;
     defer opened.zero();
@@ -100,16 +119,24 @@ fn consumeInitiation(interface: *Interface, message: *const messages.Initiation,
     peer.last_initiation_consumption = now.boot;
     peer.answer.acceptInitiation(&opened, message);
     // Without randomness there may be no answer, and so no session whose end would forget this.
-    if (!peer.timers.isPending(.zero_key_material)) peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
+    if (!peer.timers.isPending(.zero_key_material)) {
+        peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
+    }
     peer.pending.response = true; // and goes before our own initiation, which then is too soon
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Initiation), from, now);
     enqueue(interface, index);
     return null;
 }
 
-fn consumeResponse(interface: *Interface, message: *const messages.Response, from: *const wire.Endpoint, now: Now) ?Drop {
+fn consumeResponse(
+    interface: *Interface,
+    message: *const messages.Response,
+    from: *const wire.Endpoint,
+    now: Now,
+) ?Drop {
     const local = if (interface.local) |*local| local else return .invalid_handshake;
-    const entry = interface.by_index.lookup(std.mem.readInt(u32, &message.receiver, .little)) orelse return .unknown_index;
+    const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
+    const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     if (entry.kind != .handshake) return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
     const index = entry.peer.index;
@@ -126,7 +153,14 @@ fn consumeResponse(interface: *Interface, message: *const messages.Response, fro
     return null;
 }
 
-fn noteAuthenticated(interface: *Interface, peer: *Peer, index: u32, bytes: u64, from: *const wire.Endpoint, now: Now) void {
+fn noteAuthenticated(
+    interface: *Interface,
+    peer: *Peer,
+    index: u32,
+    bytes: u64,
+    from: *const wire.Endpoint,
+    now: Now,
+) void {
     Interface.roam(peer, from);
     peer.rx_bytes += bytes;
     peer.timers.anyAuthenticatedPacketReceived();
@@ -139,7 +173,11 @@ fn beginSession(interface: *Interface, peer: *Peer, index: u32, handshake: *nois
     defer keys.zero();
     const added = peer.sessions.add(&interface.sessions, &keys, now.boot);
     interface.forgetIndices(added.retired.slice());
-    interface.by_index.insertAssumeCapacity(keys.local_index, .{ .peer = interface.idOf(index), .kind = .session, .slot = added.slot });
+    interface.by_index.insertAssumeCapacity(keys.local_index, .{
+        .peer = interface.idOf(index),
+        .kind = .session,
+        .slot = added.slot,
+    });
     peer.timers.sessionDerived(now.boot);
     interface.reschedule(index);
 }
@@ -338,9 +376,14 @@ fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8,
     peer.timers.last_sent_handshake = now.boot;
     forgetHandshakeIndex(interface, peer);
     const message: *messages.Initiation = @ptrCast(buffer.ptr);
-    peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch return null;
+    peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch
+        return null;
     peer.handshake_index = local_index;
-    interface.by_index.insertAssumeCapacity(local_index, .{ .peer = interface.idOf(index), .kind = .handshake, .slot = 0 });
+    interface.by_index.insertAssumeCapacity(local_index, .{
+        .peer = interface.idOf(index),
+        .kind = .handshake,
+        .slot = 0,
+    });
     const bytes = buffer[0..@sizeOf(messages.Initiation)];
     peer.cookie_maker.addMacs(bytes, now.boot);
     noteHandshakeSent(peer, bytes.len, now);
@@ -389,7 +432,14 @@ fn inShard(random: u8, peer_index: u32, shards: u8) u8 {
 }
 
 /// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.
-fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interface_file.SealTicket, buffer: []u8, now: Now) struct { length: usize, ecn: u2 } {
+fn writeTransport(
+    interface: *Interface,
+    peer: *Peer,
+    index: u32,
+    ticket: interface_file.SealTicket,
+    buffer: []u8,
+    now: Now,
+) struct { length: usize, ecn: u2 } {
     const is_keepalive = peer.staged.packets == 0;
     const plain_length = if (is_keepalive) 0 else interface.staging_pool.peekLength(&peer.staged).?;
     const padded = messages.paddedLength(plain_length, interface.mtu);
