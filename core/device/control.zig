@@ -53,19 +53,19 @@ pub const Control = struct {
     fn apply(control: *Control, change: *Change, diagnostic: *Diagnostic) SetError!void {
         const interface = &control.shared.interface;
         dropNoOps(interface, change);
-        const place = control.wishedPlace(change);
-        if (isRebound(change)) try control.checkBinding(&place.binding, diagnostic);
+        const wanted = control.wantedAfter(change);
+        if (isRebound(change)) try control.checkBinding(&wanted.binding, diagnostic);
         var replacement: ?SocketSet = null;
         errdefer if (replacement) |*set_aside| set_aside.close();
         var is_marked = false;
         errdefer if (is_marked) control.sockets.setFwmark(interface.fwmark) catch {}; // it held this mark before
         if (control.link.is_up and (change.listen_port != null or isRebound(change) or !interface.is_active)) {
-            replacement = try control.openReplacement(change, &place, diagnostic);
+            replacement = try control.openReplacement(change, &wanted, diagnostic);
         } else if (interface.is_active and change.fwmark != null) {
             is_marked = true;
-            control.sockets.setFwmark(place.fwmark) catch |err| return control.bindError(err, &place, diagnostic);
+            control.sockets.setFwmark(wanted.fwmark) catch |err| return control.bindError(err, &wanted, diagnostic);
         } else if (isRebound(change)) {
-            try control.tryBinding(&place, diagnostic);
+            try control.tryBinding(&wanted, diagnostic);
         }
         interface.configure(change) catch |err| switch (err) {
             error.OutOfMemory => return control.outOfMemory(diagnostic),
@@ -86,12 +86,12 @@ pub const Control = struct {
         }
     }
 
-    fn wishedPlace(control: *const Control, change: *const Change) io.udp.Place {
-        var place = control.sockets.configured();
-        if (change.listen_port) |port| place.port = port;
-        if (change.fwmark) |fwmark| place.fwmark = fwmark;
-        place.binding = bindingAfter(&control.shared.interface, change);
-        return place;
+    fn wantedAfter(control: *const Control, change: *const Change) io.udp.BindOptions {
+        var wanted = control.sockets.configured();
+        if (change.listen_port) |port| wanted.port = port;
+        if (change.fwmark) |fwmark| wanted.fwmark = fwmark;
+        wanted.binding = bindingAfter(&control.shared.interface, change);
+        return wanted;
     }
 
     /// What the kernel would take, or would refuse without saying why.
@@ -118,12 +118,12 @@ pub const Control = struct {
     }
 
     /// With the link down no sockets are opened yet; but a mistake is told to its maker, not to the log when it is up.
-    fn tryBinding(control: *Control, place: *const io.udp.Place, diagnostic: *Diagnostic) SetError!void {
-        if (place.binding.isEmpty()) return;
+    fn tryBinding(control: *Control, wanted: *const io.udp.BindOptions, diagnostic: *Diagnostic) SetError!void {
+        if (wanted.binding.isEmpty()) return;
         const udp = &control.workers.first().udp;
         var pair: io.udp.Sockets = .{ null, null };
         // On any port: whoever has ours may have gone by the time the link is up.
-        const trial: io.udp.Place = .{ .binding = place.binding };
+        const trial: io.udp.BindOptions = .{ .binding = wanted.binding };
         _ = udp.openAside(&pair, trial) catch |err| return control.bindError(err, &trial, diagnostic);
         io.udp.closeSockets(&pair);
     }
@@ -133,12 +133,12 @@ pub const Control = struct {
     fn openReplacement(
         control: *Control,
         change: *Change,
-        place: *const io.udp.Place,
+        wanted: *const io.udp.BindOptions,
         diagnostic: *Diagnostic,
     ) SetError!?SocketSet {
-        const opened = control.sockets.open(place.*) catch |err| {
+        const opened = control.sockets.open(wanted.*) catch |err| {
             if (change.listen_port == null and change.fwmark == null and !isRebound(change)) return null;
-            return control.bindError(err, place, diagnostic);
+            return control.bindError(err, wanted, diagnostic);
         };
         change.listen_port = opened.port;
         return opened;
@@ -147,7 +147,7 @@ pub const Control = struct {
     fn bindError(
         control: *const Control,
         err: io.udp.OpenError,
-        place: *const io.udp.Place,
+        wanted: *const io.udp.BindOptions,
         diagnostic: *Diagnostic,
     ) SetError {
         const failure = control.sockets.failure();
@@ -157,7 +157,7 @@ pub const Control = struct {
             error.AddressInUse => {
                 diagnostic.set(
                     "UDP port {d} is in use by another program: choose another ListenPort, or leave it out",
-                    .{place.port},
+                    .{wanted.port},
                 );
                 return error.AddressInUse;
             },
@@ -165,16 +165,16 @@ pub const Control = struct {
                 if (is_of_interface) {
                     diagnostic.set(
                         "no permission to bind to the interface {s} (BindDevice): needs CAP_NET_RAW",
-                        .{place.binding.interface.slice()},
+                        .{wanted.binding.interface.slice()},
                     );
                 } else {
                     diagnostic.set("no permission for port {d} with fwmark {d}: needs CAP_NET_ADMIN " ++
-                        "(and CAP_NET_BIND_SERVICE below 1024)", .{ place.port, place.fwmark });
+                        "(and CAP_NET_BIND_SERVICE below 1024)", .{ wanted.port, wanted.fwmark });
                 }
                 return error.Permission;
             },
             error.FamilyUnsupported, error.SystemResources => {
-                control.explainSystem(err, place, diagnostic);
+                control.explainSystem(err, wanted, diagnostic);
                 return error.System;
             },
         }
@@ -183,16 +183,16 @@ pub const Control = struct {
     fn explainSystem(
         control: *const Control,
         err: io.udp.OpenError,
-        place: *const io.udp.Place,
+        wanted: *const io.udp.BindOptions,
         diagnostic: *Diagnostic,
     ) void {
         const udp = &control.workers.first().udp;
         const failure = udp.failure;
-        const address = place.binding.addresses.get(udp.failed_family);
+        const address = wanted.binding.addresses.get(udp.failed_family);
         if (std.mem.eql(u8, failure.operation, "SO_BINDTODEVICE") and failure.errno == .NODEV) {
             diagnostic.set(
                 "there is no interface {s} to bind to (BindDevice): make it first, or correct its name",
-                .{place.binding.interface.slice()},
+                .{wanted.binding.interface.slice()},
             );
         } else if (address != null and failure.errno == .ADDRNOTAVAIL) {
             diagnostic.set(
@@ -205,7 +205,7 @@ pub const Control = struct {
                 .{ udp.failed_family, address.? },
             );
         } else {
-            diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ place.port, err, failure });
+            diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ wanted.port, err, failure });
         }
     }
 

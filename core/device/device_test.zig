@@ -143,8 +143,8 @@ const Far = struct {
     }
 
     fn send(far: *Far, bytes: []const u8, segment_size: u16, endpoint: wire.Endpoint) void {
-        var datagrams = [1]io.Datagram{.{ .bytes = bytes, .segment_size = segment_size, .endpoint = endpoint }};
-        _ = far.udp.send(&datagrams, shared_file.now().boot.ns);
+        var transmits = [1]io.Transmit{.{ .bytes = bytes, .segment_size = segment_size, .endpoint = endpoint }};
+        _ = far.udp.send(&transmits, shared_file.now().boot.ns);
     }
 
     /// `count` inner UDP packets with `size` bytes each of `payload`, as one train.

@@ -72,9 +72,9 @@ pub const Link = struct {
 
     fn goUp(link: *Link) void {
         if (link.shared.interface.is_active) return;
-        const place = link.sockets.configured();
-        const set = link.sockets.open(place) catch |err| {
-            const arguments = .{ place.port, err, link.sockets.failure() };
+        const wanted = link.sockets.configured();
+        const set = link.sockets.open(wanted) catch |err| {
+            const arguments = .{ wanted.port, err, link.sockets.failure() };
             return link.shared.log.err("cannot listen on port {d}: {t} ({f})", arguments);
         };
         link.sockets.install(&set);

@@ -46,7 +46,7 @@ pub const Outbound = struct {
     ready: [trains_max]*Train = undefined,
     tickets: [trains_max]protocol.SealTicket = undefined,
     keys: [trains_max][32]u8 = undefined,
-    datagrams: [trains_max]io.udp.Datagram = undefined,
+    transmits: [trains_max]io.udp.Transmit = undefined,
     jobs: [jobs_max]cipher.Seal = undefined,
     job_count: usize = 0,
     reply_count: u32 = 0,
@@ -140,7 +140,7 @@ pub const Outbound = struct {
                     outbound.keys[ready] = ticket.key.*;
                     outbound.ready[ready] = train;
                     outbound.tickets[ready] = ticket;
-                    outbound.datagrams[ready] = .{
+                    outbound.transmits[ready] = .{
                         .bytes = train.bytes(),
                         .segment_size = @intCast(train.stride),
                         .endpoint = ticket.endpoint.*,
@@ -193,13 +193,13 @@ pub const Outbound = struct {
     }
 
     fn send(outbound: *Outbound, context: *const Context, ready: usize) void {
-        const result = context.udp.send(outbound.datagrams[0..ready], context.now.boot.ns);
+        const result = context.udp.send(outbound.transmits[0..ready], context.now.boot.ns);
         if (result.failed_datagrams == 0 and !result.any_source_refused) return;
         context.mutex.acquire();
         defer context.mutex.release();
         context.interface.counters.add(.send_failed, result.failed_datagrams);
-        for (outbound.datagrams[0..ready], outbound.tickets[0..ready]) |*datagram, *ticket| {
-            if (datagram.source_refused) context.interface.forgetSource(ticket.peer);
+        for (outbound.transmits[0..ready], outbound.tickets[0..ready]) |*transmit, *ticket| {
+            if (transmit.source_refused) context.interface.forgetSource(ticket.peer);
         }
     }
 

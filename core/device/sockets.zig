@@ -26,7 +26,7 @@ pub const Sockets = struct {
     bound_index: u32 = 0,
 
     /// Where the configuration has them.
-    pub fn configured(sockets: *const Sockets) io.udp.Place {
+    pub fn configured(sockets: *const Sockets) io.udp.BindOptions {
         const interface = &sockets.shared.interface;
         return .{ .port = interface.listen_port, .fwmark = interface.fwmark, .binding = interface.binding };
     }
@@ -37,21 +37,21 @@ pub const Sockets = struct {
     }
 
     /// Opens beside what is in use, and has it watched; nothing is left behind on an error, see `failure`.
-    pub fn open(sockets: *Sockets, wanted: io.udp.Place) io.udp.OpenError!SocketSet {
-        var place = wanted;
-        var set: SocketSet = .{ .port = place.port };
+    pub fn open(sockets: *Sockets, wanted: io.udp.BindOptions) io.udp.OpenError!SocketSet {
+        var options = wanted;
+        var set: SocketSet = .{ .port = options.port };
         errdefer set.close();
         const leading = sockets.workers.first();
-        place.takes_over = leading.udp.isOpen() and place.port == sockets.shared.interface.listen_port;
-        if (place.takes_over) sockets.yieldAll(true);
-        defer if (place.takes_over) sockets.yieldAll(false);
-        set.port = try leading.udp.openAside(&set.pairs[0], place);
-        place.port = set.port;
+        options.takes_over = leading.udp.isOpen() and options.port == sockets.shared.interface.listen_port;
+        if (options.takes_over) sockets.yieldAll(true);
+        defer if (options.takes_over) sockets.yieldAll(false);
+        set.port = try leading.udp.openAside(&set.pairs[0], options);
+        options.port = set.port;
         try watch(leading, &set.pairs[0]);
         var count: u8 = 1;
         for (sockets.workers.all()[1..]) |worker| {
             if (!worker.has_thread.load(.monotonic)) continue;
-            join(worker, &set, place) catch |err| {
+            join(worker, &set, options) catch |err| {
                 sockets.logMissing(worker, err);
                 continue;
             };
@@ -111,9 +111,9 @@ pub const Sockets = struct {
     }
 };
 
-fn join(worker: *Worker, set: *SocketSet, place: io.udp.Place) io.udp.OpenError!void {
+fn join(worker: *Worker, set: *SocketSet, options: io.udp.BindOptions) io.udp.OpenError!void {
     const own = &set.pairs[worker.share.number];
-    try worker.udp.joinAside(own, &set.pairs[0], place);
+    try worker.udp.joinAside(own, &set.pairs[0], options);
     errdefer io.udp.closeSockets(own);
     try watch(worker, own);
 }

@@ -158,13 +158,13 @@ pub const Worker = struct {
     }
 
     fn transmitBatch(worker: *Worker, interface: *protocol.Interface, now: protocol.Now) usize {
-        var datagrams: [transmits_max]io.udp.Datagram = undefined;
+        var transmits: [transmits_max]io.udp.Transmit = undefined;
         var peers: [transmits_max]?protocol.PeerId = undefined;
         var count: usize = 0;
         while (count < transmits_max) : (count += 1) {
             const buffer = worker.transmit_buffers[count * transmit_length ..][0..transmit_length];
             const next = interface.pollTransmit(buffer, now) orelse break;
-            datagrams[count] = .{
+            transmits[count] = .{
                 .bytes = buffer[0..next.length],
                 .segment_size = 0,
                 .endpoint = next.endpoint,
@@ -173,10 +173,10 @@ pub const Worker = struct {
             peers[count] = next.peer;
         }
         if (count == 0) return 0;
-        const result = worker.udp.send(datagrams[0..count], now.boot.ns);
+        const result = worker.udp.send(transmits[0..count], now.boot.ns);
         interface.counters.add(.send_failed, result.failed_datagrams);
-        for (datagrams[0..count], peers[0..count]) |*datagram, peer| {
-            if (datagram.source_refused) if (peer) |id| interface.forgetSource(id);
+        for (transmits[0..count], peers[0..count]) |*sent, peer| {
+            if (sent.source_refused) if (peer) |id| interface.forgetSource(id);
         }
         return count;
     }
