@@ -1523,7 +1523,7 @@ const Chaos = struct {
                 chaos.random().boolean(),
                 chaos.net.now,
             ),
-            else => chaos.net.arrive(to, datagram[0..cut], &from),
+            .open, .drop => chaos.net.arrive(to, datagram[0..cut], &from),
         }
     }
 
