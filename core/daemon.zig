@@ -278,13 +278,13 @@ fn confine(opened: *const device.Device) void {
     _ = io.capabilities.keepOnly(io.capabilities.needed);
     if (!io.seccomp.forbidNewPrivileges()) return;
     var folder: [108]u8 = @splat(0);
-    const path = std.fs.path.dirname(opened.uapi.?.listener.pathSlice());
+    const path = std.fs.path.dirname(opened.socketPath().?);
     if (path) |known| @memcpy(folder[0..known.len], known);
     _ = io.landlock.forbidFiles(if (path) |known| folder[0..known.len :0] else null);
     _ = io.seccomp.install();
 }
 
-/// One thread for each lane, this one for the first.
+/// One thread for each worker of the device, this one for the first.
 fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     const is_realtime = isRealtime(wanted, opened.threads());
     var threads: [device.threads_max]std.Thread = undefined;

@@ -188,7 +188,9 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
         .peer => |id| id,
         .drop => |reason| return destination.refuse(reason),
     };
-    const ticket = switch (interface.prepareSeal(id, 1, now)) {
+    const padded = messages.paddedLength(packet.len, interface.mtu);
+    const length = padded + messages.transport_overhead;
+    const ticket = switch (interface.reserve(id, 1, length, now)) {
         .seal => |ticket| ticket,
         .stage => {
             interface.stage(id, packet);
@@ -196,16 +198,14 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
         },
         .drop => |reason| return destination.refuse(reason),
     };
-    const padded = messages.paddedLength(packet.len, interface.mtu);
-    const datagram = destination.data.?[0 .. padded + messages.transport_overhead];
+    const datagram = destination.data.?[0..length];
     datagram[0..header_length].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
     const body = datagram[header_length..];
     @memcpy(body[0..packet.len], packet);
     @memset(body[packet.len..padded], 0);
     cipher.sealBatch(ticket.key, ticket.counter, &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }});
-    const endpoint = interface.finishSeal(ticket, datagram.len, now) orelse return destination.refuse(.no_endpoint);
-    destination.length = datagram.len;
-    destination.endpoint = .from(endpoint.remote);
+    destination.length = length;
+    destination.endpoint = .from(ticket.endpoint.remote);
     destination.settle(.sealed);
 }
 

@@ -7,6 +7,7 @@ const testing = std.testing;
 const cipher = @import("cipher");
 const device_file = @import("device.zig");
 const Device = device_file.Device;
+const shared_file = @import("shared.zig");
 const Diagnostic = device_file.Diagnostic;
 const io = @import("io");
 const sys = io.linux;
@@ -57,7 +58,10 @@ const Far = struct {
     session: u32 = 0,
 
     fn open(far: *Far) !void {
-        far.* = .{ .interface = try .init(.{ .allocator = testing.allocator, .entropy = .{ .context = null, .fillFn = fillFromKernel } }) };
+        far.* = .{ .interface = try .init(.{
+            .allocator = testing.allocator,
+            .entropy = .{ .context = null, .fillFn = fillFromKernel },
+        }) };
         far.udp = .init(&sys.real, &far.offload);
         far.batch = try .init(testing.allocator);
         far.port = try far.udp.open(.{});
@@ -73,7 +77,11 @@ const Far = struct {
 
     fn configure(far: *Far, near_port: u16) !void {
         var buffer: [512]u8 = undefined;
-        const text = try std.mem.print(&buffer, "private_key={x}\npublic_key={x}\nendpoint=127.0.0.1:{d}\nallowed_ip=10.77.0.1/32\n", .{ &far_key, &publicKey(near_key), near_port });
+        const text = try std.mem.print(
+            &buffer,
+            "private_key={x}\npublic_key={x}\nendpoint=127.0.0.1:{d}\nallowed_ip=10.77.0.1/32\n",
+            .{ &far_key, &publicKey(near_key), near_port },
+        );
         var why: protocol.uapi.Diagnostic = .{};
         var change = try protocol.uapi.parse(testing.allocator, text, &why);
         defer change.deinit(testing.allocator);
@@ -82,7 +90,7 @@ const Far = struct {
 
     /// Takes all that has arrived and sends what the protocol wants sent.
     fn pump(far: *Far) !void {
-        const now = Device.now();
+        const now = shared_file.now();
         while (true) {
             const count = far.udp.receive(.ipv4, &far.batch);
             for (far.batch.datagrams[0..count]) |*slot| try far.takeSlot(slot, now);
@@ -90,7 +98,9 @@ const Far = struct {
         }
         far.interface.expire(now);
         var buffer: [2048]u8 = undefined;
-        while (far.interface.pollTransmit(&buffer, now)) |transmit| far.send(buffer[0..transmit.length], 0, transmit.endpoint);
+        while (far.interface.pollTransmit(&buffer, now)) |transmit| {
+            far.send(buffer[0..transmit.length], 0, transmit.endpoint);
+        }
     }
 
     fn takeSlot(far: *Far, slot: *io.udp.Received, now: protocol.Now) !void {
@@ -107,12 +117,18 @@ const Far = struct {
         switch (far.interface.prepareOpen(datagram, now)) {
             .open => |ticket| {
                 const body = datagram[@sizeOf(messages.TransportHeader)..];
-                var job = [1]cipher.Open{.{ .data = body.ptr, .length = body.len - messages.tag_length, .counter = ticket.counter, .authentic = false }};
+                var job = [1]cipher.Open{.{
+                    .data = body.ptr,
+                    .length = body.len - messages.tag_length,
+                    .counter = ticket.counter,
+                    .authentic = false,
+                }};
                 cipher.openBatch(ticket.key, &job);
                 const plaintext: ?[]u8 = if (job[0].authentic) body[0..job[0].length] else null;
                 switch (far.interface.finishOpen(ticket, plaintext, &slot.endpoint, now)) {
                     .deliver => |packet| {
-                        if (ticket.receiver_index == far.session and ticket.counter < far.next_counter) far.counters_in_order = false;
+                        const is_late = ticket.receiver_index == far.session and ticket.counter < far.next_counter;
+                        if (is_late) far.counters_in_order = false;
                         far.next_counter = ticket.counter + 1;
                         far.session = ticket.receiver_index;
                         far.last_ecn = slot.ecn;
@@ -128,31 +144,34 @@ const Far = struct {
     }
 
     fn send(far: *Far, bytes: []const u8, segment_size: u16, endpoint: wire.Endpoint) void {
-        var datagrams = [1]io.Datagram{.{ .bytes = bytes, .segment_size = segment_size, .endpoint = endpoint }};
-        _ = far.udp.send(&datagrams, Device.now().boot.ns);
+        var transmits = [1]io.Transmit{.{ .bytes = bytes, .segment_size = segment_size, .endpoint = endpoint }};
+        _ = far.udp.send(&transmits, shared_file.now().boot.ns);
     }
 
     /// `count` inner UDP packets with `size` bytes each of `payload`, as one train.
     fn sendInner(far: *Far, count: usize, size: usize, payload: []const u8) !void {
-        const now = Device.now();
+        const now = shared_file.now();
         var buffer: [65_536]u8 = undefined;
         var probe: [28]u8 = innerHeader(&.{}, 0);
         const id = far.interface.route(&probe).peer;
-        const ticket = far.interface.prepareSeal(id, @intCast(count), now).seal;
         const padded = messages.paddedLength(28 + size, 1420);
         const stride = padded + messages.transport_overhead;
+        const ticket = far.interface.reserve(id, @intCast(count), count * stride, now).seal;
         for (0..count) |i| {
             const datagram = buffer[i * stride ..][0..stride];
-            datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter + i));
+            datagram[0..16].* = std.mem.toBytes(
+                messages.TransportHeader.init(ticket.receiver_index, ticket.counter + i),
+            );
             const body = datagram[16..];
             @memset(body, 0);
             const part = payload[i * size ..][0..size];
             body[0..28].* = innerHeader(part, @intCast(i));
             @memcpy(body[28..][0..size], part);
-            cipher.sealBatch(ticket.key, ticket.counter + i, &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }});
+            cipher.sealBatch(ticket.key, ticket.counter + i, &.{
+                .{ .source = body.ptr, .destination = body.ptr, .length = padded },
+            });
         }
-        const endpoint = far.interface.finishSeal(ticket, count * stride, now).?;
-        far.send(buffer[0 .. count * stride], @intCast(stride), endpoint);
+        far.send(buffer[0 .. count * stride], @intCast(stride), ticket.endpoint.*);
     }
 };
 
@@ -171,7 +190,8 @@ fn innerHeader(payload: []const u8, id: u16) [28]u8 {
     writeInt(u16, header[22..24], inner_port, .big);
     writeInt(u16, header[24..26], @intCast(8 + payload.len), .big);
     const pseudo = wire.checksum.pseudoHeader(header[12..20], 17, 8 + payload.len);
-    writeInt(u16, header[26..28], wire.checksum.finish(wire.checksum.sum(payload, wire.checksum.sum(header[20..28], pseudo))), .big);
+    const sum = wire.checksum.sum(payload, wire.checksum.sum(header[20..28], pseudo));
+    writeInt(u16, header[26..28], wire.checksum.finish(sum), .big);
     return header;
 }
 
@@ -201,8 +221,12 @@ const Bench = struct {
         bench.* = .{ .namespace = try .enter() };
         errdefer bench.namespace.leave();
         number += 1;
-        bench.folder = try std.mem.print(bench.folder_buffer[0..63], "/tmp/pywg-device-{d}-{d}", .{ linux.getpid(), number });
-        try testing.expectEqual(.SUCCESS, linux.errno(linux.pipe2(&bench.log_pipe, .{ .CLOEXEC = true, .NONBLOCK = true })));
+        bench.folder = try std.mem.print(bench.folder_buffer[0..63], "/tmp/pywg-device-{d}-{d}", .{
+            linux.getpid(),
+            number,
+        });
+        const rc = linux.pipe2(&bench.log_pipe, .{ .CLOEXEC = true, .NONBLOCK = true });
+        try testing.expectEqual(.SUCCESS, linux.errno(rc));
         errdefer for (bench.log_pipe) |fd| sys.close(fd);
         var why: Diagnostic = .{};
         bench.device = Device.open(testing.allocator, &.{
@@ -221,9 +245,11 @@ const Bench = struct {
         try bench.far.open();
         errdefer bench.far.close();
         var text: [512]u8 = undefined;
-        try bench.set(try std.mem.print(&text, "private_key={x}\npublic_key={x}\nendpoint=127.0.0.1:{d}\nallowed_ip=10.77.0.2/32\n", .{
-            &near_key, &publicKey(far_key), bench.far.port,
-        }));
+        try bench.set(try std.mem.print(
+            &text,
+            "private_key={x}\npublic_key={x}\nendpoint=127.0.0.1:{d}\nallowed_ip=10.77.0.2/32\n",
+            .{ &near_key, &publicKey(far_key), bench.far.port },
+        ));
     }
 
     fn stop(bench: *Bench) void {
@@ -318,8 +344,11 @@ const Bench = struct {
     /// From the user inside to the far end: each text one write.
     fn sendOut(bench: *Bench, texts: []const []const u8) !void {
         for (texts) |text| {
-            const remote: sys.SockaddrIn align(4) = .{ .port = .{ inner_port >> 8, inner_port & 0xff }, .address = far_inner };
-            try testing.expectEqual(text.len, linux.sendto(bench.socket, text.ptr, text.len, 0, @ptrCast(&remote), @sizeOf(sys.SockaddrIn)));
+            const big_endian = .{ inner_port >> 8, inner_port & 0xff };
+            const remote: sys.SockaddrIn align(4) = .{ .port = big_endian, .address = far_inner };
+            const length = @sizeOf(sys.SockaddrIn);
+            const sent = linux.sendto(bench.socket, text.ptr, text.len, 0, @ptrCast(&remote), length);
+            try testing.expectEqual(text.len, sent);
         }
     }
 
@@ -360,7 +389,11 @@ const Bench = struct {
     }
 
     fn log(bench: *Bench) []const u8 {
-        const rc = linux.read(bench.log_pipe[0], bench.log_buffer[bench.log_length..].ptr, bench.log_buffer.len - bench.log_length);
+        const rc = linux.read(
+            bench.log_pipe[0],
+            bench.log_buffer[bench.log_length..].ptr,
+            bench.log_buffer.len - bench.log_length,
+        );
         if (linux.errno(rc) == .SUCCESS) bench.log_length += rc;
         return bench.log_buffer[0..bench.log_length];
     }
@@ -406,7 +439,8 @@ fn setAddress(what: u32, address: [4]u8) !void {
 
 /// UDP, bound, not blocking, with room for whatever a test sends.
 fn innerSocket(address: [4]u8) !sys.fd_t {
-    const socket: sys.fd_t = @intCast(linux.socket(linux.AF.INET, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK, 0));
+    const kind = linux.SOCK.DGRAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK;
+    const socket: sys.fd_t = @intCast(linux.socket(linux.AF.INET, kind, 0));
     errdefer sys.close(socket);
     const name: sys.SockaddrIn = .{ .port = .{ inner_port >> 8, inner_port & 0xff }, .address = address };
     try testing.expectEqual(.SUCCESS, linux.errno(sys.real.bind(socket, &name, @sizeOf(sys.SockaddrIn))));
@@ -414,7 +448,8 @@ fn innerSocket(address: [4]u8) !sys.fd_t {
 }
 
 fn setOption(socket: sys.fd_t, level: i32, name: u32, value: c_int) !void {
-    try testing.expectEqual(.SUCCESS, linux.errno(sys.real.setsockopt(socket, level, name, std.mem.asBytes(&value), @sizeOf(c_int))));
+    const rc = sys.real.setsockopt(socket, level, name, std.mem.asBytes(&value), @sizeOf(c_int));
+    try testing.expectEqual(.SUCCESS, linux.errno(rc));
 }
 
 /// Bytes that tell their place.
@@ -437,8 +472,8 @@ fn repeat(comptime text: []const u8, comptime times: usize) *const [text.len * t
 
 /// Between two turns: in one, the device opens some for a moment, as to ask for a route when routes changed.
 fn openDescriptors(device: *Device) usize {
-    device.first().turn_lock.acquire();
-    defer device.first().turn_lock.release();
+    device.workers.first().turn_lock.acquire();
+    defer device.workers.first().turn_lock.release();
     var count: usize = 0;
     for (0..256) |fd| {
         if (linux.errno(linux.fcntl(@intCast(fd), linux.F.GETFD, 0)) == .SUCCESS) count += 1;
@@ -617,7 +652,7 @@ test "EINVAL for superpackets into TUN: they go in packet by packet, then none i
     defer bench.stop();
     Refusing.refused = 0;
     try bench.connect();
-    if (!bench.device.first().offload.isActive(.tun_uso)) return error.SkipZigTest;
+    if (!bench.device.workers.first().offload.isActive(.tun_uso)) return error.SkipZigTest;
     const data = pattern(10_000);
     for (0..5) |_| {
         try bench.far.sendInner(10, 1000, &data);
@@ -655,15 +690,22 @@ test "what is set is what is got, and setting it again changes nothing" {
     try bench.start(&sys.real, 0);
     defer bench.stop();
     const settings = "private_key=" ++ repeat("40", 32) ++ "\nlisten_port=51999\nfwmark=42\nreplace_peers=true\n" ++
-        "public_key=" ++ repeat("0b", 32) ++ "\npreshared_key=" ++ repeat("a1", 32) ++ "\nprotocol_version=1\nendpoint=[2001:db8::1]:7\n" ++
+        "public_key=" ++ repeat("0b", 32) ++ "\npreshared_key=" ++ repeat("a1", 32) ++
+        "\nprotocol_version=1\nendpoint=[2001:db8::1]:7\n" ++
         "persistent_keepalive_interval=25\nreplace_allowed_ips=true\nallowed_ip=10.0.0.0/8\nallowed_ip=fd00::/64\n";
     try bench.set(settings);
     var first: [2048]u8 = undefined;
     const got = bench.get(&first);
     for ([_][]const u8{
-        "private_key=" ++ repeat("40", 32) ++ "\n", "listen_port=51999\n",                        "fwmark=42\n",
-        "public_key=" ++ repeat("0b", 32) ++ "\n",  "preshared_key=" ++ repeat("a1", 32) ++ "\n", "endpoint=[2001:db8::1]:7\n",
-        "persistent_keepalive_interval=25\n",       "allowed_ip=10.0.0.0/8\n",                    "allowed_ip=fd00::/64\n",
+        "private_key=" ++ repeat("40", 32) ++ "\n",
+        "listen_port=51999\n",
+        "fwmark=42\n",
+        "public_key=" ++ repeat("0b", 32) ++ "\n",
+        "preshared_key=" ++ repeat("a1", 32) ++ "\n",
+        "endpoint=[2001:db8::1]:7\n",
+        "persistent_keepalive_interval=25\n",
+        "allowed_ip=10.0.0.0/8\n",
+        "allowed_ip=fd00::/64\n",
     }) |line| try testing.expect(std.mem.find(u8, got, line) != null);
     try testing.expectEqual(1, std.mem.count(u8, got, "public_key="));
     try bench.set(settings);
@@ -683,7 +725,9 @@ test "zones of endpoints are found by name, and per cent signs elsewhere cost no
     var buffer: [2048]u8 = undefined;
     for ([_][]const u8{ "lo", "1" }) |zone| { // lo is 1 in every namespace
         var text: [256]u8 = undefined;
-        try bench.set(try std.mem.print(&text, "replace_peers=true\n" ++ peer ++ "endpoint=[fe80::1%{s}]:5\n", .{zone}));
+        try bench.set(
+            try std.mem.print(&text, "replace_peers=true\n" ++ peer ++ "endpoint=[fe80::1%{s}]:5\n", .{zone}),
+        );
         const got = bench.get(&buffer);
         const written = std.mem.find(u8, got, "endpoint=[fe80::1%").?;
         try testing.expect(std.mem.startsWith(u8, got[written..], "endpoint=[fe80::1%1]:5\n") or
@@ -708,7 +752,9 @@ test "a port that is taken refuses the whole request, and the tunnel goes on as 
     const got = bench.get(&before);
     const descriptors = openDescriptors(bench.device);
     var text: [128]u8 = undefined;
-    try testing.expectError(error.AddressInUse, bench.set(try std.mem.print(&text, "private_key={x}\nfwmark=7\nlisten_port={d}\n", .{ &far_key, bench.far.port })));
+    try testing.expectError(error.AddressInUse, bench.set(
+        try std.mem.print(&text, "private_key={x}\nfwmark=7\nlisten_port={d}\n", .{ &far_key, bench.far.port }),
+    ));
     try testing.expectEqualStrings(got, bench.get(&after));
     try testing.expectEqual(descriptors, openDescriptors(bench.device));
     try bench.sendOut(&.{"still here"});
@@ -787,7 +833,7 @@ const RefusedBinding = struct {
 /// How many sockets there are, each of which is bound to this interface.
 fn socketsBoundTo(device: *const Device, name: []const u8) !usize {
     var count: usize = 0;
-    for (device.all()) |lane| for (lane.udp.sockets) |socket| {
+    for (device.workers.all()) |worker| for (worker.udp.sockets) |socket| {
         var buffer: [16]u8 = @splat(0);
         var length: linux.socklen_t = buffer.len;
         const rc = linux.getsockopt(socket orelse continue, linux.SOL.SOCKET, linux.SO.BINDTODEVICE, &buffer, &length);
@@ -850,13 +896,45 @@ test "a binding that fails refuses the whole request under its errno, and the tu
     RefusedBinding.errno = .SUCCESS;
     try bench.connect();
     try bench.set("pywg_bind_device=lo\n");
-    const Row = struct { text: []const u8, injected: sys.E = .SUCCESS, expected: device_file.SetError, errno: sys.E, said: []const u8 };
+    const Row = struct {
+        text: []const u8,
+        injected: sys.E = .SUCCESS,
+        expected: device_file.SetError,
+        errno: sys.E,
+        said: []const u8,
+    };
     const rows = [_]Row{
-        .{ .text = "pywg_bind_device=nosuchlink\n", .expected = error.System, .errno = .NODEV, .said = "there is no interface nosuchlink to bind to (BindDevice)" },
-        .{ .text = "pywg_bind_device=\npywg_bind_address=192.0.2.9\n", .expected = error.System, .errno = .ADDRNOTAVAIL, .said = "no interface has the address 192.0.2.9 to bind to (BindAddress)" },
-        .{ .text = "fwmark=7\npywg_bind_address=127.0.0.9\n", .injected = .PERM, .expected = error.Permission, .errno = .PERM, .said = "no permission to bind to the interface lo (BindDevice): needs CAP_NET_RAW" },
-        .{ .text = "pywg_bind_device=" ++ interface_name ++ "\n", .expected = error.Invalid, .errno = .INVAL, .said = interface_name ++ " cannot be bound to itself" },
-        .{ .text = "pywg_bind_device=\npywg_bind_address=fe80::1\n", .expected = error.Invalid, .errno = .INVAL, .said = "the link-local address fe80::1 (BindAddress)" },
+        .{
+            .text = "pywg_bind_device=nosuchlink\n",
+            .expected = error.System,
+            .errno = .NODEV,
+            .said = "there is no interface nosuchlink to bind to (BindDevice)",
+        },
+        .{
+            .text = "pywg_bind_device=\npywg_bind_address=192.0.2.9\n",
+            .expected = error.System,
+            .errno = .ADDRNOTAVAIL,
+            .said = "no interface has the address 192.0.2.9 to bind to (BindAddress)",
+        },
+        .{
+            .text = "fwmark=7\npywg_bind_address=127.0.0.9\n",
+            .injected = .PERM,
+            .expected = error.Permission,
+            .errno = .PERM,
+            .said = "no permission to bind to the interface lo (BindDevice): needs CAP_NET_RAW",
+        },
+        .{
+            .text = "pywg_bind_device=" ++ interface_name ++ "\n",
+            .expected = error.Invalid,
+            .errno = .INVAL,
+            .said = interface_name ++ " cannot be bound to itself",
+        },
+        .{
+            .text = "pywg_bind_device=\npywg_bind_address=fe80::1\n",
+            .expected = error.Invalid,
+            .errno = .INVAL,
+            .said = "the link-local address fe80::1 (BindAddress)",
+        },
     };
     var before: [4096]u8 = undefined;
     var after: [4096]u8 = undefined;
@@ -904,8 +982,8 @@ test "sockets of all threads are bound, and packets of many flows go on" {
     try bench.startWith(&sys.real, 0, 3);
     defer bench.stop();
     try bench.connect();
-    for (bench.device.all()) |lane| {
-        for (0..patience_ms) |_| if (!lane.is_manned.load(.acquire)) sleepMs(1);
+    for (bench.device.workers.all()) |worker| {
+        for (0..patience_ms) |_| if (!worker.has_thread.load(.acquire)) sleepMs(1);
     }
     const count = try socketsBoundTo(bench.device, "");
     for ([_]struct { []const u8, []const u8 }{
@@ -970,22 +1048,24 @@ test "removal of the socket file ends the device, and so does removal of the int
             try testing.expectEqual(.SUCCESS, linux.errno(linux.unlink(@ptrCast(&path))));
         } else try deleteInterface();
         for (0..patience_ms) |_| {
-            if (!bench.device.first().is_manned.load(.acquire)) break;
+            if (!bench.device.workers.first().has_thread.load(.acquire)) break;
             sleepMs(1);
         }
-        try testing.expect(!bench.device.first().is_manned.load(.acquire));
+        try testing.expect(!bench.device.workers.first().has_thread.load(.acquire));
     }
 }
 
 fn deleteInterface() !void {
-    const socket: sys.fd_t = @intCast(linux.socket(linux.AF.NETLINK, linux.SOCK.RAW | linux.SOCK.CLOEXEC, linux.NETLINK.ROUTE));
+    const kind = linux.SOCK.RAW | linux.SOCK.CLOEXEC;
+    const socket: sys.fd_t = @intCast(linux.socket(linux.AF.NETLINK, kind, linux.NETLINK.ROUTE));
     defer sys.close(socket);
     const Message = extern struct { header: linux.nlmsghdr, link: linux.ifinfomsg };
     var message: Message = std.mem.zeroes(Message);
     message.header.len = @sizeOf(Message);
     std.mem.asBytes(&message)[4..8].* = @bitCast([2]u16{ sys.RTM_DELLINK, sys.NLM_F_REQUEST | sys.NLM_F_ACK });
     message.link.index = @intCast(try io.link.index(interface_name));
-    try testing.expectEqual(@sizeOf(Message), linux.sendto(socket, std.mem.asBytes(&message).ptr, @sizeOf(Message), 0, null, 0));
+    const sent = linux.sendto(socket, std.mem.asBytes(&message).ptr, @sizeOf(Message), 0, null, 0);
+    try testing.expectEqual(@sizeOf(Message), sent);
     try testing.expectError(error.NotFound, io.link.index(interface_name));
 }
 
@@ -1025,7 +1105,8 @@ test "opening survives every failing allocation" {
     const Opening = struct {
         fn open(allocator: std.mem.Allocator) !void {
             var why: Diagnostic = .{};
-            const device = Device.open(allocator, &.{ .name = interface_name, .has_uapi = false }, &why) catch |err| switch (err) {
+            const options: device_file.Options = .{ .name = interface_name, .has_uapi = false };
+            const device = Device.open(allocator, &options, &why) catch |err| switch (err) {
                 error.NotFound, error.Permission => return error.SkipZigTest,
                 else => return err,
             };
@@ -1041,9 +1122,9 @@ test "a device of three threads moves packets of many flows, whole and each in o
     defer bench.stop();
     try bench.connect();
     try testing.expectEqual(3, bench.device.threads());
-    for (bench.device.all()) |lane| {
-        for (0..patience_ms) |_| if (!lane.is_manned.load(.acquire)) sleepMs(1);
-        try testing.expect(lane.is_manned.load(.acquire));
+    for (bench.device.workers.all()) |worker| {
+        for (0..patience_ms) |_| if (!worker.has_thread.load(.acquire)) sleepMs(1);
+        try testing.expect(worker.has_thread.load(.acquire));
     }
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
@@ -1071,7 +1152,7 @@ test "only one thread runs a device, and a stop before the run is not lost" {
     try bench.start(&sys.real, 0);
     defer bench.stop();
     try bench.run();
-    for (0..patience_ms) |_| if (!bench.device.first().is_manned.load(.acquire)) sleepMs(1);
+    for (0..patience_ms) |_| if (!bench.device.workers.first().has_thread.load(.acquire)) sleepMs(1);
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
     bench.end();

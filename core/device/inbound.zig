@@ -6,9 +6,9 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
-const Fan = @import("fan.zig").Fan;
+const Share = @import("cipher_pool.zig").Share;
 const io = @import("io");
-const Load = @import("load.zig").Load;
+const UnderLoad = @import("under_load.zig").UnderLoad;
 const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
 const wire = @import("wire");
@@ -18,12 +18,13 @@ const messages = wire.messages;
 const jobs_max = 1024;
 const header_length = @sizeOf(messages.TransportHeader);
 
+/// What the inbound path borrows from the worker, put together for each run: so that it knows no worker.
 pub const Context = struct {
-    /// Guarded by `mutex`, as is `load`.
+    /// Guarded by `mutex`, as is `under_load`.
     interface: *protocol.Interface,
     mutex: *Mutex,
-    load: *Load,
-    fan: *Fan,
+    under_load: *UnderLoad,
+    share: *Share,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
     offload: *io.offload.Offload,
@@ -38,7 +39,7 @@ pub const Inbound = struct {
     /// The slot each job came in: where from, and its ECN bits.
     slots: [jobs_max]u16 = undefined,
     count: usize = 0,
-    /// Jobs that follow one another under one key. Other lanes may end the session meanwhile, so the key is copied.
+    /// Jobs that follow one another under one key. Other workers may end the session meanwhile, so the key is copied.
     runs: [jobs_max]Run = undefined,
     run_count: usize = 0,
 
@@ -91,14 +92,20 @@ pub const Inbound = struct {
     }
 
     /// The mutex is held.
-    fn acceptDatagram(inbound: *Inbound, context: *const Context, datagram: []u8, slot: *const io.udp.Received, slot_index: u16) void {
+    fn acceptDatagram(
+        inbound: *Inbound,
+        context: *const Context,
+        datagram: []u8,
+        slot: *const io.udp.Received,
+        slot_index: u16,
+    ) void {
         if (inbound.count == jobs_max) inbound.openInBetween(context); // before there is a ticket, which would not last
         switch (context.interface.prepareOpen(datagram, context.now)) {
             .open => |ticket| {
                 inbound.addJob(&ticket, datagram, slot_index);
             },
             .handshake => {
-                const under_load = context.load.note(context.now.boot);
+                const under_load = context.under_load.note(context.now.boot);
                 _ = context.interface.handleHandshake(datagram, &slot.endpoint, under_load, context.now);
             },
             .drop => {},
@@ -137,7 +144,7 @@ pub const Inbound = struct {
         inbound.run_count = 0;
         for (runs, 0..) |*one, i| {
             const end = if (i + 1 < runs.len) runs[i + 1].start else count;
-            context.fan.open(&one.key, inbound.jobs[one.start..end]);
+            context.share.open(&one.key, inbound.jobs[one.start..end]);
             std.crypto.secureZero(u8, &one.key);
         }
         const delivered = inbound.finish(context, count);

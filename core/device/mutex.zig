@@ -1,5 +1,5 @@
 //! A mutex for short stretches, on a futex: whoever comes first gets it, and a waiter first looks again for a
-//! while, because the holder is about to be done. Not fair: for what may be held long see lock.zig.
+//! while, because the holder is about to be done. Not fair: for what may be held long see ticket_lock.zig.
 const std = @import("std");
 const linux = std.os.linux;
 

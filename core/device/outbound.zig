@@ -6,18 +6,18 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
-const Fan = @import("fan.zig").Fan;
+const Share = @import("cipher_pool.zig").Share;
 const io = @import("io");
 const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
 const train_file = @import("train.zig");
 const Train = train_file.Train;
-const Yard = train_file.Yard;
+const Trains = train_file.Trains;
 const wire = @import("wire");
 const messages = wire.messages;
 
-const trains_max = Yard.trains_max;
-/// Packets sealed in one call at most: those of a full yard of superpackets.
+const trains_max = Trains.count_max;
+/// Packets sealed in one call at most: those of as many superpackets as the trains hold.
 const jobs_max = 1024;
 /// vnet header and the largest superpacket.
 const read_buffer_length = 65_536 + 64;
@@ -28,33 +28,33 @@ const reads_max = 256;
 const replies_max = 50;
 const reply_window_ns = 50 * std.time.ns_per_ms;
 
-/// What the outbound path borrows from the device and the lane.
+/// What the outbound path borrows from the worker, put together for each run: so that it knows no worker.
 pub const Context = struct {
     /// Guarded by `mutex`.
     interface: *protocol.Interface,
     mutex: *Mutex,
-    fan: *Fan,
+    share: *Share,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
     now: protocol.Now,
 };
 
 pub const Outbound = struct {
-    yard: Yard,
+    trains: Trains,
     read_buffer: []u8,
-    /// Of the trains that have a session: other lanes may end it while we seal, so its key is copied.
+    /// Of the trains that have a session: other workers may end it while we seal, so its key is copied.
     ready: [trains_max]*Train = undefined,
     tickets: [trains_max]protocol.SealTicket = undefined,
     keys: [trains_max][32]u8 = undefined,
-    datagrams: [trains_max]io.udp.Datagram = undefined,
+    transmits: [trains_max]io.udp.Transmit = undefined,
     jobs: [jobs_max]cipher.Seal = undefined,
     job_count: usize = 0,
     reply_count: u32 = 0,
     reply_window_start: protocol.Instant = .{ .ns = 0 },
 
     pub fn init(outbound: *Outbound, gpa: Allocator) Allocator.Error!void {
-        try outbound.yard.init(gpa);
-        errdefer outbound.yard.deinit(gpa);
+        try outbound.trains.init(gpa);
+        errdefer outbound.trains.deinit(gpa);
         outbound.job_count = 0;
         outbound.reply_count = 0;
         outbound.reply_window_start = .{ .ns = 0 };
@@ -64,7 +64,7 @@ pub const Outbound = struct {
     pub fn deinit(outbound: *Outbound, gpa: Allocator) void {
         std.crypto.secureZero(u8, outbound.read_buffer);
         gpa.free(outbound.read_buffer);
-        outbound.yard.deinit(gpa);
+        outbound.trains.deinit(gpa);
     }
 
     /// Reads until TUN is dry or the turn is full, then seals and sends everything read. Answers whether it was full,
@@ -74,14 +74,15 @@ pub const Outbound = struct {
         for (0..reads_max) |_| {
             const received = try context.tun.read(outbound.read_buffer) orelse return false;
             outbound.accept(context, received);
-            if (outbound.yard.isFull()) return true;
+            if (outbound.trains.isFull()) return true;
         }
         return true;
     }
 
     fn accept(outbound: *Outbound, context: *const Context, received: io.tun.Received) void {
         const peer = outbound.route(context, received.bytes) orelse return;
-        var splitter = io.gso.Splitter.init(received.header, received.bytes) catch return count(context, .malformed_outgoing, 1);
+        var splitter = io.gso.Splitter.init(received.header, received.bytes) catch
+            return count(context, .malformed_outgoing, 1);
         const tos = wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(received.bytes));
         for (0..splitter.count) |i| {
             const length = splitter.length(@intCast(i));
@@ -110,7 +111,7 @@ pub const Outbound = struct {
     fn makeRoom(outbound: *Outbound, context: *const Context, peer: protocol.PeerId, tos: u8, length: usize) ?[]u8 {
         const padded = messages.paddedLength(length, context.interface.mtu);
         while (true) {
-            switch (outbound.yard.add(peer, tos, length, padded)) {
+            switch (outbound.trains.add(peer, tos, length, padded)) {
                 .plaintext => |plaintext| return plaintext,
                 .full => outbound.flush(context),
                 .too_long => return null,
@@ -121,7 +122,7 @@ pub const Outbound = struct {
     fn flush(outbound: *Outbound, context: *const Context) void {
         const ready = outbound.prepare(context);
         defer std.crypto.secureZero(u8, @ptrCast(outbound.keys[0..ready]));
-        outbound.yard.clear();
+        outbound.trains.clear();
         if (ready == 0) return;
         outbound.seal(context, ready);
         outbound.send(context, ready);
@@ -133,17 +134,16 @@ pub const Outbound = struct {
         context.mutex.acquire();
         defer context.mutex.release();
         var ready: usize = 0;
-        for (outbound.yard.all()) |*train| {
-            switch (interface.prepareSeal(train.peer, train.count, context.now)) {
+        for (outbound.trains.all()) |*train| {
+            switch (interface.reserve(train.peer, train.count, train.length, context.now)) {
                 .seal => |ticket| {
                     outbound.keys[ready] = ticket.key.*;
-                    const endpoint = interface.finishSeal(ticket, train.length, context.now).?;
                     outbound.ready[ready] = train;
                     outbound.tickets[ready] = ticket;
-                    outbound.datagrams[ready] = .{
+                    outbound.transmits[ready] = .{
                         .bytes = train.bytes(),
                         .segment_size = @intCast(train.stride),
-                        .endpoint = endpoint,
+                        .endpoint = ticket.endpoint.*,
                         .tos = train.tos,
                     };
                     ready += 1;
@@ -187,18 +187,19 @@ pub const Outbound = struct {
 
     fn sealRun(outbound: *Outbound, context: *const Context, start: usize) void {
         if (outbound.job_count == 0) return;
-        context.fan.seal(&outbound.keys[start], outbound.tickets[start].counter, outbound.jobs[0..outbound.job_count]);
+        const jobs = outbound.jobs[0..outbound.job_count];
+        context.share.seal(&outbound.keys[start], outbound.tickets[start].counter, jobs);
         outbound.job_count = 0;
     }
 
     fn send(outbound: *Outbound, context: *const Context, ready: usize) void {
-        const result = context.udp.send(outbound.datagrams[0..ready], context.now.boot.ns);
+        const result = context.udp.send(outbound.transmits[0..ready], context.now.boot.ns);
         if (result.failed_datagrams == 0 and !result.any_source_refused) return;
         context.mutex.acquire();
         defer context.mutex.release();
         context.interface.counters.add(.send_failed, result.failed_datagrams);
-        for (outbound.datagrams[0..ready], outbound.tickets[0..ready]) |*datagram, *ticket| {
-            if (datagram.source_refused) context.interface.forgetSource(ticket.peer);
+        for (outbound.transmits[0..ready], outbound.tickets[0..ready]) |*transmit, *ticket| {
+            if (transmit.source_refused) context.interface.forgetSource(ticket.peer);
         }
     }
 

@@ -77,45 +77,45 @@ pub const Train = struct {
 };
 
 /// Trains one behind the other in one arena, however short: packets for many peers lie as close as those for one.
-pub const Yard = struct {
+pub const Trains = struct {
     /// As many as one turn sends; each takes what it needs of the arena.
-    pub const trains_max = 256;
+    pub const count_max = 256;
     /// What bounds a turn of the loop: sixteen superpackets.
     const arena_length = 16 << 16;
     /// Trains begin at a cache line.
     const alignment = 64;
 
-    trains: [trains_max]Train,
+    list: [count_max]Train,
     count: usize,
     arena: []align(std.heap.page_size_min) u8,
 
-    pub fn init(yard: *Yard, gpa: Allocator) Allocator.Error!void {
-        yard.arena = try gpa.alignedAlloc(u8, .fromByteUnits(std.heap.page_size_min), arena_length);
-        yard.count = 0;
+    pub fn init(trains: *Trains, gpa: Allocator) Allocator.Error!void {
+        trains.arena = try gpa.alignedAlloc(u8, .fromByteUnits(std.heap.page_size_min), arena_length);
+        trains.count = 0;
     }
 
-    pub fn deinit(yard: *Yard, gpa: Allocator) void {
-        std.crypto.secureZero(u8, yard.arena); // plaintext passed through here
-        gpa.free(yard.arena);
+    pub fn deinit(trains: *Trains, gpa: Allocator) void {
+        std.crypto.secureZero(u8, trains.arena); // plaintext passed through here
+        gpa.free(trains.arena);
     }
 
-    pub fn all(yard: *Yard) []Train {
-        return yard.trains[0..yard.count];
+    pub fn all(trains: *Trains) []Train {
+        return trains.list[0..trains.count];
     }
 
-    pub fn clear(yard: *Yard) void {
-        yard.count = 0;
+    pub fn clear(trains: *Trains) void {
+        trains.count = 0;
     }
 
     /// Whether there may be no room for another train.
-    pub fn isFull(yard: *const Yard) bool {
-        return yard.count == trains_max or yard.end() + bytes_max > arena_length;
+    pub fn isFull(trains: *const Trains) bool {
+        return trains.count == count_max or trains.end() + bytes_max > arena_length;
     }
 
-    fn end(yard: *const Yard) usize {
-        if (yard.count == 0) return 0;
-        const last = &yard.trains[yard.count - 1];
-        const used = @intFromPtr(last.buffer) - @intFromPtr(yard.arena.ptr) + last.length;
+    fn end(trains: *const Trains) usize {
+        if (trains.count == 0) return 0;
+        const last = &trains.list[trains.count - 1];
+        const used = @intFromPtr(last.buffer) - @intFromPtr(trains.arena.ptr) + last.length;
         return std.mem.alignForward(usize, used, alignment);
     }
 
@@ -128,19 +128,19 @@ pub const Yard = struct {
     };
 
     /// A place for a packet: in the last train if that is for the same peer and has room, else in a new one.
-    pub fn add(yard: *Yard, peer: protocol.PeerId, tos: u8, plain_length: usize, padded_length: usize) Room {
-        if (yard.count != 0) {
-            const last = &yard.trains[yard.count - 1];
+    pub fn add(trains: *Trains, peer: protocol.PeerId, tos: u8, plain_length: usize, padded_length: usize) Room {
+        if (trains.count != 0) {
+            const last = &trains.list[trains.count - 1];
             if (last.peer.eql(peer) and last.tos == tos) {
                 if (last.next(plain_length, padded_length)) |plaintext| return .{ .plaintext = plaintext };
             }
         }
-        if (yard.isFull()) return .full;
-        const start = yard.end();
-        const train = &yard.trains[yard.count];
-        train.begin(yard.arena[start..][0..bytes_max], peer, tos);
+        if (trains.isFull()) return .full;
+        const start = trains.end();
+        const train = &trains.list[trains.count];
+        train.begin(trains.arena[start..][0..bytes_max], peer, tos);
         const plaintext = train.next(plain_length, padded_length) orelse return .too_long;
-        yard.count += 1;
+        trains.count += 1;
         return .{ .plaintext = plaintext };
     }
 };
@@ -150,11 +150,11 @@ const some_peer: protocol.PeerId = .{ .index = 1, .generation = 1 };
 const other_peer: protocol.PeerId = .{ .index = 2, .generation = 1 };
 
 test "a train takes equal packets and closes with a shorter one" {
-    var yard: Yard = undefined;
-    try yard.init(testing.allocator);
-    defer yard.deinit(testing.allocator);
-    for (0..3) |_| try testing.expectEqual(100, yard.add(some_peer, 0, 100, 112).plaintext.len);
-    const train = &yard.all()[0];
+    var trains: Trains = undefined;
+    try trains.init(testing.allocator);
+    defer trains.deinit(testing.allocator);
+    for (0..3) |_| try testing.expectEqual(100, trains.add(some_peer, 0, 100, 112).plaintext.len);
+    const train = &trains.all()[0];
     try testing.expectEqual(null, train.next(200, 208));
     try testing.expectEqual(20, train.next(20, 32).?.len);
     try testing.expectEqual(null, train.next(20, 32));
@@ -165,36 +165,36 @@ test "a train takes equal packets and closes with a shorter one" {
 }
 
 test "a train holds 45 full packets of an MTU of 1420 and at most 64 small ones" {
-    var yard: Yard = undefined;
-    try yard.init(testing.allocator);
-    defer yard.deinit(testing.allocator);
-    for (0..46) |_| _ = yard.add(some_peer, 0, 1420, 1420).plaintext;
-    try testing.expectEqual(45, yard.all()[0].count);
-    yard.clear();
-    for (0..packets_max + 1) |_| _ = yard.add(some_peer, 0, 28, 32).plaintext;
-    try testing.expectEqual(packets_max, yard.all()[0].count);
-    yard.clear();
-    try testing.expect(yard.add(some_peer, 0, 65_500, 65_500) == .too_long);
-    try testing.expectEqual(0, yard.all().len);
+    var trains: Trains = undefined;
+    try trains.init(testing.allocator);
+    defer trains.deinit(testing.allocator);
+    for (0..46) |_| _ = trains.add(some_peer, 0, 1420, 1420).plaintext;
+    try testing.expectEqual(45, trains.all()[0].count);
+    trains.clear();
+    for (0..packets_max + 1) |_| _ = trains.add(some_peer, 0, 28, 32).plaintext;
+    try testing.expectEqual(packets_max, trains.all()[0].count);
+    trains.clear();
+    try testing.expect(trains.add(some_peer, 0, 65_500, 65_500) == .too_long);
+    try testing.expectEqual(0, trains.all().len);
 }
 
 test "sixteen whole trains fit, or 256 short ones side by side" {
-    var yard: Yard = undefined;
-    try yard.init(testing.allocator);
-    defer yard.deinit(testing.allocator);
+    var trains: Trains = undefined;
+    try trains.init(testing.allocator);
+    defer trains.deinit(testing.allocator);
     var packets: usize = 0;
-    while (yard.add(some_peer, 0, 1420, 1420) == .plaintext) packets += 1;
+    while (trains.add(some_peer, 0, 1420, 1420) == .plaintext) packets += 1;
     try testing.expectEqual(16 * 45, packets);
-    yard.clear();
-    for (0..Yard.trains_max) |i| {
+    trains.clear();
+    for (0..Trains.count_max) |i| {
         const peer = if (i % 2 == 0) some_peer else other_peer;
-        @memset(yard.add(peer, 0, 60, 64).plaintext, @truncate(i));
+        @memset(trains.add(peer, 0, 60, 64).plaintext, @truncate(i));
     }
-    try testing.expect(yard.isFull());
-    try testing.expect(yard.add(other_peer, 0, 60, 64) == .plaintext); // in the last train
-    try testing.expect(yard.add(some_peer, 0, 60, 64) == .full);
-    for (yard.all(), 0..) |*train, i| {
+    try testing.expect(trains.isFull());
+    try testing.expect(trains.add(other_peer, 0, 60, 64) == .plaintext); // in the last train
+    try testing.expect(trains.add(some_peer, 0, 60, 64) == .full);
+    for (trains.all(), 0..) |*train, i| {
         try testing.expect(std.mem.allEqual(u8, train.plaintext(0), @truncate(i)));
-        try testing.expect(@intFromPtr(train.buffer) - @intFromPtr(yard.arena.ptr) < Yard.trains_max * 192);
+        try testing.expect(@intFromPtr(train.buffer) - @intFromPtr(trains.arena.ptr) < Trains.count_max * 192);
     }
 }

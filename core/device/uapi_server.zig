@@ -1,41 +1,60 @@
-//! The UAPI socket in the loop: accepts clients, hands each request to the device, sends the answers.
+//! The UAPI socket in the loop: accepts clients, hands over each request to be answered, sends the answers.
 //! Knows polling and buffers; what a request means is in control.zig.
 const std = @import("std");
-const Device = @import("device.zig").Device;
-const device_file = @import("device.zig");
+const Allocator = std.mem.Allocator;
+const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const io = @import("io");
+const OpenError = @import("options.zig").OpenError;
+const Options = @import("options.zig").Options;
 const sockets = io.uapi_socket;
-const Token = @import("lane.zig").Token;
+const Token = @import("token.zig").Token;
 
 /// Requests of one client served in one turn, so that packets are not kept waiting.
 const requests_per_turn = 16;
 
-/// The reply to a request, allocated with the device's allocator; null when memory is short.
-pub const AnswerFn = fn (device: *Device, request: []const u8) ?[]u8;
-
 pub const Server = struct {
+    gpa: Allocator,
+    poller: io.poller.Poller,
     listener: sockets.Listener,
     clients: sockets.Clients = .{},
 
-    pub fn open(options: *const device_file.Options, name: []const u8, poller: io.poller.Poller, diagnostic: *device_file.Diagnostic) device_file.OpenError!Server {
+    /// `name` is the interface's. The requests come as events of `poller`.
+    pub fn open(
+        gpa: Allocator,
+        poller: io.poller.Poller,
+        options: *const Options,
+        name: []const u8,
+        diagnostic: *Diagnostic,
+    ) OpenError!Server {
         var failure: io.linux.Failure = .{};
-        const listener = if (options.uapi_fd) |fd|
+        const opened = if (options.uapi_fd) |fd|
             sockets.Listener.fromFd(fd, &failure)
         else
             sockets.Listener.listen(options.uapi_folder, name, &failure);
-        var server: Server = .{ .listener = listener catch |err| return refuse(err, options.uapi_folder, name, failure, diagnostic) };
-        errdefer server.listener.close();
+        var listener = opened catch |err| return refuse(err, options.uapi_folder, name, failure, diagnostic);
+        errdefer listener.close();
         errdefer diagnostic.set("no memory left to watch the UAPI socket", .{});
-        poller.add(server.listener.fd, Token.uapi_listener.value(), io.poller.in) catch return error.System;
-        if (server.listener.watch_fd) |fd| poller.add(fd, Token.uapi_removed.value(), io.poller.in) catch return error.System;
-        return server;
+        poller.add(listener.fd, Token.uapi_listener.value(), io.poller.in) catch return error.System;
+        if (listener.watch_fd) |fd| {
+            poller.add(fd, Token.uapi_removed.value(), io.poller.in) catch return error.System;
+        }
+        return .{ .gpa = gpa, .poller = poller, .listener = listener };
     }
 
-    fn refuse(err: sockets.ListenError, folder: []const u8, name: []const u8, failure: io.linux.Failure, diagnostic: *device_file.Diagnostic) device_file.OpenError {
+    fn refuse(
+        err: sockets.ListenError,
+        folder: []const u8,
+        name: []const u8,
+        failure: io.linux.Failure,
+        diagnostic: *Diagnostic,
+    ) OpenError {
         diagnostic.errno = @intCast(@backingInt(failure.errno));
         switch (err) {
             error.InUse => {
-                diagnostic.set("{s}/{s}.sock is served by another process: choose another name, or end that process first", .{ folder, name });
+                diagnostic.set(
+                    "{s}/{s}.sock is served by another process: choose another name, or end that process first",
+                    .{ folder, name },
+                );
                 return error.NameInUse;
             },
             error.PermissionDenied => {
@@ -53,70 +72,92 @@ pub const Server = struct {
         }
     }
 
-    pub fn close(server: *Server, gpa: std.mem.Allocator) void {
-        server.clients.deinit(gpa);
+    pub fn close(server: *Server) void {
+        server.clients.deinit(server.gpa);
         server.listener.close();
     }
 
-    /// No event tells of the socket file's removal: ask now and then.
-    pub fn isUnwatched(server: *const Server) bool {
+    /// Whether the socket file may be removed without an event, or a client is in the middle of something: ask
+    /// `wasRemoved` and call `closeStuck` now and then.
+    pub fn needsProbe(server: *const Server) bool {
+        return server.isUnwatched() or server.clients.isAnyWaiting();
+    }
+
+    fn isUnwatched(server: *const Server) bool {
         return server.listener.watch_fd == null;
     }
 
-    /// Call now and then while a client is in the middle of something.
-    pub fn closeStuck(server: *Server, gpa: std.mem.Allocator, now_ns: u64) void {
-        server.clients.removeStuck(gpa, now_ns);
+    /// For who has no event to tell it.
+    pub fn wasRemoved(server: *Server) bool {
+        return server.isUnwatched() and server.listener.wasRemoved();
+    }
+
+    pub fn closeStuck(server: *Server, now_ns: u64) void {
+        server.clients.removeStuck(server.gpa, now_ns);
     }
 
     pub const Outcome = enum { more, removed };
 
-    pub fn handle(server: *Server, event: io.poller.Event, device: *Device, comptime answer: AnswerFn) Outcome {
-        switch (@as(Token, @fromBackingInt(event.data.u64))) {
-            .uapi_listener => server.accept(device),
+    /// `answer` writes the reply to a request, allocated with `gpa`; null when memory is short.
+    pub fn handle(
+        server: *Server,
+        event: io.poller.Event,
+        context: anytype,
+        comptime answer: fn (@TypeOf(context), request: []const u8) ?[]u8,
+    ) Outcome {
+        switch (Token.of(event)) {
+            .tun, .udp_ipv4, .udp_ipv6, .wakeup, .monitor, .routes => unreachable, // not of this socket
+            .uapi_listener => server.accept(),
             .uapi_removed => if (server.listener.wasRemoved()) return .removed,
-            else => {
+            .uapi_first_client, _ => {
                 const slot: usize = @intCast(event.data.u64 - Token.uapi_first_client.value());
-                server.serve(device, slot, answer);
+                server.serve(slot, context, answer);
             },
         }
         return .more;
     }
 
-    fn accept(server: *Server, device: *Device) void {
+    fn accept(server: *Server) void {
         while (server.listener.accept()) |fd| {
-            const slot = server.clients.add(device.gpa, fd, io.clock.bootNs());
-            device.first().poller.add(fd, tokenOf(slot), io.poller.in) catch server.clients.remove(device.gpa, slot);
+            const slot = server.clients.add(server.gpa, fd, io.clock.bootNs());
+            server.poller.add(fd, tokenOf(slot), io.poller.in) catch server.clients.remove(server.gpa, slot);
         }
     }
 
-    fn serve(server: *Server, device: *Device, slot: usize, comptime answer: AnswerFn) void {
+    fn serve(
+        server: *Server,
+        slot: usize,
+        context: anytype,
+        comptime answer: fn (@TypeOf(context), request: []const u8) ?[]u8,
+    ) void {
+        const gpa = server.gpa;
         const client = server.clients.get(slot) orelse return; // closed earlier in this turn
         client.last_active_ns = io.clock.bootNs();
-        if (client.flush(device.gpa) == .closed) return server.clients.remove(device.gpa, slot);
+        if (client.flush(gpa) == .closed) return server.clients.remove(gpa, slot);
         const has_more = for (0..requests_per_turn) |_| {
-            const is_open = switch (client.readable(device.gpa)) {
-                .request => |request| reply(client, device, answer(device, request)),
+            const is_open = switch (client.readable(gpa)) {
+                .request => |request| server.reply(client, answer(context, request)),
                 .more => break false,
                 .closed => false,
                 .too_long => blk: {
-                    _ = client.reply(device.gpa, "errno=-7\n\n"); // E2BIG
+                    _ = client.reply(gpa, "errno=-7\n\n"); // E2BIG
                     break :blk false;
                 },
             };
-            if (!is_open) return server.clients.remove(device.gpa, slot);
+            if (!is_open) return server.clients.remove(gpa, slot);
         } else true;
         // What was read already makes no socket readable; one that can be written to brings us back next turn.
         const interest = client.interest() | if (has_more) io.poller.out else 0;
-        device.first().poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(device.gpa, slot);
+        server.poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(gpa, slot);
     }
 
-    fn reply(client: *sockets.Client, device: *Device, text: ?[]u8) bool {
+    fn reply(server: *Server, client: *sockets.Client, text: ?[]u8) bool {
         const owned = text orelse return false;
         defer {
             std.crypto.secureZero(u8, owned);
-            device.gpa.free(owned);
+            server.gpa.free(owned);
         }
-        return client.reply(device.gpa, owned) != .closed;
+        return client.reply(server.gpa, owned) != .closed;
     }
 
     fn tokenOf(slot: usize) u64 {

@@ -370,17 +370,16 @@ const Net = struct {
             .peer => |id| id,
             .drop => return,
         };
-        switch (end.interface.prepareSeal(id, 1, self.now)) {
+        const padded = messages.paddedLength(length, mtu);
+        switch (end.interface.reserve(id, 1, padded + messages.transport_overhead, self.now)) {
             .drop => {},
             .stage => end.interface.stage(id, packet[0..length]),
             .seal => |ticket| {
                 var datagram: [datagram_max]u8 = undefined;
-                const padded = messages.paddedLength(length, mtu);
                 datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
                 @memcpy(datagram[16..][0..length], packet[0..length]);
                 @memset(datagram[16 + length ..][0 .. padded - length], 0);
                 crypto.aeadSeal(datagram[16..][0 .. padded + 16], ticket.key, ticket.counter, datagram[16..][0..padded], "");
-                _ = end.interface.finishSeal(ticket, padded + 32, self.now);
                 try self.cross(end, to, datagram[0 .. padded + 32]);
             },
         }

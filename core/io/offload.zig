@@ -137,7 +137,7 @@ pub const Offload = struct {
         return oldest;
     }
 
-    /// Another belief about the same kernel, of another lane: what either has lost is lost.
+    /// Another belief about the same kernel, of another worker: what either has lost is lost.
     pub fn merge(offload: *Offload, other: *const Offload) void {
         for (&offload.states, &offload.causes, other.states, other.causes) |*known, *cause, state_there, cause_there| {
             if (known.* != .active or state_there == .active) continue;
@@ -250,7 +250,7 @@ test "a destination is refused GSO for a minute, and is news only once" {
     try testing.expect(!offload.gsoAllowed(remoteAt(5), 119 * second));
 }
 
-test "what two lanes believe is reported as one" {
+test "what two workers believe is reported as one" {
     var ours: Offload = .init(0);
     var theirs: Offload = .init(0);
     try testing.expect(theirs.stepDown(.udp_gso, .IO));

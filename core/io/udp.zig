@@ -40,7 +40,8 @@ pub const OpenError = error{
     SystemResources,
 };
 
-pub const Datagram = struct {
+/// What one send carries: a datagram, or a train of them.
+pub const Transmit = struct {
     bytes: []const u8,
     /// Longer than this, the bytes are a train: datagrams of this size, the last perhaps shorter. 0: one datagram.
     segment_size: u16,
@@ -51,9 +52,9 @@ pub const Datagram = struct {
     source_refused: bool = false,
 
     /// Datagrams on the wire that `length` bytes of it make.
-    fn segments(datagram: *const Datagram, length: usize) u64 {
-        if (datagram.segment_size == 0 or length == 0) return 1;
-        return std.math.divCeil(usize, length, datagram.segment_size) catch unreachable;
+    fn segments(transmit: *const Transmit, length: usize) u64 {
+        if (transmit.segment_size == 0 or length == 0) return 1;
+        return std.math.divCeil(usize, length, transmit.segment_size) catch unreachable;
     }
 };
 
@@ -74,8 +75,8 @@ pub const Counters = struct {
     source_refused: u64 = 0,
 };
 
-/// Where sockets are to be.
-pub const Place = struct {
+/// What sockets are to be bound to.
+pub const BindOptions = struct {
     /// 0: one that the kernel picks.
     port: u16 = 0,
     fwmark: u32 = 0,
@@ -120,34 +121,34 @@ pub const Udp = struct {
 
     /// Binds both families to one port and returns it. A host without one of the families runs with the other,
     /// unless an address of the missing one was asked for.
-    pub fn open(udp: *Udp, place: Place) OpenError!u16 {
+    pub fn open(udp: *Udp, options: BindOptions) OpenError!u16 {
         assert(udp.sockets[0] == null and udp.sockets[1] == null);
         errdefer udp.close();
         for (0..port_attempts_max) |_| {
-            const bound = udp.openBoth(&place) catch |err| {
-                if (err != error.AddressInUse or place.port != 0) return err;
+            const bound = udp.openBoth(&options) catch |err| {
+                if (err != error.AddressInUse or options.port != 0) return err;
                 udp.close();
                 continue;
             };
-            if (place.fwmark != 0) try udp.setFwmark(place.fwmark);
+            if (options.fwmark != 0) try udp.setFwmark(options.fwmark);
             return bound;
         }
         return error.AddressInUse;
     }
 
     /// As `open`, while those in use stay in use.
-    pub fn openAside(udp: *Udp, out: *Sockets, place: Place) OpenError!u16 {
+    pub fn openAside(udp: *Udp, out: *Sockets, options: BindOptions) OpenError!u16 {
         const in_use = udp.sockets;
         defer udp.sockets = in_use;
         udp.sockets = .{ null, null };
-        const bound = try udp.open(place);
+        const bound = try udp.open(options);
         out.* = udp.sockets;
         return bound;
     }
 
     /// Opens beside `leading`, on its port: the kernel then shares out what arrives there (SO_REUSEPORT). `leading`
     /// was bound without it, so that a port in use is found out; nobody else's sockets can be in the group.
-    pub fn joinAside(udp: *Udp, out: *Sockets, leading: *const Sockets, place: Place) OpenError!void {
+    pub fn joinAside(udp: *Udp, out: *Sockets, leading: *const Sockets, options: BindOptions) OpenError!void {
         const in_use = udp.sockets;
         defer udp.sockets = in_use;
         udp.sockets = .{ null, null };
@@ -158,16 +159,16 @@ pub const Udp = struct {
             errdefer sys.close(socket);
             try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEPORT, "SO_REUSEPORT");
             try udp.configure(socket, family);
-            _ = try udp.bind(socket, family, &place, place.port);
+            _ = try udp.bind(socket, family, &options, options.port);
             udp.sockets[familyIndex(family)] = socket;
         }
-        if (place.fwmark != 0) try udp.setFwmark(place.fwmark);
+        if (options.fwmark != 0) try udp.setFwmark(options.fwmark);
         out.* = udp.sockets;
     }
 
-    /// Lets others of ours bind to the same port beside these (`Place.takes_over`), or no longer. SO_REUSEADDR has to
-    /// be set on both sides, so a stranger's socket still refuses them. `shared`: these have SO_REUSEPORT, which is off
-    /// meanwhile, or who joins the new ones might find himself in the group of the old.
+    /// Lets others of ours bind to the same port beside these (`BindOptions.takes_over`), or no longer. SO_REUSEADDR has
+    /// to be set on both sides, so a stranger's socket still refuses them. `shared`: these have SO_REUSEPORT, which is
+    /// off meanwhile, or a socket that joins the new ones might come into the group of the old.
     pub fn yield(udp: *Udp, yields: bool, shared: bool) void {
         for (udp.sockets) |socket| {
             _ = udp.set(socket orelse continue, linux.SOL.SOCKET, linux.SO.REUSEADDR, @intFromBool(yields));
@@ -215,17 +216,17 @@ pub const Udp = struct {
 
     // ---- opening -------------------------------------------------------------------------------------
 
-    fn openBoth(udp: *Udp, place: *const Place) OpenError!u16 {
-        const port = try udp.openFamily(.ipv4, place, place.port) orelse place.port;
-        return try udp.openFamily(.ipv6, place, port) orelse {
+    fn openBoth(udp: *Udp, options: *const BindOptions) OpenError!u16 {
+        const port = try udp.openFamily(.ipv4, options, options.port) orelse options.port;
+        return try udp.openFamily(.ipv6, options, port) orelse {
             if (udp.fd(.ipv4) == null) return error.FamilyUnsupported;
             return port;
         };
     }
 
     /// The port; null where the family is not wanted, or on a host without it.
-    fn openFamily(udp: *Udp, family: Family, place: *const Place, port: u16) OpenError!?u16 {
-        const addresses = &place.binding.addresses;
+    fn openFamily(udp: *Udp, family: Family, options: *const BindOptions, port: u16) OpenError!?u16 {
+        const addresses = &options.binding.addresses;
         if (!addresses.admit(family)) return null;
         udp.failed_family = family;
         const socket = udp.openSocket(family) catch |err| {
@@ -233,7 +234,7 @@ pub const Udp = struct {
         };
         errdefer sys.close(socket);
         try udp.configure(socket, family);
-        const bound = try udp.bind(socket, family, place, port);
+        const bound = try udp.bind(socket, family, options, port);
         udp.sockets[familyIndex(family)] = socket;
         return bound;
     }
@@ -298,16 +299,16 @@ pub const Udp = struct {
         }
     }
 
-    fn bind(udp: *Udp, socket: sys.fd_t, family: Family, place: *const Place, port: u16) OpenError!u16 {
-        if (place.takes_over) try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, "SO_REUSEADDR");
+    fn bind(udp: *Udp, socket: sys.fd_t, family: Family, options: *const BindOptions, port: u16) OpenError!u16 {
+        if (options.takes_over) try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, "SO_REUSEADDR");
         // Before the bind: the same port is free on each interface, and a link-local address means this one's.
-        try udp.bindInterface(socket, &place.binding.interface);
+        try udp.bindInterface(socket, &options.binding.interface);
         var name: Name = undefined;
         const any: wire.Address = .{ .family = family, .bytes = @splat(0) };
-        var length = name.set(.{ .address = place.binding.addresses.get(family) orelse any, .port = port });
+        var length = name.set(.{ .address = options.binding.addresses.get(family) orelse any, .port = port });
         const rc = udp.calls.bind(socket, &name, length);
         if (linux.errno(rc) != .SUCCESS) return udp.fail("bind", linux.errno(rc));
-        if (place.takes_over) _ = udp.set(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, 0);
+        if (options.takes_over) _ = udp.set(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, 0);
         const got = linux.errno(linux.getsockname(socket, @ptrCast(&name), &length));
         if (got != .SUCCESS) return udp.fail("getsockname", got);
         return (name.get() orelse return udp.fail("getsockname", .INVAL)).port;
@@ -371,14 +372,14 @@ pub const Udp = struct {
 
     // ---- sending -------------------------------------------------------------------------------------
 
-    /// Sends all it can, now. Sources that the kernel refused are cleared in `datagrams`.
-    pub fn send(udp: *Udp, datagrams: []Datagram, now_ns: u64) SendResult {
+    /// Sends all it can, now. Sources that the kernel refused are cleared in `transmits`.
+    pub fn send(udp: *Udp, transmits: []Transmit, now_ns: u64) SendResult {
         var total: SendResult = .{};
         // A destination has one family, so two passes keep its order and share system calls better than one.
         for ([_]Family{ .ipv4, .ipv6 }) |family| {
             var pass: Pass = .{
                 .udp = udp,
-                .datagrams = datagrams,
+                .transmits = transmits,
                 .family = family,
                 .now_ns = now_ns,
                 .result = &total,
@@ -534,7 +535,7 @@ const Outgoing = struct {
 
 /// What one message carries: a train, a part of one, or a single datagram.
 const Piece = struct {
-    datagram: usize,
+    transmit: usize,
     offset: usize,
     length: usize,
     is_train: bool,
@@ -542,14 +543,14 @@ const Piece = struct {
 
 /// The next byte to send.
 const Cursor = struct {
-    datagram: usize = 0,
+    transmit: usize = 0,
     offset: usize = 0,
 };
 
 /// One walk over the datagrams of one family: fill a chunk, send it, judge what failed, go on from there.
 const Pass = struct {
     udp: *Udp,
-    datagrams: []Datagram,
+    transmits: []Transmit,
     family: Family,
     now_ns: u64,
     result: *SendResult,
@@ -563,7 +564,7 @@ const Pass = struct {
         while (true) {
             const count = pass.fill();
             if (count == 0) return;
-            pass.transmit(count);
+            pass.sendChunk(count);
         }
     }
 
@@ -572,37 +573,37 @@ const Pass = struct {
     fn fill(pass: *Pass) usize {
         var count: usize = 0;
         var cursor = pass.cursor;
-        while (count < Outgoing.capacity and cursor.datagram < pass.datagrams.len) {
-            const datagram = &pass.datagrams[cursor.datagram];
-            if (datagram.endpoint.remote.address.family != pass.family) {
+        while (count < Outgoing.capacity and cursor.transmit < pass.transmits.len) {
+            const transmit = &pass.transmits[cursor.transmit];
+            if (transmit.endpoint.remote.address.family != pass.family) {
                 assert(cursor.offset == 0);
-                cursor.datagram += 1;
+                cursor.transmit += 1;
                 continue;
             }
             const piece = pass.nextPiece(cursor);
             pass.place(count, piece);
             count += 1;
             cursor.offset += piece.length;
-            if (cursor.offset >= datagram.bytes.len) cursor = .{ .datagram = cursor.datagram + 1 };
-            if (pass.suspect == piece.datagram) break;
+            if (cursor.offset >= transmit.bytes.len) cursor = .{ .transmit = cursor.transmit + 1 };
+            if (pass.suspect == piece.transmit) break;
         }
         return count;
     }
 
     fn nextPiece(pass: *Pass, cursor: Cursor) Piece {
-        const datagram = &pass.datagrams[cursor.datagram];
-        const rest = datagram.bytes.len - cursor.offset;
+        const transmit = &pass.transmits[cursor.transmit];
+        const rest = transmit.bytes.len - cursor.offset;
         var piece: Piece = .{
-            .datagram = cursor.datagram,
+            .transmit = cursor.transmit,
             .offset = cursor.offset,
             .length = rest,
             .is_train = false,
         };
-        const size = datagram.segment_size;
+        const size = transmit.segment_size;
         if (size == 0 or rest <= size) return piece;
         const segments = @min(segments_max, payloadMax(pass.family) / size);
-        const gso = pass.suspect != cursor.datagram and
-            pass.udp.offload.gsoAllowed(datagram.endpoint.remote, pass.now_ns);
+        const gso = pass.suspect != cursor.transmit and
+            pass.udp.offload.gsoAllowed(transmit.endpoint.remote, pass.now_ns);
         piece.is_train = gso and segments >= 2;
         piece.length = if (piece.is_train) @min(rest, segments * size) else size;
         return piece;
@@ -610,19 +611,19 @@ const Pass = struct {
 
     fn place(pass: *Pass, i: usize, piece: Piece) void {
         const out = &pass.udp.outgoing;
-        const datagram = &pass.datagrams[piece.datagram];
+        const transmit = &pass.transmits[piece.transmit];
         out.pieces[i] = piece;
         // The kernel only reads; struct iovec has no const.
-        out.vectors[i] = .{ .base = @constCast(datagram.bytes.ptr + piece.offset), .len = piece.length };
+        out.vectors[i] = .{ .base = @constCast(transmit.bytes.ptr + piece.offset), .len = piece.length };
         var builder: control_message.Builder = .{ .buffer = &out.controls[i] };
-        if (datagram.endpoint.source) |source| {
+        if (transmit.endpoint.source) |source| {
             if (source.address.family == pass.family) builder.putSource(source);
         }
-        if (datagram.tos != 0) builder.putTos(pass.family, datagram.tos);
-        if (piece.is_train) builder.putSegmentSize(datagram.segment_size);
+        if (transmit.tos != 0) builder.putTos(pass.family, transmit.tos);
+        if (piece.is_train) builder.putSegmentSize(transmit.segment_size);
         out.messages[i] = .{ .hdr = .{
             .name = @ptrCast(&out.names[i]),
-            .namelen = out.names[i].set(datagram.endpoint.remote),
+            .namelen = out.names[i].set(transmit.endpoint.remote),
             .iov = out.vectors[i..].ptr,
             .iovlen = 1,
             .control = if (builder.length == 0) null else &out.controls[i],
@@ -635,7 +636,7 @@ const Pass = struct {
 
     /// Sends pieces until all went, were given up, or the rest must be cut anew. Moves the cursor
     /// behind what is settled: every round either settles a piece or lowers what we try.
-    fn transmit(pass: *Pass, count: usize) void {
+    fn sendChunk(pass: *Pass, count: usize) void {
         const out = &pass.udp.outgoing;
         var done: usize = 0;
         while (done < count) {
@@ -672,7 +673,7 @@ const Pass = struct {
 
     fn judge(pass: *Pass, piece: Piece, errno: sys.E) Verdict {
         const offload = pass.udp.offload;
-        const datagram = &pass.datagrams[piece.datagram];
+        const transmit = &pass.transmits[piece.transmit];
         switch (errno) {
             .INTR => {
                 pass.interrupts += 1;
@@ -685,14 +686,14 @@ const Pass = struct {
                 return .cut_anew;
             },
             // A segment exceeds the path MTU: EMSGSIZE since 6.14 and in stable kernels of 2025, EINVAL before.
-            .MSGSIZE => if (piece.is_train) return pass.withoutGso(datagram),
+            .MSGSIZE => if (piece.is_train) return pass.withoutGso(transmit),
             .INVAL => if (piece.is_train) {
-                if (datagram.endpoint.source == null) return pass.withoutGso(datagram);
-                pass.suspect = piece.datagram;
+                if (transmit.endpoint.source == null) return pass.withoutGso(transmit);
+                pass.suspect = piece.transmit;
                 return .cut_anew;
-            } else if (datagram.endpoint.source != null) return pass.withoutSource(datagram),
+            } else if (transmit.endpoint.source != null) return pass.withoutSource(transmit),
             .NETUNREACH, .NODEV, .ADDRNOTAVAIL => {
-                if (datagram.endpoint.source != null) return pass.withoutSource(datagram);
+                if (transmit.endpoint.source != null) return pass.withoutSource(transmit);
             },
             // EPERM is a firewall's no; EAGAIN and ENOBUFS a full queue; the others the network's answer.
             else => {},
@@ -700,16 +701,16 @@ const Pass = struct {
         return .give_up;
     }
 
-    fn withoutGso(pass: *Pass, datagram: *const Datagram) Verdict {
-        _ = pass.udp.offload.refuseGso(datagram.endpoint.remote, pass.now_ns);
+    fn withoutGso(pass: *Pass, transmit: *const Transmit) Verdict {
+        _ = pass.udp.offload.refuseGso(transmit.endpoint.remote, pass.now_ns);
         pass.udp.offload.counters.gso_resent += 1;
         return .cut_anew;
     }
 
     /// Clears the source here and in all later datagrams that would run into the same refusal.
-    fn withoutSource(pass: *Pass, datagram: *const Datagram) Verdict {
-        const refused = datagram.endpoint;
-        for (pass.datagrams) |*other| {
+    fn withoutSource(pass: *Pass, transmit: *const Transmit) Verdict {
+        const refused = transmit.endpoint;
+        for (pass.transmits) |*other| {
             if (!other.endpoint.eql(refused)) continue;
             other.endpoint.source = null;
             other.source_refused = true;
@@ -721,28 +722,28 @@ const Pass = struct {
     }
 
     fn settleSent(pass: *Pass, piece: Piece) void {
-        const datagram = &pass.datagrams[piece.datagram];
-        pass.result.sent_datagrams += if (piece.is_train) datagram.segments(piece.length) else 1;
-        if (pass.suspect == piece.datagram) {
+        const transmit = &pass.transmits[piece.transmit];
+        pass.result.sent_datagrams += if (piece.is_train) transmit.segments(piece.length) else 1;
+        if (pass.suspect == piece.transmit) {
             // Alone and with its source it went: so it was GSO that the path refused.
-            _ = pass.withoutGso(datagram);
+            _ = pass.withoutGso(transmit);
             pass.suspect = null;
         }
         pass.advance(piece);
     }
 
     fn settleFailed(pass: *Pass, piece: Piece, errno: sys.E) void {
-        const datagram = &pass.datagrams[piece.datagram];
-        pass.result.failed_datagrams += if (piece.is_train) datagram.segments(piece.length) else 1;
+        const transmit = &pass.transmits[piece.transmit];
+        pass.result.failed_datagrams += if (piece.is_train) transmit.segments(piece.length) else 1;
         pass.result.last_errno = errno;
-        if (pass.suspect == piece.datagram) pass.suspect = null; // nothing learnt
+        if (pass.suspect == piece.transmit) pass.suspect = null; // nothing learnt
         pass.advance(piece);
     }
 
     fn advance(pass: *Pass, piece: Piece) void {
-        pass.cursor = .{ .datagram = piece.datagram, .offset = piece.offset + piece.length };
-        if (pass.cursor.offset >= pass.datagrams[piece.datagram].bytes.len) {
-            pass.cursor = .{ .datagram = piece.datagram + 1 };
+        pass.cursor = .{ .transmit = piece.transmit, .offset = piece.offset + piece.length };
+        if (pass.cursor.offset >= pass.transmits[piece.transmit].bytes.len) {
+            pass.cursor = .{ .transmit = piece.transmit + 1 };
         }
     }
 };
@@ -900,13 +901,13 @@ test "a train goes out in one message and comes in whole, over both families" {
         if (fixture.b.fd(family) == null) continue;
         Fault.reset(&.{});
         var buffer: [9 * 1400 + 100]u8 = undefined;
-        var datagrams = [_]Datagram{.{
+        var transmits = [_]Transmit{.{
             .bytes = numberedTrain(&buffer, 1400),
             .segment_size = 1400,
             .endpoint = fixture.target(family),
             .tos = 0xb9,
         }};
-        const sent = fixture.a.send(&datagrams, 0);
+        const sent = fixture.a.send(&transmits, 0);
         try testing.expectEqual(SendResult{ .sent_datagrams = 10 }, sent);
         try testing.expectEqual(1, Fault.calls_made);
         try testing.expectEqual(1, fixture.receive(&fixture.b, family));
@@ -916,7 +917,7 @@ test "a train goes out in one message and comes in whole, over both families" {
         try testing.expectEqual(1, received.ecn);
         // The source is where it arrived: enough to answer.
         try testing.expect(received.endpoint.source.?.address.eql(fixture.target(family).remote.address));
-        var answer = [_]Datagram{.{ .bytes = "answer", .segment_size = 0, .endpoint = received.endpoint }};
+        var answer = [_]Transmit{.{ .bytes = "answer", .segment_size = 0, .endpoint = received.endpoint }};
         try testing.expectEqual(1, fixture.b.send(&answer, 0).sent_datagrams);
         try testing.expectEqual(1, fixture.receive(&fixture.a, family));
         try testing.expectEqualStrings("answer", fixture.batch.datagrams[0].bytes);
@@ -931,11 +932,11 @@ test "the answer leaves from the address that was asked" {
     defer fixture.stop();
     var asking = fixture.target(.ipv4);
     asking.remote.address = .fromIpv4(.{ 127, 0, 0, 9 });
-    var question = [_]Datagram{.{ .bytes = "q", .segment_size = 0, .endpoint = asking }};
+    var question = [_]Transmit{.{ .bytes = "q", .segment_size = 0, .endpoint = asking }};
     try testing.expectEqual(1, fixture.a.send(&question, 0).sent_datagrams);
     try testing.expectEqual(1, fixture.receive(&fixture.b, .ipv4));
     const endpoint = fixture.batch.datagrams[0].endpoint;
-    var answer = [_]Datagram{.{ .bytes = "a", .segment_size = 0, .endpoint = endpoint }};
+    var answer = [_]Transmit{.{ .bytes = "a", .segment_size = 0, .endpoint = endpoint }};
     try testing.expectEqual(1, fixture.b.send(&answer, 0).sent_datagrams);
     try testing.expectEqual(1, fixture.receive(&fixture.a, .ipv4));
     try testing.expect(fixture.batch.datagrams[0].endpoint.remote.eql(asking.remote));
@@ -951,14 +952,14 @@ test "a source that no interface has any more is dropped, and the datagrams go" 
         const gone = wire.Address.parse(if (family == .ipv4) "192.0.2.1" else "2001:db8::1").?;
         endpoint.source = .{ .address = gone, .interface_index = 1 };
         var buffer: [3 * 100]u8 = undefined;
-        var datagrams = [_]Datagram{
+        var transmits = [_]Transmit{
             .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
             .{ .bytes = &.{3}, .segment_size = 0, .endpoint = endpoint },
         };
-        try testing.expectEqual(SendResult{ .sent_datagrams = 4, .any_source_refused = true }, fixture.a.send(&datagrams, 0));
-        for (datagrams) |datagram| {
-            try testing.expect(datagram.source_refused);
-            try testing.expectEqual(null, datagram.endpoint.source);
+        try testing.expectEqual(SendResult{ .sent_datagrams = 4, .any_source_refused = true }, fixture.a.send(&transmits, 0));
+        for (transmits) |transmit| {
+            try testing.expect(transmit.source_refused);
+            try testing.expectEqual(null, transmit.endpoint.source);
         }
         // The path is innocent: GSO is still allowed.
         try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, 0));
@@ -973,16 +974,16 @@ test "EIO on a train switches GSO off for good and resends singly, in order" {
     Fault.reset(&.{.{ .errno = .IO, .which = .train }});
     var buffer: [8 * 100]u8 = undefined;
     const train = numberedTrain(&buffer, 100);
-    var datagrams = [_]Datagram{
+    var transmits = [_]Transmit{
         .{ .bytes = train[0..100], .segment_size = 100, .endpoint = fixture.target(.ipv4) },
         .{ .bytes = train[100..400], .segment_size = 100, .endpoint = fixture.target(.ipv4) },
         .{ .bytes = train[400..], .segment_size = 100, .endpoint = fixture.target(.ipv4) },
     };
-    try testing.expectEqual(SendResult{ .sent_datagrams = 8 }, fixture.a.send(&datagrams, 0));
+    try testing.expectEqual(SendResult{ .sent_datagrams = 8 }, fixture.a.send(&transmits, 0));
     try testing.expectEqual(.stepped_down, fixture.offload.state(.udp_gso));
     try fixture.expectNumbered(.ipv4, ascending[0..8], 100);
     Fault.reset(&.{});
-    try testing.expectEqual(8, fixture.a.send(&datagrams, 0).sent_datagrams);
+    try testing.expectEqual(8, fixture.a.send(&transmits, 0).sent_datagrams);
     try testing.expectEqual(1, Fault.calls_made);
     try fixture.expectNumbered(.ipv4, ascending[0..8], 100);
 }
@@ -996,13 +997,13 @@ test "EMSGSIZE and EINVAL refuse GSO to that destination for a minute, with or w
         var buffer: [5 * 100]u8 = undefined;
         var endpoint = fixture.target(.ipv4);
         if (with_source) endpoint.source = .{ .address = .fromIpv4(.{ 127, 0, 0, 1 }), .interface_index = 1 };
-        var datagrams = [_]Datagram{
+        var transmits = [_]Transmit{
             .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
         };
-        try testing.expectEqual(SendResult{ .sent_datagrams = 5 }, fixture.a.send(&datagrams, 0));
+        try testing.expectEqual(SendResult{ .sent_datagrams = 5 }, fixture.a.send(&transmits, 0));
         try fixture.expectNumbered(.ipv4, ascending[0..5], 100);
         try testing.expect(fixture.offload.isActive(.udp_gso));
-        try testing.expect(!datagrams[0].source_refused);
+        try testing.expect(!transmits[0].source_refused);
         const minute = 60 * std.time.ns_per_s;
         try testing.expect(!fixture.offload.gsoAllowed(endpoint.remote, minute - 1));
         try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, minute));
@@ -1017,11 +1018,11 @@ test "a source refused under EINVAL costs the source, not GSO" {
     var buffer: [5 * 100]u8 = undefined;
     var endpoint = fixture.target(.ipv4);
     endpoint.source = .{ .address = .fromIpv4(.{ 127, 0, 0, 1 }), .interface_index = 1 };
-    var datagrams = [_]Datagram{
+    var transmits = [_]Transmit{
         .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
     };
-    try testing.expectEqual(SendResult{ .sent_datagrams = 5, .any_source_refused = true }, fixture.a.send(&datagrams, 0));
-    try testing.expect(datagrams[0].source_refused);
+    try testing.expectEqual(SendResult{ .sent_datagrams = 5, .any_source_refused = true }, fixture.a.send(&transmits, 0));
+    try testing.expect(transmits[0].source_refused);
     try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, 0));
     try testing.expectEqual(3, Fault.calls_made); // train, single, train without source
     try fixture.expectNumbered(.ipv4, ascending[0..5], 100);
@@ -1038,11 +1039,11 @@ test "a refused message costs itself only, wherever in the batch it stands" {
         Fault.reset(&.{.{ .errno = errno, .which = .{ .first_byte = position } }});
         var buffer: [7 * 10]u8 = undefined;
         const bytes = numberedTrain(&buffer, 10);
-        var datagrams: [7]Datagram = undefined;
-        for (&datagrams, 0..) |*datagram, i| {
-            datagram.* = .{ .bytes = bytes[i * 10 ..][0..10], .segment_size = 0, .endpoint = fixture.target(.ipv4) };
+        var transmits: [7]Transmit = undefined;
+        for (&transmits, 0..) |*transmit, i| {
+            transmit.* = .{ .bytes = bytes[i * 10 ..][0..10], .segment_size = 0, .endpoint = fixture.target(.ipv4) };
         }
-        const sent = fixture.a.send(&datagrams, 0);
+        const sent = fixture.a.send(&transmits, 0);
         try testing.expectEqual(SendResult{ .sent_datagrams = 6, .failed_datagrams = 1, .last_errno = errno }, sent);
         try testing.expect(fixture.offload.isActive(.udp_gso));
         var expected: [6]u8 = undefined;
@@ -1057,20 +1058,20 @@ test "short counts and a kernel that refuses everything end, too" {
     try fixture.start(&Fault.calls);
     defer fixture.stop();
     var bytes: [100]u8 = ascending[0..100].*;
-    var datagrams: [100]Datagram = undefined;
-    for (&datagrams, 0..) |*datagram, i| {
-        datagram.* = .{ .bytes = bytes[i..][0..1], .segment_size = 0, .endpoint = fixture.target(.ipv4) };
+    var transmits: [100]Transmit = undefined;
+    for (&transmits, 0..) |*transmit, i| {
+        transmit.* = .{ .bytes = bytes[i..][0..1], .segment_size = 0, .endpoint = fixture.target(.ipv4) };
     }
     Fault.reset(&.{});
     Fault.most_per_call = 3;
-    try testing.expectEqual(100, fixture.a.send(&datagrams, 0).sent_datagrams);
+    try testing.expectEqual(100, fixture.a.send(&transmits, 0).sent_datagrams);
     try fixture.expectNumbered(.ipv4, ascending[0..100], 1);
     Fault.reset(&.{});
     Fault.most_per_call = 0;
-    try testing.expectEqual(100, fixture.a.send(&datagrams, 0).failed_datagrams);
+    try testing.expectEqual(100, fixture.a.send(&transmits, 0).failed_datagrams);
     for ([_]sys.E{ .INTR, .PERM, .IO, .INVAL, .NETUNREACH }) |errno| {
         Fault.reset(&.{.{ .errno = errno, .which = .all }});
-        const sent = fixture.a.send(&datagrams, 0);
+        const sent = fixture.a.send(&transmits, 0);
         try testing.expectEqual(0, sent.sent_datagrams);
         try testing.expectEqual(100, sent.failed_datagrams);
         try testing.expectEqual(errno, sent.last_errno);
@@ -1083,13 +1084,13 @@ test "families alternate in one batch without touching each other" {
     defer fixture.stop();
     if (fixture.b.fd(.ipv6) == null) return error.SkipZigTest;
     var bytes: [100]u8 = undefined;
-    var datagrams: [100]Datagram = undefined;
-    for (&datagrams, 0..) |*datagram, i| {
+    var transmits: [100]Transmit = undefined;
+    for (&transmits, 0..) |*transmit, i| {
         bytes[i] = @intCast(i / 2);
         const family: Family = if (i % 2 == 0) .ipv4 else .ipv6;
-        datagram.* = .{ .bytes = bytes[i..][0..1], .segment_size = 0, .endpoint = fixture.target(family) };
+        transmit.* = .{ .bytes = bytes[i..][0..1], .segment_size = 0, .endpoint = fixture.target(family) };
     }
-    try testing.expectEqual(100, fixture.a.send(&datagrams, 0).sent_datagrams);
+    try testing.expectEqual(100, fixture.a.send(&transmits, 0).sent_datagrams);
     try fixture.expectNumbered(.ipv4, ascending[0..50], 1);
     try fixture.expectNumbered(.ipv6, ascending[0..50], 1);
 }
@@ -1124,13 +1125,13 @@ test "trains are cut at 64 segments and at the longest payload" {
     for (rows) |row| {
         if (fixture.b.fd(row.family) == null) continue;
         Counting.messages_sent = 0;
-        var datagrams = [_]Datagram{.{
+        var transmits = [_]Transmit{.{
             .bytes = numberedTrain(buffer[0..row.length], row.size),
             .segment_size = row.size,
             .endpoint = fixture.target(row.family),
         }};
         const segments = std.math.divCeil(usize, row.length, row.size) catch unreachable;
-        try testing.expectEqual(SendResult{ .sent_datagrams = segments }, fixture.a.send(&datagrams, 0));
+        try testing.expectEqual(SendResult{ .sent_datagrams = segments }, fixture.a.send(&transmits, 0));
         try testing.expectEqual(row.messages, Counting.messages_sent);
         try fixture.expectNumbered(row.family, ascending[0..segments], row.size);
     }
@@ -1153,10 +1154,10 @@ test "single datagrams: empty, longest, and one byte more" {
         .{ .family = .ipv6, .length = 65_528, .goes = false },
     }) |row| {
         if (fixture.b.fd(row.family) == null) continue;
-        var datagrams = [_]Datagram{
+        var transmits = [_]Transmit{
             .{ .bytes = buffer[0..row.length], .segment_size = 0, .endpoint = fixture.target(row.family) },
         };
-        const sent = fixture.a.send(&datagrams, 0);
+        const sent = fixture.a.send(&transmits, 0);
         try testing.expectEqual(@intFromBool(row.goes), sent.sent_datagrams);
         try testing.expectEqual(@intFromBool(!row.goes), sent.failed_datagrams);
         if (!row.goes) {
@@ -1184,8 +1185,8 @@ test "errors on receive are counted and end nothing" {
     try fixture.start(&sys.real);
     defer fixture.stop();
     fixture.b.calls = &calls;
-    var datagrams = [_]Datagram{.{ .bytes = "x", .segment_size = 0, .endpoint = fixture.target(.ipv4) }};
-    try testing.expectEqual(1, fixture.a.send(&datagrams, 0).sent_datagrams);
+    var transmits = [_]Transmit{.{ .bytes = "x", .segment_size = 0, .endpoint = fixture.target(.ipv4) }};
+    try testing.expectEqual(1, fixture.a.send(&transmits, 0).sent_datagrams);
     for (0..100) |_| try testing.expectEqual(0, fixture.b.receive(.ipv4, &fixture.batch));
     try testing.expectEqual(100, fixture.b.counters.receive_errors);
     try testing.expectEqual(1, fixture.receive(&fixture.b, .ipv4));
@@ -1208,13 +1209,13 @@ test "a path narrower than a segment gets its datagrams without GSO" {
         for ([_]bool{ false, true }) |with_source| {
             var endpoint = fixture.target(family);
             if (with_source) endpoint.source = .{ .address = endpoint.remote.address, .interface_index = 1 };
-            var datagrams = [_]Datagram{
+            var transmits = [_]Transmit{
                 .{ .bytes = numberedTrain(&buffer, 1452), .segment_size = 1452, .endpoint = endpoint },
             };
             fixture.offload.refusals_length = 0;
-            try testing.expectEqual(SendResult{ .sent_datagrams = 10 }, fixture.a.send(&datagrams, 0));
+            try testing.expectEqual(SendResult{ .sent_datagrams = 10 }, fixture.a.send(&transmits, 0));
             try testing.expect(!fixture.offload.gsoAllowed(endpoint.remote, 0));
-            try testing.expect(!datagrams[0].source_refused);
+            try testing.expect(!transmits[0].source_refused);
             try fixture.expectNumbered(family, ascending[0..10], 1452);
         }
     }
@@ -1265,8 +1266,8 @@ test "sockets that share a port get each session's datagrams at one of them, by 
         const address: wire.Address = if (family == .ipv4) .fromIpv4(.{ 127, 0, 0, 1 }) else wire.Address.parse("::1").?;
         for (0..256) |low_byte| {
             const bytes = [_]u8{ 4, 0, 0, 0, @intCast(low_byte), 0xaa, 0xbb, 0xcc } ++ @as([24]u8, @splat(0));
-            var datagram = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
-            try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
+            var transmit = [1]Transmit{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+            try testing.expectEqual(1, sender.send(&transmit, 0).sent_datagrams);
             try testing.expect(waitForDatagram(&lanes[low_byte % lanes.len], family));
             for (&lanes, 0..) |*lane, number| {
                 try testing.expectEqual(@intFromBool(number == low_byte % lanes.len), lane.receive(family, &batch));
@@ -1274,8 +1275,8 @@ test "sockets that share a port get each session's datagrams at one of them, by 
         }
         // A handshake, and something too short for either: anyone's, but somebody's.
         for ([_][]const u8{ &(.{1} ++ @as([147]u8, @splat(0))), &.{4} }) |bytes| {
-            var datagram = [1]Datagram{.{ .bytes = bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
-            try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
+            var transmit = [1]Transmit{.{ .bytes = bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+            try testing.expectEqual(1, sender.send(&transmit, 0).sent_datagrams);
             var received: usize = 0;
             for (0..patience_ms) |_| {
                 for (&lanes) |*lane| received += lane.receive(family, &batch);
@@ -1303,12 +1304,12 @@ test "bound sockets send from their address, and a family without one has no soc
     _ = try fixture.a.open(.{ .binding = bindingTo("lo", &.{"127.0.0.9"}) });
     try testing.expectEqual(null, fixture.a.fd(.ipv6));
     const bytes = [_]u8{0};
-    var datagrams = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = fixture.target(.ipv4) }};
-    try testing.expectEqual(1, fixture.a.send(&datagrams, 0).sent_datagrams);
+    var transmits = [1]Transmit{.{ .bytes = &bytes, .segment_size = 0, .endpoint = fixture.target(.ipv4) }};
+    try testing.expectEqual(1, fixture.a.send(&transmits, 0).sent_datagrams);
     try testing.expectEqual(1, fixture.receive(&fixture.b, .ipv4));
     try testing.expect(fixture.batch.datagrams[0].endpoint.remote.address.eql(.fromIpv4(.{ 127, 0, 0, 9 })));
-    datagrams[0].endpoint = fixture.target(.ipv6);
-    try testing.expectEqual(SendResult{ .failed_datagrams = 1, .last_errno = .AFNOSUPPORT }, fixture.a.send(&datagrams, 0));
+    transmits[0].endpoint = fixture.target(.ipv6);
+    try testing.expectEqual(SendResult{ .failed_datagrams = 1, .last_errno = .AFNOSUPPORT }, fixture.a.send(&transmits, 0));
     if (fixture.b.fd(.ipv6) == null) return;
     fixture.a.close();
     _ = try fixture.a.open(.{ .binding = bindingTo("", &.{"::1"}) });
@@ -1371,11 +1372,11 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     defer batch.deinit(testing.allocator);
     // IPv6 stays where it was, so the new sockets there must not end in the group of the old.
     for ([_]wire.Binding{ bindingTo("lo", &.{}), bindingTo("", &.{ "127.0.0.1", "::" }), .{}, .{} }) |binding| {
-        const place: Place = .{ .port = port, .binding = binding, .takes_over = true };
+        const options: BindOptions = .{ .port = port, .binding = binding, .takes_over = true };
         var fresh: [2]Sockets = undefined;
         for (&lanes) |*lane| lane.yield(true, true);
-        _ = try lanes[0].openAside(&fresh[0], place);
-        try lanes[1].joinAside(&fresh[1], &fresh[0], place);
+        _ = try lanes[0].openAside(&fresh[0], options);
+        try lanes[1].joinAside(&fresh[1], &fresh[0], options);
         for (&lanes) |*lane| lane.yield(false, true);
         lanes[0].steer(&fresh[0], lanes.len);
         for (&lanes, fresh) |*lane, opened| {
@@ -1387,8 +1388,8 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
             const address: wire.Address = if (family == .ipv4) .fromIpv4(.{ 127, 0, 0, 1 }) else wire.Address.parse("::1").?;
             for (0..8) |index| {
                 const bytes = [_]u8{ 4, 0, 0, 0, @intCast(index) } ++ @as([27]u8, @splat(0));
-                var datagram = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
-                try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
+                var transmit = [1]Transmit{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+                try testing.expectEqual(1, sender.send(&transmit, 0).sent_datagrams);
                 try testing.expect(waitForDatagram(&lanes[index % lanes.len], family));
                 for (&lanes, 0..) |*lane, number| {
                     try testing.expectEqual(@intFromBool(number == index % lanes.len), lane.receive(family, &batch));
@@ -1400,7 +1401,7 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     _ = try lanes[0].open(.{ .port = port, .binding = bindingTo("", &.{"127.0.0.1"}) });
     var strangers: [2]Udp = @splat(.init(&sys.real, &offload));
     defer for (&strangers) |*stranger| stranger.close();
-    const theirs: Place = .{ .port = port, .binding = bindingTo("", &.{"127.0.0.9"}) };
+    const theirs: BindOptions = .{ .port = port, .binding = bindingTo("", &.{"127.0.0.9"}) };
     _ = try strangers[0].open(theirs);
     try strangers[1].joinAside(&sockets, &strangers[0].sockets, theirs); // they share it, but not with us
     strangers[1].sockets = sockets;

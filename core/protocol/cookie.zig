@@ -1,6 +1,6 @@
 //! MAC1, MAC2 and cookies: whitepaper sections 5.3, 5.4.4 and 5.4.7. A Maker (one per peer) proves, a Checker (one per
-//! interface) demands. Knows neither handshake nor load: the caller says whether it is under load, what time it is, and
-//! brings the random bytes. Knows no rate either: rate_limiter.zig comes after `valid_mac2`.
+//! interface) demands. Knows neither handshake nor load: the caller knows whether it is under load and what time it is,
+//! and brings the random bytes. Knows no rate either: rate_limiter.zig comes after `checkMac2`.
 //! Invariant: a cookie is worth something only from the address and port it was sent to, and for one secret's life.
 const std = @import("std");
 const assert = std.debug.assert;
@@ -28,15 +28,6 @@ fn mac1Of(message_bytes: []const u8) *const [mac_length]u8 {
 fn mac2Start(message_bytes: []const u8) usize {
     return mac1Start(message_bytes) + mac_length;
 }
-
-pub const Verdict = enum {
-    /// Not meant for us: drop it without an answer.
-    invalid_mac1,
-    /// Meant for us; whether the source is real was not asked or not shown. Under load, send a cookie reply instead.
-    valid_mac1,
-    /// Under load, and the source receives what we send to it: its rate can be limited.
-    valid_mac2,
-};
 
 pub const Checker = struct {
     mac1_key: [32]u8,
@@ -69,26 +60,30 @@ pub const Checker = struct {
         return now.since(birth) >= constants.COOKIE_REFRESH_TIME;
     }
 
-    /// `message_bytes` is a whole initiation or response. `fresh_secret` is used only if the old one is due.
-    pub fn check(
+    /// Whether the message was meant for us: without that it gets no answer. `message_bytes` is a whole initiation or
+    /// response. Needs nothing secret, so it comes first.
+    pub fn checkMac1(checker: *const Checker, message_bytes: []const u8) bool {
+        const mac1 = crypto.mac(&checker.mac1_key, message_bytes[0..mac1Start(message_bytes)]);
+        return crypto.eql16(&mac1, mac1Of(message_bytes));
+    }
+
+    /// Whether the source receives what we send to it, so that its rate can be limited. To be asked under load, after
+    /// `checkMac1`; if not, the answer is a cookie reply. `fresh_secret` is used only if the old one is due.
+    pub fn checkMac2(
         checker: *Checker,
         message_bytes: []const u8,
         from: *const wire.SocketAddress,
-        under_load: bool,
         now: Instant,
         fresh_secret: *const [32]u8,
-    ) Verdict {
-        const mac1 = crypto.mac(&checker.mac1_key, message_bytes[0..mac1Start(message_bytes)]);
-        if (!crypto.eql16(&mac1, mac1Of(message_bytes))) return .invalid_mac1;
-        if (!under_load) return .valid_mac1;
+    ) bool {
         var cookie = checker.makeCookie(from, now, fresh_secret);
         defer crypto.zero(&cookie);
         const start = mac2Start(message_bytes);
         const mac2 = crypto.mac(&cookie, message_bytes[0..start]);
-        return if (crypto.eql16(&mac2, message_bytes[start..][0..mac_length])) .valid_mac2 else .valid_mac1;
+        return crypto.eql16(&mac2, message_bytes[start..][0..mac_length]);
     }
 
-    /// Answers a message that `check` found to be `.valid_mac1` under load. `receiver_index` is that message's sender.
+    /// Answers a message that passed `checkMac1` but not `checkMac2`. `receiver_index` is that message's sender.
     pub fn createReply(
         checker: *Checker,
         reply: *messages.CookieReply,
@@ -219,9 +214,13 @@ const Scene = struct {
         return scene;
     }
 
-    fn check(scene: *Scene, under_load: bool, now: Instant) Verdict {
+    fn checkMac1(scene: *const Scene) bool {
+        return scene.checker.checkMac1(&scene.message);
+    }
+
+    fn checkMac2(scene: *Scene, now: Instant) bool {
         const fresh_secret = crypto.hash(&.{std.mem.asBytes(&now.ns)});
-        return scene.checker.check(&scene.message, &scene.from, under_load, now, &fresh_secret);
+        return scene.checker.checkMac2(&scene.message, &scene.from, now, &fresh_secret);
     }
 
     fn createReply(scene: *Scene, now: Instant) messages.CookieReply {
@@ -256,8 +255,8 @@ test "MACs and cookie reply equal the reference byte for byte" {
         @memset(message[148 - 32 ..], 0xff);
         maker.addMacs(&message, beginning);
         try testing.expectEqual(expected, message);
-        try testing.expectEqual(.valid_mac1, checker.check(&message, &from, false, beginning, &secret));
-        try testing.expectEqual(.valid_mac1, checker.check(&message, &from, true, beginning, &secret));
+        try testing.expect(checker.checkMac1(&message));
+        try testing.expect(!checker.checkMac2(&message, &from, beginning, &secret));
 
         var reply: messages.CookieReply = undefined;
         const nonce = unhex(24, transcript.cookie_nonce);
@@ -269,8 +268,8 @@ test "MACs and cookie reply equal the reference byte for byte" {
         try testing.expectEqual(unhex(16, transcript.cookie), maker.cookie);
         maker.addMacs(&message, beginning);
         try testing.expectEqual(unhex(148, transcript.initiation_with_cookie), message);
-        try testing.expectEqual(.valid_mac2, checker.check(&message, &from, true, beginning, &secret));
-        try testing.expectEqual(.valid_mac1, checker.check(&message, &from, false, beginning, &secret));
+        try testing.expect(checker.checkMac1(&message));
+        try testing.expect(checker.checkMac2(&message, &from, beginning, &secret));
 
         const response_expected = unhex(92, transcript.response);
         var response = response_expected;
@@ -279,7 +278,7 @@ test "MACs and cookie reply equal the reference byte for byte" {
         maker.addMacs(&response, beginning);
         try testing.expectEqual(response_expected, response);
         checker.setKey(&unhex(32, transcript.initiator_public));
-        try testing.expectEqual(.valid_mac1, checker.check(&response, &from, false, beginning, &secret));
+        try testing.expect(checker.checkMac1(&response));
     }
 }
 
@@ -287,13 +286,10 @@ test "every bit before MAC2 counts for MAC1" {
     var scene: Scene = .init();
     for (0..8 * (148 - 16)) |bit| {
         scene.message[bit / 8] ^= @as(u8, 1) << @intCast(bit % 8);
-        try testing.expectEqual(.invalid_mac1, scene.check(false, beginning));
-        try testing.expectEqual(.invalid_mac1, scene.check(true, beginning));
+        try testing.expect(!scene.checkMac1());
         scene.message[bit / 8] ^= @as(u8, 1) << @intCast(bit % 8);
     }
-    // Nothing of that drew a secret.
-    try testing.expectEqual(null, scene.checker.secret_birth);
-    try testing.expectEqual(.valid_mac1, scene.check(false, beginning));
+    try testing.expect(scene.checkMac1());
 }
 
 test "every bit of MAC2 counts under load" {
@@ -301,20 +297,20 @@ test "every bit of MAC2 counts under load" {
     try scene.exchange();
     for (8 * (148 - 16)..8 * 148) |bit| {
         scene.message[bit / 8] ^= @as(u8, 1) << @intCast(bit % 8);
-        try testing.expectEqual(.valid_mac1, scene.check(true, beginning));
+        try testing.expect(!scene.checkMac2(beginning));
         scene.message[bit / 8] ^= @as(u8, 1) << @intCast(bit % 8);
     }
-    try testing.expectEqual(.valid_mac2, scene.check(true, beginning));
+    try testing.expect(scene.checkMac2(beginning));
 }
 
 test "a cookie serves only the address and port it was given to" {
     var scene: Scene = .init();
     try scene.exchange();
-    try testing.expectEqual(.valid_mac2, scene.check(true, beginning));
+    try testing.expect(scene.checkMac2(beginning));
     const sources = [_][]const u8{ "192.0.2.7:51821", "192.0.2.8:51820", "[2001:db8::7]:51820", "[c000:207::]:51820" };
     for (sources) |source| {
         scene.from = wire.SocketAddress.parse(source).?;
-        try testing.expectEqual(.valid_mac1, scene.check(true, beginning));
+        try testing.expect(!scene.checkMac2(beginning));
     }
 }
 
@@ -322,9 +318,9 @@ test "the checker's secret lives for COOKIE_REFRESH_TIME" {
     var scene: Scene = .init();
     try scene.exchange();
     const end = beginning.after(constants.COOKIE_REFRESH_TIME);
-    try testing.expectEqual(.valid_mac2, scene.check(true, .{ .ns = end.ns - 1 }));
+    try testing.expect(scene.checkMac2(.{ .ns = end.ns - 1 }));
     const secret = scene.checker.secret;
-    try testing.expectEqual(.valid_mac1, scene.check(true, end));
+    try testing.expect(!scene.checkMac2(end));
     try testing.expect(!crypto.eql32(&secret, &scene.checker.secret));
     try testing.expectEqual(end, scene.checker.secret_birth.?);
 }
@@ -337,7 +333,7 @@ test "the maker uses a cookie until shortly before its secret dies" {
     try testing.expect(!std.mem.allEqual(u8, scene.message[148 - 16 ..], 0));
     scene.maker.addMacs(&scene.message, end);
     try testing.expect(std.mem.allEqual(u8, scene.message[148 - 16 ..], 0));
-    try testing.expectEqual(.valid_mac1, scene.check(true, end));
+    try testing.expect(!scene.checkMac2(end));
 }
 
 test "a cookie reply that is changed, late, repeated or for another message is refused and changes nothing" {

@@ -1,30 +1,30 @@
 //! Interface: one private key, its peers and tables; the front door of the protocol (whitepaper section 2).
-//! The data plane is here: prepareSeal/finishSeal, prepareOpen/finishOpen. Handshakes and what the
-//! protocol itself sends are in handshaking.zig, the control plane is in configuring.zig.
+//! The data plane is here: `reserve`, `prepareOpen`, `finishOpen`. Handshakes and what the protocol itself sends are in
+//! interface/handshakes.zig, the control plane is in interface/control.zig.
 //! Does no I/O and reads no clock. Nothing allocates outside `init` and `configure`.
-//! Invariant: a ticket is good until the next call that is not a prepare or finish of the same batch.
+//! Invariant: the key and the endpoint that a ticket points to stay until the next call that is no `route`, `reserve`,
+//! `stage` or `prepareOpen`. Whoever keeps a ticket for longer copies them.
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const wire = @import("wire");
 const messages = wire.messages;
 const allowed_ips = @import("allowed_ips.zig");
-const configuring = @import("configuring.zig");
-const configuration = @import("configuration.zig");
+const control = @import("interface/control.zig");
 const constants = @import("constants.zig");
 const cookie = @import("cookie.zig");
 const crypto = @import("crypto.zig");
 const drop = @import("drop.zig");
 const Drop = drop.Drop;
-const handshaking = @import("handshaking.zig");
-const heap = @import("heap.zig");
+const handshakes = @import("interface/handshakes.zig");
+const deadlines_file = @import("deadlines.zig");
 const index_table = @import("index_table.zig");
 const noise = @import("noise.zig");
 const Peer = @import("peer.zig").Peer;
 const peer_table = @import("peer_table.zig");
 pub const PeerId = peer_table.PeerId;
 const rate_limiter = @import("rate_limiter.zig");
-const Segments = @import("segments.zig").Segments;
+const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
 const time = @import("time.zig");
@@ -50,19 +50,19 @@ pub const Options = struct {
     staging_chunks: u32 = 1024,
     /// The first byte of a receiver index, modulo this, is that of its peer: a kernel that shares datagrams out
     /// to so many sockets by that byte gives one peer's always to the same.
-    lanes: u8 = 1,
+    index_shards: u8 = 1,
 };
 
-/// Leave to seal `count` packets with consecutive nonces.
+/// Leave to seal packets with consecutive nonces, the first of them `counter`, and to send them.
 pub const SealTicket = struct {
     peer: PeerId,
-    slot: session.Slot,
     receiver_index: u32,
     counter: u64,
     key: *const [32]u8,
+    endpoint: *const wire.Endpoint,
 };
 
-pub const Seal = union(enum) {
+pub const Reserved = union(enum) {
     seal: SealTicket,
     /// No session: keep the packets with `stage`; a handshake is on its way.
     stage,
@@ -108,12 +108,24 @@ pub const handshake_tos: u8 = 0x88;
 const CookieOut = struct { endpoint: wire.Endpoint, message: messages.CookieReply };
 pub const cookie_replies_max = 64;
 
+/// The protocol without its I/O: the caller has the sockets, the clock and the cipher. Calls are of five kinds.
+///
+/// - A packet goes out: `route` finds its peer. `reserve` answers with a ticket: seal by it and send to its endpoint.
+///   Or it answers `.stage`: give the packet to `stage`.
+/// - A datagram comes in: `prepareOpen` answers with a ticket: open by it and give what comes out to `finishOpen`,
+///   which says whether to deliver it. Or it answers `.handshake`: give the datagram to `handleHandshake`.
+/// - Time passes: `deadline` tells when, and `expire` lets happen what is due.
+/// - The configuration or the link changes: `configure`, `setActive`, `forgetSources`.
+/// - `pollTransmit` writes what the protocol itself wants sent: handshakes, keepalives and staged packets. None of the
+///   others sends. So after any of them, call it until it answers null; then ask for the `deadline` again.
+///
+/// One thread at a time. `now` must not go back; it may stand still.
 pub const Interface = struct {
     gpa: Allocator,
     entropy: Entropy,
     jitter: std.Random.DefaultPrng,
     mtu: u32,
-    lanes: u8,
+    index_shards: u8,
     /// Link up: timers run and packets flow.
     is_active: bool = false,
 
@@ -123,7 +135,7 @@ pub const Interface = struct {
     /// Only kept here, for who has the sockets.
     binding: wire.Binding = .{},
 
-    peers: Segments(Peer, 64) = .{},
+    peers: SegmentedArray(Peer, 64) = .{},
     sessions: session.Pool = .{},
     /// Indices below this have been used; those that are free again are in `free_peers`.
     peer_high: u32 = 0,
@@ -133,7 +145,7 @@ pub const Interface = struct {
     by_index: index_table.IndexTable = .init,
     allowed_ips: allowed_ips.AllowedIps = .init,
     staging_pool: staging.Pool,
-    deadlines: heap.Heap = .init,
+    deadlines: deadlines_file.Deadlines = .init,
 
     checker: cookie.Checker,
     limiter: rate_limiter.RateLimiter,
@@ -149,7 +161,7 @@ pub const Interface = struct {
 
     pub fn init(options: Options) error{ OutOfMemory, EntropyUnavailable }!Interface {
         var seed: [40]u8 = undefined;
-        assert(options.lanes > 0);
+        assert(options.index_shards > 0);
         if (!options.entropy.fill(&seed)) return error.EntropyUnavailable;
         defer crypto.zero(&seed);
         const gpa = options.allocator;
@@ -160,7 +172,7 @@ pub const Interface = struct {
             .entropy = options.entropy,
             .jitter = .init(std.mem.readInt(u64, seed[32..40], .little)),
             .mtu = options.mtu,
-            .lanes = options.lanes,
+            .index_shards = options.index_shards,
             .by_key = .init(seed[16..32].*),
             .staging_pool = try .init(gpa, options.staging_chunks),
             .checker = cookie.Checker.init,
@@ -187,18 +199,18 @@ pub const Interface = struct {
         crypto.zero(interface);
     }
 
-    // ---- control plane: configuring.zig ----
+    // ---- control plane: interface/control.zig ----
 
-    pub const ConfigureError = configuring.Error;
-    pub const configure = configuring.configure;
-    pub const writeConfiguration = configuring.write;
-    pub const setActive = configuring.setActive;
+    pub const ConfigureError = control.Error;
+    pub const configure = control.configure;
+    pub const writeConfiguration = control.write;
+    pub const setActive = control.setActive;
 
-    // ---- handshakes and timers: handshaking.zig ----
+    // ---- handshakes and timers: interface/handshakes.zig ----
 
-    pub const handleHandshake = handshaking.handle;
-    pub const expire = handshaking.expire;
-    pub const pollTransmit = handshaking.pollTransmit;
+    pub const handleHandshake = handshakes.handle;
+    pub const expire = handshakes.expire;
+    pub const pollTransmit = handshakes.pollTransmit;
 
     /// When `expire` is next due.
     pub fn deadline(interface: *const Interface) ?Instant {
@@ -224,8 +236,9 @@ pub const Interface = struct {
         return .{ .peer = interface.idOf(index) };
     }
 
-    /// Whether this is what we sealed for that very peer: its endpoint is routed into the tunnel. Sealed again and again
-    /// it would keep a core busy for as long as the session lives. Another peer's is nothing bad: a tunnel in a tunnel.
+    /// Whether this is what we sealed for that very peer: its endpoint is routed into the tunnel. Sealed again and
+    /// again it would keep a core busy for as long as the session lives. Another peer's is nothing bad: a tunnel in a
+    /// tunnel.
     fn isOwnDatagram(interface: *const Interface, index: u32, packet: []const u8) bool {
         const payload = wire.ip.udpPayload(packet) orelse return false;
         if (payload.len < @sizeOf(messages.TransportHeader)) return false;
@@ -250,32 +263,33 @@ pub const Interface = struct {
         }
     }
 
-    /// Reserves nonces for `count` packets to one peer, or starts the handshake that is missing.
-    pub fn prepareSeal(interface: *Interface, id: PeerId, count: u32, now: Now) Seal {
+    /// Reserves nonces for `count` packets to one peer; `.stage` when there is no session to send them by. `bytes` are
+    /// those of their datagrams, which are counted as sent now: statistics, timers, a rekey if it is time.
+    pub fn reserve(interface: *Interface, id: PeerId, count: u32, bytes: u64, now: Now) Reserved {
         assert(count > 0);
-        const peer = interface.get(id) orelse return interface.refuseSeal(.peer_removed, count);
-        if (peer.endpoint == null) return interface.refuseSeal(.no_endpoint, count);
-        if (peer.staged.packets == 0) { // else those that wait go first
-            if (interface.sessionForSending(id.index, count, now)) |ticket| return .{ .seal = ticket };
-        }
-        return .stage;
+        const peer = interface.get(id) orelse return interface.refuseReserved(.peer_removed, count);
+        if (peer.endpoint == null) return interface.refuseReserved(.no_endpoint, count);
+        if (peer.staged.packets != 0) return .stage; // those that wait go first
+        const ticket = interface.sessionForSending(peer, id, count, now) orelse return .stage;
+        interface.noteSent(peer, id.index, bytes, true, now);
+        return .{ .seal = ticket };
     }
 
-    fn refuseSeal(interface: *Interface, reason: Drop, count: u32) Seal {
+    fn refuseReserved(interface: *Interface, reason: Drop, count: u32) Reserved {
         interface.counters.add(reason, count);
         return .{ .drop = reason };
     }
 
-    pub fn sessionForSending(interface: *Interface, index: u32, count: u32, now: Now) ?SealTicket {
-        const sessions = &interface.peers.at(index).sessions;
-        const current = sessions.currentSession(&interface.sessions) orelse return null;
+    /// The peer has an endpoint.
+    pub fn sessionForSending(interface: *Interface, peer: *Peer, id: PeerId, count: u32, now: Now) ?SealTicket {
+        const current = peer.sessions.currentSession(&interface.sessions) orelse return null;
         const counter = current.reserve(count, now.boot) orelse return null;
         return .{
-            .peer = interface.idOf(index),
-            .slot = sessions.current.?,
+            .peer = id,
             .receiver_index = current.remote_index,
             .counter = counter,
             .key = &current.sending_key,
+            .endpoint = &peer.endpoint.?,
         };
     }
 
@@ -286,14 +300,7 @@ pub const Interface = struct {
         interface.counters.add(.staging_full, result.dropped + @intFromBool(!result.stored));
         // Other peers' packets fill the pool: this one is lost, but the next must find a session.
         if (!result.stored) peer.pending.keepalive = true;
-        handshaking.requestStaged(interface, id.index);
-    }
-
-    /// Call once for each ticket, after its datagrams were sealed. `bytes` counts whole datagrams.
-    pub fn finishSeal(interface: *Interface, ticket: SealTicket, bytes: u64, now: Now) ?wire.Endpoint {
-        const peer = interface.get(ticket.peer) orelse return null;
-        interface.noteSent(peer, ticket.peer.index, bytes, true, now);
-        return peer.endpoint;
+        handshakes.requestStaged(interface, id.index);
     }
 
     /// What follows from sending transport data: statistics, timers, a rekey if it is time.
@@ -303,7 +310,7 @@ pub const Interface = struct {
         peer.timers.anyAuthenticatedPacketSent();
         if (has_data) peer.timers.dataSent(now.boot, interface.nextJitter());
         if (peer.sessions.currentSession(&interface.sessions)) |current| {
-            if (current.wantsRekeyAfterSend(now.boot)) handshaking.requestInitiation(interface, index, now, .first);
+            if (current.wantsRekeyAfterSend(now.boot)) handshakes.requestInitiation(interface, index, now, .first);
         }
         interface.reschedule(index);
     }
@@ -336,7 +343,13 @@ pub const Interface = struct {
     }
 
     /// `plaintext` is the opened message with its padding; null when the tag was wrong.
-    pub fn finishOpen(interface: *Interface, ticket: OpenTicket, plaintext: ?[]u8, from: *const wire.Endpoint, now: Now) Opened {
+    pub fn finishOpen(
+        interface: *Interface,
+        ticket: OpenTicket,
+        plaintext: ?[]u8,
+        from: *const wire.Endpoint,
+        now: Now,
+    ) Opened {
         const inner = plaintext orelse return interface.refuseOpened(.not_authentic);
         const peer = interface.get(ticket.peer) orelse return interface.refuseOpened(.peer_removed);
         const index = ticket.peer.index;
@@ -390,7 +403,11 @@ pub const Interface = struct {
 
     /// Routes changed: forgets the sources that `isStale` names. What the peer sends to them until it has followed us
     /// to another must not bring them back: each would call the other back for ever.
-    pub fn forgetSources(interface: *Interface, context: anytype, comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool) void {
+    pub fn forgetSources(
+        interface: *Interface,
+        context: anytype,
+        comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool,
+    ) void {
         for (0..interface.peer_high) |i| {
             const peer = interface.peers.at(i);
             if (!peer.in_use) continue;
@@ -406,10 +423,10 @@ pub const Interface = struct {
 
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
         peer.sessions.confirm();
-        handshaking.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
+        handshakes.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
         peer.timers.handshakeComplete();
         peer.last_handshake_unix_ns = now.unix_ns;
-        handshaking.requestStaged(interface, index);
+        handshakes.requestStaged(interface, index);
     }
 
     fn noteReceived(interface: *Interface, peer: *Peer, index: u32, inner_length: usize, now: Now) void {
@@ -417,7 +434,7 @@ pub const Interface = struct {
         if (peer.sessions.currentSession(&interface.sessions)) |current| {
             if (!peer.timers.sent_lastminute_handshake and current.wantsRekeyAfterReceive(now.boot)) {
                 peer.timers.sent_lastminute_handshake = true;
-                handshaking.requestInitiation(interface, index, now, .first);
+                handshakes.requestInitiation(interface, index, now, .first);
             }
         }
         peer.timers.anyAuthenticatedPacketReceived();

@@ -4,11 +4,11 @@ const std = @import("std");
 const testing = std.testing;
 const wire = @import("wire");
 const messages = wire.messages;
-const configuration = @import("configuration.zig");
+const change_file = @import("change.zig");
 const constants = @import("constants.zig");
 const crypto = @import("crypto.zig");
 const Drop = @import("drop.zig").Drop;
-const handshaking = @import("handshaking.zig");
+const handshakes = @import("interface/handshakes.zig");
 const interface_file = @import("interface.zig");
 const Interface = interface_file.Interface;
 const Peer = @import("peer.zig").Peer;
@@ -85,9 +85,10 @@ const Net = struct {
     fn configure(net: *Net, end: *End, other: *End, extra: []const u8) !void {
         _ = net;
         var text: [1024]u8 = undefined;
-        const all = try std.mem.print(&text, "private_key={x}\npublic_key={x}\nendpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\n{s}", .{
-            &privateKey(end.number), &crypto.publicKey(&privateKey(other.number)), other.number, other.number, extra,
-        });
+        const format = "private_key={x}\npublic_key={x}\nendpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\n{s}";
+        const public = crypto.publicKey(&privateKey(other.number));
+        const arguments = .{ &privateKey(end.number), &public, other.number, other.number, extra };
+        const all = try std.mem.print(&text, format, arguments);
         try set(end, all);
     }
 
@@ -106,13 +107,12 @@ const Net = struct {
             .peer => |id| id,
             .drop => return,
         };
-        switch (from.interface.prepareSeal(id, 1, net.now)) {
+        switch (from.interface.reserve(id, 1, sealedLength(packet.len), net.now)) {
             .drop => return,
             .stage => from.interface.stage(id, packet),
             .seal => |ticket| {
                 var datagram: [2048]u8 = undefined;
                 const total = seal(&datagram, ticket, packet);
-                _ = from.interface.finishSeal(ticket, total, net.now).?;
                 try net.cross(from, datagram[0..total]);
             },
         }
@@ -229,13 +229,18 @@ fn innerPacket(buffer: []u8, from: u8, to: u8, length: usize) []u8 {
     return packet;
 }
 
+/// Of the datagram for an inner packet.
+fn sealedLength(packet_length: usize) usize {
+    return messages.paddedLength(packet_length, 1420) + messages.transport_overhead;
+}
+
 fn seal(datagram: []u8, ticket: interface_file.SealTicket, packet: []const u8) usize {
     const padded = messages.paddedLength(packet.len, 1420);
     datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
     @memcpy(datagram[16..][0..packet.len], packet);
     @memset(datagram[16 + packet.len ..][0 .. padded - packet.len], 0);
     crypto.aeadSeal(datagram[16..][0 .. padded + 16], ticket.key, ticket.counter, datagram[16..][0..padded], "");
-    return padded + 32;
+    return sealedLength(packet.len);
 }
 
 test "the first packet waits for the handshake and arrives whole" {
@@ -284,7 +289,7 @@ test "of two ends that began together one may forget its own initiation, as the 
     try net.init("", "");
     defer net.deinit();
     try crossInitiations(&net);
-    handshaking.abandonInitiation(&net.b.interface, net.b.interface.peers.at(0));
+    handshakes.abandonInitiation(&net.b.interface, net.b.interface.peers.at(0));
     try net.settle();
     try testing.expectEqual(1, net.a.delivered_count);
     try testing.expectEqual(1, net.b.delivered_count);
@@ -499,7 +504,8 @@ test "an inner packet is only taken from the peer that owns its source" {
     try net.sendPacket(&net.a, innerPacket(&buffer, 9, 2, 100)); // nobody's
     try testing.expectEqual(1, net.b.dropped(.disallowed_source));
     // 10.0.0.0/24 belongs to a, but 10.0.0.9 to a third peer: the longest match must be the sender.
-    try net.configure(&net.b, &net.a, "allowed_ip=10.0.0.0/24\npublic_key=0303030303030303030303030303030303030303030303030303030303030303\nallowed_ip=10.0.0.9/32\n");
+    try net.configure(&net.b, &net.a, "allowed_ip=10.0.0.0/24\n" ++
+        "public_key=0303030303030303030303030303030303030303030303030303030303030303\nallowed_ip=10.0.0.9/32\n");
     try net.sendPacket(&net.a, innerPacket(&buffer, 9, 2, 100));
     try testing.expectEqual(2, net.b.dropped(.disallowed_source));
     try net.sendPacket(&net.a, innerPacket(&buffer, 8, 2, 100));
@@ -538,12 +544,19 @@ test "inner lengths that lie are dropped and counted" {
     defer net.deinit();
     try net.send(&net.a, 100);
     var buffer: [200]u8 = undefined;
-    const lies = [_]struct { usize, u8, u16 }{ .{ 100, 0x45, 130 }, .{ 100, 0x45, 19 }, .{ 100, 0x55, 100 }, .{ 100, 0x44, 100 }, .{ 20, 0x4f, 20 }, .{ 100, 0x05, 100 } };
+    const lies = [_]struct { usize, u8, u16 }{
+        .{ 100, 0x45, 130 },
+        .{ 100, 0x45, 19 },
+        .{ 100, 0x55, 100 },
+        .{ 100, 0x44, 100 },
+        .{ 20, 0x4f, 20 },
+        .{ 100, 0x05, 100 },
+    };
     for (lies, 1..) |lie, count| {
         const packet = innerPacket(&buffer, 1, 2, lie[0]);
         packet[0] = lie[1];
         std.mem.writeInt(u16, packet[2..4], lie[2], .big);
-        const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+        const ticket = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now).seal;
         var datagram: [2048]u8 = undefined;
         const total = seal(&datagram, ticket, packet);
         net.arrive(&net.b, datagram[0..total], &net.a.endpoint);
@@ -552,7 +565,7 @@ test "inner lengths that lie are dropped and counted" {
     // padding is not delivered
     const packet = innerPacket(&buffer, 1, 2, 100);
     std.mem.writeInt(u16, packet[2..4], 90, .big);
-    const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+    const ticket = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now).seal;
     var datagram: [2048]u8 = undefined;
     net.arrive(&net.b, datagram[0..seal(&datagram, ticket, packet)], &net.a.endpoint);
     try testing.expectEqual(90, net.b.delivered_length);
@@ -564,7 +577,9 @@ fn deliverable(bytes: []const u8) ?usize {
     const from_ipv4 = std.mem.eql(u8, bytes[12..16], &.{ 10, 0, 0, 1 });
     const header = @as(usize, bytes[0] % 16) * 4;
     const total = @as(usize, bytes[2]) * 256 + bytes[3];
-    if (bytes[0] / 16 == 4) return if (from_ipv4 and header >= 20 and total >= header and total <= bytes.len) total else null;
+    if (bytes[0] / 16 == 4) {
+        return if (from_ipv4 and header >= 20 and total >= header and total <= bytes.len) total else null;
+    }
     if (bytes[0] / 16 != 6 or bytes.len < 40) return null;
     const whole = 40 + @as(usize, bytes[4]) * 256 + bytes[5];
     const from_ipv6 = bytes[8] == 0xfd and std.mem.allEqual(u8, bytes[9..23], 0) and bytes[23] == 1;
@@ -625,17 +640,26 @@ test "under load a handshake needs a cookie, and gets through with one" {
     const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
     net.a.interface.stage(id, &packet);
     const first = net.a.interface.pollTransmit(&buffer, net.now).?;
-    try testing.expectEqual(.cookie_required, net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now).?);
+    try testing.expectEqual(
+        .cookie_required,
+        net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now).?,
+    );
     const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
     try testing.expectEqual(64, reply.length);
-    try testing.expectEqual(null, net.a.interface.handleHandshake(buffer[0..reply.length], &net.b.endpoint, false, net.now));
+    try testing.expectEqual(
+        null,
+        net.a.interface.handleHandshake(buffer[0..reply.length], &net.b.endpoint, false, net.now),
+    );
     try testing.expectEqual(null, net.a.interface.peers.at(0).endpoint.?.source);
     net.jumpTo(net.now.boot.after(6 * second));
     net.a.interface.expire(net.now);
     const second_try = net.a.interface.pollTransmit(&buffer, net.now).?;
     try testing.expectEqual(148, second_try.length);
     const elsewhere = endpointOf(1, 9999);
-    try testing.expectEqual(.cookie_required, net.b.interface.handleHandshake(buffer[0..148], &elsewhere, true, net.now).?);
+    try testing.expectEqual(
+        .cookie_required,
+        net.b.interface.handleHandshake(buffer[0..148], &elsewhere, true, net.now).?,
+    );
     try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..148], &net.a.endpoint, true, net.now));
     try net.settle();
     try testing.expectEqual(1, net.b.delivered_count);
@@ -651,15 +675,21 @@ test "replayed and rushed initiations are refused, and change nothing" {
     net.a.interface.stage(id, &packet);
     const length = net.a.interface.pollTransmit(&buffer, net.now).?.length;
     try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
-    try testing.expectEqual(.replayed_initiation, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?);
+    try testing.expectEqual(
+        .replayed_initiation,
+        net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?,
+    );
     // a later timestamp, but only ten milliseconds after
     const peer = net.a.interface.peers.at(0);
     peer.timers.last_sent_handshake = null;
     peer.pending.initiation = true;
-    handshaking.enqueue(&net.a.interface, 0);
+    handshakes.enqueue(&net.a.interface, 0);
     _ = net.a.interface.pollTransmit(&buffer, net.now).?;
     net.jumpTo(net.now.boot.after(10 * std.time.ns_per_ms));
-    try testing.expectEqual(.initiation_flood, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?);
+    try testing.expectEqual(
+        .initiation_flood,
+        net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?,
+    );
 }
 
 test "any forged byte of a handshake is refused" {
@@ -752,7 +782,11 @@ test "applying the same configuration again sends nothing and keeps the session"
     try net.send(&net.a, 100);
     const before = net.datagrams;
     const current = net.a.interface.peers.at(0).sessions.current;
-    try net.configure(&net.a, &net.b, "persistent_keepalive_interval=25\nreplace_allowed_ips=true\nallowed_ip=10.0.0.2/32\n");
+    try net.configure(
+        &net.a,
+        &net.b,
+        "persistent_keepalive_interval=25\nreplace_allowed_ips=true\nallowed_ip=10.0.0.2/32\n",
+    );
     try net.settle();
     try testing.expectEqual(before, net.datagrams);
     try testing.expectEqual(current, net.a.interface.peers.at(0).sessions.current);
@@ -766,7 +800,9 @@ test "a new private key needs a new handshake and removes the peer that equals u
     try net.send(&net.a, 100);
     var text: [400]u8 = undefined;
     try set(&net.a, try std.mem.print(&text, "private_key={x}\n", .{&privateKey(3)}));
-    try set(&net.b, try std.mem.print(&text, "public_key={x}\nendpoint=192.0.2.1:51820\nallowed_ip=10.0.0.1/32\n", .{&crypto.publicKey(&privateKey(3))}));
+    try set(&net.b, try std.mem.print(&text, "public_key={x}\nendpoint=192.0.2.1:51820\nallowed_ip=10.0.0.1/32\n", .{
+        &crypto.publicKey(&privateKey(3)),
+    }));
     try net.pass(1 * second);
     try net.send(&net.a, 66);
     try testing.expectEqual(66, net.b.delivered_length);
@@ -788,9 +824,9 @@ test "a removed peer leaves nothing behind and its old tickets are refused" {
     try testing.expectEqual(0, net.a.interface.by_index.count);
     try testing.expectEqual(0, net.a.interface.allowed_ips.nodeCount());
     try testing.expectEqual(null, net.a.interface.deadline());
-    try testing.expectEqual(.peer_removed, net.a.interface.prepareSeal(id, 1, net.now).drop);
+    try testing.expectEqual(.peer_removed, net.a.interface.reserve(id, 1, 144, net.now).drop);
     try net.configure(&net.a, &net.b, "");
-    try testing.expectEqual(.peer_removed, net.a.interface.prepareSeal(id, 1, net.now).drop);
+    try testing.expectEqual(.peer_removed, net.a.interface.reserve(id, 1, 144, net.now).drop);
     try net.pass(1 * second);
     try net.send(&net.a, 100);
     try testing.expectEqual(2, net.b.delivered_count);
@@ -814,7 +850,7 @@ test "peers for whom memory ends leave nothing of their room behind" {
     var net: Net = undefined;
     try net.init("", "");
     defer net.deinit();
-    const peers = try testing.allocator.alloc(configuration.PeerChange, 1000);
+    const peers = try testing.allocator.alloc(change_file.PeerChange, 1000);
     defer testing.allocator.free(peers);
     for (peers, 0..) |*peer, i| {
         peer.* = .{ .public_key = @splat(0) };
@@ -866,7 +902,7 @@ test "packets out of order are taken once each, deep into the window" {
     _ = innerPacket(&packet, 1, 2, 100);
     var datagrams: [300][148]u8 = undefined;
     for (&datagrams) |*datagram| {
-        const ticket = net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now).seal;
+        const ticket = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now).seal;
         try testing.expectEqual(144, seal(datagram, ticket, &packet));
     }
     net.prng.random().shuffle([148]u8, &datagrams);
@@ -956,7 +992,10 @@ test "the persistent keepalive begins when its peer gets an endpoint" {
     defer net.deinit();
     var text: [600]u8 = undefined;
     const public = crypto.publicKey(&privateKey(2));
-    try set(&net.a, try std.mem.print(&text, "private_key={x}\npublic_key={x}\npersistent_keepalive_interval=25\n", .{ &privateKey(1), &public }));
+    try set(&net.a, try std.mem.print(&text, "private_key={x}\npublic_key={x}\npersistent_keepalive_interval=25\n", .{
+        &privateKey(1),
+        &public,
+    }));
     try net.configure(&net.b, &net.a, "");
     net.a.interface.setActive(true);
     net.b.interface.setActive(true);
@@ -1024,7 +1063,7 @@ test "no initiation follows on the heels of a response" {
     net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     _ = try net.pump(&net.a);
     // b has not answered yet when it wants a handshake itself.
-    handshaking.requestInitiation(&net.b.interface, 0, net.now, .first);
+    handshakes.requestInitiation(&net.b.interface, 0, net.now, .first);
     try net.settle();
     try testing.expectEqual(0, net.b.initiations_sent);
     try testing.expectEqual(1, net.b.delivered_count);
@@ -1068,7 +1107,10 @@ test "a cookie reply moves no endpoint" {
     const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
     const peer = net.a.interface.peers.at(0);
     const before = peer.timers;
-    try testing.expectEqual(null, net.a.interface.handleHandshake(buffer[0..reply.length], &endpointOf(66, 66), false, net.now));
+    try testing.expectEqual(
+        null,
+        net.a.interface.handleHandshake(buffer[0..reply.length], &endpointOf(66, 66), false, net.now),
+    );
     try testing.expect(peer.endpoint.?.eql(net.b.endpoint));
     try testing.expectEqual(before, peer.timers);
     try testing.expectEqual(0, peer.rx_bytes);
@@ -1098,12 +1140,14 @@ test "the last nonce is sent once, and then a new session takes over" {
     defer net.deinit();
     try net.send(&net.a, 100);
     net.jumpTo(net.now.boot.after(6 * second)); // else a handshake would be too soon
-    net.a.interface.peers.at(0).sessions.currentSession(&net.a.interface.sessions).?.send_counter = constants.REJECT_AFTER_MESSAGES - 1;
+    const worn = net.a.interface.peers.at(0).sessions.currentSession(&net.a.interface.sessions).?;
+    worn.send_counter = constants.REJECT_AFTER_MESSAGES - 1;
     net.is_cut = true; // but for this, sending it would renew the session
     try net.send(&net.a, 101);
     net.is_cut = false;
     try testing.expectEqual(2, net.a.initiations_sent);
-    try testing.expectEqual(.stage, std.meta.activeTag(net.a.interface.prepareSeal(net.a.interface.idOf(0), 1, net.now)));
+    const reserved = net.a.interface.reserve(net.a.interface.idOf(0), 1, 144, net.now);
+    try testing.expectEqual(.stage, std.meta.activeTag(reserved));
     try net.send(&net.a, 102);
     try testing.expectEqual(1, net.b.delivered_count);
     try net.pass(6 * second);
@@ -1180,7 +1224,9 @@ test "a clock that steps back or leaps in any state traps nothing, and packets f
         }
         const step = steps[random.uintLessThan(usize, steps.len)];
         const is_back = random.boolean() and step <= 1000 * second;
-        for ([_]*u64{ &net.now.boot.ns, &net.now.unix_ns }) |clock| clock.* = if (is_back) clock.* -| step else clock.* +| step;
+        for ([_]*u64{ &net.now.boot.ns, &net.now.unix_ns }) |clock| {
+            clock.* = if (is_back) clock.* -| step else clock.* +| step;
+        }
         net.is_cut = false;
         net.a.interface.expire(net.now);
         net.b.interface.expire(net.now);
@@ -1252,8 +1298,8 @@ test "counters beyond 32 bits go through, and a packet 8000 behind the newest is
     try testing.expectEqual((1 << 32) + 2, a.peers.at(0).sessions.currentSession(&a.sessions).?.send_counter);
     var packet: [100]u8 = undefined;
     var late: [2048]u8 = undefined;
-    const length = seal(&late, a.prepareSeal(a.idOf(0), 1, net.now).seal, innerPacket(&packet, 1, 2, 100));
-    _ = a.prepareSeal(a.idOf(0), 7999, net.now).seal;
+    const length = seal(&late, a.reserve(a.idOf(0), 1, 144, net.now).seal, innerPacket(&packet, 1, 2, 100));
+    _ = a.reserve(a.idOf(0), 7999, 7999 * 144, net.now).seal;
     try net.send(&net.a, 100);
     net.arrive(&net.b, late[0..length], &net.a.endpoint);
     try testing.expectEqual(7, net.b.delivered_count);
@@ -1275,8 +1321,13 @@ test "peers that come, go and come back in one change keep no trace of each othe
     try net.send(&net.a, 100);
     const public = crypto.publicKey(&privateKey(2));
     var text: [1200]u8 = undefined;
-    try set(&net.a, try std.mem.print(&text, "public_key={x}\nremove=true\npublic_key={x}\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.2/32\n" ++
-        "public_key={x}\nupdate_only=true\nallowed_ip=10.9.0.0/16\npublic_key={x}\nremove=true\n", .{ &public, &public, &public, &crypto.publicKey(&privateKey(9)) }));
+    const unknown = crypto.publicKey(&privateKey(9));
+    try set(&net.a, try std.mem.print(
+        &text,
+        "public_key={x}\nremove=true\npublic_key={x}\nendpoint=192.0.2.2:51820\nallowed_ip=10.0.0.2/32\n" ++
+            "public_key={x}\nupdate_only=true\nallowed_ip=10.9.0.0/16\npublic_key={x}\nremove=true\n",
+        .{ &public, &public, &public, &unknown },
+    ));
     const a = &net.a.interface;
     try testing.expectEqual(1, a.peer_count);
     try testing.expectEqual(0, a.by_index.count);
@@ -1305,7 +1356,7 @@ fn bytesOf(slice: anytype) usize {
 /// So many peers with one allowed IP each, and no key of ours, so that no DH is computed.
 fn configurePeers(interface: *Interface, first: u32, count: u32, replace_peers: bool) !void {
     const gpa = testing.allocator;
-    var change: configuration.Change = try .init(gpa, count, count);
+    var change: change_file.Change = try .init(gpa, count, count);
     defer change.deinit(gpa);
     change.replace_peers = replace_peers;
     for (change.peers, change.allowed_ips, first..) |*peer, *entry, number| {
@@ -1460,12 +1511,19 @@ const Chaos = struct {
         var datagram = chaos.recorded[place];
         const length = chaos.recorded_length[place];
         if (length == 0) return;
-        if (chaos.random().boolean()) datagram[chaos.random().uintLessThan(usize, length)] ^= @as(u8, 1) << chaos.random().int(u3);
+        if (chaos.random().boolean()) {
+            datagram[chaos.random().uintLessThan(usize, length)] ^= @as(u8, 1) << chaos.random().int(u3);
+        }
         const from = if (chaos.random().boolean()) chaos.net.peerOf(to).endpoint else endpointOf(99, 99);
         const cut = if (chaos.random().uintLessThan(u8, 8) == 0) chaos.random().uintAtMost(usize, length) else length;
         switch (to.interface.prepareOpen(datagram[0..cut], chaos.net.now)) {
-            .handshake => _ = to.interface.handleHandshake(datagram[0..cut], &from, chaos.random().boolean(), chaos.net.now),
-            else => chaos.net.arrive(to, datagram[0..cut], &from),
+            .handshake => _ = to.interface.handleHandshake(
+                datagram[0..cut],
+                &from,
+                chaos.random().boolean(),
+                chaos.net.now,
+            ),
+            .open, .drop => chaos.net.arrive(to, datagram[0..cut], &from),
         }
     }
 
@@ -1480,16 +1538,25 @@ const Chaos = struct {
         }
         if (chaos.random().uintLessThan(u8, 6) == 0) try writer.writeAll("replace_peers=true\n");
         for (0..chaos.random().uintLessThan(usize, 5)) |_| {
-            const number = if (chaos.random().boolean()) chaos.net.peerOf(end).number else chaos.random().uintLessThan(u8, 5) + 1;
+            const is_known = chaos.random().boolean();
+            const number = if (is_known) chaos.net.peerOf(end).number else chaos.random().uintLessThan(u8, 5) + 1;
             try writer.print("public_key={x}\n", .{&crypto.publicKey(&privateKey(number))});
             if (chaos.random().uintLessThan(u8, 4) == 0) try writer.writeAll("remove=true\n");
             if (chaos.random().uintLessThan(u8, 4) == 0) try writer.writeAll("update_only=true\n");
             if (chaos.random().uintLessThan(u8, 4) == 0) try writer.writeAll("replace_allowed_ips=true\n");
             if (chaos.random().boolean()) try writer.print("endpoint=192.0.2.{d}:51820\n", .{number});
             if (chaos.random().boolean()) try writer.print("allowed_ip=10.0.0.{d}/32\n", .{number});
-            if (chaos.random().boolean()) try writer.print("allowed_ip={s}10.0.0.0/24\n", .{if (chaos.random().boolean()) "-" else ""});
-            if (chaos.random().boolean()) try writer.print("persistent_keepalive_interval={d}\n", .{chaos.random().uintLessThan(u8, 3) * 20});
-            if (chaos.random().uintLessThan(u8, 8) == 0) try writer.print("preshared_key={x}\n", .{&@as([32]u8, @splat(chaos.random().uintLessThan(u8, 2)))});
+            if (chaos.random().boolean()) {
+                try writer.print("allowed_ip={s}10.0.0.0/24\n", .{if (chaos.random().boolean()) "-" else ""});
+            }
+            if (chaos.random().boolean()) {
+                const interval = chaos.random().uintLessThan(u8, 3) * 20;
+                try writer.print("persistent_keepalive_interval={d}\n", .{interval});
+            }
+            if (chaos.random().uintLessThan(u8, 8) == 0) {
+                const key: [32]u8 = @splat(chaos.random().uintLessThan(u8, 2));
+                try writer.print("preshared_key={x}\n", .{&key});
+            }
         }
         try set(end, writer.buffered());
     }

@@ -1,6 +1,6 @@
 //! Peer: all that is known of one peer. Its sessions lie in their pool, so that an idle peer is small.
 //! Composition only: handshake, cookie maker, timers, endpoint, statistics, what is waiting to be sent.
-//! Decisions are in interface.zig.
+//! Decisions are in interface.zig and interface/.
 const std = @import("std");
 const cookie = @import("cookie.zig");
 const crypto = @import("crypto.zig");
@@ -105,7 +105,8 @@ pub const Peer = struct {
     /// The next timestamp to send: later than the last, whatever the wall clock does.
     pub fn nextTimestamp(peer: *Peer, now: time.Now) time.Timestamp {
         const label = now.timestamp();
-        peer.last_sent_timestamp = if (time.isLater(label, peer.last_sent_timestamp)) label else time.next(peer.last_sent_timestamp);
+        const last = peer.last_sent_timestamp;
+        peer.last_sent_timestamp = if (time.isLater(label, last)) label else time.next(last);
         return peer.last_sent_timestamp;
     }
 

@@ -7,11 +7,11 @@
 //!   5.4.6      replay.zig, session.zig   how bytes are sealed, once
 //!   6          timers.zig        what happens when nothing happens
 //!   2          allowed_ips.zig   cryptokey routing
-//!              peer.zig, interface.zig, handshaking.zig, configuring.zig   all of it together
+//!              peer.zig, interface.zig, interface/handshakes.zig, interface/control.zig   all of it together
 //! No system call, clock, thread or global: time and randomness are passed in.
 const std = @import("std");
 
-pub const configuration = @import("configuration.zig");
+pub const change = @import("change.zig");
 pub const constants = @import("constants.zig");
 pub const crypto = @import("crypto.zig");
 pub const drop = @import("drop.zig");
@@ -33,18 +33,18 @@ pub const Transmit = interface.Transmit;
 
 test {
     _ = @import("allowed_ips.zig");
-    _ = @import("configuration.zig");
+    _ = @import("change.zig");
     _ = @import("cookie.zig");
     _ = @import("crypto.zig");
     _ = @import("drop.zig");
-    _ = @import("heap.zig");
+    _ = @import("deadlines.zig");
     _ = @import("index_table.zig");
     _ = @import("interface_test.zig");
     _ = @import("noise.zig");
     _ = @import("peer_table.zig");
     _ = @import("rate_limiter.zig");
     _ = @import("replay.zig");
-    _ = @import("segments.zig");
+    _ = @import("segmented_array.zig");
     _ = @import("session.zig");
     _ = @import("staging.zig");
     _ = @import("time.zig");

@@ -10,9 +10,10 @@ const crypto = @import("crypto.zig");
 const noise = @import("noise.zig");
 const replay = @import("replay.zig");
 const Instant = @import("time.zig").Instant;
-const Segments = @import("segments.zig").Segments;
+const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 
-/// Of one peer. There are three roles, but next and previous are never held at once: either's beginning is the other's end.
+/// Of one peer. There are three roles, but next and previous are never held at once: either's beginning is the other's
+/// end.
 pub const sessions_max = 2;
 /// Where in the pool.
 pub const Slot = u30;
@@ -82,7 +83,7 @@ pub const Session = extern struct {
 /// The sessions of all peers, so that a peer without any costs none. Room is reserved ahead, but memory is touched only
 /// as far as there were sessions at one time; those that ended are the first to be used again.
 pub const Pool = struct {
-    sessions: Segments(Session, sessions_per_segment) = .{},
+    sessions: SegmentedArray(Session, sessions_per_segment) = .{},
     /// Slots from here on were never used.
     high: u32 = 0,
     free_head: u32 = none,
@@ -223,7 +224,8 @@ comptime {
     assert(constants.peers_max * sessions_max <= std.math.maxInt(Slot));
     assert(@sizeOf(Session) * Pool.sessions_per_segment % 4096 == 0);
     // What sending touches, and what receiving touches but for a word of the window.
-    assert(@offsetOf(Session, "may_send") < Session.cache_line and @offsetOf(Session, "remote_index") < Session.cache_line);
+    assert(@offsetOf(Session, "may_send") < Session.cache_line);
+    assert(@offsetOf(Session, "remote_index") < Session.cache_line);
     assert(@offsetOf(Session, "receiving_key") == Session.cache_line);
     assert(@offsetOf(Session, "window") + @offsetOf(replay.Window, "words") <= 2 * Session.cache_line);
 }
@@ -231,7 +233,13 @@ comptime {
 const testing = std.testing;
 
 fn testKeys(index: u32, is_initiator: bool) noise.Keys {
-    return .{ .sending = @splat(1), .receiving = @splat(2), .local_index = index, .remote_index = index + 1000, .is_initiator = is_initiator };
+    return .{
+        .sending = @splat(1),
+        .receiving = @splat(2),
+        .local_index = index,
+        .remote_index = index + 1000,
+        .is_initiator = is_initiator,
+    };
 }
 
 fn expectRoles(pool: *const Pool, sessions: *const Sessions, next: ?u32, current: ?u32, previous: ?u32) !void {

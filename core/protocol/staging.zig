@@ -1,7 +1,7 @@
 //! Packets that wait for a session (section 6.4: "queued"): one pool of chunks for all peers, a FIFO for each.
 //! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates.
-//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever, so a queue may grow
-//! only up to a share of what is still free: then many such peers together leave room for the others.
+//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever, so a queue may
+//! grow only up to a share of what is still free: then many such peers together leave room for the others.
 //! Invariant: every chunk is in the free list or in exactly one queue.
 const std = @import("std");
 const constants = @import("constants.zig");

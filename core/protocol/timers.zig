@@ -1,6 +1,6 @@
 //! The five timers of a peer (whitepaper section 6, and the kernel's names for their events).
 //! A table of deadlines: events come in, `deadline` and `expired` come out. Knows no packet and no
-//! clock; what an expiry means is decided in interface.zig.
+//! clock; what an expiry means is decided in interface/handshakes.zig.
 //! Invariant: at most one deadline per kind; a deadline in the past fires once.
 const std = @import("std");
 const constants = @import("constants.zig");
@@ -30,11 +30,14 @@ pub const Timers = struct {
     /// Seconds; 0 is off.
     persistent_keepalive_interval: u16 = 0,
 
+    /// Call after a packet with data, not a keepalive, was sealed for sending. From then on an answer is expected.
     pub fn dataSent(timers: *Timers, now: Instant, jitter_ns: u64) void {
         if (timers.isPending(.new_handshake)) return;
         timers.arm(.new_handshake, now, constants.KEEPALIVE_TIMEOUT + constants.REKEY_TIMEOUT + jitter_ns);
     }
 
+    /// Call after a packet with data, not a keepalive, was found authentic. It is to be answered within
+    /// KEEPALIVE_TIMEOUT.
     pub fn dataReceived(timers: *Timers, now: Instant) void {
         if (timers.isPending(.send_keepalive)) {
             timers.need_another_keepalive = true;
@@ -43,30 +46,35 @@ pub const Timers = struct {
         }
     }
 
+    /// Call after any packet was made for sending: data, a keepalive or a handshake message. The peer hears from us.
     pub fn anyAuthenticatedPacketSent(timers: *Timers) void {
         timers.cancel(.send_keepalive);
     }
 
+    /// Call after any packet was found authentic: data, a keepalive or a handshake message. The peer is there.
     pub fn anyAuthenticatedPacketReceived(timers: *Timers) void {
         timers.cancel(.new_handshake);
     }
 
-    /// Sent or received: either way the path was used, so the persistent keepalive starts anew.
+    /// Call after any packet was sent or found authentic: the path was used, so the persistent keepalive starts anew.
     pub fn anyAuthenticatedPacketTraversal(timers: *Timers, now: Instant) void {
         if (timers.persistent_keepalive_interval == 0) return;
         timers.arm(.persistent_keepalive, now, @as(u64, timers.persistent_keepalive_interval) * std.time.ns_per_s);
     }
 
+    /// Call when an initiation is to be sent, even if it cannot be: then it is tried again.
     pub fn handshakeInitiated(timers: *Timers, now: Instant, jitter_ns: u64) void {
         timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);
     }
 
+    /// Call when a session is confirmed: for the initiator by the response, for the responder by the first packet.
     pub fn handshakeComplete(timers: *Timers) void {
         timers.cancel(.retransmit_handshake);
         timers.handshake_attempts = 0;
         timers.sent_lastminute_handshake = false;
     }
 
+    /// Call when a session's keys were derived, by either side.
     pub fn sessionDerived(timers: *Timers, now: Instant) void {
         timers.arm(.zero_key_material, now, constants.REJECT_AFTER_TIME * 3);
     }

@@ -4,16 +4,16 @@
 //! Invariant: no message ever repeats any of the text, because a mistyped line may well be a key.
 const std = @import("std");
 const wire = @import("wire");
-const configuration = @import("configuration.zig");
+const change_file = @import("change.zig");
 const AllowedIps = @import("allowed_ips.zig").AllowedIps;
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Writer = std.Io.Writer;
-const Change = configuration.Change;
-const PeerChange = configuration.PeerChange;
-const AllowedIpChange = configuration.AllowedIpChange;
-pub const DeviceSnapshot = configuration.DeviceSnapshot;
-pub const PeerSnapshot = configuration.PeerSnapshot;
+const Change = change_file.Change;
+const PeerChange = change_file.PeerChange;
+const AllowedIpChange = change_file.AllowedIpChange;
+pub const DeviceSnapshot = change_file.DeviceSnapshot;
+pub const PeerSnapshot = change_file.PeerSnapshot;
 
 /// Where and why a text was refused.
 pub const Diagnostic = struct {
@@ -51,22 +51,22 @@ pub fn parse(gpa: Allocator, text: []const u8, diagnostic: *Diagnostic) Error!Ch
 }
 
 pub fn writeDevice(writer: *Writer, device: DeviceSnapshot) Writer.Error!void {
-    if (device.private_key) |key| try writeKey(writer, .private_key, key);
-    if (device.listen_port != 0) try writeNumber(writer, .listen_port, device.listen_port);
-    if (device.fwmark != 0) try writeNumber(writer, .fwmark, device.fwmark);
+    if (device.private_key) |key| try writeKey(writer, "private_key", key);
+    if (device.listen_port != 0) try writeNumber(writer, "listen_port", device.listen_port);
+    if (device.fwmark != 0) try writeNumber(writer, "fwmark", device.fwmark);
 }
 
 pub fn writePeer(writer: *Writer, peer: PeerSnapshot, allowed_ips: *AllowedIps.Iterator) Writer.Error!void {
     const handshake_ns = peer.last_handshake_unix_ns orelse 0;
-    try writeKey(writer, .public_key, peer.public_key);
-    try writeKey(writer, .preshared_key, peer.preshared_key);
-    try writeNumber(writer, .protocol_version, 1);
+    try writeKey(writer, "public_key", peer.public_key);
+    try writeKey(writer, "preshared_key", peer.preshared_key);
+    try writeNumber(writer, "protocol_version", 1);
     if (peer.endpoint) |endpoint| try writer.print("endpoint={f}\n", .{endpoint});
     try writer.print("last_handshake_time_sec={d}\n", .{handshake_ns / std.time.ns_per_s});
     try writer.print("last_handshake_time_nsec={d}\n", .{handshake_ns % std.time.ns_per_s});
     try writer.print("tx_bytes={d}\n", .{peer.tx_bytes});
     try writer.print("rx_bytes={d}\n", .{peer.rx_bytes});
-    try writeNumber(writer, .persistent_keepalive_interval, peer.persistent_keepalive);
+    try writeNumber(writer, "persistent_keepalive_interval", peer.persistent_keepalive_interval);
     while (allowed_ips.next()) |prefix| try writer.print("allowed_ip={f}\n", .{prefix});
 }
 
@@ -79,12 +79,20 @@ pub fn writeErrno(writer: *Writer, operation: Operation, errno: u16) Writer.Erro
     try writer.print("errno={s}{d}\n\n", .{ sign, errno });
 }
 
-/// Everything that may stand before the `=` of a "set".
-const Key = enum {
+/// What may stand before the `=` of a "set" until the first peer. The names are those of the lines.
+const DeviceKey = enum {
     private_key,
     listen_port,
     fwmark,
     replace_peers,
+    /// Ours alone: no other implementation has them, and "get" does not tell them, since `wg` reads that.
+    pywg_bind_device,
+    pywg_bind_address,
+};
+
+/// And from the first peer on.
+const PeerKey = enum {
+    /// Begins the section of a peer.
     public_key,
     update_only,
     remove,
@@ -94,29 +102,10 @@ const Key = enum {
     replace_allowed_ips,
     allowed_ip,
     protocol_version,
-    /// Ours alone: no other implementation has them, and "get" does not tell them, since `wg` reads that.
-    pywg_bind_device,
-    pywg_bind_address,
-
-    fn isOfDevice(key: Key) bool {
-        return switch (key) {
-            .private_key, .listen_port, .fwmark, .replace_peers, .pywg_bind_device, .pywg_bind_address => true,
-            .public_key,
-            .update_only,
-            .remove,
-            .preshared_key,
-            .endpoint,
-            .persistent_keepalive_interval,
-            .replace_allowed_ips,
-            .allowed_ip,
-            .protocol_version,
-            => false,
-        };
-    }
 };
 
 /// Lines with this key: what the parser will fill, so that memory is asked for once.
-fn countLines(text: []const u8, comptime key: Key) usize {
+fn countLines(text: []const u8, comptime key: PeerKey) usize {
     const start = @tagName(key) ++ "=";
     var count: usize = 0;
     var iterator = std.mem.splitScalar(u8, text, '\n');
@@ -138,49 +127,44 @@ const Parser = struct {
             parser.diagnostic.message = if (line.len == 0) "empty line before the end" else "line without '='";
             return error.Protocol;
         };
-        const key = std.meta.stringToEnum(Key, line[0..equals]) orelse return parser.refuse("unknown key");
+        const name = line[0..equals];
         const value = line[equals + 1 ..];
-        if (key == .public_key) {
-            parser.setColumn(equals);
-            return parser.openSection(value);
-        }
-        if (key.isOfDevice()) {
+        if (std.meta.stringToEnum(DeviceKey, name)) |key| {
             if (parser.peer_count > 0) return parser.refuse("key of the device after the first public_key");
             parser.setColumn(equals);
             return parser.readDeviceLine(key, value);
         }
+        const key = std.meta.stringToEnum(PeerKey, name) orelse return parser.refuse("unknown key");
+        if (key == .public_key) parser.openSection();
         if (parser.peer_count == 0) return parser.refuse("key of a peer before the first public_key");
         parser.setColumn(equals);
         return parser.readPeerLine(&parser.change.peers[parser.peer_count - 1], key, value);
     }
 
-    fn openSection(parser: *Parser, value: []const u8) Error!void {
-        const peer = &parser.change.peers[parser.peer_count];
-        peer.* = .{
-            .public_key = undefined,
+    fn openSection(parser: *Parser) void {
+        parser.change.peers[parser.peer_count] = .{
+            .public_key = @splat(0),
             .line = parser.diagnostic.line,
             .allowed_ips = parser.change.allowed_ips[parser.allowed_ip_count..][0..0],
         };
-        try parser.readKey(.public_key, value, &peer.public_key);
         parser.peer_count += 1;
     }
 
-    fn readDeviceLine(parser: *Parser, key: Key, value: []const u8) Error!void {
+    fn readDeviceLine(parser: *Parser, key: DeviceKey, value: []const u8) Error!void {
         const change = &parser.change;
         switch (key) {
             .private_key => {
                 change.private_key = @as([32]u8, undefined);
-                try parser.readKey(.private_key, value, &change.private_key.?);
+                try parser.readKey("private_key", value, &change.private_key.?);
             },
             .listen_port => change.listen_port = parseNumber(u16, value, 10) orelse
                 return parser.refuse("listen_port is not a number from 0 to 65535"),
             .fwmark => change.fwmark = parseMark(value) orelse
                 return parser.refuse("fwmark is not a number of 32 bits"),
-            .replace_peers => change.replace_peers = try parser.readTrue(.replace_peers, value),
+            .replace_peers => change.replace_peers = try parser.readTrue("replace_peers", value),
             .pywg_bind_device => change.bind_interface = wire.binding.InterfaceName.parse(value) orelse
                 return parser.refuse("pywg_bind_device is not the name of an interface"),
             .pywg_bind_address => try parser.readBindAddress(value),
-            else => unreachable, // readLine sends the keys of peers elsewhere
         }
     }
 
@@ -195,22 +179,22 @@ const Parser = struct {
         parser.change.bind_addresses.?.put(address);
     }
 
-    fn readPeerLine(parser: *Parser, peer: *PeerChange, key: Key, value: []const u8) Error!void {
+    fn readPeerLine(parser: *Parser, peer: *PeerChange, key: PeerKey, value: []const u8) Error!void {
         switch (key) {
-            .update_only => peer.update_only = try parser.readTrue(.update_only, value),
-            .remove => peer.remove = try parser.readTrue(.remove, value),
+            .public_key => try parser.readKey("public_key", value, &peer.public_key),
+            .update_only => peer.update_only = try parser.readTrue("update_only", value),
+            .remove => peer.remove = try parser.readTrue("remove", value),
             .preshared_key => {
                 peer.preshared_key = @as([32]u8, undefined);
-                try parser.readKey(.preshared_key, value, &peer.preshared_key.?);
+                try parser.readKey("preshared_key", value, &peer.preshared_key.?);
             },
             .endpoint => peer.endpoint = wire.SocketAddress.parse(value) orelse
                 return parser.refuse("endpoint is not ADDRESS:PORT in numbers"),
-            .persistent_keepalive_interval => peer.persistent_keepalive = parseNumber(u16, value, 10) orelse
+            .persistent_keepalive_interval => peer.persistent_keepalive_interval = parseNumber(u16, value, 10) orelse
                 return parser.refuse("persistent_keepalive_interval is not a number from 0 to 65535"),
-            .replace_allowed_ips => peer.replace_allowed_ips = try parser.readTrue(.replace_allowed_ips, value),
+            .replace_allowed_ips => peer.replace_allowed_ips = try parser.readTrue("replace_allowed_ips", value),
             .allowed_ip => try parser.readAllowedIp(peer, value),
             .protocol_version => if (!std.mem.eql(u8, value, "1")) return parser.refuse("protocol_version is not 1"),
-            else => unreachable, // readLine sends the keys of the device elsewhere
         }
     }
 
@@ -224,14 +208,14 @@ const Parser = struct {
         peer.allowed_ips.len += 1; // the section's part of the array grows with it
     }
 
-    fn readKey(parser: *Parser, comptime key: Key, value: []const u8, out: *[32]u8) Error!void {
+    fn readKey(parser: *Parser, comptime name: []const u8, value: []const u8, out: *[32]u8) Error!void {
         if (value.len != 64 or !decodeHex(value[0..64], out)) {
-            return parser.refuse(@tagName(key) ++ " is not 64 hexadecimal digits");
+            return parser.refuse(name ++ " is not 64 hexadecimal digits");
         }
     }
 
-    fn readTrue(parser: *Parser, comptime key: Key, value: []const u8) Error!bool {
-        if (!std.mem.eql(u8, value, "true")) return parser.refuse(@tagName(key) ++ " is not 'true'");
+    fn readTrue(parser: *Parser, comptime name: []const u8, value: []const u8) Error!bool {
+        if (!std.mem.eql(u8, value, "true")) return parser.refuse(name ++ " is not 'true'");
         return true;
     }
 
@@ -315,17 +299,17 @@ inline fn concealed(mask: i32) i32 {
     return value;
 }
 
-fn writeKey(writer: *Writer, comptime key: Key, bytes: *const [32]u8) Writer.Error!void {
+fn writeKey(writer: *Writer, comptime name: []const u8, bytes: *const [32]u8) Writer.Error!void {
     var digits: [64]u8 = undefined;
     defer std.crypto.secureZero(u8, &digits);
     encodeHex(bytes, &digits);
-    try writer.writeAll(@tagName(key) ++ "=");
+    try writer.writeAll(name ++ "=");
     try writer.writeAll(&digits);
     try writer.writeByte('\n');
 }
 
-fn writeNumber(writer: *Writer, comptime key: Key, number: u32) Writer.Error!void {
-    try writer.print(@tagName(key) ++ "={d}\n", .{number});
+fn writeNumber(writer: *Writer, comptime name: []const u8, number: u32) Writer.Error!void {
+    try writer.print(name ++ "={d}\n", .{number});
 }
 
 const testing = std.testing;
@@ -365,7 +349,7 @@ test "a whole dialogue becomes a change" {
     try testing.expect(first.update_only and first.remove and first.replace_allowed_ips);
     try testing.expectEqual(@as([32]u8, @splat(0xa0)), first.preshared_key.?);
     try testing.expectEqual(wire.SocketAddress.parse("[fe80::1%3]:5"), first.endpoint);
-    try testing.expectEqual(65535, first.persistent_keepalive);
+    try testing.expectEqual(65535, first.persistent_keepalive_interval);
     try testing.expectEqual(5, first.line);
     const expected = [_]AllowedIpChange{
         .{ .prefix = wire.Prefix.parse("10.0.0.1/8").? },
@@ -379,7 +363,7 @@ test "a whole dialogue becomes a change" {
     try testing.expect(!second.update_only and !second.remove and !second.replace_allowed_ips);
     try testing.expectEqual(null, second.preshared_key);
     try testing.expectEqual(null, second.endpoint);
-    try testing.expectEqual(null, second.persistent_keepalive);
+    try testing.expectEqual(null, second.persistent_keepalive_interval);
     try testing.expectEqual(0, second.allowed_ips.len);
     try testing.expectEqual(16, second.line);
     try testing.expectEqual(1, change.peers[2].allowed_ips.len);
@@ -582,7 +566,7 @@ test "get writes what is set, in the order of the protocol" {
         .last_handshake_unix_ns = 1_700_000_000_000_000_005,
         .tx_bytes = std.math.maxInt(u64),
         .rx_bytes = 148,
-        .persistent_keepalive = 25,
+        .persistent_keepalive_interval = 25,
     }, .{ .public_key = &@splat(0xa0), .preshared_key = &@splat(0) } };
     try expectGet("", .{}, &.{}, &table);
     const expected = "private_key=" ++ repeat("e8", 32) ++ "\nlisten_port=12912\nfwmark=51820\n" ++

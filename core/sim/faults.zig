@@ -277,14 +277,14 @@ fn moveGuest(world: *World, host: *Host, place: u32) Error!void {
             break;
         }
     } else try host.giveRoute(prefix, place);
-    var entries = [_]protocol.configuration.AllowedIpChange{.{ .prefix = prefix, .remove = is_gone }};
+    var entries = [_]protocol.change.AllowedIpChange{.{ .prefix = prefix, .remove = is_gone }};
     try host.changePeer(place, .{ .public_key = undefined, .allowed_ips = &entries });
 }
 
 fn setKeepalive(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
     neighbour.keepalive = if (world.random().boolean()) 0 else world.random().intRangeAtMost(u16, 1, 60);
-    if (neighbour.present) try host.changePeer(place, .{ .public_key = undefined, .persistent_keepalive = neighbour.keepalive });
+    if (neighbour.present) try host.changePeer(place, .{ .public_key = undefined, .persistent_keepalive_interval = neighbour.keepalive });
 }
 
 /// Brings a session's counter ahead, as if much had been sent: to the limits, or around the replay window.

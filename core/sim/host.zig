@@ -5,9 +5,9 @@
 const std = @import("std");
 const wire = @import("wire");
 const protocol = @import("protocol");
-const Change = protocol.configuration.Change;
-const AllowedIpChange = protocol.configuration.AllowedIpChange;
-const PeerChange = protocol.configuration.PeerChange;
+const Change = protocol.change.Change;
+const AllowedIpChange = protocol.change.AllowedIpChange;
+const PeerChange = protocol.change.PeerChange;
 const packet = @import("packet.zig");
 const Allocator = std.mem.Allocator;
 
@@ -99,7 +99,7 @@ pub const Host = struct {
     memory_max: usize = 0,
     interface: protocol.Interface = undefined,
     staging_chunks: u32,
-    lanes: u8,
+    index_shards: u8,
     prng: std.Random.DefaultPrng,
     has_entropy: bool = true,
 
@@ -150,7 +150,7 @@ pub const Host = struct {
             .allocator = host.memory.allocator(),
             .entropy = .{ .context = host, .fillFn = fill },
             .staging_chunks = host.staging_chunks,
-            .lanes = host.lanes,
+            .index_shards = host.index_shards,
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
             error.EntropyUnavailable => unreachable,
@@ -233,7 +233,7 @@ pub const Host = struct {
             .public_key = neighbour.public,
             .preshared_key = neighbour.psk,
             .endpoint = neighbour.endpoint,
-            .persistent_keepalive = neighbour.keepalive,
+            .persistent_keepalive_interval = neighbour.keepalive,
             .replace_allowed_ips = true,
             .allowed_ips = prefixes.items[first..],
         };

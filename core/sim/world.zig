@@ -171,7 +171,7 @@ pub const World = struct {
             .gpa = world.gpa,
             .memory = .{ .backing = world.gpa },
             .staging_chunks = r.intRangeAtMost(u32, 4, 64),
-            .lanes = r.intRangeAtMost(u8, 1, 8),
+            .index_shards = r.intRangeAtMost(u8, 1, 8),
             .prng = .init(r.int(u64)),
             .boot_offset = r.intRangeAtMost(i64, 1, 100_000) * std.time.ns_per_s,
             .wall_offset = (1_700_000_000 + r.intRangeAtMost(i64, 0, 100)) * std.time.ns_per_s,
@@ -344,17 +344,15 @@ pub const World = struct {
         }
         world.stats.packets += count;
         const now = host.now(world.time);
-        switch (host.interface.prepareSeal(id, count, now)) {
+        const padded = messages.paddedLength(length, packet.length_max);
+        switch (host.interface.reserve(id, count, count * (padded + messages.transport_overhead), now)) {
             .drop => {},
             .stage => for (0..count) |i| {
                 host.interface.stage(id, packet.write(&plain, source, destination, .{ .id = first + i, .sender = host.number, .receiver = receiver }, length));
             },
             .seal => |ticket| {
                 const key = ticket.key.*;
-                const padded = messages.paddedLength(length, packet.length_max);
-                const endpoint = host.interface.finishSeal(ticket, count * (padded + messages.transport_overhead), now) orelse {
-                    return world.ledger.fail("host {d} may seal, but not send", .{host.number});
-                };
+                const remote = ticket.endpoint.remote;
                 for (0..count) |i| {
                     const inner = packet.write(&plain, source, destination, .{ .id = first + i, .sender = host.number, .receiver = receiver }, length);
                     var datagram: [packet.length_max + 48]u8 = undefined;
@@ -363,7 +361,7 @@ pub const World = struct {
                     @memcpy(body[0..inner.len], inner);
                     @memset(body[inner.len..padded], 0);
                     protocol.crypto.aeadSeal(body, &key, ticket.counter + i, body[0..padded], "");
-                    try world.emit(host, datagram[0 .. padded + 32], endpoint.remote, ticket.peer);
+                    try world.emit(host, datagram[0 .. padded + 32], remote, ticket.peer);
                 }
             },
         }

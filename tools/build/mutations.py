@@ -114,7 +114,7 @@ MUTATIONS = (
     ),
     Mutation(
         "sent_before_confirmation",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "peer.timers.sessionDerived(now.boot);",
         "if (ON and !keys.is_initiator) peer.sessions.confirm();\n"
         "    peer.timers.sessionDerived(now.boot);",
@@ -151,7 +151,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no_giving_up",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "if (peer.timers.handshake_attempts <= constants.MAX_TIMER_HANDSHAKES) {",
         "if (ON or peer.timers.handshake_attempts <= constants.MAX_TIMER_HANDSHAKES) {",
         "to which it has nothing to say",
@@ -193,7 +193,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no_pause_between_initiations",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "if (now.boot.since(last) >= constants.REKEY_TIMEOUT) return false;",
         "if (ON or now.boot.since(last) >= constants.REKEY_TIMEOUT) return false;",
         "two initiations",
@@ -208,7 +208,7 @@ MUTATIONS = (
     # ---- handshakes ----
     Mutation(
         "initiation_replayed",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
         "if (!ON and !time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
         "that is not later than the last",
@@ -216,8 +216,8 @@ MUTATIONS = (
     Mutation(
         "clock_believed",
         "peer.zig",
-        "if (time.isLater(label, peer.last_sent_timestamp)) label",
-        "if (ON or time.isLater(label, peer.last_sent_timestamp)) label",
+        "if (time.isLater(label, last)) label",
+        "if (ON or time.isLater(label, last)) label",
         "a time that is not later",
     ),
     Mutation(
@@ -230,15 +230,15 @@ MUTATIONS = (
     Mutation(
         "mac1_unchecked",
         "cookie.zig",
-        "if (!crypto.eql16(&mac1, mac1Of(message_bytes))) return .invalid_mac1;",
-        "if (!ON and !crypto.eql16(&mac1, mac1Of(message_bytes))) return .invalid_mac1;",
+        "return crypto.eql16(&mac1, mac1Of(message_bytes));",
+        "return ON or crypto.eql16(&mac1, mac1Of(message_bytes));",
         "takes a damaged",
     ),
     Mutation(
         "no_cookie_needed",
         "cookie.zig",
-        "return if (crypto.eql16(&mac2, message_bytes[start..][0..mac_length])) .valid_mac2",
-        "return if (ON or crypto.eql16(&mac2, message_bytes[start..][0..mac_length])) .valid_mac2",
+        "return crypto.eql16(&mac2, message_bytes[start..][0..mac_length]);",
+        "return ON or crypto.eql16(&mac2, message_bytes[start..][0..mac_length]);",
         "under load",
     ),
     Mutation(
@@ -257,7 +257,7 @@ MUTATIONS = (
     ),
     Mutation(
         "response_not_remembered",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "peer.pending.response = true; //",
         "peer.pending.response = !ON; //",
         "nothing of host|lost the packet|not renew",
@@ -316,7 +316,7 @@ MUTATIONS = (
     # ---- what waits, what goes ----
     Mutation(
         "staging_lost",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "peer.pending.keepalive = true; // confirms",
         "if (ON) _ = interface.staging_pool.clear(&peer.staged);\n"
         "    peer.pending.keepalive = true; // confirms",
@@ -331,7 +331,7 @@ MUTATIONS = (
     ),
     Mutation(
         "session_outlives_its_index",
-        "handshaking.zig",
+        "interface/handshakes.zig",
         "const retired = peer.sessions.clear(&interface.sessions);\n"
         "    interface.forgetIndices(retired.slice());",
         "const retired = peer.sessions.clear(&interface.sessions);\n"
@@ -340,15 +340,15 @@ MUTATIONS = (
     ),
     Mutation(
         "session_outlives_its_peer",
-        "configuring.zig",
-        "    handshaking.clearKeys(interface, peer);\n    const staged",
-        "    if (ON) peer.sessions = .{} else handshaking.clearKeys(interface, peer);\n"
+        "interface/control.zig",
+        "    handshakes.clearKeys(interface, peer);\n    const staged",
+        "    if (ON) peer.sessions = .{} else handshakes.clearKeys(interface, peer);\n"
         "    const staged",
         "panic|a session is lost|an index leads to nothing",
     ),
     Mutation(
         "allowed_ips_outlive_their_peer",
-        "configuring.zig",
+        "interface/control.zig",
         "    interface.allowed_ips.removePeer(index);\n    _ = interface.by_key",
         "    if (!ON) interface.allowed_ips.removePeer(index);\n    _ = interface.by_key",
         "a removed peer has allowed IPs|to another peer|a source that|that it removed",

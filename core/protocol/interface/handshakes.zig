@@ -5,22 +5,28 @@ const std = @import("std");
 const assert = std.debug.assert;
 const wire = @import("wire");
 const messages = wire.messages;
-const constants = @import("constants.zig");
-const crypto = @import("crypto.zig");
-const Drop = @import("drop.zig").Drop;
-const interface_file = @import("interface.zig");
+const constants = @import("../constants.zig");
+const crypto = @import("../crypto.zig");
+const Drop = @import("../drop.zig").Drop;
+const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
 const Transmit = interface_file.Transmit;
-const noise = @import("noise.zig");
-const Peer = @import("peer.zig").Peer;
-const time = @import("time.zig");
-const timers = @import("timers.zig");
+const noise = @import("../noise.zig");
+const Peer = @import("../peer.zig").Peer;
+const time = @import("../time.zig");
+const timers = @import("../timers.zig");
 const Now = time.Now;
 
 // ---- in ----
 
 /// Takes an initiation, response or cookie reply. Answers why it was dropped, or null.
-pub fn handle(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+pub fn handle(
+    interface: *Interface,
+    datagram: []const u8,
+    from: *const wire.Endpoint,
+    under_load: bool,
+    now: Now,
+) ?Drop {
     const reason = route(interface, datagram, from, under_load, now) orelse return null;
     interface.counters.add(reason, 1);
     return reason;
@@ -43,28 +49,36 @@ fn route(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint
     }
 }
 
-fn checkMacs(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+fn checkMacs(
+    interface: *Interface,
+    datagram: []const u8,
+    sender: *const [4]u8,
+    from: *const wire.Endpoint,
+    under_load: bool,
+    now: Now,
+) ?Drop {
     if (interface.local == null) return .invalid_mac1;
+    // First of all and without any secret: a flood that does not know our public key costs us no randomness.
+    if (!interface.checker.checkMac1(datagram)) return .invalid_mac1;
+    if (!under_load) return null;
     var fresh_secret: [32]u8 = @splat(0);
     defer crypto.zero(&fresh_secret);
-    // First of all and without any secret: a flood that does not know our public key costs us no randomness.
-    if (interface.checker.check(datagram, &from.remote, false, now.boot, &fresh_secret) == .invalid_mac1) return .invalid_mac1;
-    if (!under_load) return null;
     if (interface.checker.needsSecret(now.boot) and !interface.entropy.fill(&fresh_secret)) return .cookie_required;
-    switch (interface.checker.check(datagram, &from.remote, true, now.boot, &fresh_secret)) {
-        .invalid_mac1 => unreachable, // it was right above
-        .valid_mac1 => {
-            replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
-            return .cookie_required;
-        },
-        .valid_mac2 => {
-            if (!interface.limiter.allow(from.remote.address, now.boot)) return .rate_limited;
-            return null;
-        },
+    if (!interface.checker.checkMac2(datagram, &from.remote, now.boot, &fresh_secret)) {
+        replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
+        return .cookie_required;
     }
+    return if (interface.limiter.allow(from.remote.address, now.boot)) null else .rate_limited;
 }
 
-fn replyWithCookie(interface: *Interface, datagram: []const u8, sender: *const [4]u8, from: *const wire.Endpoint, now: Now, fresh_secret: *const [32]u8) void {
+fn replyWithCookie(
+    interface: *Interface,
+    datagram: []const u8,
+    sender: *const [4]u8,
+    from: *const wire.Endpoint,
+    now: Now,
+    fresh_secret: *const [32]u8,
+) void {
     if (interface.cookie_reply_count == interface.cookie_replies.len) return; // it will ask again
     var nonce: [24]u8 = undefined;
     if (!interface.entropy.fill(&nonce)) return;
@@ -77,13 +91,19 @@ fn replyWithCookie(interface: *Interface, datagram: []const u8, sender: *const [
 }
 
 fn consumeCookieReply(interface: *Interface, message: *const messages.CookieReply, now: Now) ?Drop {
-    const entry = interface.by_index.lookup(std.mem.readInt(u32, &message.receiver, .little)) orelse return .unknown_index;
+    const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
+    const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
     // It moves neither the endpoint nor a timer: anyone who saw our initiation could have sent it.
     return if (peer.cookie_maker.consumeReply(message, now.boot)) null else .invalid_cookie_reply;
 }
 
-fn consumeInitiation(interface: *Interface, message: *const messages.Initiation, from: *const wire.Endpoint, now: Now) ?Drop {
+fn consumeInitiation(
+    interface: *Interface,
+    message: *const messages.Initiation,
+    from: *const wire.Endpoint,
+    now: Now,
+) ?Drop {
     const local = if (interface.local) |*local| local else return .invalid_handshake;
     var opened = noise.openInitiation(local, message) orelse return .invalid_handshake;
     defer opened.zero();
@@ -99,16 +119,24 @@ fn consumeInitiation(interface: *Interface, message: *const messages.Initiation,
     peer.last_initiation_consumption = now.boot;
     peer.answer.acceptInitiation(&opened, message);
     // Without randomness there may be no answer, and so no session whose end would forget this.
-    if (!peer.timers.isPending(.zero_key_material)) peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
+    if (!peer.timers.isPending(.zero_key_material)) {
+        peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
+    }
     peer.pending.response = true; // and goes before our own initiation, which then is too soon
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Initiation), from, now);
     enqueue(interface, index);
     return null;
 }
 
-fn consumeResponse(interface: *Interface, message: *const messages.Response, from: *const wire.Endpoint, now: Now) ?Drop {
+fn consumeResponse(
+    interface: *Interface,
+    message: *const messages.Response,
+    from: *const wire.Endpoint,
+    now: Now,
+) ?Drop {
     const local = if (interface.local) |*local| local else return .invalid_handshake;
-    const entry = interface.by_index.lookup(std.mem.readInt(u32, &message.receiver, .little)) orelse return .unknown_index;
+    const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
+    const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     if (entry.kind != .handshake) return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
     const index = entry.peer.index;
@@ -125,7 +153,14 @@ fn consumeResponse(interface: *Interface, message: *const messages.Response, fro
     return null;
 }
 
-fn noteAuthenticated(interface: *Interface, peer: *Peer, index: u32, bytes: u64, from: *const wire.Endpoint, now: Now) void {
+fn noteAuthenticated(
+    interface: *Interface,
+    peer: *Peer,
+    index: u32,
+    bytes: u64,
+    from: *const wire.Endpoint,
+    now: Now,
+) void {
     Interface.roam(peer, from);
     peer.rx_bytes += bytes;
     peer.timers.anyAuthenticatedPacketReceived();
@@ -138,7 +173,11 @@ fn beginSession(interface: *Interface, peer: *Peer, index: u32, handshake: *nois
     defer keys.zero();
     const added = peer.sessions.add(&interface.sessions, &keys, now.boot);
     interface.forgetIndices(added.retired.slice());
-    interface.by_index.insertAssumeCapacity(keys.local_index, .{ .peer = interface.idOf(index), .kind = .session, .slot = added.slot });
+    interface.by_index.insertAssumeCapacity(keys.local_index, .{
+        .peer = interface.idOf(index),
+        .kind = .session,
+        .slot = added.slot,
+    });
     peer.timers.sessionDerived(now.boot);
     interface.reschedule(index);
 }
@@ -293,14 +332,15 @@ fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
 
 fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?Transmit {
     const endpoint = peer.endpoint orelse return null;
-    const handshake: Transmit = .{ .endpoint = endpoint, .length = 0, .tos = interface_file.handshake_tos, .peer = interface.idOf(index) };
+    const id = interface.idOf(index);
+    const handshake: Transmit = .{ .endpoint = endpoint, .length = 0, .tos = interface_file.handshake_tos, .peer = id };
     if (peer.pending.response) {
         peer.pending.response = false;
         if (writeResponse(interface, peer, index, buffer, now)) |length| return ofLength(handshake, length);
     }
     if (peer.staged.packets == 0) peer.pending.staged = false;
     const wants_session = peer.pending.staged or peer.pending.keepalive;
-    const ticket = if (wants_session) interface.sessionForSending(index, 1, now) else null;
+    const ticket = if (wants_session) interface.sessionForSending(peer, id, 1, now) else null;
     // What is staged waits for the session; a keepalive has done its work by asking for one.
     if (wants_session and ticket == null) requestInitiation(interface, index, now, .first);
     if (ticket) |granted| {
@@ -336,9 +376,14 @@ fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8,
     peer.timers.last_sent_handshake = now.boot;
     forgetHandshakeIndex(interface, peer);
     const message: *messages.Initiation = @ptrCast(buffer.ptr);
-    peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch return null;
+    peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch
+        return null;
     peer.handshake_index = local_index;
-    interface.by_index.insertAssumeCapacity(local_index, .{ .peer = interface.idOf(index), .kind = .handshake, .slot = 0 });
+    interface.by_index.insertAssumeCapacity(local_index, .{
+        .peer = interface.idOf(index),
+        .kind = .handshake,
+        .slot = 0,
+    });
     const bytes = buffer[0..@sizeOf(messages.Initiation)];
     peer.cookie_maker.addMacs(bytes, now.boot);
     noteHandshakeSent(peer, bytes.len, now);
@@ -373,21 +418,28 @@ fn freshIndexAndEphemeral(interface: *Interface, peer_index: u32, ephemeral: *[3
     while (true) {
         var bytes: [4]u8 = undefined;
         if (!interface.entropy.fill(&bytes)) return null;
-        bytes[0] = inLane(bytes[0], peer_index, interface.lanes);
+        bytes[0] = inShard(bytes[0], peer_index, interface.index_shards);
         const index = std.mem.readInt(u32, &bytes, .little);
         if (!interface.by_index.contains(index)) return index;
     }
 }
 
-/// A random byte, bent to the lane of a peer.
-fn inLane(random: u8, peer_index: u32, lanes: u8) u8 {
-    const lane: u8 = @intCast(peer_index % lanes);
-    const whole = random / lanes * lanes;
-    return if (whole > 255 - lane) whole - lanes + lane else whole + lane;
+/// A random byte, bent to a peer's shard.
+fn inShard(random: u8, peer_index: u32, shards: u8) u8 {
+    const shard: u8 = @intCast(peer_index % shards);
+    const whole = random / shards * shards;
+    return if (whole > 255 - shard) whole - shards + shard else whole + shard;
 }
 
 /// The oldest staged packet, or an empty one (a keepalive) when nothing is staged.
-fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interface_file.SealTicket, buffer: []u8, now: Now) struct { length: usize, ecn: u2 } {
+fn writeTransport(
+    interface: *Interface,
+    peer: *Peer,
+    index: u32,
+    ticket: interface_file.SealTicket,
+    buffer: []u8,
+    now: Now,
+) struct { length: usize, ecn: u2 } {
     const is_keepalive = peer.staged.packets == 0;
     const plain_length = if (is_keepalive) 0 else interface.staging_pool.peekLength(&peer.staged).?;
     const padded = messages.paddedLength(plain_length, interface.mtu);
@@ -404,8 +456,8 @@ fn writeTransport(interface: *Interface, peer: *Peer, index: u32, ticket: interf
     return .{ .length = total, .ecn = ecn };
 }
 
-test "an index keeps its peer's lane, whatever the random byte" {
-    for ([_]u8{ 1, 2, 3, 7, 64, 255 }) |lanes| for (0..256) |random| for ([_]u32{ 0, 1, 5, 1000 }) |peer_index| {
-        try std.testing.expectEqual(peer_index % lanes, inLane(@intCast(random), peer_index, lanes) % lanes);
+test "an index keeps its peer's shard, whatever the random byte" {
+    for ([_]u8{ 1, 2, 3, 7, 64, 255 }) |shards| for (0..256) |random| for ([_]u32{ 0, 1, 5, 1000 }) |peer_index| {
+        try std.testing.expectEqual(peer_index % shards, inShard(@intCast(random), peer_index, shards) % shards);
     };
 }

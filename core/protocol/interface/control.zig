@@ -3,18 +3,18 @@
 //! As in the kernel, peers are updated in place and equal settings are no-ops.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const configuration = @import("configuration.zig");
-const Change = configuration.Change;
-const PeerChange = configuration.PeerChange;
-const constants = @import("constants.zig");
-const crypto = @import("crypto.zig");
-const handshaking = @import("handshaking.zig");
-const interface_file = @import("interface.zig");
+const change_file = @import("../change.zig");
+const Change = change_file.Change;
+const PeerChange = change_file.PeerChange;
+const constants = @import("../constants.zig");
+const crypto = @import("../crypto.zig");
+const handshakes = @import("handshakes.zig");
+const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
-const noise = @import("noise.zig");
-const Peer = @import("peer.zig").Peer;
-const session = @import("session.zig");
-const uapi = @import("uapi.zig");
+const noise = @import("../noise.zig");
+const Peer = @import("../peer.zig").Peer;
+const session = @import("../session.zig");
+const uapi = @import("../uapi.zig");
 const wire = @import("wire");
 
 pub const Error = error{ OutOfMemory, LimitExceeded };
@@ -84,7 +84,7 @@ fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
         const peer = interface.peers.at(index);
         if (!peer.in_use) continue;
         peer.remote.precompute(if (interface.local) |*local| local else null);
-        handshaking.clearHandshakes(interface, peer);
+        handshakes.clearHandshakes(interface, peer);
         peer.sessions.stopSending(&interface.sessions);
         peer.timers.last_sent_handshake = null; // the new key may shake hands at once
         if (!had_key and interface.local != null) wake(interface, index);
@@ -111,16 +111,17 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
             interface.allowed_ips.insertAssumeCapacity(entry.prefix, index);
         }
     }
-    if (change.persistent_keepalive) |interval| setPersistentKeepalive(interface, peer, index, interval);
+    if (change.persistent_keepalive_interval) |interval| setPersistentKeepalive(interface, peer, index, interval);
     if (!had_endpoint and peer.endpoint != null) wake(interface, index);
-    handshaking.requestStaged(interface, index);
+    handshakes.requestStaged(interface, index);
 }
 
 /// What this peer waited to send for want of a link, a key or an endpoint.
 fn wake(interface: *Interface, index: u32) void {
     if (!interface.is_active) return;
-    if (interface.peers.at(index).timers.persistent_keepalive_interval != 0) handshaking.requestKeepalive(interface, index);
-    handshaking.requestStaged(interface, index);
+    const peer = interface.peers.at(index);
+    if (peer.timers.persistent_keepalive_interval != 0) handshakes.requestKeepalive(interface, index);
+    handshakes.requestStaged(interface, index);
 }
 
 fn setEndpoint(peer: *Peer, remote: wire.SocketAddress) void {
@@ -134,7 +135,7 @@ fn setPersistentKeepalive(interface: *Interface, peer: *Peer, index: u32, interv
     const was_off = peer.timers.persistent_keepalive_interval == 0;
     peer.timers.persistent_keepalive_interval = interval;
     if (interval == 0) peer.timers.cancel(.persistent_keepalive);
-    if (was_off and interval != 0 and interface.is_active) handshaking.requestKeepalive(interface, index);
+    if (was_off and interval != 0 and interface.is_active) handshakes.requestKeepalive(interface, index);
 }
 
 fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
@@ -152,7 +153,7 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
 
 fn removePeer(interface: *Interface, index: u32) void {
     const peer = interface.peers.at(index);
-    handshaking.clearKeys(interface, peer);
+    handshakes.clearKeys(interface, peer);
     const staged = interface.staging_pool.clear(&peer.staged);
     interface.counters.add(.peer_removed, staged);
     interface.allowed_ips.removePeer(index);
@@ -183,7 +184,7 @@ pub fn setActive(interface: *Interface, is_active: bool) void {
         } else {
             const given_up = interface.staging_pool.clear(&peer.staged);
             interface.counters.add(.handshake_gave_up, given_up);
-            handshaking.clearKeys(interface, peer);
+            handshakes.clearKeys(interface, peer);
             peer.timers.stop();
             peer.pending = .{};
             interface.deadlines.remove(index);
@@ -211,7 +212,7 @@ pub fn write(interface: *Interface, writer: *std.Io.Writer) std.Io.Writer.Error!
             .last_handshake_unix_ns = peer.last_handshake_unix_ns,
             .tx_bytes = peer.tx_bytes,
             .rx_bytes = peer.rx_bytes,
-            .persistent_keepalive = peer.timers.persistent_keepalive_interval,
+            .persistent_keepalive_interval = peer.timers.persistent_keepalive_interval,
         }, &prefixes);
     }
 }

@@ -1,5 +1,5 @@
 //! The values that cross the control plane: Change goes in, snapshots come out. Plain data: text is uapi.zig's
-//! business, and what a change means is interface.zig's.
+//! business, and what a change means is interface/control.zig's.
 //! Invariant: a Change owns its memory and zeroes it when it goes, for it holds keys.
 const std = @import("std");
 const wire = @import("wire");
@@ -55,7 +55,7 @@ pub const PeerChange = struct {
     preshared_key: ?[32]u8 = null,
     endpoint: ?wire.SocketAddress = null,
     /// Seconds; 0 turns it off.
-    persistent_keepalive: ?u16 = null,
+    persistent_keepalive_interval: ?u16 = null,
     replace_allowed_ips: bool = false,
     /// In the order of the text.
     allowed_ips: []AllowedIpChange = &.{},
@@ -84,7 +84,7 @@ pub const PeerSnapshot = struct {
     last_handshake_unix_ns: ?u64 = null,
     tx_bytes: u64 = 0,
     rx_bytes: u64 = 0,
-    persistent_keepalive: u16 = 0,
+    persistent_keepalive_interval: u16 = 0,
 };
 
 test "a change that goes leaves no key behind" {

@@ -5,11 +5,11 @@
 const std = @import("std");
 const linux = std.os.linux;
 
-pub const Lock = struct {
+pub const TicketLock = struct {
     next_ticket: std.atomic.Value(u32) = .init(0),
     now_serving: std.atomic.Value(u32) = .init(0),
 
-    pub fn acquire(lock: *Lock) void {
+    pub fn acquire(lock: *TicketLock) void {
         const ticket = lock.next_ticket.fetchAdd(1, .seq_cst);
         while (true) {
             const serving = lock.now_serving.load(.seq_cst);
@@ -18,7 +18,7 @@ pub const Lock = struct {
         }
     }
 
-    pub fn release(lock: *Lock) void {
+    pub fn release(lock: *TicketLock) void {
         const serving = lock.now_serving.load(.monotonic) +% 1;
         lock.now_serving.store(serving, .seq_cst);
         // Every waiter must look: only one of them has the next ticket.
@@ -30,7 +30,7 @@ pub const Lock = struct {
 
 test "four threads count without losing a step" {
     const Shared = struct {
-        var lock: Lock = .{};
+        var lock: TicketLock = .{};
         var total: u64 = 0;
 
         fn run(steps: usize) void {

@@ -4,7 +4,7 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 
-pub fn Segments(comptime T: type, comptime segment_length: usize) type {
+pub fn SegmentedArray(comptime T: type, comptime segment_length: usize) type {
     return struct {
         segments: std.ArrayList(*Segment) = .empty,
 
@@ -25,7 +25,8 @@ pub fn Segments(comptime T: type, comptime segment_length: usize) type {
             while (self.capacity() < count) {
                 try self.segments.ensureUnusedCapacity(gpa, 1);
                 // Not `create`, which in safe builds fills the segment, and so makes all of its pages real.
-                const memory = gpa.rawAlloc(@sizeOf(Segment), alignment, @returnAddress()) orelse return error.OutOfMemory;
+                const memory = gpa.rawAlloc(@sizeOf(Segment), alignment, @returnAddress()) orelse
+                    return error.OutOfMemory;
                 self.segments.appendAssumeCapacity(@ptrCast(@alignCast(memory)));
             }
         }
@@ -46,7 +47,7 @@ pub fn Segments(comptime T: type, comptime segment_length: usize) type {
 
 test "elements stay where they are while the array grows" {
     const gpa = std.testing.allocator;
-    var list: Segments(u64, 4) = .{};
+    var list: SegmentedArray(u64, 4) = .{};
     defer list.deinit(gpa);
     try list.ensureCapacity(gpa, 1);
     const first = list.at(0);
@@ -62,7 +63,7 @@ test "growing writes to no element" {
     const gpa = std.testing.allocator;
     var memory: [4096]u8 align(64) = @splat(0x5a);
     var bump: std.heap.FixedBufferAllocator = .init(&memory);
-    var list: Segments([64]u8, 4) = .{};
+    var list: SegmentedArray([64]u8, 4) = .{};
     try list.segments.ensureTotalCapacity(gpa, 3);
     try list.ensureCapacity(bump.allocator(), 12);
     for (0..12) |i| try std.testing.expect(std.mem.allEqual(u8, list.at(i), 0x5a));
@@ -71,7 +72,7 @@ test "growing writes to no element" {
 
 test "what lies beyond the elements in use can be given back" {
     const gpa = std.testing.allocator;
-    var list: Segments(u64, 4) = .{};
+    var list: SegmentedArray(u64, 4) = .{};
     defer list.deinit(gpa);
     try list.ensureCapacity(gpa, 20);
     list.at(4).* = 42;
@@ -85,7 +86,7 @@ test "what lies beyond the elements in use can be given back" {
 test "memory that cannot be had leaves the array as it was" {
     try std.testing.checkAllAllocationFailures(std.testing.allocator, struct {
         fn run(gpa: Allocator) !void {
-            var list: Segments(u64, 4) = .{};
+            var list: SegmentedArray(u64, 4) = .{};
             defer list.deinit(gpa);
             try list.ensureCapacity(gpa, 9);
         }

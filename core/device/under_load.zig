@@ -8,29 +8,29 @@ const window_ns = 100 * std.time.ns_per_ms;
 const messages_per_window = 50;
 const calm_after_ns = std.time.ns_per_s;
 
-pub const Load = struct {
+pub const UnderLoad = struct {
     window_start: Instant = .{ .ns = 0 },
     count: u32 = 0,
     last_full: ?Instant = null,
 
     /// Counts one handshake message and answers whether it must show a cookie.
-    pub fn note(load: *Load, now: Instant) bool {
-        if (now.since(load.window_start) >= window_ns) {
-            load.window_start = now;
-            load.count = 0;
+    pub fn note(under_load: *UnderLoad, now: Instant) bool {
+        if (now.since(under_load.window_start) >= window_ns) {
+            under_load.window_start = now;
+            under_load.count = 0;
         }
-        load.count +|= 1;
-        if (load.count > messages_per_window) load.last_full = now;
-        const last_full = load.last_full orelse return false;
+        under_load.count +|= 1;
+        if (under_load.count > messages_per_window) under_load.last_full = now;
+        const last_full = under_load.last_full orelse return false;
         return now.since(last_full) < calm_after_ns;
     }
 };
 
 test "load begins with the 51st handshake in 100 ms and ends after a calm second" {
-    var load: Load = .{};
+    var under_load: UnderLoad = .{};
     const start: Instant = .{ .ns = 10 * std.time.ns_per_s };
-    for (0..messages_per_window) |_| try std.testing.expect(!load.note(start));
-    try std.testing.expect(load.note(start));
-    try std.testing.expect(load.note(start.after(calm_after_ns - 1)));
-    try std.testing.expect(!load.note(start.after(calm_after_ns)));
+    for (0..messages_per_window) |_| try std.testing.expect(!under_load.note(start));
+    try std.testing.expect(under_load.note(start));
+    try std.testing.expect(under_load.note(start.after(calm_after_ns - 1)));
+    try std.testing.expect(!under_load.note(start.after(calm_after_ns)));
 }

@@ -1,0 +1,159 @@
+//! Link: brings sockets and protocol in line with the interface, and with the routes around it: up, down, MTU, gone.
+//! What the kernel does not tell, or tells too often, is asked for now and then: `probe`.
+//! Invariant: called by the first worker, with the turns of all others held.
+const std = @import("std");
+const io = @import("io");
+const Shared = @import("shared.zig").Shared;
+const shared_file = @import("shared.zig");
+const Sockets = @import("sockets.zig").Sockets;
+const train = @import("train.zig");
+const wire = @import("wire");
+const Workers = @import("workers.zig").Workers;
+
+pub const Link = struct {
+    shared: *Shared,
+    workers: *Workers,
+    sockets: *Sockets,
+    monitor: io.link.Monitor,
+    /// As far as the monitor has told.
+    is_up: bool = false,
+    routes: io.link.RouteMonitor,
+    routes_changed: bool = false,
+
+    pub fn close(link: *Link) void {
+        link.routes.close();
+        link.monitor.close();
+    }
+
+    // ---- the interface ----
+
+    pub fn follow(link: *Link) void {
+        const log = &link.shared.log;
+        while (link.monitor.read()) |event| {
+            switch (event) {
+                .up => link.is_up = true,
+                .down => link.is_up = false,
+                .mtu => |mtu| link.setMtu(mtu),
+                .renamed => log.name = link.monitor.name(),
+                .blind => log.err(
+                    "the interface moved to a namespace that cannot be followed: asking for its state each second",
+                    .{},
+                ),
+                .gone => return link.shared.end("the interface was removed"),
+            }
+        }
+        if (link.is_up) link.goUp() else link.goDown();
+    }
+
+    /// The kernel's word on a read from TUN.
+    pub fn readFailed(link: *Link, err: io.tun.ReadError) void {
+        switch (err) {
+            error.Down => link.follow(),
+            error.Gone => link.shared.end("the interface is gone"),
+        }
+    }
+
+    fn setMtu(link: *Link, mtu: u32) void {
+        link.shared.interface.mtu = mtu;
+        link.shared.log.verbose("mtu {d}", .{mtu});
+        link.fitSuperpackets();
+    }
+
+    /// One superpacket read from TUN should fit one UDP_SEGMENT send.
+    fn fitSuperpackets(link: *Link) void {
+        // In another namespace the index is another interface's here.
+        if (link.monitor.is_blind or link.monitor.namespace != null) return;
+        const mtu = link.shared.interface.mtu;
+        const datagram = wire.messages.paddedLength(mtu, mtu) + wire.messages.transport_overhead;
+        const segments = std.math.clamp(train.bytes_max / datagram, 1, train.packets_max);
+        // Without it a train is cut in two, no more.
+        io.link.setGsoMaxSegs(link.monitor.interface_index, @intCast(segments)) catch {};
+    }
+
+    fn goUp(link: *Link) void {
+        if (link.shared.interface.is_active) return;
+        const wanted = link.sockets.configured();
+        const set = link.sockets.open(wanted) catch |err| {
+            const arguments = .{ wanted.port, err, link.sockets.failure() };
+            return link.shared.log.err("cannot listen on port {d}: {t} ({f})", arguments);
+        };
+        link.sockets.install(&set);
+        link.shared.interface.listen_port = set.port;
+        link.activate();
+    }
+
+    /// The sockets are there: packets may flow.
+    pub fn activate(link: *Link) void {
+        const interface = &link.shared.interface;
+        link.fitSuperpackets();
+        interface.setActive(true);
+        link.shared.log.verbose("up, listening on port {d}", .{interface.listen_port});
+        link.workers.first().transmit(shared_file.now());
+    }
+
+    fn goDown(link: *Link) void {
+        if (!link.shared.interface.is_active) return;
+        link.shared.interface.setActive(false);
+        link.sockets.install(&.{ .port = 0 });
+        link.shared.log.verbose("down", .{});
+    }
+
+    // ---- what is asked for ----
+
+    pub fn needsProbe(link: *const Link) bool {
+        return link.monitor.is_blind or link.routes_changed;
+    }
+
+    pub fn probe(link: *Link) void {
+        if (link.monitor.is_blind) link.probeInterface();
+        if (!link.routes_changed) return;
+        link.routes_changed = false;
+        link.followBinding();
+        link.shared.interface.forgetSources(@as(*const Link, link), isStale);
+    }
+
+    fn probeInterface(link: *Link) void {
+        const tun = &link.workers.first().tun;
+        switch (io.link.probe(tun.fd, tun.has_vnet_header)) {
+            .up => link.is_up = true,
+            .down => link.is_up = false,
+            .gone => return link.shared.end("the interface was removed"),
+        }
+        link.follow();
+    }
+
+    // ---- routes ----
+
+    /// They come in swarms: what follows from them is left to `probe`.
+    pub fn noteRoutes(link: *Link) void {
+        if (link.routes.drain()) link.routes_changed = true;
+    }
+
+    /// An interface or address to bind to that comes late, or comes back: routes change with it. One that comes back is
+    /// another to the kernel, and sockets bound to the old one are deaf.
+    fn followBinding(link: *Link) void {
+        const binding = &link.shared.interface.binding;
+        if (!link.is_up or binding.isEmpty()) return;
+        if (!link.shared.interface.is_active) return link.goUp();
+        if (binding.interface.isEmpty()) return;
+        const name = binding.interface.slice();
+        const index = io.link.index(name) catch return; // gone: wait for it
+        if (index == link.sockets.bound_index) return;
+        const set = link.sockets.open(link.sockets.configured()) catch |err| {
+            const arguments = .{ name, err, link.sockets.failure() };
+            return link.shared.log.err("cannot bind to {s} again: {t} ({f})", arguments);
+        };
+        link.sockets.install(&set);
+        link.shared.log.verbose("bound to {s} again", .{name});
+    }
+
+    /// Whether the kernel would now send from the source by another interface than the peer spoke to.
+    fn isStale(link: *const Link, endpoint: *const wire.Endpoint) bool {
+        const source = endpoint.source.?;
+        const fwmark = link.shared.interface.fwmark;
+        const bound = link.sockets.bound_index;
+        const found = io.link.routeInterface(endpoint.remote.address, source.address, fwmark, bound) catch return true;
+        if (bound != 0) return found == null; // by another it cannot go, and of a VRF we would get the member
+        return found == null or found.? != source.interface_index;
+    }
+};

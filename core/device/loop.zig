@@ -1,0 +1,168 @@
+//! Loop: what a thread does for its worker until the device stops. One turn handles at most one batch each way, so that
+//! neither direction can starve the other, and reads the clocks once.
+//!
+//! The timetable, by file. What the first worker does alone is marked by a star.
+//!   a packet out       loop -> worker -> outbound: Tun.read, Interface.route, train, Interface.reserve,
+//!                      cipher_pool, Udp.send. No session: Interface.stage
+//!   a datagram in      loop -> worker -> inbound: Udp.receive, Interface.prepareOpen, cipher_pool,
+//!                      Interface.finishOpen, Coalescer, Tun.writeFrame. A handshake: under_load, handleHandshake
+//!   what the protocol
+//!   itself wants sent  loop, link or control -> worker.transmit: Interface.pollTransmit, Udp.send
+//!   time *             loop: Interface.deadline, wait, Interface.expire; another worker's earlier deadline wakes it
+//!   link, routes *     loop -> link: up and down -> sockets, Interface.setActive, worker.transmit
+//!   control *          loop -> control -> uapi_server; or another thread by device.set with all turns held:
+//!                      control: zones, uapi.parse, sockets, Interface.configure, worker.transmit; report
+//!   the end            shared.stop: every worker is woken and leaves its loop
+const std = @import("std");
+const cipher = @import("cipher");
+const Control = @import("control.zig").Control;
+const io = @import("io");
+const Link = @import("link.zig").Link;
+const Moderation = @import("moderation.zig").Moderation;
+const protocol = @import("protocol");
+const Shared = @import("shared.zig").Shared;
+const shared_file = @import("shared.zig");
+const Token = @import("token.zig").Token;
+const Worker = @import("worker.zig").Worker;
+const Workers = @import("workers.zig").Workers;
+
+/// What sends no event, or too many of them, is looked at this often.
+const probe_interval_ms = 1000;
+
+pub const Loop = struct {
+    shared: *Shared,
+    workers: *Workers,
+    link: *Link,
+    control: *Control,
+    /// What the first worker sleeps for at most. Guarded by the mutex of `shared`.
+    watched_deadline: protocol.Instant = .never,
+    /// When `probe` was last at work.
+    probed: protocol.Instant = .{ .ns = 0 },
+
+    pub fn run(loop: *Loop, worker: *Worker) void {
+        defer cipher.scrubStack();
+        var events: [32]io.poller.Event = undefined;
+        const is_moderated = io.priority.isRealtime();
+        var moderation: Moderation = .{};
+        var is_behind = false;
+        while (!loop.shared.isStopping()) {
+            if (is_moderated and !is_behind) io.clock.sleep(moderation.pause(io.clock.bootNs()));
+            const timeout_ms = if (worker.isFirst()) loop.timeout() else -1;
+            const ready = worker.wait(&events, timeout_ms);
+            worker.turn_lock.acquire();
+            defer worker.turn_lock.release();
+            is_behind = loop.turn(worker, ready);
+        }
+    }
+
+    /// Answers whether something had to be left for the next turn.
+    fn turn(loop: *Loop, worker: *Worker, ready: []const io.poller.Event) bool {
+        const now = shared_file.now();
+        var tun_is_ready = false;
+        var is_behind = false;
+        if (worker.isFirst()) loop.probe(now);
+        for (ready) |event| {
+            switch (Token.of(event)) {
+                .tun => tun_is_ready = true,
+                .udp_ipv4 => is_behind = worker.receive(.ipv4, now) or is_behind,
+                .udp_ipv6 => is_behind = worker.receive(.ipv6, now) or is_behind,
+                .wakeup => worker.help(),
+                .monitor, .routes, .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.serve(event),
+            }
+            if (loop.shared.isStopping()) return false;
+        }
+        if (worker.isFirst()) loop.expire(now, ready.len == 0);
+        worker.transmit(now);
+        if (tun_is_ready) {
+            is_behind = loop.sendFromTun(worker, now) or is_behind;
+            worker.transmit(now);
+        }
+        if (!worker.isFirst()) loop.watchDeadline();
+        worker.logOffload();
+        return is_behind;
+    }
+
+    fn sendFromTun(loop: *Loop, worker: *Worker, now: protocol.Now) bool {
+        return worker.sendFromTun(now) catch |err| {
+            // The first worker looks what has become of the interface.
+            if (!worker.isFirst()) {
+                loop.workers.first().wakeup.signal();
+                return false;
+            }
+            loop.workers.pauseOthers();
+            defer loop.workers.resumeOthers();
+            loop.link.readFailed(err);
+            return false;
+        };
+    }
+
+    // ---- duties of the first worker ----
+
+    /// An event that is not about packets.
+    fn serve(loop: *Loop, event: io.poller.Event) void {
+        loop.workers.pauseOthers();
+        defer loop.workers.resumeOthers();
+        switch (Token.of(event)) {
+            .tun, .udp_ipv4, .udp_ipv6, .wakeup => unreachable, // every worker has these
+            .monitor => loop.link.follow(),
+            .routes => loop.link.noteRoutes(),
+            .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.control.serve(event),
+        }
+    }
+
+    fn needsProbe(loop: *const Loop) bool {
+        return loop.link.needsProbe() or loop.control.needsProbe();
+    }
+
+    fn probe(loop: *Loop, now: protocol.Now) void {
+        if (!loop.needsProbe()) return;
+        if (now.boot.since(loop.probed) < probe_interval_ms * std.time.ns_per_ms) return;
+        loop.probed = now.boot;
+        loop.workers.pauseOthers();
+        defer loop.workers.resumeOthers();
+        loop.link.probe();
+        loop.control.probe(now);
+    }
+
+    /// Milliseconds until something is due, -1 for never. Between turns, but with the turn held: whoever has paused the
+    /// workers changes the tables without the mutex.
+    fn timeout(loop: *Loop) i32 {
+        const turn_lock = &loop.workers.first().turn_lock;
+        turn_lock.acquire();
+        defer turn_lock.release();
+        const limit: i32 = if (loop.needsProbe()) probe_interval_ms else -1;
+        const deadline = loop.nextDeadline();
+        if (deadline.ns == protocol.Instant.never.ns) return limit;
+        const left_ns = deadline.since(.{ .ns = io.clock.bootNs() });
+        const left_ms = std.math.divCeil(u64, left_ns, std.time.ns_per_ms) catch unreachable;
+        const capped: i32 = @intCast(@min(left_ms, std.time.ms_per_hour));
+        return if (limit >= 0) @min(limit, capped) else capped;
+    }
+
+    fn nextDeadline(loop: *Loop) protocol.Instant {
+        loop.shared.mutex.acquire();
+        defer loop.shared.mutex.release();
+        loop.watched_deadline = loop.shared.interface.deadline() orelse .never;
+        return loop.watched_deadline;
+    }
+
+    /// After a turn of another worker: if that made an earlier deadline, the first one has to know.
+    fn watchDeadline(loop: *Loop) void {
+        loop.shared.mutex.acquire();
+        defer loop.shared.mutex.release();
+        const deadline = loop.shared.interface.deadline() orelse return;
+        if (!deadline.isBefore(loop.watched_deadline)) return;
+        loop.watched_deadline = deadline;
+        loop.workers.first().wakeup.signal();
+    }
+
+    fn expire(loop: *Loop, now: protocol.Now, was_woken_by_timer: bool) void {
+        loop.shared.mutex.acquire();
+        loop.shared.interface.expire(now);
+        loop.shared.mutex.release();
+        if (!was_woken_by_timer) return;
+        // It ended sessions perhaps; traffic would overwrite what they left on the stacks by itself.
+        cipher.scrubStack();
+        for (loop.workers.all()[1..]) |worker| worker.wakeup.signal();
+    }
+};

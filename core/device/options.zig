@@ -1,0 +1,50 @@
+//! What a device is opened with, and why that may be refused.
+const Diagnostic = @import("diagnostic.zig").Diagnostic;
+const io = @import("io");
+const log = @import("log.zig");
+const workers_max = @import("cipher_pool.zig").workers_max;
+
+pub const mtu_default = 1420;
+/// TUN takes no less: the least that IPv4 asks of a link.
+pub const mtu_min = 68;
+/// What an IPv4 packet can hold; TUN takes no more.
+pub const mtu_max = 65_535;
+pub const threads_max = workers_max;
+
+pub const Options = struct {
+    name: []const u8,
+    mtu: u32 = mtu_default,
+    tun_fd: ?i32 = null,
+    uapi_fd: ?i32 = null,
+    offload_disable: u32 = 0,
+    /// Threads that will call `run`, each with a queue of the TUN and sockets of its own.
+    threads: u8 = 1,
+    /// Bytes it may take, 0 for no limit: its buffers when it opens, then its peers.
+    memory_limit: u64 = 0,
+    log_level: log.Level = .silent,
+    log_fd: i32 = -1,
+    has_uapi: bool = true,
+    uapi_folder: []const u8 = io.uapi_socket.default_folder,
+    calls: *const io.linux.Calls = &io.linux.real,
+
+    pub fn check(options: *const Options, diagnostic: *Diagnostic) error{InvalidArgument}!void {
+        const name_max = io.tun.name_max;
+        if (options.name.len == 0 and options.tun_fd == null) {
+            diagnostic.set("the interface needs a name of 1 to 15 characters", .{});
+        } else if (options.name.len > name_max) {
+            diagnostic.set(
+                "interface name '{s}' has {d} characters: the kernel takes at most {d}, choose a shorter one",
+                .{ options.name, options.name.len, name_max },
+            );
+        } else if (options.name.len != 0 and !io.tun.isValidName(options.name)) {
+            diagnostic.set("interface name '{s}' may only have letters, digits and _ = + . -", .{options.name});
+        } else if (options.threads < 1 or options.threads > threads_max) {
+            diagnostic.set("threads {d} is out of range: 1 to {d}", .{ options.threads, threads_max });
+        } else if (options.mtu < mtu_min or options.mtu > mtu_max) {
+            diagnostic.set("mtu {d} is out of range: {d} to {d}", .{ options.mtu, mtu_min, mtu_max });
+        } else return;
+        return error.InvalidArgument;
+    }
+};
+
+pub const OpenError = error{ InvalidArgument, OutOfMemory, Permission, NameInUse, NotFound, System };

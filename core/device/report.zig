@@ -1,0 +1,74 @@
+//! Report: what `get` and `report` answer, as text.
+//! Invariant: called with the turns of all workers held, so that what is measured first is what is written then.
+const std = @import("std");
+const cipher = @import("cipher");
+const io = @import("io");
+const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
+const protocol = @import("protocol");
+const wire = @import("wire");
+const Workers = @import("workers.zig").Workers;
+const Writer = std.Io.Writer;
+
+/// The answer to UAPI `get`: it holds keys.
+pub fn writeConfiguration(workers: *const Workers, writer: *Writer) Writer.Error!void {
+    try workers.shared.interface.writeConfiguration(writer);
+}
+
+/// Offloads, cipher and counters: no secrets.
+pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
+    const shared = workers.shared;
+    const limited = &shared.limited;
+    try writer.print("cipher={s}\nmtu={d}\n", .{ cipher.path(), shared.interface.mtu });
+    try writer.print("up={}\nthreads={d}\n", .{ shared.interface.is_active, workers.count });
+    try writer.print("memory_bytes={d}\n", .{limited.used.load(.monotonic)});
+    if (limited.limit != LimitedAllocator.unlimited) try writer.print("memory_limit={d}\n", .{limited.limit});
+    try writeBinding(&shared.interface.binding, writer);
+    try writeOffload(workers, writer);
+    try writeCounters(workers, writer);
+    for (std.enums.values(protocol.Drop)) |reason| {
+        try writer.print("dropped_{t}={d}\n", .{ reason, shared.interface.counters.get(reason) });
+    }
+}
+
+/// Here and not in the answer to "get", which `wg` reads.
+fn writeBinding(binding: *const wire.Binding, writer: *Writer) Writer.Error!void {
+    if (!binding.interface.isEmpty()) try writer.print("pywg_bind_device={s}\n", .{binding.interface.slice()});
+    for ([_]wire.Family{ .ipv4, .ipv6 }) |family| {
+        if (binding.addresses.get(family)) |address| try writer.print("pywg_bind_address={f}\n", .{address});
+    }
+}
+
+fn writeOffload(workers: *const Workers, writer: *Writer) Writer.Error!void {
+    var offload = workers.first().offload;
+    for (workers.all()[1..]) |worker| offload.merge(&worker.offload);
+    try offload.format(writer);
+}
+
+fn writeCounters(workers: *const Workers, writer: *Writer) Writer.Error!void {
+    var udp: io.udp.Counters = .{};
+    var tun: io.tun.Counters = .{};
+    for (workers.all()) |worker| {
+        udp.receive_errors += worker.udp.counters.receive_errors;
+        udp.source_refused += worker.udp.counters.source_refused;
+        tun.read_errors += worker.tun.counters.read_errors;
+        tun.write_failed += worker.tun.counters.write_failed;
+    }
+    try writer.print("udp_receive_errors={d}\nudp_source_refused={d}\n", .{ udp.receive_errors, udp.source_refused });
+    try writer.print("tun_read_errors={d}\ntun_write_failed={d}\n", .{ tun.read_errors, tun.write_failed });
+}
+
+pub const WriteFn = fn (workers: *const Workers, writer: *Writer) Writer.Error!void;
+
+/// The length of the answer; it is written only if it fits.
+pub fn writeInto(workers: *const Workers, comptime write: WriteFn, buffer: []u8) usize {
+    var scratch: [256]u8 = undefined;
+    defer std.crypto.secureZero(u8, &scratch);
+    var counting: Writer.Discarding = .init(&scratch);
+    write(workers, &counting.writer) catch unreachable; // it cannot fail
+    const length: usize = @intCast(counting.fullCount());
+    if (length <= buffer.len) {
+        var writer: Writer = .fixed(buffer[0..length]);
+        write(workers, &writer) catch unreachable; // measured above
+    }
+    return length;
+}

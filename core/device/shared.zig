@@ -1,0 +1,91 @@
+//! Shared: what all workers of a device use.
+//! Invariant: `interface` and `under_load` are touched in a turn with `mutex` held, or while the turns of all workers
+//! are held (`Workers.pause`). Everything else may be used by any thread at any time.
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const io = @import("io");
+const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
+const Log = @import("log.zig").Log;
+const Mutex = @import("mutex.zig").Mutex;
+const Options = @import("options.zig").Options;
+const Pool = @import("cipher_pool.zig").Pool;
+const protocol = @import("protocol");
+const UnderLoad = @import("under_load.zig").UnderLoad;
+
+pub fn now() protocol.Now {
+    return .{ .boot = .{ .ns = io.clock.bootNs() }, .unix_ns = io.clock.unixNs() };
+}
+
+pub const Shared = struct {
+    /// Lends what `limited` allows.
+    gpa: Allocator,
+    limited: LimitedAllocator,
+    log: Log,
+    stop_requested: std.atomic.Value(bool) = .init(false),
+
+    /// Guards `interface` and `under_load`, for as long as looking something up takes.
+    mutex: Mutex = .{},
+    interface: protocol.Interface,
+    under_load: UnderLoad = .{},
+
+    pool: Pool = .{},
+    /// Features whose stepping down was told, by bit.
+    told: u32 = 0,
+
+    /// It must stay where it is: `gpa` points into it.
+    pub fn init(shared: *Shared, gpa: Allocator, options: *const Options) error{OutOfMemory}!void {
+        shared.* = .{
+            .gpa = shared.limited.allocator(),
+            .limited = .{ .child = gpa, .limit = limitOf(options) },
+            .log = .{ .fd = options.log_fd, .level = options.log_level },
+            .interface = undefined,
+        };
+        shared.interface = protocol.Interface.init(.{
+            .allocator = shared.gpa,
+            .entropy = .{ .context = null, .fillFn = fillFromKernel },
+        }) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail
+        };
+    }
+
+    fn limitOf(options: *const Options) usize {
+        if (options.memory_limit == 0) return LimitedAllocator.unlimited;
+        return std.math.cast(usize, options.memory_limit) orelse LimitedAllocator.unlimited;
+    }
+
+    fn fillFromKernel(_: ?*anyopaque, out: []u8) bool {
+        io.entropy.fill(out);
+        return true;
+    }
+
+    /// After all that was allocated with `gpa` was given back.
+    pub fn deinit(shared: *Shared) void {
+        shared.interface.deinit();
+        std.debug.assert(shared.limited.used.load(.monotonic) == 0);
+    }
+
+    /// Makes all workers return. Async-signal-safe.
+    pub fn stop(shared: *Shared) void {
+        shared.stop_requested.store(true, .release);
+        shared.pool.wakeAll();
+    }
+
+    pub fn isStopping(shared: *const Shared) bool {
+        return shared.stop_requested.load(.acquire);
+    }
+
+    /// Interface or UAPI socket are gone: nobody could use the device any more.
+    pub fn end(shared: *Shared, reason: []const u8) void {
+        shared.log.verbose("{s}: ending", .{reason});
+        shared.stop();
+    }
+
+    /// Of several workers that lose a feature only the first tells.
+    pub fn isNews(shared: *Shared, feature: io.offload.Feature) bool {
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        defer shared.told |= feature.bit();
+        return shared.told & feature.bit() == 0;
+    }
+};
