@@ -195,6 +195,9 @@ def test_a_transfer_goes_on_when_the_default_route_moves_to_another_uplink(
     a, b = tunnel.a.namespace, tunnel.b.namespace
     cable((a, "second", ["198.51.100.1/24"]), (b, "second", ["198.51.100.2/24"]))
     add_address(b, "lo", "203.0.113.9/32")
+    # Also when b has to choose anew: to its cable's address a would not need the default route.
+    for net, link in (("192.0.2", "veth"), ("198.51.100", "second")):
+        b.ip("route", "replace", f"{net}.0/24", "dev", link, "src", "203.0.113.9")
     for namespace in (a, b):
         for link in ("all", "veth", "second"):
             namespace.run("sysctl", "-q", f"net.ipv4.conf.{link}.rp_filter=0")
