@@ -6,6 +6,7 @@ const cipher = @import("cipher");
 const device = @import("device");
 const io = @import("io");
 const options = @import("build_options");
+const runtime = @import("runtime");
 
 const usage =
     \\usage: pywgd [-f | --foreground] [--threads N] [--priority KIND] [--memory-limit MIB]
@@ -326,5 +327,5 @@ fn detach(keeps_log: bool) enum { parent, child, failed } {
     return .child;
 }
 
-pub const std_options = io.runtime.std_options;
-pub const panic = io.runtime.panic;
+pub const std_options = runtime.std_options;
+pub const panic = runtime.panic;

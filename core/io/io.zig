@@ -1,7 +1,6 @@
 //! Root of the room `io`: the kernel's side of a tunnel. Imports wire and std; knows bytes, addresses and
 //! descriptors, no keys and no peers. In reading order:
 pub const linux = @import("linux.zig");
-pub const runtime = @import("runtime.zig");
 pub const clock = @import("clock.zig");
 pub const entropy = @import("entropy.zig");
 pub const priority = @import("priority.zig");

@@ -1,4 +1,4 @@
-"""No tests: runs the program of core/fuzz.zig, natively or emulated."""
+"""No tests: runs the program of core/check/fuzz/cipher.zig, natively or emulated."""
 
 from __future__ import annotations
 

@@ -55,14 +55,14 @@ def test_both_forms_of_poly1305_do_what_whole_numbers_do(
 
 
 def test_the_whole_numbers_are_right() -> None:
-    command = [*build_core.find_zig(), "test", "core/fuzz/field.zig"]
+    command = [*build_core.find_zig(), "test", "core/check/fuzz/field.zig"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 # ---- that faults are found -----------------------------------------------------------------------
 
-# fault of core/fuzz/faults.zig -> what is said of it
+# fault of core/check/fuzz/faults.zig -> what is said of it
 FAULTS = {
     "tag_bit": r"sealing packet \d+ of \d+ \(65 bytes, .*: byte 72 is",
     "late_packet": "sealing packet",
@@ -84,8 +84,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build_core.MODULES, "cipher_testing", ("core/fuzz/faults.zig", ["whole"]))
-        patch.setitem(build_core.MODULES, "whole", ("core/cipher/testing.zig", ["cipher_options"]))
+        patch.setitem(build_core.MODULES, "cipher_testing", build_core.MODULES["faulty"])
         builder = make_builder(tmp_path_factory.mktemp("faulty"))
         program = builder.program("fuzz")
     yield Fuzzer([str(program)])

@@ -1,4 +1,4 @@
-//! What a target of core/fuzz.zig has to say. Knows neither seeds nor iterations: fuzz.zig adds them.
+//! What the programs of fuzz/ and sim/ have to say. Knows neither seeds nor iterations: the programs add them.
 const std = @import("std");
 const linux = std.os.linux;
 

@@ -9,8 +9,8 @@
 const std = @import("std");
 const linux = std.os.linux;
 const mutation = @import("mutation");
-const report = @import("fuzz/report.zig");
-const world_file = @import("sim/world.zig");
+const report = @import("report");
+const world_file = @import("world.zig");
 const World = world_file.World;
 
 const Options = struct {
@@ -148,7 +148,7 @@ fn onPanic(message: []const u8, _: ?usize) noreturn {
 }
 
 test {
-    _ = @import("sim/ledger.zig");
-    _ = @import("sim/network.zig");
-    _ = @import("sim/packet.zig");
+    _ = @import("ledger.zig");
+    _ = @import("network.zig");
+    _ = @import("packet.zig");
 }

@@ -19,7 +19,7 @@ const network = @import("network.zig");
 const Datagram = network.Datagram;
 const packet = @import("packet.zig");
 const phases = @import("phases.zig");
-const report = @import("../fuzz/report.zig");
+const report = @import("report");
 
 pub const second: u64 = std.time.ns_per_s;
 const ms: u64 = std.time.ns_per_ms;

@@ -1,7 +1,7 @@
 //! The cipher room's door with nothing behind it: packets are copied, tags are zero, everything is authentic. For
 //! scripts/bench only, which puts it in the place of core/cipher/ to learn what the datapath could carry at best. It
 //! is not an option of any build: no install can have it.
-const aead = @import("cipher/aead.zig");
+const aead = @import("aead");
 
 pub const Seal = aead.Seal;
 pub const Open = aead.Open;

@@ -1,13 +1,13 @@
 //! For scripts/fuzz and tests/fuzzing/; no install has it. The targets of what reads bytes from outside: datagrams, the
 //! text of the control plane, superpackets, what comes with a packet from the kernel. Judged by what must hold.
-//! How the program is called is in fuzz/driver.zig; `choice` there is one planted fault.
-const driver = @import("fuzz/driver.zig");
+//! How the program is called is in driver.zig; `choice` there is one planted fault.
+const driver = @import("driver.zig");
 
 const run = driver.Driver(struct {
-    pub const messages = @import("fuzz/messages.zig");
-    pub const segments = @import("fuzz/segments.zig");
-    pub const uapi = @import("fuzz/uapi.zig");
-    pub const vnet = @import("fuzz/vnet.zig");
+    pub const messages = @import("messages.zig");
+    pub const segments = @import("segments.zig");
+    pub const uapi = @import("uapi.zig");
+    pub const vnet = @import("vnet.zig");
 });
 
 pub const main = run.main;

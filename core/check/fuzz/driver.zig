@@ -1,4 +1,4 @@
-//! What the programs of core/fuzz.zig and core/fuzz_rooms.zig have in common: arguments, iterations, what is said.
+//! What the programs cipher.zig and rooms.zig have in common: arguments, iterations, what is said.
 //!
 //!   fuzz TARGET --seed N (--seconds S | --iterations COUNT | --iteration K | --file PATH) [--kernels NAME | --fault NAME]
 //!
@@ -8,7 +8,7 @@
 //! any one of them alone.
 const std = @import("std");
 const linux = std.os.linux;
-const report = @import("report.zig");
+const report = @import("report");
 
 /// For the panic handler: which iteration runs.
 var running: struct { seed: u64 = 0, iteration: u64 = 0, file: ?[]const u8 = null } = .{};

@@ -5,7 +5,7 @@
 const std = @import("std");
 const protocol = @import("protocol");
 const constants = protocol.constants;
-const report = @import("../fuzz/report.zig");
+const report = @import("report");
 const Allocator = std.mem.Allocator;
 
 pub const Error = error{ Violation, OutOfMemory };

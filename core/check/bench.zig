@@ -8,7 +8,7 @@
 //! Knows nothing of other implementations; their programs are beside the script. Invariant: what is measured has
 //! done its work, for each message must open and each handshake must be answered.
 const std = @import("std");
-const runtime = @import("io/runtime.zig");
+const runtime = @import("runtime");
 const builtin = @import("builtin");
 const linux = std.os.linux;
 const cipher = @import("cipher");

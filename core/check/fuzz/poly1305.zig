@@ -6,7 +6,7 @@ const std = @import("std");
 const mem = std.mem;
 const cipher_testing = @import("cipher_testing");
 const field = @import("field.zig");
-const report = @import("report.zig");
+const report = @import("report");
 
 const forms = .{
     .{ "limbs of 64 bits", cipher_testing.poly1305.Limbs64 },

@@ -4,7 +4,7 @@
 const std = @import("std");
 const linux = std.os.linux;
 const protocol = @import("protocol");
-const report = @import("report.zig");
+const report = @import("report");
 const Interface = protocol.Interface;
 const uapi = protocol.uapi;
 
