@@ -33,7 +33,7 @@ const graph = [_]Room{
     },
     .{
         .name = "daemon",
-        .root = "core/daemon.zig",
+        .root = "core/daemon/daemon.zig",
         .imports = &.{ "wire", "protocol", "cipher", "io", "device", "runtime", "build_options" },
     },
     // In no install:

@@ -45,7 +45,7 @@ MODULES: dict[str, tuple[str, list[str]]] = {
         ["wire", "protocol", "cipher", "io", "device", "runtime", "build_options"],
     ),
     "daemon": (
-        "core/daemon.zig",
+        "core/daemon/daemon.zig",
         ["wire", "protocol", "cipher", "io", "device", "runtime", "build_options"],
     ),
 }

@@ -5,7 +5,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const native = @import("builtin").cpu.arch;
-const sys = @import("linux.zig");
+const sys = @import("io").linux;
 const linux = std.os.linux;
 const SECCOMP = linux.SECCOMP;
 

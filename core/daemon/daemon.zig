@@ -7,6 +7,9 @@ const device = @import("device");
 const io = @import("io");
 const options = @import("build_options");
 const runtime = @import("runtime");
+const capabilities = @import("capabilities.zig");
+const landlock = @import("landlock.zig");
+const seccomp = @import("seccomp.zig");
 
 const usage =
     \\usage: pywgd [-f | --foreground] [--threads N] [--priority KIND] [--memory-limit MIB]
@@ -229,7 +232,7 @@ fn serve(arguments: *const Arguments) u8 {
         return 1;
     };
     // Said while somebody reads it.
-    if (arguments.is_confined and !io.seccomp.isAvailable()) complain("this kernel has no seccomp filters: going on without one", .{});
+    if (arguments.is_confined and !seccomp.isAvailable()) complain("this kernel has no seccomp filters: going on without one", .{});
     if (!arguments.is_foreground) {
         switch (detach(arguments.keeps_log)) {
             .parent => return 0,
@@ -270,19 +273,19 @@ fn isRealtime(wanted: Priority, threads: usize) bool {
 
 /// Keys are not to be swapped out. Only with the capability: else a limit would make later allocations fail.
 fn lockMemory() void {
-    if (!io.capabilities.has(linux.CAP.IPC_LOCK)) return;
+    if (!capabilities.has(linux.CAP.IPC_LOCK)) return;
     _ = linux.mlockall(.{ .CURRENT = true, .FUTURE = true, .ONFAULT = true });
 }
 
 /// All is open: from here this thread can do what a running tunnel does, and nothing else.
 fn confine(opened: *const device.Device) void {
-    _ = io.capabilities.keepOnly(io.capabilities.needed);
-    if (!io.seccomp.forbidNewPrivileges()) return;
+    _ = capabilities.keepOnly(capabilities.needed);
+    if (!seccomp.forbidNewPrivileges()) return;
     var folder: [108]u8 = @splat(0);
     const path = std.fs.path.dirname(opened.uapi.?.listener.pathSlice());
     if (path) |known| @memcpy(folder[0..known.len], known);
-    _ = io.landlock.forbidFiles(if (path) |known| folder[0..known.len :0] else null);
-    _ = io.seccomp.install();
+    _ = landlock.forbidFiles(if (path) |known| folder[0..known.len :0] else null);
+    _ = seccomp.install();
 }
 
 /// One thread for each lane, this one for the first.
@@ -329,3 +332,7 @@ fn detach(keeps_log: bool) enum { parent, child, failed } {
 
 pub const std_options = runtime.std_options;
 pub const panic = runtime.panic;
+
+test {
+    _ = seccomp;
+}

@@ -2,7 +2,7 @@
 //! it makes later. Linux 5.13; the rules for TCP since 6.7, for abstract sockets and signals since 6.12.
 //! Invariant: only ever takes away.
 const std = @import("std");
-const sys = @import("linux.zig");
+const sys = @import("io").linux;
 const linux = std.os.linux;
 
 const Ruleset = extern struct { files: u64, network: u64 = 0, scoped: u64 = 0 };
