@@ -11,6 +11,8 @@ pub const gro = @import("gro.zig");
 pub const tun = @import("tun.zig");
 pub const link = @import("link.zig");
 pub const control_message = @import("control_message.zig");
+pub const sockaddr = @import("sockaddr.zig");
+pub const udp_send = @import("udp_send.zig");
 pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
 pub const uapi_socket = @import("uapi_socket.zig");
@@ -43,6 +45,7 @@ test {
     _ = link;
     _ = control_message;
     _ = udp;
+    _ = @import("udp_test.zig");
     _ = poller;
     _ = uapi_socket;
 }
