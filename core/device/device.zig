@@ -81,7 +81,7 @@ pub const Device = struct {
     link_is_up: bool = false,
     /// When the state of an interface that the monitor cannot follow was asked for last.
     probed: protocol.Instant = .{ .ns = 0 },
-    routes: io.link.RouteMonitor,
+    routes: io.route.Monitor,
     routes_changed: bool = false,
     /// Of the interface that the sockets are bound to, when they were opened; 0 for none.
     bound_index: u32 = 0,
@@ -275,7 +275,7 @@ pub const Device = struct {
         const leading = device.first();
         device.monitor = io.link.Monitor.open(leading.tun.fd) catch return noWatch(diagnostic);
         errdefer device.monitor.close();
-        device.routes = io.link.RouteMonitor.open() catch return noWatch(diagnostic);
+        device.routes = io.route.Monitor.open() catch return noWatch(diagnostic);
         errdefer device.routes.close();
         leading.poller.add(device.monitor.fd(), Token.monitor.value(), io.poller.in) catch return noWatch(diagnostic);
         leading.poller.add(device.routes.fd(), Token.routes.value(), io.poller.in) catch return noWatch(diagnostic);

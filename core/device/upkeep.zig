@@ -117,7 +117,7 @@ pub fn probe(device: *Device, now: protocol.Now) void {
 /// Whether the kernel would now send from the source by another interface than the peer spoke to.
 fn isStale(device: *const Device, endpoint: *const wire.Endpoint) bool {
     const source = endpoint.source.?;
-    const found = io.link.routeInterface(endpoint.remote.address, source.address, device.interface.fwmark, device.bound_index) catch return true;
+    const found = io.route.interfaceTo(endpoint.remote.address, source.address, device.interface.fwmark, device.bound_index) catch return true;
     if (device.bound_index != 0) return found == null; // by another it cannot go, and of a VRF we would get the member
     return found == null or found.? != source.interface_index;
 }
