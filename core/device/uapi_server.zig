@@ -4,7 +4,8 @@ const std = @import("std");
 const Device = @import("device.zig").Device;
 const device_file = @import("device.zig");
 const io = @import("io");
-const sockets = io.uapi_socket;
+const uapi_client = io.uapi_client;
+const uapi_listener = io.uapi_listener;
 const Token = @import("lane.zig").Token;
 
 /// Requests of one client served in one turn, so that packets are not kept waiting.
@@ -14,15 +15,15 @@ const requests_per_turn = 16;
 pub const AnswerFn = fn (device: *Device, request: []const u8) ?[]u8;
 
 pub const Server = struct {
-    listener: sockets.Listener,
-    clients: sockets.Clients = .{},
+    listener: uapi_listener.Listener,
+    clients: uapi_client.Clients = .{},
 
     pub fn open(options: *const device_file.Options, name: []const u8, poller: io.poller.Poller, diagnostic: *device_file.Diagnostic) device_file.OpenError!Server {
         var failure: io.linux.Failure = .{};
         const listener = if (options.uapi_fd) |fd|
-            sockets.Listener.fromFd(fd, &failure)
+            uapi_listener.Listener.fromFd(fd, &failure)
         else
-            sockets.Listener.listen(options.uapi_folder, name, &failure);
+            uapi_listener.Listener.listen(options.uapi_folder, name, &failure);
         var server: Server = .{ .listener = listener catch |err| return refuse(err, options.uapi_folder, name, failure, diagnostic) };
         errdefer server.listener.close();
         errdefer diagnostic.set("no memory left to watch the UAPI socket", .{});
@@ -31,7 +32,7 @@ pub const Server = struct {
         return server;
     }
 
-    fn refuse(err: sockets.ListenError, folder: []const u8, name: []const u8, failure: io.linux.Failure, diagnostic: *device_file.Diagnostic) device_file.OpenError {
+    fn refuse(err: uapi_listener.ListenError, folder: []const u8, name: []const u8, failure: io.linux.Failure, diagnostic: *device_file.Diagnostic) device_file.OpenError {
         diagnostic.errno = @intCast(@backingInt(failure.errno));
         switch (err) {
             error.InUse => {
@@ -110,7 +111,7 @@ pub const Server = struct {
         device.first().poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(device.gpa, slot);
     }
 
-    fn reply(client: *sockets.Client, device: *Device, text: ?[]u8) bool {
+    fn reply(client: *uapi_client.Client, device: *Device, text: ?[]u8) bool {
         const owned = text orelse return false;
         defer {
             std.crypto.secureZero(u8, owned);

@@ -17,7 +17,8 @@ pub const sockaddr = @import("sockaddr.zig");
 pub const udp_send = @import("udp_send.zig");
 pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
-pub const uapi_socket = @import("uapi_socket.zig");
+pub const uapi_listener = @import("uapi_listener.zig");
+pub const uapi_client = @import("uapi_client.zig");
 
 pub const Calls = linux.Calls;
 pub const Failure = linux.Failure;
@@ -31,8 +32,8 @@ pub const Monitor = link.Monitor;
 pub const RouteMonitor = route.Monitor;
 pub const Poller = poller.Poller;
 pub const Wakeup = poller.Wakeup;
-pub const Listener = uapi_socket.Listener;
-pub const Clients = uapi_socket.Clients;
+pub const Listener = uapi_listener.Listener;
+pub const Clients = uapi_client.Clients;
 
 test {
     _ = linux;
@@ -51,5 +52,6 @@ test {
     _ = udp;
     _ = @import("udp_test.zig");
     _ = poller;
-    _ = uapi_socket;
+    _ = uapi_listener;
+    _ = uapi_client;
 }
