@@ -1,5 +1,5 @@
-//! Audit: what ties the tables of an Interface together, and that no slot that ended holds a secret. Looks inside, unlike
-//! the rest of the simulation. The same is promised by the test "whatever happens to two ends ..." of the protocol.
+//! Audit: that a host keeps to its memory, that its Interface is sound, and that a peer that fell silent left no secret.
+//! Looks inside, unlike the rest of the simulation.
 const std = @import("std");
 const protocol = @import("protocol");
 const Interface = protocol.Interface;
@@ -9,82 +9,7 @@ const Host = @import("host.zig").Host;
 pub fn unsound(host: *Host) ?[]const u8 {
     if (host.memory.broke_in) return "memory was allocated outside of a configuration";
     if (host.memory.live > host.memory_max) return "it holds more memory than it may";
-    return unsoundPeers(&host.interface) orelse unsoundQueue(&host.interface) orelse unsoundPool(&host.interface);
-}
-
-fn unsoundPeers(interface: *Interface) ?[]const u8 {
-    var indices: usize = 0;
-    var live: usize = 0;
-    var chunks: usize = interface.staging_pool.free_count;
-    for (0..interface.peer_high) |i| {
-        const index: u32 = @intCast(i);
-        const peer = interface.peers.at(i);
-        if (!peer.in_use) {
-            if (interface.deadlines.get(index) != null) return "a removed peer has a deadline";
-            if (interface.allowed_ips.iterate(index).node != std.math.maxInt(u32)) return "a removed peer has allowed IPs";
-            continue;
-        }
-        live += 1;
-        chunks += peer.staged.chunks;
-        if (interface.by_key.find(&peer.remote.static) != index) return "a peer is not found by its key";
-        if (peer.handshake_index) |local_index| {
-            indices += 1;
-            const entry = interface.by_index.lookup(local_index) orelse return "a handshake is not found by its index";
-            if (entry.kind != .handshake or entry.peer.index != index) return "the index of a handshake leads elsewhere";
-        }
-        inline for (.{ peer.sessions.next, peer.sessions.current, peer.sessions.previous }) |role| {
-            if (role) |slot| {
-                indices += 1;
-                const found = interface.by_index.lookup(interface.sessions.at(slot).local_index);
-                const entry = found orelse return "a session is not found by its index";
-                if (entry.kind != .session or entry.slot != slot or !entry.peer.eql(interface.idOf(index)))
-                    return "the index of a session leads elsewhere";
-            }
-        }
-        if (interface.deadlines.get(index)) |deadline| {
-            if (deadline != peer.heap_deadline.ns) return "the heap has another deadline than the peer";
-        } else if (peer.heap_deadline.ns != protocol.Instant.never.ns) return "a deadline is not in the heap";
-        if (peer.timers.deadline().isBefore(peer.heap_deadline)) return "a timer is earlier than the heap knows";
-    }
-    if (live != interface.peer_count) return "peers are miscounted";
-    if (live + interface.free_peers.items.len != interface.peer_high) return "a slot for a peer is lost";
-    if (indices != interface.by_index.count) return "an index leads to nothing";
-    if (interface.staging_pool.links.len != chunks) return "staging lost a chunk";
-    return null;
-}
-
-fn unsoundQueue(interface: *Interface) ?[]const u8 {
-    var queued: usize = 0;
-    for (0..interface.peer_high) |i| queued += @intFromBool(interface.peers.at(i).is_queued);
-    var at = interface.queue_head;
-    while (at) |index| : (at = interface.peers.at(index).next_queued) {
-        if (queued == 0 or !interface.peers.at(index).is_queued) return "the queue of wishes is broken";
-        queued -= 1;
-    }
-    return if (queued == 0) null else "a peer has left the queue of wishes unheard";
-}
-
-/// A session that no peer holds is zero but for its link.
-fn unsoundPool(interface: *Interface) ?[]const u8 {
-    const pool = &interface.sessions;
-    var held: usize = 0;
-    for (0..interface.peer_high) |i| {
-        const peer = interface.peers.at(i);
-        if (!peer.in_use) continue;
-        const sessions = &peer.sessions;
-        inline for (.{ sessions.next, sessions.current, sessions.previous }) |role| held += @intFromBool(role != null);
-    }
-    var free: usize = 0;
-    var at = pool.free_head;
-    while (at != std.math.maxInt(u32)) {
-        if (free == pool.high) return "the list of free sessions has no end";
-        const session = pool.at(@intCast(at));
-        const zeros = std.mem.allEqual(u8, &session.sending_key, 0) and std.mem.allEqual(u8, &session.receiving_key, 0);
-        if (!zeros or session.send_counter != 0 or session.local_index != 0) return "a session that ended left its keys";
-        free += 1;
-        at = session.next_free;
-    }
-    return if (held + free == pool.high) null else "a session is lost";
+    return protocol.soundness.unsound(&host.interface);
 }
 
 /// Null, or what secret of this peer is still there long after all of them should be gone.
