@@ -36,7 +36,7 @@ pub fn Driver(comptime targets: type) type {
                 inline for (comptime std.meta.declarations(targets)) |target| report.say("target: {s}", .{target});
                 return 2;
             };
-            catchCrashes();
+            end.catchCrashes();
             if (options.file) |path| return switch (options.target) {
                 inline else => |target| replay(@field(targets, @tagName(target)), options, path),
             };
@@ -140,27 +140,10 @@ fn sayHowToReplay() void {
     report.say("replay: --seed {d} --iteration {d}", .{ running.seed, running.iteration });
 }
 
-/// Reads and writes beyond a packet at the edge of its memory end here.
-fn catchCrashes() void {
-    const action: linux.Sigaction = .{
-        .handler = .{ .handler = onSignal },
-        .mask = linux.sigemptyset(),
-        .flags = linux.SA.RESETHAND,
-    };
-    for ([_]linux.SIG{ .SEGV, .BUS, .ILL, .FPE }) |signal| _ = linux.sigaction(signal, &action, null);
-}
-
-fn onSignal(signal: linux.SIG) callconv(.c) void {
-    report.say("crash: SIG{t}", .{signal});
-    sayHowToReplay();
-    linux.exit_group(1);
-}
-
-pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-pub const panic = std.debug.FullPanic(onPanic);
-
-fn onPanic(message: []const u8, _: ?usize) noreturn {
-    report.say("panic: {s}", .{message});
-    sayHowToReplay();
-    linux.exit_group(1);
-}
+const end = report.SuddenEnd(struct {
+    fn tell(what: []const u8, why: []const u8) void {
+        report.say("{s}: {s}", .{ what, why });
+        sayHowToReplay();
+    }
+}.tell);
+pub const panic = end.panic;

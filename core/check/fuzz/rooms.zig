@@ -2,6 +2,7 @@
 //! text of the control plane, superpackets, what comes with a packet from the kernel. Judged by what must hold.
 //! How the program is called is in driver.zig; `choice` there is one planted fault.
 const driver = @import("driver.zig");
+const report = @import("report");
 
 const run = driver.Driver(struct {
     pub const messages = @import("messages.zig");
@@ -11,5 +12,5 @@ const run = driver.Driver(struct {
 });
 
 pub const main = run.main;
-pub const std_options = driver.std_options;
+pub const std_options = report.std_options;
 pub const panic = driver.panic;

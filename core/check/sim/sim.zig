@@ -36,7 +36,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
             return 2;
         },
     };
-    catchCrashes();
+    end.catchCrashes();
     const start = cpuTime();
     var total: world_file.Stats = .{};
     var deliveries: u64 = 0;
@@ -125,27 +125,9 @@ fn saySuddenEnd(what: []const u8, why: []const u8) void {
     sayHowToReplay();
 }
 
-fn catchCrashes() void {
-    const action: linux.Sigaction = .{
-        .handler = .{ .handler = onSignal },
-        .mask = linux.sigemptyset(),
-        .flags = linux.SA.RESETHAND,
-    };
-    for ([_]linux.SIG{ .SEGV, .BUS, .ILL, .FPE }) |signal| _ = linux.sigaction(signal, &action, null);
-}
-
-fn onSignal(signal: linux.SIG) callconv(.c) void {
-    saySuddenEnd("crash", @tagName(signal));
-    linux.exit_group(1);
-}
-
-pub const std_options: std.Options = .{ .signal_stack_size = null, .enable_segfault_handler = false };
-pub const panic = std.debug.FullPanic(onPanic);
-
-fn onPanic(message: []const u8, _: ?usize) noreturn {
-    saySuddenEnd("panic", message);
-    linux.exit_group(1);
-}
+const end = report.SuddenEnd(saySuddenEnd);
+pub const std_options = report.std_options;
+pub const panic = end.panic;
 
 test {
     _ = @import("ledger.zig");
