@@ -5,18 +5,16 @@ const std = @import("std");
 const wire = @import("wire");
 const protocol = @import("protocol");
 const constants = protocol.constants;
+const bounds = @import("bounds.zig");
 const Host = @import("host.zig").Host;
 const network = @import("network.zig");
 const packet = @import("packet.zig");
-const phases = @import("phases.zig");
+const traffic = @import("traffic.zig");
 const world_file = @import("world.zig");
 const World = world_file.World;
 const Error = world_file.Error;
 
 const second = std.time.ns_per_s;
-
-/// What ends by itself.
-pub const Undo = union(enum) { link: u32, entropy: u32, heal: u32, join, add: struct { host: u32, place: u32 } };
 
 const Fault = enum {
     restart,
@@ -119,7 +117,7 @@ fn strikeHard(world: *World, fault: Fault, host: *Host, place: u32) Error!void {
             try host.changePeer(place, .{ .public_key = undefined, .endpoint = endpoint });
         },
     }
-    try world.settle(host);
+    try traffic.settle(world, host);
 }
 
 /// What may happen to a tunnel that is looked after.
@@ -130,17 +128,17 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
         .restart, .reboot => {
             world.tap.clear(world.gpa); // whoever has forgotten all would believe an old initiation
             try restart(world, host, fault == .reboot);
-            phases.disturbAll(world, host);
+            bounds.disturbAll(world, host);
         },
         .link => {
             host.setUp(false);
             host.setUp(true);
-            phases.disturbAll(world, host);
+            bounds.disturbAll(world, host);
         },
         .suspension => {
             const nap = world.random().intRangeAtMost(u64, second, 20 * second);
             try sleep(world, host, nap);
-            phases.disturbAll(world, host);
+            bounds.disturbAll(world, host);
             for (host.neighbours.items) |*each| {
                 const back = &world.hosts[each.host].neighbours.items[each.back];
                 if (each.calm_since != std.math.maxInt(u64)) each.calm_since += nap;
@@ -150,7 +148,7 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
         .wall_clock => jump(world, host), // disturbs nobody
         .move => if (host.roams) {
             world.move(host);
-            phases.disturbAll(world, host);
+            bounds.disturbAll(world, host);
         },
         .remove_peer => {
             world.tap.clear(world.gpa);
@@ -160,7 +158,7 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
             neighbour.endpoint = address;
             try host.giveNetworks(place);
             try host.setPeer(place);
-            phases.disturb(world, host, place);
+            bounds.disturb(world, host, place);
         },
         .preshared_key => {
             const edge = &world.edges.items[neighbour.edge];
@@ -170,7 +168,7 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
             other.neighbours.items[neighbour.back].psk = edge.psk;
             try host.changePeer(place, .{ .public_key = undefined, .preshared_key = edge.psk });
             try other.changePeer(neighbour.back, .{ .public_key = undefined, .preshared_key = edge.psk });
-            phases.disturb(world, host, place); // a handshake may be under way
+            bounds.disturb(world, host, place); // a handshake may be under way
         },
         .private_key => {
             try host.setKey();
@@ -182,21 +180,21 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
                 try neighbouring.giveNetworks(each.back);
                 try neighbouring.setPeer(each.back);
             }
-            phases.disturbAll(world, host);
+            bounds.disturbAll(world, host);
         },
         .allowed_ip => try moveGuest(world, host, place), // disturbs no usual traffic
         .counter => {
             wear(world, host, place);
-            phases.disturb(world, host, place);
+            bounds.disturb(world, host, place);
         },
         .same_again => try host.configureAll(), // disturbs nobody
         .lose_network, .keepalive, .partition, .cut, .entropy, .load, .wrong_endpoint => {},
     }
-    try world.settle(host);
-    try world.settle(other);
+    try traffic.settle(world, host);
+    try traffic.settle(world, other);
 }
 
-pub fn undo(world: *World, what: Undo) Error!void {
+pub fn undo(world: *World, what: world_file.Undo) Error!void {
     switch (what) {
         .link => |number| if (!world.hosts[number].is_up) world.hosts[number].setUp(true),
         .entropy => |number| world.hosts[number].has_entropy = true,
@@ -209,7 +207,7 @@ pub fn undo(world: *World, what: Undo) Error!void {
             neighbour.public = world.hosts[neighbour.host].public;
             try host.giveNetworks(peer.place);
             try host.setPeer(peer.place);
-            try world.settle(host);
+            try traffic.settle(world, host);
         },
     }
 }

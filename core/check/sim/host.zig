@@ -328,4 +328,11 @@ pub const Host = struct {
         }
         return null;
     }
+
+    /// Where it would send to this neighbour now.
+    pub fn endpointOf(host: *Host, place: ?u32) ?wire.SocketAddress {
+        const id = host.neighbours.items[place orelse return null].id orelse return null;
+        const peer = host.interface.get(id) orelse return null;
+        return if (peer.endpoint) |endpoint| endpoint.remote else null;
+    }
 };

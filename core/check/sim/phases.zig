@@ -1,79 +1,27 @@
-//! Phases: a storm in which everything goes wrong, then calm in which everyone must find each other within bounds that
-//! are derived here, at times silence after which no secret may be left, and a first packet into a cut.
+//! Phases: a storm in which everything goes wrong, then calm in which everyone must find each other within the bounds of
+//! bounds.zig, at times silence after which no secret may be left, and a first packet into a cut.
 //! Knows what is promised when, not how it comes about.
 //! Invariant: a bound counts from the last time that something was done to either end.
 const std = @import("std");
 const protocol = @import("protocol");
 const constants = protocol.constants;
 const audit = @import("audit.zig");
+const bounds = @import("bounds.zig");
 const faults = @import("faults.zig");
 const Host = @import("host.zig").Host;
 const network = @import("network.zig");
 const packet = @import("packet.zig");
+const traffic = @import("traffic.zig");
 const world_file = @import("world.zig");
 const World = world_file.World;
 const Error = world_file.Error;
+const Phase = world_file.Phase;
+const attempt = bounds.attempt;
+const never = bounds.never;
+const silence_settles = bounds.silence_settles;
+const slack = bounds.slack;
 
 const second = std.time.ns_per_s;
-
-pub const Phase = enum { storm, calm, silence, wake };
-
-const never = std.math.maxInt(u64);
-
-/// An initiation that got nowhere is sent again after this.
-const attempt = constants.REKEY_TIMEOUT + constants.REKEY_TIMEOUT_JITTER_MAX;
-/// Data that gets no answer makes a new handshake after this.
-const detection = constants.KEEPALIVE_TIMEOUT + constants.REKEY_TIMEOUT + constants.REKEY_TIMEOUT_JITTER_MAX;
-/// Six crossings of the network, and timers that are served late.
-const slack = second;
-
-/// Under load a message waits for a cookie, and goes again one attempt later. That may befall the initiation, then the
-/// response, and each of them once more when the cookie's secret was near its end.
-fn loadTime(a: *const Host, b: *const Host) u64 {
-    return if (a.is_loaded or b.is_loaded) 4 * attempt else 0;
-}
-
-/// From the last trouble until packets arrive again. In the worst case the one that talks has a session that the other
-/// lost: it takes a packet and `detection` to see that; then the initiation may have to wait for one attempt since the
-/// last one; and that handshake may be spoilt by one that the other end had begun, so one more.
-fn recoveryTime(world: *const World, host: *const Host, place: u32) u64 {
-    const neighbour = &host.neighbours.items[place];
-    return slowest(world, host, place) + detection + 2 * attempt + loadTime(host, &world.hosts[neighbour.host]) + slack;
-}
-
-/// Between two packets on this way or back.
-fn slowest(world: *const World, host: *const Host, place: u32) u64 {
-    const neighbour = &host.neighbours.items[place];
-    const back = &world.hosts[neighbour.host].neighbours.items[neighbour.back];
-    return @max(if (neighbour.talks) neighbour.talk_interval_ns else 0, if (back.talks) back.talk_interval_ns else 0);
-}
-
-/// After REKEY_AFTER_TIME the next packet begins the handshake: one's own, or the keepalive that answers the other's.
-pub fn renewalTime(world: *const World, host: *const Host, place: u32) u64 {
-    const other = &world.hosts[host.neighbours.items[place].host];
-    return slowest(world, host, place) + constants.KEEPALIVE_TIMEOUT + attempt + loadTime(host, other) + slack;
-}
-
-/// Whether nothing has happened to a pair for so long that all is as it should be.
-pub fn isQuiet(world: *const World, host: *const Host, place: u32) bool {
-    if (world.phase != .calm) return false;
-    const neighbour = &host.neighbours.items[place];
-    const back = &world.hosts[neighbour.host].neighbours.items[neighbour.back];
-    const since = @max(neighbour.calm_since, back.calm_since);
-    return since != never and world.time > since + recoveryTime(world, host, place);
-}
-
-/// Something is done to the pair: its bounds count anew.
-pub fn disturb(world: *World, host: *Host, place: u32) void {
-    const neighbour = &host.neighbours.items[place];
-    const back = &world.hosts[neighbour.host].neighbours.items[neighbour.back];
-    if (neighbour.calm_since != never) neighbour.calm_since = world.time;
-    if (back.calm_since != never) back.calm_since = world.time;
-}
-
-pub fn disturbAll(world: *World, host: *Host) void {
-    for (0..host.neighbours.items.len) |place| disturb(world, host, @intCast(place));
-}
 
 // ---- changes of phase ----
 
@@ -146,7 +94,7 @@ fn beginCalm(world: *World) Error!void {
         host.wake_at = never;
     }
     for (world.edges.items) |*edge| chooseTraffic(world, edge);
-    for (world.hosts) |*host| try world.settle(host);
+    for (world.hosts) |*host| try traffic.settle(world, host);
 }
 
 /// The configuration that the others' makes necessary.
@@ -198,20 +146,16 @@ fn chooseTraffic(world: *World, edge: *const world_file.Edge) void {
     }
 }
 
-/// When an idle pair has come to rest: an initiation that nobody answers ends with its last attempt, and may have been
-/// caused by data that nobody answered.
-const silence_settles = detection + (constants.MAX_TIMER_HANDSHAKES + 2) * attempt + constants.KEEPALIVE_TIMEOUT + 2 * slack;
-
 fn beginSilence(world: *World) Error!void {
     const r = world.random();
     for (world.edges.items) |*edge| edge.is_cut = r.uintLessThan(u8, 3) == 0;
     for (world.hosts) |*host| {
         for (host.neighbours.items, 0..) |*neighbour, k| {
-            if (world.edges.items[neighbour.edge].is_cut) _ = try world.send(host, @intCast(k), 1, false);
+            if (world.edges.items[neighbour.edge].is_cut) _ = try traffic.send(world, host, @intCast(k), 1, false);
             neighbour.talks = false;
             neighbour.calm_since = never;
         }
-        try world.settle(host);
+        try traffic.settle(world, host);
     }
 }
 
@@ -246,10 +190,10 @@ fn beginWake(world: *World) Error!void {
         // So many that share it fairly leave room for one more.
         if (host.staging_chunks < 4 * host.neighbours.items.len + 4) continue;
         edge.is_cut = true;
-        const id = try world.send(host, place, 1, false);
-        try world.settle(host);
+        const id = try traffic.send(world, host, place, 1, false);
+        try traffic.settle(world, host);
         const cut_for = r.intRangeAtMost(u64, 0, (world.phase_ends - world.time) / second) * second;
-        const until = world.time + cut_for + attempt + loadTime(host, other) + slack;
+        const until = world.time + cut_for + attempt + bounds.loadTime(host, other) + slack;
         neighbour.awaited = .{ .id = id, .until = until };
         try world.schedule(cut_for, .{ .undo = .{ .heal = neighbour.edge } });
     }
@@ -291,9 +235,9 @@ pub fn check(world: *World) Error!void {
 /// a cookie, that lasts until the next attempt.
 fn checkArrival(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
-    if (!neighbour.talks or !isQuiet(world, host, place)) return;
+    if (!neighbour.talks or !bounds.isQuiet(world, host, place)) return;
     const gap = world.time - neighbour.arrived_at;
-    if (gap <= 2 * neighbour.talk_interval_ns + attempt + loadTime(host, &world.hosts[neighbour.host]) + slack) return;
+    if (gap <= 2 * neighbour.talk_interval_ns + attempt + bounds.loadTime(host, &world.hosts[neighbour.host]) + slack) return;
     return world.ledger.fail("nothing of host {d} has reached {d} for {d} s, although nothing is wrong since {d} s", .{
         host.number, neighbour.host, gap / second, (world.time - neighbour.calm_since) / second,
     });
@@ -303,7 +247,7 @@ fn checkArrival(world: *World, host: *Host, place: u32) Error!void {
 fn checkAnswer(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
     const back = &world.hosts[neighbour.host].neighbours.items[neighbour.back];
-    if (neighbour.talks or !back.talks or !isQuiet(world, host, place)) return;
+    if (neighbour.talks or !back.talks or !bounds.isQuiet(world, host, place)) return;
     const gap = world.time - neighbour.sent_at;
     if (gap <= back.talk_interval_ns + constants.KEEPALIVE_TIMEOUT + slack) return;
     return world.ledger.fail("host {d} has not answered {d} for {d} s", .{ host.number, neighbour.host, gap / second });

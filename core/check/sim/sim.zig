@@ -8,6 +8,7 @@
 //! Invariant: seed and options decide everything, which the hash of the trace shows.
 const std = @import("std");
 const linux = std.os.linux;
+const events = @import("events.zig");
 const mutation = @import("mutation");
 const report = @import("report");
 const world_file = @import("world.zig");
@@ -63,7 +64,8 @@ pub fn main(init: std.process.Init.Minimal) u8 {
 
 fn runOne(seed: u64, options: Options) bool {
     world.init(allocator, .{ .seed = seed, .peers = options.peers, .told_from = options.told_from }) catch |err| return failed(err);
-    world.run(options.seconds * std.time.ns_per_s) catch |err| return failed(err);
+    events.begin(&world) catch |err| return failed(err);
+    events.run(&world, options.seconds * std.time.ns_per_s) catch |err| return failed(err);
     return true;
 }
 
