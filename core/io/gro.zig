@@ -508,17 +508,8 @@ comptime {
 }
 
 const testing = std.testing;
+const obviousSum = wire.checksum.testing.sum;
 const Splitter = @import("gso.zig").Splitter;
-
-/// The obvious sum that judges the fast one.
-fn naiveSum(bytes: []const u8, initial: u32) u32 {
-    var total = initial;
-    for (bytes, 0..) |byte, i| {
-        total += if (i % 2 == 0) @as(u32, byte) << 8 else byte;
-        total = (total & 0xffff) + (total >> 16);
-    }
-    return total;
-}
 
 /// What a test packet is made of; built without the code under test.
 const Recipe = struct {
@@ -571,7 +562,7 @@ const Recipe = struct {
             packet[23] = recipe.flow / 2;
             packet[39] = recipe.flow / 2;
             if (recipe.network_options) packet[40..48].* = .{ protocol, 0, 1, 4, 0, 0, 0, 0 };
-            return naiveSum(packet[8..40], protocol + transport_length);
+            return obviousSum(packet[8..40], protocol + transport_length);
         }
         packet[0..2].* = .{ @intCast(0x40 + network / 4), recipe.tos };
         writeInt(u16, packet[2..4], @intCast(packet.len), .big);
@@ -580,9 +571,9 @@ const Recipe = struct {
         packet[8..10].* = .{ recipe.ttl, protocol };
         packet[12..20].* = .{ 10, 0, 0, recipe.flow / 2, 10, 0, 1, recipe.flow / 2 };
         if (recipe.network_options) @memset(packet[20..28], 1);
-        writeInt(u16, packet[10..12], ~@as(u16, @intCast(naiveSum(packet[0..network], 0))), .big);
+        writeInt(u16, packet[10..12], ~obviousSum(packet[0..network], 0), .big);
         if (recipe.bad_ip_checksum) packet[10] ^= 1;
-        return naiveSum(packet[12..20], protocol + transport_length);
+        return obviousSum(packet[12..20], protocol + transport_length);
     }
 
     fn buildTransport(recipe: Recipe, transport: []u8, pseudo: u32) void {
@@ -603,7 +594,7 @@ const Recipe = struct {
             }
         }
         if (recipe.no_checksum) return;
-        const value = ~@as(u16, @intCast(naiveSum(transport, (pseudo & 0xffff) + (pseudo >> 16))));
+        const value = ~obviousSum(transport, pseudo);
         writeInt(u16, field, if (recipe.udp and value == 0) 0xffff else value, .big);
     }
 };
@@ -711,10 +702,10 @@ const Bench = struct {
         const v6 = packet[0] >> 4 == 6;
         const addresses = if (v6) packet[8..40] else packet[12..20];
         const extra: u32 = @intCast(@as(usize, if (is_udp) 17 else 6) + length - header.csum_start);
-        const seed = naiveSum(addresses, extra);
+        const seed = obviousSum(addresses, extra);
         const field = packet[header.csum_start + header.csum_offset ..][0..2];
-        try testing.expectEqual(naiveSum(&.{ 0, 0 }, (seed & 0xffff) + (seed >> 16)), readInt(u16, field, .big));
-        if (!v6) try testing.expectEqual(0xffff, naiveSum(packet[0..20], 0));
+        try testing.expectEqual(seed, readInt(u16, field, .big));
+        if (!v6) try testing.expectEqual(0xffff, obviousSum(packet[0..20], 0));
         return packet;
     }
 
@@ -731,7 +722,7 @@ const Bench = struct {
         const atomic = splitter.count > 1 and out[0] >> 4 == 4 and readInt(u16, original[4..8][0..2], .big) == 0 and original[6] == 0x40;
         if (atomic and readInt(u16, out[4..6], .big) != 0) {
             // Fixed at zero with DF: the one field that is allowed to come out counted.
-            try testing.expectEqual(0xffff, naiveSum(out[0..20], 0));
+            try testing.expectEqual(0xffff, obviousSum(out[0..20], 0));
             out[4..6].* = .{ 0, 0 };
             out[10..12].* = original[10..12].*;
         }

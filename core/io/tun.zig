@@ -352,6 +352,7 @@ fn setNonBlocking(fd: sys.fd_t) usize {
 // ---- tests -------------------------------------------------------------------------------------------
 
 const testing = std.testing;
+const obviousSum = @import("wire").checksum.testing.sum;
 
 /// A TUN in a namespace of its own with 10.9.9.1/24 on it, up.
 const Fixture = struct {
@@ -403,26 +404,14 @@ fn udpPacket(buffer: []u8, payload_length: usize, port: u16, id: u16) []u8 {
     packet[12..20].* = .{ 10, 9, 9, 2, 10, 9, 9, 1 };
     std.mem.writeInt(u16, packet[2..4], @intCast(packet.len), .big);
     std.mem.writeInt(u16, packet[4..6], id, .big);
-    std.mem.writeInt(u16, packet[10..12], ~onesSum(packet[0..20], 0), .big);
+    std.mem.writeInt(u16, packet[10..12], ~obviousSum(packet[0..20], 0), .big);
     std.mem.writeInt(u16, packet[20..22], 1234, .big);
     std.mem.writeInt(u16, packet[22..24], port, .big);
     std.mem.writeInt(u16, packet[24..26], @intCast(8 + payload_length), .big);
     packet[26..28].* = .{ 0, 0 };
-    const pseudo = @as(u32, onesSum(packet[12..20], 0)) + 17 + @as(u32, @intCast(8 + payload_length));
-    std.mem.writeInt(u16, packet[26..28], ~onesSum(packet[20..], pseudo), .big);
+    const pseudo = @as(u32, obviousSum(packet[12..20], 0)) + 17 + @as(u32, @intCast(8 + payload_length));
+    std.mem.writeInt(u16, packet[26..28], ~obviousSum(packet[20..], pseudo), .big);
     return packet;
-}
-
-/// The obvious way: the tests do not lean on the code they test.
-fn onesSum(bytes: []const u8, start: u32) u16 {
-    var sum: u64 = start;
-    var i: usize = 0;
-    while (i < bytes.len) : (i += 2) {
-        sum += @as(u64, bytes[i]) << 8;
-        if (i + 1 < bytes.len) sum += bytes[i + 1];
-    }
-    while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
-    return @intCast(sum);
 }
 
 test "names are checked before the kernel sees them" {
