@@ -3,10 +3,10 @@
 const std = @import("std");
 const cipher = @import("cipher");
 const device = @import("device");
-const device_abi = @import("device.zig");
 const io = @import("io");
 const protocol = @import("protocol");
 const status = @import("status.zig");
+const text_file = @import("text.zig");
 const Diagnostic = status.Diagnostic;
 const Status = status.Status;
 const wire = @import("wire");
@@ -130,7 +130,7 @@ pub fn set(handle: ?*Handle, now: ?*const Now, text: ?[*]const u8, length: usize
     if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
     const target = handle orelse return status.fail(diagnostic, .invalid_argument, "interface is NULL");
     if (now == null) return status.fail(diagnostic, .invalid_argument, "now is NULL");
-    const bytes = device_abi.slice(text, length) orelse return status.fail(diagnostic, .invalid_argument, "text is NULL");
+    const bytes = text_file.slice(text, length) orelse return status.fail(diagnostic, .invalid_argument, "text is NULL");
     var why: protocol.uapi.Diagnostic = .{};
     var change = protocol.uapi.parse(gpa, bytes, &why) catch |err| {
         if (err == error.OutOfMemory) return status.fail(diagnostic, .out_of_memory, "out of memory");
@@ -147,19 +147,21 @@ pub fn set(handle: ?*Handle, now: ?*const Now, text: ?[*]const u8, length: usize
 }
 
 pub fn get(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
-    const out = device_abi.bufferSlice(buffer, capacity) orelse return Status.invalid_argument.value();
-    const size = length orelse return Status.invalid_argument.value();
+    return text_file.fill(handle, writeConfiguration, buffer, capacity, length);
+}
+
+/// Its length, and the text if it fits.
+fn writeConfiguration(handle: *Handle, out: []u8) usize {
     var scratch: [256]u8 = undefined;
     defer std.crypto.secureZero(u8, &scratch);
     var counting: std.Io.Writer.Discarding = .init(&scratch);
-    target.interface.writeConfiguration(&counting.writer) catch unreachable; // it cannot fail
-    size.* = @intCast(counting.fullCount());
-    if (size.* <= capacity) {
-        var writer: std.Io.Writer = .fixed(out[0..size.*]);
-        target.interface.writeConfiguration(&writer) catch unreachable; // measured above
+    handle.interface.writeConfiguration(&counting.writer) catch unreachable; // it cannot fail
+    const length: usize = @intCast(counting.fullCount());
+    if (length <= out.len) {
+        var writer: std.Io.Writer = .fixed(out[0..length]);
+        handle.interface.writeConfiguration(&writer) catch unreachable; // measured above
     }
-    return device_abi.fits(size.*, capacity);
+    return length;
 }
 
 pub fn seal(handle: ?*Handle, now: ?*const Now, in: ?[*]const Packet, out: ?[*]Packet, count: usize) callconv(.c) i32 {
