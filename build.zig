@@ -90,7 +90,9 @@ const Build = struct {
 };
 
 pub fn build(b: *std.Build) void {
-    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline, .os_tag = .linux, .abi = .none } });
+    const target = b.standardTargetOptions(.{
+        .default_target = .{ .cpu_model = .baseline, .os_tag = .linux, .abi = .none },
+    });
     const optimize = b.option(std.lang.OptimizeMode, "optimize", "safe (default), debug, fast, small") orelse .safe;
     var self: Build = .{
         .b = b,
@@ -134,7 +136,11 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
             .omit_frame_pointer = true,
         });
         kernel.addOptions("kernel_options", kernel_options);
-        object.* = b.addObject(.{ .name = b.fmt("cipher_{s}", .{flavour.name}), .root_module = kernel, .use_llvm = true });
+        object.* = b.addObject(.{
+            .name = b.fmt("cipher_{s}", .{flavour.name}),
+            .root_module = kernel,
+            .use_llvm = true,
+        });
         name.* = flavour.name;
     }
     self.cipher_options.addOption([]const []const u8, "flavours", names);
@@ -144,10 +150,11 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
 fn install(self: *const Build) void {
     const b = self.b;
     const all = self.rooms(self.optimize);
-    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = all.get("abi"), .use_llvm = true });
+    const abi = all.get("abi");
+    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = abi, .use_llvm = true });
     shared.installHeader(b.path("core/include/pywg.h"), "pywg.h");
     b.installArtifact(shared);
-    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = all.get("abi"), .use_llvm = true });
+    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = abi, .use_llvm = true });
     static.bundle_compiler_rt = true; // so that a C linker needs nothing else
     b.installArtifact(static);
     const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.get("daemon"), .use_llvm = true });

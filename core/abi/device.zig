@@ -27,8 +27,12 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
     target.* = null;
-    if (given.size < @sizeOf(Options)) return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_device_options)");
-    if (given.log_level > @backingInt(device.LogLevel.verbose)) return status.fail(diagnostic, .invalid_argument, "options.log_level is unknown");
+    if (given.size < @sizeOf(Options)) {
+        return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_device_options)");
+    }
+    if (given.log_level > @backingInt(device.LogLevel.verbose)) {
+        return status.fail(diagnostic, .invalid_argument, "options.log_level is unknown");
+    }
     var why: device.Diagnostic = .{};
     target.* = Device.open(std.heap.page_allocator, &.{
         .name = if (given.name) |name_pointer| std.mem.span(name_pointer) else "",
@@ -48,7 +52,8 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
 pub fn set(handle: ?*Device, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const target = handle orelse return status.fail(diagnostic, .invalid_argument, "device is NULL");
-    const bytes = text_file.slice(text, length) orelse return status.fail(diagnostic, .invalid_argument, "text is NULL");
+    const bytes = text_file.slice(text, length) orelse
+        return status.fail(diagnostic, .invalid_argument, "text is NULL");
     var why: device.Diagnostic = .{};
     target.set(bytes, &why) catch |err| return status.report(diagnostic, status.fromSet(err), &why);
     return status.Status.ok.value();

@@ -105,8 +105,12 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
     target.* = null;
-    if (given.size < @sizeOf(Options)) return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_interface_options)");
-    if (given.mtu > device.mtu_max) return status.fail(diagnostic, .invalid_argument, "options.mtu is larger than 65535");
+    if (given.size < @sizeOf(Options)) {
+        return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_interface_options)");
+    }
+    if (given.mtu > device.mtu_max) {
+        return status.fail(diagnostic, .invalid_argument, "options.mtu is larger than 65535");
+    }
     const handle = gpa.create(Handle) catch return status.fail(diagnostic, .out_of_memory, "out of memory");
     handle.entropy = given.entropy;
     handle.entropy_context = given.entropy_context;
@@ -126,11 +130,18 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
     return Status.ok.value();
 }
 
-pub fn set(handle: ?*Handle, now: ?*const Now, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn set(
+    handle: ?*Handle,
+    now: ?*const Now,
+    text: ?[*]const u8,
+    length: usize,
+    diagnostic: ?*Diagnostic,
+) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
     const target = handle orelse return status.fail(diagnostic, .invalid_argument, "interface is NULL");
     if (now == null) return status.fail(diagnostic, .invalid_argument, "now is NULL");
-    const bytes = text_file.slice(text, length) orelse return status.fail(diagnostic, .invalid_argument, "text is NULL");
+    const bytes = text_file.slice(text, length) orelse
+        return status.fail(diagnostic, .invalid_argument, "text is NULL");
     var why: protocol.uapi.Diagnostic = .{};
     var change = protocol.uapi.parse(gpa, bytes, &why) catch |err| {
         if (err == error.OutOfMemory) return status.fail(diagnostic, .out_of_memory, "out of memory");
@@ -200,18 +211,29 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
     };
     const padded = messages.paddedLength(packet.len, interface.mtu);
     const datagram = destination.data.?[0 .. padded + messages.transport_overhead];
-    datagram[0..header_length].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
+    const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
+    datagram[0..header_length].* = std.mem.toBytes(header);
     const body = datagram[header_length..];
     @memcpy(body[0..packet.len], packet);
     @memset(body[packet.len..padded], 0);
-    cipher.sealBatch(ticket.key, ticket.counter, &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }});
+    cipher.sealBatch(
+        ticket.key,
+        ticket.counter,
+        &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }},
+    );
     const endpoint = interface.finishSeal(ticket, datagram.len, now) orelse return destination.refuse(.no_endpoint);
     destination.length = datagram.len;
     destination.endpoint = .from(endpoint.remote);
     destination.settle(.sealed);
 }
 
-pub fn receive(handle: ?*Handle, now: ?*const Now, packets: ?[*]Packet, count: usize, under_load: u32) callconv(.c) i32 {
+pub fn receive(
+    handle: ?*Handle,
+    now: ?*const Now,
+    packets: ?[*]Packet,
+    count: usize,
+    under_load: u32,
+) callconv(.c) i32 {
     const target = handle orelse return Status.invalid_argument.value();
     const instant = (now orelse return Status.invalid_argument.value()).value();
     if (count == 0) return Status.ok.value();

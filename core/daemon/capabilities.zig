@@ -1,5 +1,5 @@
-//! Capabilities (capabilities(7)): which of them a process that serves a tunnel keeps. Applies to the calling thread and
-//! to those it makes later.
+//! Capabilities (capabilities(7)): which of them a process that serves a tunnel keeps. Applies to the calling thread
+//! and to those it makes later.
 //! Invariant: only ever takes away.
 const std = @import("std");
 const linux = std.os.linux;

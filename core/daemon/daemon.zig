@@ -152,15 +152,18 @@ fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
             say(usage);
             return 0;
         } else if (std.mem.eql(u8, argument, "--threads")) {
-            arguments.threads = threadCount(iterator.next() orelse return misuse("--threads needs a number")) catch return 2;
+            const text = iterator.next() orelse return misuse("--threads needs a number");
+            arguments.threads = threadCount(text) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--threads=")) {
             arguments.threads = threadCount(argument["--threads=".len..]) catch return 2;
         } else if (std.mem.eql(u8, argument, "--priority")) {
-            arguments.priority = priority(iterator.next() orelse return misuse("--priority needs a word")) catch return 2;
+            const text = iterator.next() orelse return misuse("--priority needs a word");
+            arguments.priority = priority(text) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--priority=")) {
             arguments.priority = priority(argument["--priority=".len..]) catch return 2;
         } else if (std.mem.eql(u8, argument, "--memory-limit")) {
-            arguments.memory_limit = mebibytes(iterator.next() orelse return misuse("--memory-limit needs a number")) catch return 2;
+            const text = iterator.next() orelse return misuse("--memory-limit needs a number");
+            arguments.memory_limit = mebibytes(text) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--memory-limit=")) {
             arguments.memory_limit = mebibytes(argument["--memory-limit=".len..]) catch return 2;
         } else if (std.mem.eql(u8, argument, "--no-sandbox")) {
@@ -210,7 +213,11 @@ fn catchSignals() void {
     const action: linux.Sigaction = .{ .handler = .{ .handler = onSignal }, .mask = linux.sigemptyset(), .flags = 0 };
     _ = linux.sigaction(.TERM, &action, null);
     _ = linux.sigaction(.INT, &action, null);
-    const ignore: linux.Sigaction = .{ .handler = .{ .handler = linux.SIG.IGN }, .mask = linux.sigemptyset(), .flags = 0 };
+    const ignore: linux.Sigaction = .{
+        .handler = .{ .handler = linux.SIG.IGN },
+        .mask = linux.sigemptyset(),
+        .flags = 0,
+    };
     _ = linux.sigaction(.PIPE, &ignore, null);
     _ = linux.sigaction(.HUP, &ignore, null);
 }
@@ -232,7 +239,9 @@ fn serve(arguments: *const Arguments) u8 {
         return 1;
     };
     // Said while somebody reads it.
-    if (arguments.is_confined and !seccomp.isAvailable()) complain("this kernel has no seccomp filters: going on without one", .{});
+    if (arguments.is_confined and !seccomp.isAvailable()) {
+        complain("this kernel has no seccomp filters: going on without one", .{});
+    }
     if (!arguments.is_foreground) {
         switch (detach(arguments.keeps_log)) {
             .parent => return 0,
@@ -295,7 +304,8 @@ fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     var count: usize = 0;
     defer for (threads[0..count]) |thread| thread.join();
     for (1..opened.threads()) |_| {
-        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, .{ opened, is_realtime, is_confined }) catch break; // fewer, then
+        const of_lane = .{ opened, is_realtime, is_confined };
+        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, of_lane) catch break; // fewer, then
         count += 1;
     }
     return runLane(opened, is_realtime, is_confined);

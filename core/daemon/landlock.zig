@@ -1,5 +1,5 @@
-//! Landlock (landlock(7)): no files for a process that has opened all it needs. Applies to the calling thread and to those
-//! it makes later. Linux 5.13; the rules for TCP since 6.7, for abstract sockets and signals since 6.12.
+//! Landlock (landlock(7)): no files for a process that has opened all it needs. Applies to the calling thread and to
+//! those it makes later. Linux 5.13; the rules for TCP since 6.7, for abstract sockets and signals since 6.12.
 //! Invariant: only ever takes away.
 const std = @import("std");
 const sys = @import("io").linux;
@@ -46,7 +46,8 @@ pub fn forbidFiles(folder: ?[*:0]const u8) bool {
 }
 
 fn allowRemoval(ruleset: sys.fd_t, folder: [*:0]const u8) void {
-    const fd: sys.fd_t = switch (sys.result(linux.open(folder, .{ .PATH = true, .DIRECTORY = true, .CLOEXEC = true }, 0))) {
+    const opened = linux.open(folder, .{ .PATH = true, .DIRECTORY = true, .CLOEXEC = true }, 0);
+    const fd: sys.fd_t = switch (sys.result(opened)) {
         .value => |value| @intCast(value),
         .failure => return, // then the socket file stays, and the next start replaces it
     };

@@ -1,6 +1,6 @@
 //! The system calls that a running tunnel makes, and a filter (seccomp(2)) that refuses all others with EPERM.
-//! An error and not a kill: all our code lives with calls that fail, so one that was forgotten here costs what it was for
-//! and not the tunnel. Applies to the calling thread. docs/security.md has the list in words.
+//! An error and not a kill: all our code lives with calls that fail, so one that was forgotten here costs what it was
+//! for and not the tunnel. Applies to the calling thread. docs/security.md has the list in words.
 //! Invariant: the filter is made at compile time, so it is the same for everyone.
 const std = @import("std");
 const assert = std.debug.assert;
@@ -88,7 +88,13 @@ const program = blk: {
     for (memory_calls) |name| if (numberOf(name)) |number| {
         // Never memory that can be executed.
         const exec: linux.PROT = .{ .EXEC = true };
-        code = code ++ &[_]Instruction{ unless(jump_equal, number, 4), loadArgument(2), unless(jump_any_bit, @bitCast(exec), 1), refuse, allow };
+        code = code ++ &[_]Instruction{
+            unless(jump_equal, number, 4),
+            loadArgument(2),
+            unless(jump_any_bit, @bitCast(exec), 1),
+            refuse,
+            allow,
+        };
     };
     code = code ++ socketRule() ++ optionRule() ++ ioctlRule() ++ &[_]Instruction{refuse};
     break :blk code[0..code.len].*;
@@ -193,6 +199,10 @@ fn setOption(level: u32, option: u32) usize {
     return linux.syscall5(.setsockopt, std.math.maxInt(u32), level, option, 0, 0);
 }
 
+fn mapPage(protection: linux.PROT) usize {
+    return linux.mmap(null, 4096, protection, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
+}
+
 fn isRefused(rc: usize) bool {
     return linux.errno(rc) == .PERM;
 }
@@ -212,7 +222,7 @@ test "what a tunnel has no use for is refused" {
                 isRefused(linux.socket(linux.AF.PACKET, linux.SOCK.DGRAM, 0)),
                 isRefused(linux.socket(linux.AF.UNIX, linux.SOCK.STREAM, 0)),
                 isRefused(linux.socket(linux.AF.NETLINK, linux.SOCK.RAW, linux.NETLINK.GENERIC)),
-                isRefused(linux.mmap(null, 4096, .{ .READ = true, .EXEC = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0)),
+                isRefused(mapPage(.{ .READ = true, .EXEC = true })),
                 isRefused(linux.mprotect(@ptrFromInt(std.heap.pageSize()), 4096, .{ .READ = true, .EXEC = true })),
                 isRefused(setOption(linux.SOL.IP, 64)),
                 isRefused(setOption(linux.SOL.IPV6, 64)),
@@ -234,10 +244,12 @@ test "what a tunnel does is allowed" {
         fn run() u8 {
             const udp = linux.socket(linux.AF.INET, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK, 0);
             const routes = linux.socket(linux.AF.NETLINK, linux.SOCK.RAW | linux.SOCK.CLOEXEC, linux.NETLINK.ROUTE);
-            const page = linux.mmap(null, 4096, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
+            const page = mapPage(.{ .READ = true, .WRITE = true });
             var bytes: [8]u8 = undefined;
             const random = linux.getrandom(&bytes, bytes.len, 0);
-            for ([_]usize{ udp, routes, page, random }, 1..) |rc, number| if (linux.errno(rc) != .SUCCESS) return @intCast(number);
+            for ([_]usize{ udp, routes, page, random }, 1..) |rc, number| {
+                if (linux.errno(rc) != .SUCCESS) return @intCast(number);
+            }
             // The request is let through; the descriptor is no TUN.
             for ([_][2]u32{
                 .{ linux.SOL.SOCKET, linux.SO.MARK }, .{ linux.IPPROTO.UDP, 103 }, .{ linux.SOL.IP, 8 },

@@ -241,9 +241,10 @@ const Sample = struct {
         const field: usize = if (shape.udp) 6 else 16;
         const seed = obviousSum(sample.addresses(), @intCast(protocol + sample.length - sample.network));
         writeInt(u16, t[field..][0..2], seed, .big);
+        const tcp_type: u8 = if (shape.v6) VnetHeader.GSO_TCPV6 else VnetHeader.GSO_TCPV4;
         sample.header = .{
             .flags = VnetHeader.NEEDS_CSUM,
-            .gso_type = if (shape.udp) VnetHeader.GSO_UDP_L4 else if (shape.v6) VnetHeader.GSO_TCPV6 else VnetHeader.GSO_TCPV4,
+            .gso_type = if (shape.udp) VnetHeader.GSO_UDP_L4 else tcp_type,
             .hdr_len = @intCast(sample.network), // too small, as on the forward path
             .gso_size = gso_size,
             .csum_start = @intCast(sample.network),
@@ -270,7 +271,8 @@ fn judge(sample: *const Sample, shape: Sample.Shape) !void {
     var done: usize = 0;
     for (0..splitter.count) |i| {
         const last = i + 1 == splitter.count;
-        const expected_payload = sample.buffer[sample.headers + done .. sample.headers + @min(payload_total, done + size)];
+        const end = @min(payload_total, done + size);
+        const expected_payload = sample.buffer[sample.headers + done .. sample.headers + end];
         out[sample.headers + expected_payload.len] = 0xee;
         try testing.expectEqual(splitter.length(i), splitter.write(i, &out));
         try testing.expectEqual(0xee, out[sample.headers + expected_payload.len]);
@@ -314,7 +316,8 @@ fn judgeSegment(sample: *const Sample, shape: Sample.Shape, segment: []const u8,
         try testing.expectEqual(flags, t[13]);
         try testing.expectEqualSlices(u8, was[8..13], t[8..13]);
         try testing.expectEqualSlices(u8, was[14..16], t[14..16]);
-        try testing.expectEqualSlices(u8, was[18..][0 .. sample.headers - sample.network - 18], t[18..][0 .. sample.headers - sample.network - 18]);
+        const length = sample.headers - sample.network - 18;
+        try testing.expectEqualSlices(u8, was[18..][0..length], t[18..][0..length]);
     }
 }
 
@@ -322,7 +325,13 @@ const shapes = [_]Sample.Shape{
     .{ .v6 = false, .udp = false, .tcp_options = 12 },
     .{ .v6 = false, .udp = false, .network_options = 8, .tcp_options = 40, .flags = 0xff & ~TcpFlags.syn },
     .{ .v6 = true, .udp = false, .flags = TcpFlags.ack | TcpFlags.psh | TcpFlags.fin },
-    .{ .v6 = true, .udp = false, .network_options = 16, .tcp_options = 12, .flags = TcpFlags.ack | TcpFlags.cwr | TcpFlags.ece },
+    .{
+        .v6 = true,
+        .udp = false,
+        .network_options = 16,
+        .tcp_options = 12,
+        .flags = TcpFlags.ack | TcpFlags.cwr | TcpFlags.ece,
+    },
     .{ .v6 = false, .udp = true },
     .{ .v6 = false, .udp = true, .network_options = 4 },
     .{ .v6 = true, .udp = true },
@@ -418,7 +427,24 @@ test "a UDP checksum that comes out as zero is sent as 0xffff" {
 
 test "what does not fit together is malformed" {
     var sample: Sample = .{};
-    const Change = enum { type_family, type_protocol, legacy, unknown, ecn_udp, size_zero, start, start_end, offset, truncated, headers_only, data_offset_small, data_offset_big, fragment, empty, garbage };
+    const Change = enum {
+        type_family,
+        type_protocol,
+        legacy,
+        unknown,
+        ecn_udp,
+        size_zero,
+        start,
+        start_end,
+        offset,
+        truncated,
+        headers_only,
+        data_offset_small,
+        data_offset_big,
+        fragment,
+        empty,
+        garbage,
+    };
     for (std.enums.values(Change)) |change| {
         sample.build(shapes[0], 1000, 100);
         const h = &sample.header;

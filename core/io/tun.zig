@@ -72,7 +72,12 @@ pub const Tun = struct {
     }
 
     /// As `open`, but never attaches, and the interface may get further queues: `openQueue`.
-    pub fn openMultiQueue(calls: *const sys.Calls, wanted: []const u8, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+    pub fn openMultiQueue(
+        calls: *const sys.Calls,
+        wanted: []const u8,
+        offload: *Offload,
+        failure: *sys.Failure,
+    ) OpenError!Tun {
         // Attaching would be sharing the packets of whoever made it.
         if (link.index(wanted)) |_| {
             failure.set("TUNSETIFF", .BUSY);
@@ -86,7 +91,13 @@ pub const Tun = struct {
     pub fn openQueue(first: *const Tun, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
         const fd = try openAs(first.calls, first.name(), sys.IFF_MULTI_QUEUE, failure);
         errdefer sys.close(fd.descriptor);
-        var tun: Tun = .{ .calls = first.calls, .offload = offload, .fd = fd.descriptor, .write_fd = fd.descriptor, .has_vnet_header = true };
+        var tun: Tun = .{
+            .calls = first.calls,
+            .offload = offload,
+            .fd = fd.descriptor,
+            .write_fd = fd.descriptor,
+            .has_vnet_header = true,
+        };
         tun.name_buffer = fd.name;
         const errno = tun.setQueue(sys.IFF_DETACH_QUEUE);
         if (errno == .SUCCESS) return tun;
@@ -116,9 +127,21 @@ pub const Tun = struct {
         return linux.errno(tun.calls.ioctl(tun.fd, sys.TUNSETQUEUE, @intFromPtr(&request)));
     }
 
-    fn openWith(calls: *const sys.Calls, wanted: []const u8, flags: u16, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+    fn openWith(
+        calls: *const sys.Calls,
+        wanted: []const u8,
+        flags: u16,
+        offload: *Offload,
+        failure: *sys.Failure,
+    ) OpenError!Tun {
         const made = try openAs(calls, wanted, flags, failure);
-        var tun: Tun = .{ .calls = calls, .offload = offload, .fd = made.descriptor, .write_fd = made.descriptor, .has_vnet_header = true };
+        var tun: Tun = .{
+            .calls = calls,
+            .offload = offload,
+            .fd = made.descriptor,
+            .write_fd = made.descriptor,
+            .has_vnet_header = true,
+        };
         tun.name_buffer = made.name;
         tun.negotiate();
         return tun;
@@ -489,7 +512,10 @@ fn sendFlows(queues: *const [2]*Tun, flows: u16) ![2]usize {
         var port: [2]u8 = undefined;
         std.mem.writeInt(u16, &port, @intCast(2000 + i), .big);
         const name: sys.SockaddrIn = .{ .port = port, .address = .{ 10, 9, 9, 2 } };
-        try testing.expectEqual(.SUCCESS, linux.errno(linux.sendto(socket, "x", 1, 0, @ptrCast(&name), @sizeOf(sys.SockaddrIn))));
+        try testing.expectEqual(
+            .SUCCESS,
+            linux.errno(linux.sendto(socket, "x", 1, 0, @ptrCast(&name), @sizeOf(sys.SockaddrIn))),
+        );
     }
     const buffer = try testing.allocator.alloc(u8, packet_max);
     defer testing.allocator.free(buffer);

@@ -154,7 +154,13 @@ pub const Udp = struct {
         };
         const program: BpfProgram = .{ .length = filter.len, .instructions = &filter };
         for (leading) |socket| {
-            _ = udp.calls.setsockopt(socket orelse continue, linux.SOL.SOCKET, linux.SO.ATTACH_REUSEPORT_CBPF, std.mem.asBytes(&program), @sizeOf(BpfProgram));
+            _ = udp.calls.setsockopt(
+                socket orelse continue,
+                linux.SOL.SOCKET,
+                linux.SO.ATTACH_REUSEPORT_CBPF,
+                std.mem.asBytes(&program),
+                @sizeOf(BpfProgram),
+            );
         }
     }
 

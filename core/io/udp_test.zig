@@ -1,4 +1,5 @@
-//! What two ends on loopback promise each other: what is sent arrives whole, in order, and a refusal costs what it must.
+//! What two ends on loopback promise each other: what is sent arrives whole and in order, and a refusal costs no more
+//! than it must.
 //! Also where sockets are bound, which is seen by what arrives.
 const std = @import("std");
 const wire = @import("wire");
@@ -41,11 +42,7 @@ const Fixture = struct {
     }
 
     fn target(fixture: *const Fixture, family: Family) wire.Endpoint {
-        const address: wire.Address = switch (family) {
-            .ipv4 => .fromIpv4(.{ 127, 0, 0, 1 }),
-            .ipv6 => wire.Address.parse("::1").?,
-        };
-        return .{ .remote = .{ .address = address, .port = fixture.port } };
+        return .{ .remote = .{ .address = loopback(family), .port = fixture.port } };
     }
 
     /// All datagrams that reach b, split; each is checked to begin with the next number.
@@ -71,6 +68,13 @@ const Fixture = struct {
         try testing.expectEqual(numbers.len, next);
     }
 };
+
+fn loopback(family: Family) wire.Address {
+    return switch (family) {
+        .ipv4 => .fromIpv4(.{ 127, 0, 0, 1 }),
+        .ipv6 => wire.Address.parse("::1").?,
+    };
+}
 
 /// Segment i of a train begins with byte i.
 fn numberedTrain(buffer: []u8, size: usize) []u8 {
@@ -201,7 +205,10 @@ test "a source that no interface has any more is dropped, and the datagrams go" 
             .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
             .{ .bytes = &.{3}, .segment_size = 0, .endpoint = endpoint },
         };
-        try testing.expectEqual(SendResult{ .sent_datagrams = 4, .any_source_refused = true }, fixture.a.send(&datagrams, 0));
+        try testing.expectEqual(
+            SendResult{ .sent_datagrams = 4, .any_source_refused = true },
+            fixture.a.send(&datagrams, 0),
+        );
         for (datagrams) |datagram| {
             try testing.expect(datagram.source_refused);
             try testing.expectEqual(null, datagram.endpoint.source);
@@ -266,7 +273,10 @@ test "a source refused under EINVAL costs the source, not GSO" {
     var datagrams = [_]Datagram{
         .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = endpoint },
     };
-    try testing.expectEqual(SendResult{ .sent_datagrams = 5, .any_source_refused = true }, fixture.a.send(&datagrams, 0));
+    try testing.expectEqual(
+        SendResult{ .sent_datagrams = 5, .any_source_refused = true },
+        fixture.a.send(&datagrams, 0),
+    );
     try testing.expect(datagrams[0].source_refused);
     try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, 0));
     try testing.expectEqual(3, Fault.calls_made); // train, single, train without source
@@ -486,10 +496,14 @@ test "sockets that share a port get each session's datagrams at one of them, by 
     defer batch.deinit(testing.allocator);
     for ([_]Family{ .ipv4, .ipv6 }) |family| {
         if (lanes[0].fd(family) == null) continue;
-        const address: wire.Address = if (family == .ipv4) .fromIpv4(.{ 127, 0, 0, 1 }) else wire.Address.parse("::1").?;
+        const address = loopback(family);
         for (0..256) |low_byte| {
             const bytes = [_]u8{ 4, 0, 0, 0, @intCast(low_byte), 0xaa, 0xbb, 0xcc } ++ @as([24]u8, @splat(0));
-            var datagram = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+            var datagram = [1]Datagram{.{
+                .bytes = &bytes,
+                .segment_size = 0,
+                .endpoint = .{ .remote = .{ .address = address, .port = port } },
+            }};
             try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
             for (&lanes, 0..) |*lane, number| {
                 try testing.expectEqual(@intFromBool(number == low_byte % lanes.len), lane.receive(family, &batch));
@@ -497,7 +511,11 @@ test "sockets that share a port get each session's datagrams at one of them, by 
         }
         // A handshake, and something too short for either: anyone's, but somebody's.
         for ([_][]const u8{ &(.{1} ++ @as([147]u8, @splat(0))), &.{4} }) |bytes| {
-            var datagram = [1]Datagram{.{ .bytes = bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+            var datagram = [1]Datagram{.{
+                .bytes = bytes,
+                .segment_size = 0,
+                .endpoint = .{ .remote = .{ .address = address, .port = port } },
+            }};
             try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
             var received: usize = 0;
             for (&lanes) |*lane| received += lane.receive(family, &batch);
@@ -527,7 +545,10 @@ test "bound sockets send from their address, and a family without one has no soc
     try testing.expectEqual(1, fixture.b.receive(.ipv4, &fixture.batch));
     try testing.expect(fixture.batch.datagrams[0].endpoint.remote.address.eql(.fromIpv4(.{ 127, 0, 0, 9 })));
     datagrams[0].endpoint = fixture.target(.ipv6);
-    try testing.expectEqual(SendResult{ .failed_datagrams = 1, .last_errno = .AFNOSUPPORT }, fixture.a.send(&datagrams, 0));
+    try testing.expectEqual(
+        SendResult{ .failed_datagrams = 1, .last_errno = .AFNOSUPPORT },
+        fixture.a.send(&datagrams, 0),
+    );
     if (fixture.b.fd(.ipv6) == null) return;
     fixture.a.close();
     _ = try fixture.a.open(.{ .binding = bindingTo("", &.{"::1"}) });
@@ -538,12 +559,20 @@ test "what cannot be bound is refused under its errno, and leaves nothing open" 
     const Refusing = struct {
         var errno: sys.E = .SUCCESS;
         fn setsockopt(fd: sys.fd_t, level: i32, name: u32, value: [*]const u8, length: linux.socklen_t) usize {
-            if (errno != .SUCCESS and level == linux.SOL.SOCKET and name == linux.SO.BINDTODEVICE) return sys.failWith(errno);
+            if (errno != .SUCCESS and level == linux.SOL.SOCKET and name == linux.SO.BINDTODEVICE) {
+                return sys.failWith(errno);
+            }
             return sys.real.setsockopt(fd, level, name, value, length);
         }
     };
     const calls: sys.Calls = .{ .setsockopt = Refusing.setsockopt };
-    const Row = struct { binding: wire.Binding, injected: sys.E = .SUCCESS, expected: OpenError, errno: sys.E, family: Family = .ipv4 };
+    const Row = struct {
+        binding: wire.Binding,
+        injected: sys.E = .SUCCESS,
+        expected: OpenError,
+        errno: sys.E,
+        family: Family = .ipv4,
+    };
     const namespace: sys.TestNamespace = try .enter();
     defer namespace.leave();
     var offload: Offload = .init(0);
@@ -552,7 +581,12 @@ test "what cannot be bound is refused under its errno, and leaves nothing open" 
         .{ .binding = bindingTo("nosuchlink", &.{}), .expected = error.SystemResources, .errno = .NODEV },
         .{ .binding = bindingTo("lo", &.{}), .injected = .PERM, .expected = error.PermissionDenied, .errno = .PERM },
         .{ .binding = bindingTo("", &.{"192.0.2.1"}), .expected = error.SystemResources, .errno = .ADDRNOTAVAIL },
-        .{ .binding = bindingTo("", &.{ "127.0.0.1", "2001:db8::1" }), .expected = error.SystemResources, .errno = .ADDRNOTAVAIL, .family = .ipv6 },
+        .{
+            .binding = bindingTo("", &.{ "127.0.0.1", "2001:db8::1" }),
+            .expected = error.SystemResources,
+            .errno = .ADDRNOTAVAIL,
+            .family = .ipv6,
+        },
     }) |row| {
         Refusing.errno = row.injected;
         try testing.expectError(row.expected, udp.open(.{ .binding = row.binding }));
@@ -603,10 +637,14 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
         }
         for ([_]Family{ .ipv4, .ipv6 }) |family| {
             if (lanes[0].fd(family) == null) continue;
-            const address: wire.Address = if (family == .ipv4) .fromIpv4(.{ 127, 0, 0, 1 }) else wire.Address.parse("::1").?;
+            const address = loopback(family);
             for (0..8) |index| {
                 const bytes = [_]u8{ 4, 0, 0, 0, @intCast(index) } ++ @as([27]u8, @splat(0));
-                var datagram = [1]Datagram{.{ .bytes = &bytes, .segment_size = 0, .endpoint = .{ .remote = .{ .address = address, .port = port } } }};
+                var datagram = [1]Datagram{.{
+                    .bytes = &bytes,
+                    .segment_size = 0,
+                    .endpoint = .{ .remote = .{ .address = address, .port = port } },
+                }};
                 try testing.expectEqual(1, sender.send(&datagram, 0).sent_datagrams);
                 for (&lanes, 0..) |*lane, number| {
                     try testing.expectEqual(@intFromBool(number == index % lanes.len), lane.receive(family, &batch));
@@ -624,6 +662,9 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     strangers[1].sockets = sockets;
     lanes[0].yield(true, false);
     defer lanes[0].yield(false, false);
-    try testing.expectError(error.AddressInUse, lanes[0].openAside(&sockets, .{ .port = port, .binding = theirs.binding, .takes_over = true }));
+    try testing.expectError(
+        error.AddressInUse,
+        lanes[0].openAside(&sockets, .{ .port = port, .binding = theirs.binding, .takes_over = true }),
+    );
     try testing.expect(lanes[0].isOpen());
 }

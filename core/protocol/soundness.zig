@@ -18,7 +18,9 @@ fn unsoundPeers(interface: *Interface) ?[]const u8 {
         const peer = interface.peers.at(i);
         if (!peer.in_use) {
             if (interface.deadlines.get(index) != null) return "a removed peer has a deadline";
-            if (interface.allowed_ips.iterate(index).node != std.math.maxInt(u32)) return "a removed peer has allowed IPs";
+            if (interface.allowed_ips.iterate(index).node != std.math.maxInt(u32)) {
+                return "a removed peer has allowed IPs";
+            }
             continue;
         }
         live += 1;
@@ -27,7 +29,9 @@ fn unsoundPeers(interface: *Interface) ?[]const u8 {
         if (peer.handshake_index) |local_index| {
             indices += 1;
             const entry = interface.by_index.lookup(local_index) orelse return "a handshake is not found by its index";
-            if (entry.kind != .handshake or entry.peer.index != index) return "the index of a handshake leads elsewhere";
+            if (entry.kind != .handshake or entry.peer.index != index) {
+                return "the index of a handshake leads elsewhere";
+            }
         }
         inline for (.{ peer.sessions.next, peer.sessions.current, peer.sessions.previous }) |role| {
             if (role) |slot| {
@@ -83,7 +87,9 @@ fn unsoundPool(interface: *Interface) ?[]const u8 {
         if (free == pool.high) return "the list of free sessions has no end";
         const session = pool.at(@intCast(at));
         const zeros = std.mem.allEqual(u8, &session.sending_key, 0) and std.mem.allEqual(u8, &session.receiving_key, 0);
-        if (!zeros or session.send_counter != 0 or session.local_index != 0) return "a session that ended left its keys";
+        if (!zeros or session.send_counter != 0 or session.local_index != 0) {
+            return "a session that ended left its keys";
+        }
         free += 1;
         at = session.next_free;
     }

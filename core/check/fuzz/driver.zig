@@ -1,6 +1,7 @@
 //! What the programs cipher.zig and rooms.zig have in common: arguments, iterations, what is said.
 //!
-//!   fuzz TARGET --seed N (--seconds S | --iterations COUNT | --iteration K | --file PATH) [--kernels NAME | --fault NAME]
+//!   fuzz TARGET --seed N (--seconds S | --iterations COUNT | --iteration K | --file PATH)
+//!        [--kernels NAME | --fault NAME]
 //!
 //! Exit code 0: no mismatch. 1: a mismatch, a panic or a crash, described on standard output. 2: wrong arguments. 4:
 //! this CPU does not run the kernels asked for, or there is no such fault or replay.
@@ -13,8 +14,11 @@ const report = @import("report");
 /// For the panic handler: which iteration runs.
 var running: struct { seed: u64 = 0, iteration: u64 = 0, file: ?[]const u8 = null } = .{};
 
-/// `targets` has a file for each: `prepare`, which may refuse the kernels or the fault asked for, `iterate`, and perhaps
-/// `replay`, which takes a descriptor to read one input from.
+const usage = "fuzz TARGET --seed N (--seconds S | --iterations COUNT | --iteration K | --file PATH) " ++
+    "[--kernels NAME | --fault NAME]";
+
+/// `targets` has a file for each: `prepare`, which may refuse the kernels or the fault asked for, `iterate`, and
+/// perhaps `replay`, which takes a descriptor to read one input from.
 pub fn Driver(comptime targets: type) type {
     return struct {
         const Target = std.meta.DeclEnum(targets);
@@ -32,7 +36,7 @@ pub fn Driver(comptime targets: type) type {
 
         pub fn main(init: std.process.Init.Minimal) u8 {
             const options = readArguments(init.args) orelse {
-                report.say("fuzz TARGET --seed N (--seconds S | --iterations COUNT | --iteration K | --file PATH) [--kernels NAME | --fault NAME]", .{});
+                report.say(usage, .{});
                 inline for (comptime std.meta.declarations(targets)) |target| report.say("target: {s}", .{target});
                 return 2;
             };

@@ -1,5 +1,5 @@
-//! Stands in for cipher/testing.zig to show that the targets of the AEAD find faults: the AEAD with one fault each, chosen as
-//! kernels are, and a Poly1305 with one. Each fault is a thing that real implementations have got wrong.
+//! Stands in for cipher/testing.zig to show that the targets of the AEAD find faults: the AEAD with one fault each,
+//! chosen as kernels are, and a Poly1305 with one. Each fault is a thing that real implementations have got wrong.
 //! Invariant: whatever a fault does not touch is what the room itself does.
 const std = @import("std");
 const mem = std.mem;

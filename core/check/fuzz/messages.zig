@@ -157,7 +157,8 @@ const Net = struct {
     }
 
     fn anyEndpoint(self: *Net) wire.Endpoint {
-        return if (self.random.boolean()) endpointOf(self.random.uintLessThan(u8, ends_count), 51820) else endpointOf(99, self.random.int(u16));
+        if (self.random.boolean()) return endpointOf(self.random.uintLessThan(u8, ends_count), 51820);
+        return endpointOf(99, self.random.int(u16));
     }
 
     fn makeForgery(self: *Net, out: *[datagram_max]u8) usize {
@@ -194,7 +195,10 @@ const Net = struct {
 
     fn makeRaw(self: *Net, out: *[datagram_max]u8) usize {
         const lengths = [_]usize{ 0, 1, 15, 16, 31, 32, 33, 63, 64, 91, 92, 93, 147, 148, 149, 1452, datagram_max };
-        const length = if (self.random.boolean()) lengths[self.random.uintLessThan(usize, lengths.len)] else self.random.uintLessThan(usize, 300);
+        const length = if (self.random.boolean())
+            lengths[self.random.uintLessThan(usize, lengths.len)]
+        else
+            self.random.uintLessThan(usize, 300);
         self.random.bytes(out[0..length]);
         if (length >= 4) out[0..4].* = .{ self.random.uintLessThan(u8, 6), 0, 0, 0 };
         if (self.random.boolean()) self.fixMac(out[0..length]);
@@ -244,7 +248,9 @@ const Net = struct {
         }
         if (after.drops != before.drops) return describe("an accepted message is counted as refused", end, bytes);
         if (macOffset(bytes)) |at| {
-            if (!std.mem.eql(u8, bytes[at..][0..16], &macOf(end.number, bytes[0..at]))) return describe("a wrong MAC1 is accepted", end, bytes);
+            if (!std.mem.eql(u8, bytes[at..][0..16], &macOf(end.number, bytes[0..at]))) {
+                return describe("a wrong MAC1 is accepted", end, bytes);
+            }
         }
         const genuine = said orelse return describe("a message that nobody said is accepted", end, bytes);
         // A cookie reply repeats itself at will, and moves nothing.
@@ -303,7 +309,8 @@ const Net = struct {
     /// public key: so the protocol has it. MAC2 is only looked at under load, and then before all else.
     fn find(self: *Net, bytes: []const u8) ?*Said {
         for (self.said[0..@min(self.said_count, recorded_max)]) |*said| {
-            if (said.length != bytes.len or !std.mem.eql(u8, said.bytes[0..@min(4, bytes.len)], bytes[0..@min(4, bytes.len)])) continue;
+            const head = @min(4, bytes.len);
+            if (said.length != bytes.len or !std.mem.eql(u8, said.bytes[0..head], bytes[0..head])) continue;
             const mac_at = macOffset(bytes) orelse {
                 if (std.mem.eql(u8, said.slice(), bytes)) return said;
                 continue;
@@ -376,10 +383,17 @@ const Net = struct {
             .seal => |ticket| {
                 var datagram: [datagram_max]u8 = undefined;
                 const padded = messages.paddedLength(length, mtu);
-                datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
+                const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
+                datagram[0..16].* = std.mem.toBytes(header);
                 @memcpy(datagram[16..][0..length], packet[0..length]);
                 @memset(datagram[16 + length ..][0 .. padded - length], 0);
-                crypto.aeadSeal(datagram[16..][0 .. padded + 16], ticket.key, ticket.counter, datagram[16..][0..padded], "");
+                crypto.aeadSeal(
+                    datagram[16..][0 .. padded + 16],
+                    ticket.key,
+                    ticket.counter,
+                    datagram[16..][0..padded],
+                    "",
+                );
                 _ = end.interface.finishSeal(ticket, padded + 32, self.now);
                 try self.cross(end, to, datagram[0 .. padded + 32]);
             },
@@ -397,7 +411,12 @@ const Net = struct {
             if (!peer.in_use) continue;
             const slot = peer.sessions.current orelse continue;
             const opened_by = interface.sessions.at(slot);
-            var head = std.mem.toBytes(messages.TransportHeader.init(opened_by.local_index, opened_by.window.next +| self.random.uintLessThan(u64, 3)));
+            var head = std.mem.toBytes(
+                messages.TransportHeader.init(
+                    opened_by.local_index,
+                    opened_by.window.next +| self.random.uintLessThan(u64, 3),
+                ),
+            );
             var datagram: [32]u8 = @splat(0);
             datagram[0..16].* = head;
             head = undefined;
@@ -414,7 +433,9 @@ const Net = struct {
             const from_endpoint = endpointOf(from, 51820);
             var verdict = interface.finishOpen(ticket, plain, &from_endpoint, self.now);
             if (fault == .admitted and verdict == .drop) verdict = .{ .deliver = plain };
-            if (peer.rx_bytes != rx_before + bytes.len + 32) return describe("authentic bytes are not counted", end, bytes);
+            if (peer.rx_bytes != rx_before + bytes.len + 32) {
+                return describe("authentic bytes are not counted", end, bytes);
+            }
             try judgeInner(end, bytes, ownsByTable(bytes, from), verdict);
         }
     }
@@ -422,8 +443,11 @@ const Net = struct {
     fn judgeInner(end: *End, bytes: []const u8, expected: ?usize, verdict: anytype) report.Error!void {
         switch (verdict) {
             .deliver => |packet| {
-                const length = expected orelse return describe("an inner packet is delivered that must not be", end, bytes);
-                if (packet.len != length or !std.mem.eql(u8, packet, bytes[0..length])) return describe("another inner packet is delivered", end, bytes);
+                const length = expected orelse
+                    return describe("an inner packet is delivered that must not be", end, bytes);
+                if (packet.len != length or !std.mem.eql(u8, packet, bytes[0..length])) {
+                    return describe("another inner packet is delivered", end, bytes);
+                }
             },
             .keepalive => if (bytes.len != 0) return describe("a packet is taken for a keepalive", end, bytes),
             .drop => if (expected != null) return describe("an inner packet is refused", end, bytes),
@@ -446,7 +470,8 @@ const Net = struct {
                 2 => random.uintAtMost(u16, whole),
                 else => whole,
             };
-            if (version == 6) std.mem.writeInt(u16, packet[4..6], claimed -| 40, .big) else std.mem.writeInt(u16, packet[2..4], claimed, .big);
+            const field = if (version == 6) packet[4..6] else packet[2..4];
+            std.mem.writeInt(u16, field, if (version == 6) claimed -| 40 else claimed, .big);
         }
         if (version == 4 and length >= 20) packet[12..16].* = .{ 10, 0, 0, from };
         if (version == 6 and length >= 40) packet[8..24].* = .{ 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, from };
@@ -482,7 +507,10 @@ const Net = struct {
         switch (self.random.uintLessThan(u8, 5)) {
             0 => writer.print("private_key={x}\n", .{&@as([32]u8, @splat(0))}) catch unreachable,
             1, 2 => writer.print("private_key={x}\n", .{&privateKey(end.number)}) catch unreachable,
-            else => writer.print("public_key={x}\nendpoint=192.0.2.{d}:51820\npersistent_keepalive_interval={d}\n", .{ &public, number, self.random.uintLessThan(u8, 3) * 10 }) catch unreachable,
+            else => writer.print(
+                "public_key={x}\nendpoint=192.0.2.{d}:51820\npersistent_keepalive_interval={d}\n",
+                .{ &public, number, self.random.uintLessThan(u8, 3) * 10 },
+            ) catch unreachable,
         }
         try set(end, writer.buffered());
     }
@@ -496,7 +524,10 @@ const Net = struct {
             const number: u8 = @intCast(i);
             if (number == end.number or (number != 0 and end.number != 0)) continue;
             const public = public_keys[number];
-            writer.print("public_key={x}\nendpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\nallowed_ip=fd00::{x}/128\n", .{ &public, number, number, number }) catch unreachable;
+            writer.print(
+                "public_key={x}\nendpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\nallowed_ip=fd00::{x}/128\n",
+                .{ &public, number, number, number },
+            ) catch unreachable;
         }
         try set(end, writer.buffered());
     }
@@ -523,7 +554,10 @@ const Net = struct {
 
 fn set(end: *End, text: []const u8) report.Error!void {
     var diagnostic: protocol.uapi.Diagnostic = .{};
-    var change = protocol.uapi.parse(end.interface.gpa, text, &diagnostic) catch return report.mismatch("configuration refused: {s}", .{diagnostic.message});
+    var change = protocol.uapi.parse(end.interface.gpa, text, &diagnostic) catch return report.mismatch(
+        "configuration refused: {s}",
+        .{diagnostic.message},
+    );
     defer change.deinit(end.interface.gpa);
     end.interface.configure(&change) catch return report.mismatch("the configuration has no room", .{});
 }
@@ -593,5 +627,7 @@ fn ownsByTable(bytes: []const u8, from: u8) ?usize {
 }
 
 fn describe(what: []const u8, end: *const End, bytes: []const u8) report.Error {
-    return report.mismatch("{s}: end {d}, {d} bytes {x}", .{ what, end.number, bytes.len, bytes[0..@min(bytes.len, 400)] });
+    return report.mismatch("{s}: end {d}, {d} bytes {x}", .{
+        what, end.number, bytes.len, bytes[0..@min(bytes.len, 400)],
+    });
 }

@@ -93,9 +93,13 @@ fn putFrame(frame: *const gro.Frame, given: []const []const u8, out: *Out) void 
     const first = out.length;
     var originals = frame.originals();
     while (originals.next()) |packet| {
-        for (given, 0..) |candidate, i| if (candidate.ptr == packet.ptr and candidate.len == packet.len) out.number(u16, @intCast(i));
+        for (given, 0..) |candidate, i| {
+            if (candidate.ptr == packet.ptr and candidate.len == packet.len) out.number(u16, @intCast(i));
+        }
     }
-    if (fault == .order and frame.packet_count > 2) std.mem.swap([2]u8, answer[first..][0..2], answer[first + 2 ..][0..2]);
+    if (fault == .order and frame.packet_count > 2) {
+        std.mem.swap([2]u8, answer[first..][0..2], answer[first + 2 ..][0..2]);
+    }
 }
 
 const Out = struct {

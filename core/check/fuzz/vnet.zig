@@ -29,7 +29,14 @@ pub fn prepare(wanted: ?[]const u8) bool {
 
 fn mapArea() ?[]u8 {
     const page = 1 << 16; // of every architecture
-    const address = linux.mmap(null, area_length + page, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
+    const address = linux.mmap(
+        null,
+        area_length + page,
+        .{ .READ = true, .WRITE = true },
+        .{ .TYPE = .PRIVATE, .ANONYMOUS = true },
+        -1,
+        0,
+    );
     if (linux.errno(address) != .SUCCESS) return null;
     if (linux.errno(linux.mprotect(@ptrFromInt(address + area_length), page, .{})) != .SUCCESS) return null;
     return @as([*]u8, @ptrFromInt(address))[0..area_length];
@@ -79,9 +86,12 @@ fn split(header: VnetHeader, packet: []const u8) report.Error!void {
         if (fault == .short_packet and splitter.count > 1) written -= 1;
         if (written != length) return describe("a part is not as long as was said", header, packet, i);
         if (isPlain(header)) {
-            if (!std.mem.eql(u8, packet, out)) return describe("a packet that asks for nothing is changed", header, packet, i);
+            if (!std.mem.eql(u8, packet, out)) {
+                return describe("a packet that asks for nothing is changed", header, packet, i);
+            }
         } else if (isSuper(header)) {
-            const parsed = wire.ip.Packet.parse(out) orelse return describe("a part is no IP packet", header, packet, i);
+            const parsed = wire.ip.Packet.parse(out) orelse
+                return describe("a part is no IP packet", header, packet, i);
             if (parsed.bytes.len != length) return describe("a part's header has another length", header, packet, i);
         }
     }
@@ -109,7 +119,8 @@ fn makeHeader(random: std.Random, packet: []const u8) VnetHeader {
         return VnetHeader.parse(&bytes);
     }
     const is_v6 = packet.len > 6 and packet[0] >> 4 == 6;
-    const is_udp = if (random.uintLessThan(u8, 8) == 0 or packet.len < 40) random.boolean() else packet[if (is_v6) 6 else 9] == 17;
+    const is_arbitrary = random.uintLessThan(u8, 8) == 0 or packet.len < 40;
+    const is_udp = if (is_arbitrary) random.boolean() else packet[if (is_v6) 6 else 9] == 17;
     header.flags = if (random.uintLessThan(u8, 8) == 0) random.int(u8) else VnetHeader.NEEDS_CSUM;
     header.gso_type = switch (random.uintLessThan(u8, 8)) {
         0 => VnetHeader.GSO_NONE,
@@ -140,7 +151,9 @@ fn makePacket(random: std.Random) []u8 {
     random.bytes(packet[0..@min(length, 120)]);
     if (length < 60 or random.uintLessThan(u8, 10) == 0) return packet;
     const transport = if (random.boolean()) writeIpv4(random, packet) else writeIpv6(random, packet);
-    if (transport + 20 <= length and random.uintLessThan(u8, 4) != 0) packet[transport + 12] = @as(u8, 5 + (random.int(u8) & 3)) << 4;
+    if (transport + 20 <= length and random.uintLessThan(u8, 4) != 0) {
+        packet[transport + 12] = @as(u8, 5 + (random.int(u8) & 3)) << 4;
+    }
     return packet;
 }
 
@@ -192,9 +205,13 @@ fn parseControl(control: []const u8) report.Error!void {
     var walk: control_message.Iterator = .{ .rest = control };
     var steps: usize = 0;
     while (walk.next()) |message| : (steps += 1) {
-        if (steps > control.len / head or (fault == .endless and steps > 1)) return describeControl("the walk does not end", control);
+        if (steps > control.len / head or (fault == .endless and steps > 1)) {
+            return describeControl("the walk does not end", control);
+        }
         const start = @intFromPtr(message.data.ptr) -% @intFromPtr(control.ptr);
-        if (start > control.len or message.data.len > control.len - start) return describeControl("a message lies outside", control);
+        if (start > control.len or message.data.len > control.len - start) {
+            return describeControl("a message lies outside", control);
+        }
     }
     const expected = expectedSize(control);
     if (parsed.segment_size != expected) return describeControl("the size of segments is another", control);
@@ -231,7 +248,9 @@ fn makeControl(random: std.Random) []u8 {
         const data = random.uintAtMost(usize, 24);
         const said = if (random.uintLessThan(u8, 8) == 0) random.int(usize) >> random.int(u6) else head + data;
         std.mem.writeInt(usize, control[at..][0..word], said, .native);
-        const pairs = [_][2]i32{ .{ 0, 8 }, .{ 0, 1 }, .{ 41, 50 }, .{ 41, 67 }, .{ 17, 104 }, .{ 17, 103 }, .{ 1, 1 } };
+        const pairs = [_][2]i32{
+            .{ 0, 8 }, .{ 0, 1 }, .{ 41, 50 }, .{ 41, 67 }, .{ 17, 104 }, .{ 17, 103 }, .{ 1, 1 },
+        };
         const pair = pairs[random.uintLessThan(usize, pairs.len)];
         std.mem.writeInt(i32, control[at + word ..][0..4], pair[0], .native);
         std.mem.writeInt(i32, control[at + word + 4 ..][0..4], pair[1], .native);

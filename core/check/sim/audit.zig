@@ -1,5 +1,5 @@
-//! Audit: that a host keeps to its memory, that its Interface is sound, and that a peer that fell silent left no secret.
-//! Looks inside, unlike the rest of the simulation.
+//! Audit: that a host keeps to its memory, that its Interface is sound, and that a peer that fell silent left no
+//! secret. Looks inside, unlike the rest of the simulation.
 const std = @import("std");
 const protocol = @import("protocol");
 const Interface = protocol.Interface;

@@ -18,7 +18,8 @@ pub const slack = second;
 
 /// When an idle pair has come to rest: an initiation that nobody answers ends with its last attempt, and may have been
 /// caused by data that nobody answered.
-pub const silence_settles = detection + (constants.MAX_TIMER_HANDSHAKES + 2) * attempt + constants.KEEPALIVE_TIMEOUT + 2 * slack;
+pub const silence_settles = detection + (constants.MAX_TIMER_HANDSHAKES + 2) * attempt +
+    constants.KEEPALIVE_TIMEOUT + 2 * slack;
 
 /// Under load a message waits for a cookie, and goes again one attempt later. That may befall the initiation, then the
 /// response, and each of them once more when the cookie's secret was near its end.

@@ -15,7 +15,10 @@ pub fn begin(world: *World) Error!void {
     const r = world.random();
     for (world.hosts) |*host| try host.start();
     for (world.hosts) |*host| for (host.neighbours.items, 0..) |_, k| {
-        try world.schedule(r.uintLessThan(u64, world.base_interval_ns), .{ .talk = .{ .host = host.number, .place = @intCast(k) } });
+        try world.schedule(
+            r.uintLessThan(u64, world.base_interval_ns),
+            .{ .talk = .{ .host = host.number, .place = @intCast(k) } },
+        );
     };
     for (world.hosts) |*host| try traffic.settle(world, host);
     try world.schedule(0, .phase);

@@ -1,6 +1,7 @@
-//! Faults: what happens to hosts and to the network between them. In a storm anything at any time; in calm one thing now
-//! and then, both ends agreeing, after which the pair has its time to recover.
-//! Knows no promise. Invariant: what a fault breaks is either undone by an event or put right by the next calm.
+//! Faults: what happens to hosts and to the network between them. In a storm anything at any time; in calm one thing
+//! now and then, both ends agreeing, after which the pair has its time to recover.
+//! Knows no promise.
+//! Invariant: what a fault breaks is either undone by an event or put right by the next calm.
 const std = @import("std");
 const wire = @import("wire");
 const protocol = @import("protocol");
@@ -59,7 +60,9 @@ pub fn strike(world: *World) Error!void {
     const place: u32 = @intCast(r.uintLessThan(usize, host.neighbours.items.len));
     world.stats.faults += 1;
     world.note('f', host.number, @tagName(fault));
-    if (world.phase == .storm) try strikeHard(world, fault, host, place) else try strikeSoftly(world, fault, host, place);
+    if (world.phase == .storm) {
+        try strikeHard(world, fault, host, place);
+    } else try strikeSoftly(world, fault, host, place);
 }
 
 fn strikeHard(world: *World, fault: Fault, host: *Host, place: u32) Error!void {
@@ -87,7 +90,9 @@ fn strikeHard(world: *World, fault: Fault, host: *Host, place: u32) Error!void {
             const other = &world.hosts[neighbour.host];
             const back = &other.neighbours.items[neighbour.back];
             back.psk = neighbour.psk;
-            if (back.present) try other.changePeer(neighbour.back, .{ .public_key = undefined, .preshared_key = back.psk });
+            if (back.present) {
+                try other.changePeer(neighbour.back, .{ .public_key = undefined, .preshared_key = back.psk });
+            }
         },
         .private_key => try host.setKey(),
         .allowed_ip => try moveGuest(world, host, place),
@@ -217,7 +222,9 @@ pub fn undo(world: *World, what: world_file.Undo) Error!void {
 /// Without any state but its configuration.
 fn restart(world: *World, host: *Host, is_reboot: bool) Error!void {
     host.stop();
-    if (host.memory.live != 0) return world.ledger.fail("host {d} leaves {d} bytes behind", .{ host.number, host.memory.live });
+    if (host.memory.live != 0) {
+        return world.ledger.fail("host {d} leaves {d} bytes behind", .{ host.number, host.memory.live });
+    }
     host.memory = .{ .backing = world.gpa };
     if (is_reboot) host.boot_offset = second - @as(i64, @intCast(world.time));
     host.suspended_until = 0;
@@ -226,9 +233,9 @@ fn restart(world: *World, host: *Host, is_reboot: bool) Error!void {
     try host.start();
 }
 
-/// What forgets the timestamps it has sent may not show earlier ones, not even later: its peers would refuse them, as they
-/// should, and might not know where it is. One host may all the same where clocks lie; were it both of a pair, each would
-/// refuse the other for ever.
+/// What forgets the timestamps it has sent may not show earlier ones, not even later: its peers would refuse them, as
+/// they should, and might not know where it is. One host may all the same where clocks lie; were it both of a pair,
+/// each would refuse the other for ever.
 pub fn showTrueTime(world: *World, host: *Host) void {
     if (world.clocks_lie and host.number == 0) return;
     host.has_forgotten = true;
@@ -270,7 +277,8 @@ fn moveGuest(world: *World, host: *Host, place: u32) Error!void {
     const is_gone = world.random().uintLessThan(u8, 3) == 0;
     if (is_gone) {
         for (host.routes.items, 0..) |route, i| {
-            if (route.owner != place or route.prefix.length != prefix.length or !route.prefix.address.eql(prefix.address)) continue;
+            if (route.owner != place or route.prefix.length != prefix.length) continue;
+            if (!route.prefix.address.eql(prefix.address)) continue;
             _ = host.routes.orderedRemove(i);
             break;
         }
@@ -282,7 +290,9 @@ fn moveGuest(world: *World, host: *Host, place: u32) Error!void {
 fn setKeepalive(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
     neighbour.keepalive = if (world.random().boolean()) 0 else world.random().intRangeAtMost(u16, 1, 60);
-    if (neighbour.present) try host.changePeer(place, .{ .public_key = undefined, .persistent_keepalive = neighbour.keepalive });
+    if (neighbour.present) {
+        try host.changePeer(place, .{ .public_key = undefined, .persistent_keepalive = neighbour.keepalive });
+    }
 }
 
 /// Brings a session's counter ahead, as if much had been sent: to the limits, or around the replay window.

@@ -95,7 +95,10 @@ pub const Ledger = struct {
     pub fn noteNonce(ledger: *Ledger, host: u32, sending_key: *const [32]u8, counter: u64) Error!void {
         const entry = try ledger.nonces.getOrPut(ledger.gpa, sending_key.*);
         if (entry.found_existing and counter < entry.value_ptr.next) {
-            return ledger.fail("host {d} used nonce {d} of a key that was at {d}", .{ host, counter, entry.value_ptr.next });
+            return ledger.fail(
+                "host {d} used nonce {d} of a key that was at {d}",
+                .{ host, counter, entry.value_ptr.next },
+            );
         }
         entry.value_ptr.* = .{ .next = counter +| 1, .at = ledger.time };
         if (counter >= constants.REJECT_AFTER_MESSAGES) {
@@ -125,7 +128,12 @@ pub const Ledger = struct {
     // ---- cookies ----
 
     fn cookieKey(host: u32, to: anytype) CookieKey {
-        return .{ .host = host, .family = @backingInt(to.address.family), .port = to.port, .address = to.address.bytes };
+        return .{
+            .host = host,
+            .family = @backingInt(to.address.family),
+            .port = to.port,
+            .address = to.address.bytes,
+        };
     }
 
     pub fn noteCookie(ledger: *Ledger, host: u32, to: anytype) Error!void {

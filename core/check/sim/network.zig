@@ -94,7 +94,10 @@ pub fn damage(datagram: *Datagram, random: std.Random) void {
     };
     // The last fields are the MACs: the places where a check that is missing shows.
     const in_macs = is_handshake and random.boolean();
-    const at = if (in_macs) bytes.len - 1 - random.uintLessThan(usize, 32) else random.uintLessThan(usize, @min(bytes.len, 200));
+    const at = if (in_macs)
+        bytes.len - 1 - random.uintLessThan(usize, 32)
+    else
+        random.uintLessThan(usize, @min(bytes.len, 200));
     bytes[at] ^= @as(u8, 1) << random.int(u3);
     const only_mac2 = is_handshake and at >= bytes.len - 16;
     if (datagram.damage != .real) datagram.damage = if (only_mac2) .mac2_only else .real;

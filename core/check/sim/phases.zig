@@ -1,5 +1,5 @@
-//! Phases: a storm in which everything goes wrong, then calm in which everyone must find each other within the bounds of
-//! bounds.zig, at times silence after which no secret may be left, and a first packet into a cut.
+//! Phases: a storm in which everything goes wrong, then calm in which everyone must find each other within the bounds
+//! of bounds.zig, at times silence after which no secret may be left, and a first packet into a cut.
 //! Knows what is promised when, not how it comes about.
 //! Invariant: a bound counts from the last time that something was done to either end.
 const std = @import("std");
@@ -186,7 +186,9 @@ fn beginWake(world: *World) Error!void {
         const neighbour = &host.neighbours.items[place];
         const other = &world.hosts[neighbour.host];
         const peer = host.interface.get(neighbour.id.?) orelse continue;
-        if (edge.is_mute or world.clocks_lie or other.roams or peer.endpoint == null or !isIdle(world, host, place)) continue;
+        if (edge.is_mute or world.clocks_lie or other.roams or peer.endpoint == null or !isIdle(world, host, place)) {
+            continue;
+        }
         // So many that share it fairly leave room for one more.
         if (host.staging_chunks < 4 * host.neighbours.items.len + 4) continue;
         edge.is_cut = true;
@@ -220,24 +222,33 @@ pub fn check(world: *World) Error!void {
             .silence => {
                 try checkBeat(world, host, place);
                 if (isIdle(world, host, place) and neighbour.sent_at > world.phase_began + silence_settles) {
-                    return world.ledger.fail("host {d} speaks to {d}, to which it has nothing to say", .{ host.number, neighbour.host });
+                    return world.ledger.fail(
+                        "host {d} speaks to {d}, to which it has nothing to say",
+                        .{ host.number, neighbour.host },
+                    );
                 }
             },
-            .wake => if (neighbour.awaited) |awaited| if (world.time > awaited.until and !world.ledger.wasDelivered(awaited.id)) {
-                return world.ledger.fail("host {d} lost the packet that waited for a handshake with {d}", .{ host.number, neighbour.host });
+            .wake => if (neighbour.awaited) |awaited| {
+                if (world.time <= awaited.until or world.ledger.wasDelivered(awaited.id)) continue;
+                return world.ledger.fail(
+                    "host {d} lost the packet that waited for a handshake with {d}",
+                    .{ host.number, neighbour.host },
+                );
             },
         }
     };
 }
 
 /// Who can talk does. A renewal may interrupt for one attempt: two ends that began at the same instant have a session
-/// each, and who answers the initiation lets go of the one that the other sends with; if the answer is lost, or waits for
-/// a cookie, that lasts until the next attempt.
+/// each, and who answers the initiation lets go of the one that the other sends with; if the answer is lost, or waits
+/// for a cookie, that lasts until the next attempt.
 fn checkArrival(world: *World, host: *Host, place: u32) Error!void {
     const neighbour = &host.neighbours.items[place];
     if (!neighbour.talks or !bounds.isQuiet(world, host, place)) return;
     const gap = world.time - neighbour.arrived_at;
-    if (gap <= 2 * neighbour.talk_interval_ns + attempt + bounds.loadTime(host, &world.hosts[neighbour.host]) + slack) return;
+    if (gap <= 2 * neighbour.talk_interval_ns + attempt + bounds.loadTime(host, &world.hosts[neighbour.host]) + slack) {
+        return;
+    }
     return world.ledger.fail("nothing of host {d} has reached {d} for {d} s, although nothing is wrong since {d} s", .{
         host.number, neighbour.host, gap / second, (world.time - neighbour.calm_since) / second,
     });
@@ -261,5 +272,7 @@ fn checkBeat(world: *World, host: *Host, place: u32) Error!void {
     if (peer.endpoint == null or !host.isAwake(world.time) or !host.is_up) return;
     const gap = world.time - @max(neighbour.sent_at, neighbour.heard_at);
     if (gap <= @as(u64, neighbour.keepalive) * second + attempt + slack) return;
-    return world.ledger.fail("host {d} has not kept the way to {d} open for {d} s", .{ host.number, neighbour.host, gap / second });
+    return world.ledger.fail("host {d} has not kept the way to {d} open for {d} s", .{
+        host.number, neighbour.host, gap / second,
+    });
 }

@@ -33,7 +33,10 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     const options = readArguments(init.args) catch |err| return switch (err) {
         error.NoMutation => 4,
         error.Usage => {
-            report.say("sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]", .{});
+            report.say(
+                "sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]",
+                .{},
+            );
             return 2;
         },
     };
@@ -45,9 +48,12 @@ pub fn main(init: std.process.Init.Minimal) u8 {
         const seed = options.seed +% i;
         running = .{ .seed = seed, .world = &world };
         if (!runOne(seed, options)) return 1;
-        inline for (comptime std.meta.fieldNames(world_file.Stats)) |name| @field(total, name) += @field(world.stats, name);
+        inline for (comptime std.meta.fieldNames(world_file.Stats)) |name| {
+            @field(total, name) += @field(world.stats, name);
+        }
         deliveries += world.ledger.deliveries;
-        report.say("seed {d}: {d} hosts, {d} s, {d} datagrams, {d} handshakes, {d} of {d} packets, {d} faults, trace {x:0>16}", .{
+        report.say("seed {d}: {d} hosts, {d} s, {d} datagrams, {d} handshakes, " ++
+            "{d} of {d} packets, {d} faults, trace {x:0>16}", .{
             seed,                   world.hosts.len,         options.seconds,     world.stats.datagrams,
             world.stats.handshakes, world.ledger.deliveries, world.stats.packets, world.stats.faults,
             world.trace,
@@ -56,14 +62,17 @@ pub fn main(init: std.process.Init.Minimal) u8 {
         running.world = null;
     }
     const used = (cpuTime() - start) / std.time.ns_per_ms;
-    report.say("{d} runs of {d} s, {d} events, {d} datagrams, {d} handshakes, {d} of {d} packets, {d} faults: every promise kept, in {d} ms of CPU", .{
-        options.runs, options.seconds, total.events, total.datagrams, total.handshakes, deliveries, total.packets, total.faults, used,
+    report.say("{d} runs of {d} s, {d} events, {d} datagrams, {d} handshakes, {d} of {d} packets, {d} faults: " ++
+        "every promise kept, in {d} ms of CPU", .{
+        options.runs, options.seconds, total.events, total.datagrams, total.handshakes,
+        deliveries,   total.packets,   total.faults, used,
     });
     return 0;
 }
 
 fn runOne(seed: u64, options: Options) bool {
-    world.init(allocator, .{ .seed = seed, .peers = options.peers, .told_from = options.told_from }) catch |err| return failed(err);
+    const given: world_file.Options = .{ .seed = seed, .peers = options.peers, .told_from = options.told_from };
+    world.init(allocator, given) catch |err| return failed(err);
     events.begin(&world) catch |err| return failed(err);
     events.run(&world, options.seconds * std.time.ns_per_s) catch |err| return failed(err);
     return true;
@@ -123,7 +132,9 @@ fn sayHowToReplay() void {
 
 fn saySuddenEnd(what: []const u8, why: []const u8) void {
     const time = if (running.world) |current| current.time else 0;
-    report.say("violation: after {d}.{d:0>3} s: {s}: {s}", .{ time / std.time.ns_per_s, time / std.time.ns_per_ms % 1000, what, why });
+    report.say("violation: after {d}.{d:0>3} s: {s}: {s}", .{
+        time / std.time.ns_per_s, time / std.time.ns_per_ms % 1000, what, why,
+    });
     sayHowToReplay();
 }
 

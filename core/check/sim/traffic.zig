@@ -53,7 +53,10 @@ pub fn talk(world: *World, number: u32, place: u32) Error!void {
     const host = &world.hosts[number];
     const neighbour = &host.neighbours.items[place];
     const r = world.random();
-    try world.schedule(r.intRangeAtMost(u64, neighbour.talk_interval_ns / 2, neighbour.talk_interval_ns), .{ .talk = .{ .host = number, .place = place } });
+    try world.schedule(
+        r.intRangeAtMost(u64, neighbour.talk_interval_ns / 2, neighbour.talk_interval_ns),
+        .{ .talk = .{ .host = number, .place = place } },
+    );
     if (!neighbour.talks or !host.isAwake(world.time)) return;
     const is_odd = r.uintLessThan(u8, 8) == 0;
     const count = if (r.uintLessThan(u8, 4) == 0) r.intRangeAtMost(u32, 2, 5) else 1;
@@ -73,14 +76,18 @@ pub fn send(world: *World, host: *Host, place: u32, count: u32, is_odd: bool) Er
     const source = packet.addressOf(family, source_host, r.intRangeAtMost(u8, low, high));
     const destination = packet.addressOf(family, host.neighbours.items[place].host, r.intRangeAtMost(u8, low, high));
     const owner = host.ownerOf(destination);
-    const length = if (r.uintLessThan(u8, 16) == 0) packet.length_max else r.intRangeAtMost(usize, packet.length_min, 200);
+    const is_long = r.uintLessThan(u8, 16) == 0;
+    const length = if (is_long) packet.length_max else r.intRangeAtMost(usize, packet.length_min, 200);
     var plain: [packet.length_max]u8 = undefined;
     const first = world.stats.packets;
     const receiver = if (owner) |k| host.neighbours.items[k].host else network.nobody;
-    const stamp: packet.Stamp = .{ .id = first, .sender = host.number, .receiver = receiver };
+    var stamp: packet.Stamp = .{ .id = first, .sender = host.number, .receiver = receiver };
     const id = switch (host.interface.route(packet.write(&plain, source, destination, stamp, length))) {
         .peer => |id| id,
-        .drop => return if (owner == null) first else world.ledger.fail("host {d} finds no peer for {f}", .{ host.number, destination }),
+        .drop => return if (owner == null) first else world.ledger.fail(
+            "host {d} finds no peer for {f}",
+            .{ host.number, destination },
+        ),
     };
     const found = host.neighbourOf(id);
     if (found == null or owner == null or found.? != owner.?) {
@@ -91,18 +98,22 @@ pub fn send(world: *World, host: *Host, place: u32, count: u32, is_odd: bool) Er
     switch (host.interface.prepareSeal(id, count, now)) {
         .drop => {},
         .stage => for (0..count) |i| {
-            host.interface.stage(id, packet.write(&plain, source, destination, .{ .id = first + i, .sender = host.number, .receiver = receiver }, length));
+            stamp.id = first + i;
+            host.interface.stage(id, packet.write(&plain, source, destination, stamp, length));
         },
         .seal => |ticket| {
             const key = ticket.key.*;
             const padded = messages.paddedLength(length, packet.length_max);
-            const endpoint = host.interface.finishSeal(ticket, count * (padded + messages.transport_overhead), now) orelse {
+            const bytes = count * (padded + messages.transport_overhead);
+            const endpoint = host.interface.finishSeal(ticket, bytes, now) orelse {
                 return world.ledger.fail("host {d} may seal, but not send", .{host.number});
             };
             for (0..count) |i| {
-                const inner = packet.write(&plain, source, destination, .{ .id = first + i, .sender = host.number, .receiver = receiver }, length);
+                stamp.id = first + i;
+                const inner = packet.write(&plain, source, destination, stamp, length);
                 var datagram: [packet.length_max + 48]u8 = undefined;
-                datagram[0..16].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter + i));
+                const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter + i);
+                datagram[0..16].* = std.mem.toBytes(header);
                 const body = datagram[16..][0 .. padded + 16];
                 @memcpy(body[0..inner.len], inner);
                 @memset(body[inner.len..padded], 0);
@@ -245,13 +256,22 @@ fn finishBatch(world: *World, host: *Host, batch: []judge.Opening, now: protocol
     for (batch) |*opening| {
         const sealed = opening.datagram.bytes[16..];
         const length = sealed.len - 16;
-        const is_authentic = protocol.crypto.aeadOpen(opening.plain[0..length], opening.ticket.key, opening.ticket.counter, sealed, "");
+        const is_authentic = protocol.crypto.aeadOpen(
+            opening.plain[0..length],
+            opening.ticket.key,
+            opening.ticket.counter,
+            sealed,
+            "",
+        );
         opening.plain_length = if (is_authentic) length else null;
     }
     for (batch) |*opening| {
         const place = host.neighbourOf(opening.ticket.peer);
         const before = host.endpointOf(place);
-        const from: wire.Endpoint = .{ .remote = opening.datagram.from, .source = .{ .address = host.address.address, .interface_index = 2 } };
+        const from: wire.Endpoint = .{
+            .remote = opening.datagram.from,
+            .source = .{ .address = host.address.address, .interface_index = 2 },
+        };
         const plaintext: ?[]u8 = if (opening.plain_length) |length| opening.plain[0..length] else null;
         const opened = host.interface.finishOpen(opening.ticket, plaintext, &from, now);
         if (opened == .drop) world.note('!', host.number, @tagName(opened.drop));
@@ -263,7 +283,10 @@ fn finishBatch(world: *World, host: *Host, batch: []judge.Opening, now: protocol
 fn handshake(world: *World, host: *Host, datagram: *Datagram, now: protocol.Now) Error!void {
     const place = host.placeOf(datagram.author);
     const before = host.endpointOf(place);
-    const from: wire.Endpoint = .{ .remote = datagram.from, .source = .{ .address = host.address.address, .interface_index = 2 } };
+    const from: wire.Endpoint = .{
+        .remote = datagram.from,
+        .source = .{ .address = host.address.address, .interface_index = 2 },
+    };
     const refused = host.interface.handleHandshake(datagram.bytes, &from, host.is_loaded, now);
     if (refused) |reason| world.note('!', host.number, @tagName(reason));
     if (refused == null) try judge.handshake(world, host, datagram, place);

@@ -1,5 +1,5 @@
-//! World: hosts, the network between them, one queue of events and one generator of chance. Others make things happen in
-//! it; all of it goes into the trace.
+//! World: hosts, the network between them, one queue of events and one generator of chance. Others make things happen
+//! in it; all of it goes into the trace.
 //! Invariant: seed and options decide every event, so the hash of the trace is theirs too.
 const std = @import("std");
 const messages = @import("wire").messages;
@@ -99,7 +99,14 @@ pub const World = struct {
 
     pub fn init(world: *World, gpa: Allocator, options: Options) Error!void {
         var mixer: std.Random.SplitMix64 = .init(options.seed);
-        world.* = .{ .gpa = gpa, .prng = .init(mixer.next()), .ledger = .{ .gpa = gpa }, .trace = options.seed, .told_from = options.told_from, .clocks_lie = false };
+        world.* = .{
+            .gpa = gpa,
+            .prng = .init(mixer.next()),
+            .ledger = .{ .gpa = gpa },
+            .trace = options.seed,
+            .told_from = options.told_from,
+            .clocks_lie = false,
+        };
         const r = world.random();
         world.clocks_lie = r.uintLessThan(u8, 4) == 0;
         const count = options.peers orelse switch (r.uintLessThan(u8, 10)) {
@@ -217,8 +224,11 @@ pub const World = struct {
             'p' => report.say("{d}.{d:0>3} {t}", .{ seconds, rest, world.phase }),
             'f', '!' => report.say("{d}.{d:0>3} {d} {s}", .{ seconds, rest, who, bytes }),
             else => {
-                const kind = messages.classify(bytes) orelse return report.say("{d}.{d:0>3} {d} {c} noise", .{ seconds, rest, who, what });
-                report.say("{d}.{d:0>3} {d} {c} {t} {x} {x}", .{ seconds, rest, who, what, kind, bytes[4..8], bytes[8..16] });
+                const kind = messages.classify(bytes) orelse
+                    return report.say("{d}.{d:0>3} {d} {c} noise", .{ seconds, rest, who, what });
+                report.say("{d}.{d:0>3} {d} {c} {t} {x} {x}", .{
+                    seconds, rest, who, what, kind, bytes[4..8], bytes[8..16],
+                });
             },
         }
     }
