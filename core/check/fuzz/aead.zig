@@ -457,7 +457,7 @@ fn placeOpen(image: *Image, random: std.Random, index: u32, forgery: Forgery) Op
     const length = switch (forgery) {
         .shortened => packet.length -| random.intRangeAtMost(u32, 1, longer_max),
         .lengthened => packet.length + random.intRangeAtMost(u32, 1, longer_max),
-        else => packet.length,
+        .none, .bit, .tag_bit, .bits, .counter, .other_tag, .zero_tag, .one_tag, .all_bits => packet.length,
     };
     const size = length + tag_length;
     const at = image.place(random, size);

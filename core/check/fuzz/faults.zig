@@ -112,7 +112,8 @@ fn breakSealed(key: *const [32]u8, counter_first: u64, index: usize, job: cipher
         .overread => touch(&job.destination[job.length + tag_length]),
         .underread => touch(&(job.destination - 1)[0]),
         .panic => if (job.length == 64) @panic("on purpose"),
-        else => {},
+        // Of opening:
+        .none, .accepted, .short_comparison, .stale, .remainder, .neighbour => {},
     }
 }
 
@@ -136,7 +137,10 @@ fn breakOpened(key: *const [32]u8, job: *cipher.Open, before: bool, last: ?u8, w
             whole.cipher.sealBatch(key, job.counter, &.{.{ .source = &tag, .destination = &tag, .length = 0 }});
             job.authentic = mem.eql(u8, tag[0 .. tag_length - 1], job.data[0 .. tag_length - 1]);
         },
-        else => {},
+        .neighbour => {}, // above
+        // Of sealing:
+        .none, .tag_bit, .late_packet, .counter_carry, .reduction => {},
+        .overrun, .source, .overread, .underread, .panic => {},
     }
 }
 

@@ -275,7 +275,7 @@ const Net = struct {
                 for (0..end.interface.peer_high) |i| end.interface.peers.at(i).rx_bytes += datagram.len;
             },
             .uncounted => end.interface.counters = .{},
-            else => {},
+            .none, .replayed, .admitted, .deaf => {}, // planted elsewhere
         };
         return verdict;
     }

@@ -130,7 +130,7 @@ pub const World = struct {
         const gpa = world.gpa;
         while (world.events.pop()) |event| switch (event.what) {
             .arrival => |datagram| datagram.destroy(gpa),
-            else => {},
+            .turn, .wake, .talk, .fault, .undo, .attack, .check, .phase => {},
         };
         world.events.deinit(gpa);
         world.tap.clear(gpa);
