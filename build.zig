@@ -15,14 +15,41 @@ const x86_64_flavours = [_]Flavour{
 };
 const other_flavours = [_]Flavour{.{ .name = "baseline", .cpu = null }};
 
+/// A module: what it may import stands above it, or is an option.
+const Room = struct { name: []const u8, root: []const u8, imports: []const []const u8 = &.{} };
+
+/// The same graph as that of scripts/build_core.py, which a test compares.
+const graph = [_]Room{
+    .{ .name = "wire", .root = "core/wire/wire.zig" },
+    .{ .name = "protocol", .root = "core/protocol/protocol.zig", .imports = &.{"wire"} },
+    .{ .name = "cipher", .root = "core/cipher/cipher.zig", .imports = &.{"cipher_options"} },
+    .{ .name = "io", .root = "core/io/io.zig", .imports = &.{"wire"} },
+    .{ .name = "device", .root = "core/device/device.zig", .imports = &.{ "wire", "protocol", "cipher", "io" } },
+    .{ .name = "runtime", .root = "core/runtime.zig" },
+    .{
+        .name = "abi",
+        .root = "core/abi/abi.zig",
+        .imports = &.{ "wire", "protocol", "cipher", "io", "device", "runtime", "build_options" },
+    },
+    .{
+        .name = "daemon",
+        .root = "core/daemon/daemon.zig",
+        .imports = &.{ "wire", "protocol", "cipher", "io", "device", "runtime", "build_options" },
+    },
+    // In no install:
+    .{ .name = "bench", .root = "core/check/bench.zig", .imports = &.{ "wire", "protocol", "cipher", "runtime" } },
+};
+
+/// One module for each row of the graph, compiled one way.
 const Rooms = struct {
-    wire: *std.Build.Module,
-    protocol: *std.Build.Module,
-    cipher: *std.Build.Module,
-    io: *std.Build.Module,
-    device: *std.Build.Module,
-    abi: *std.Build.Module,
-    daemon: *std.Build.Module,
+    modules: [graph.len]?*std.Build.Module = @splat(null),
+
+    fn get(rooms: *const Rooms, name: []const u8) *std.Build.Module {
+        for (graph, rooms.modules) |room, module| {
+            if (std.mem.eql(u8, room.name, name)) return module orelse break;
+        }
+        std.debug.panic("{s} is not above the module that imports it", .{name});
+    }
 };
 
 const Build = struct {
@@ -34,52 +61,38 @@ const Build = struct {
     cipher_options: *std.Build.Step.Options,
     build_options: *std.Build.Step.Options,
 
-    /// The graph of rooms, with the tops that may import all of them.
     fn rooms(self: *const Build, optimize: std.lang.OptimizeMode) Rooms {
-        const all: Rooms = .{
-            .wire = self.room("core/wire/wire.zig", optimize),
-            .protocol = self.room("core/protocol/protocol.zig", optimize),
-            .cipher = self.cipherRoom("core/cipher/cipher.zig", optimize),
-            .io = self.room("core/io/io.zig", optimize),
-            .device = self.room("core/device/device.zig", optimize),
-            .abi = self.room("core/abi/abi.zig", optimize),
-            .daemon = self.room("core/daemon.zig", optimize),
-        };
-        all.protocol.addImport("wire", all.wire);
-        all.io.addImport("wire", all.wire);
-        for ([_]*std.Build.Module{ all.device, all.abi, all.daemon }) |upper| {
-            upper.addImport("wire", all.wire);
-            upper.addImport("protocol", all.protocol);
-            upper.addImport("cipher", all.cipher);
-            upper.addImport("io", all.io);
+        var all: Rooms = .{};
+        for (graph, &all.modules) |room, *slot| {
+            const module = self.b.createModule(.{
+                .root_source_file = self.b.path(room.root),
+                .target = self.target,
+                .optimize = optimize,
+                .strip = self.strip,
+                .pic = true,
+            });
+            for (room.imports) |name| {
+                if (self.options(name)) |generated| {
+                    module.addOptions(name, generated);
+                } else module.addImport(name, all.get(name));
+            }
+            slot.* = module;
         }
-        for ([_]*std.Build.Module{ all.abi, all.daemon }) |top| {
-            top.addImport("device", all.device);
-            top.addOptions("build_options", self.build_options);
-        }
+        for (self.kernels) |object| all.get("cipher").addObject(object);
         return all;
     }
 
-    fn cipherRoom(self: *const Build, root: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
-        const cipher = self.room(root, optimize);
-        cipher.addOptions("cipher_options", self.cipher_options);
-        for (self.kernels) |object| cipher.addObject(object);
-        return cipher;
-    }
-
-    fn room(self: *const Build, path: []const u8, optimize: std.lang.OptimizeMode) *std.Build.Module {
-        return self.b.createModule(.{
-            .root_source_file = self.b.path(path),
-            .target = self.target,
-            .optimize = optimize,
-            .strip = self.strip,
-            .pic = true,
-        });
+    fn options(self: *const Build, name: []const u8) ?*std.Build.Step.Options {
+        if (std.mem.eql(u8, name, "cipher_options")) return self.cipher_options;
+        if (std.mem.eql(u8, name, "build_options")) return self.build_options;
+        return null;
     }
 };
 
 pub fn build(b: *std.Build) void {
-    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline, .os_tag = .linux, .abi = .none } });
+    const target = b.standardTargetOptions(.{
+        .default_target = .{ .cpu_model = .baseline, .os_tag = .linux, .abi = .none },
+    });
     const optimize = b.option(std.lang.OptimizeMode, "optimize", "safe (default), debug, fast, small") orelse .safe;
     var self: Build = .{
         .b = b,
@@ -123,7 +136,11 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
             .omit_frame_pointer = true,
         });
         kernel.addOptions("kernel_options", kernel_options);
-        object.* = b.addObject(.{ .name = b.fmt("cipher_{s}", .{flavour.name}), .root_module = kernel, .use_llvm = true });
+        object.* = b.addObject(.{
+            .name = b.fmt("cipher_{s}", .{flavour.name}),
+            .root_module = kernel,
+            .use_llvm = true,
+        });
         name.* = flavour.name;
     }
     self.cipher_options.addOption([]const []const u8, "flavours", names);
@@ -133,13 +150,14 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
 fn install(self: *const Build) void {
     const b = self.b;
     const all = self.rooms(self.optimize);
-    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = all.abi, .use_llvm = true });
+    const abi = all.get("abi");
+    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = abi, .use_llvm = true });
     shared.installHeader(b.path("core/include/pywg.h"), "pywg.h");
     b.installArtifact(shared);
-    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = all.abi, .use_llvm = true });
+    const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = abi, .use_llvm = true });
     static.bundle_compiler_rt = true; // so that a C linker needs nothing else
     b.installArtifact(static);
-    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.daemon, .use_llvm = true });
+    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.get("daemon"), .use_llvm = true });
     b.installArtifact(daemon);
 }
 
@@ -150,8 +168,8 @@ fn addTests(self: *const Build) void {
     const step = b.step("test", "Run the Zig tests");
     const programs = b.step("test-programs", "Compile the Zig tests into zig-out/test/");
     const all = self.rooms(.safe);
-    inline for (.{ "wire", "protocol", "cipher", "io", "device" }) |room_name| {
-        const tests = b.addTest(.{ .name = room_name, .root_module = @field(all, room_name), .use_llvm = true });
+    for ([_][]const u8{ "wire", "protocol", "cipher", "io", "device", "daemon" }) |name| {
+        const tests = b.addTest(.{ .name = name, .root_module = all.get(name), .use_llvm = true });
         step.dependOn(&b.addRunArtifact(tests).step);
         programs.dependOn(&b.addInstallArtifact(tests, .{ .dest_dir = .{ .override = .{ .custom = "test" } } }).step);
     }
@@ -164,11 +182,7 @@ fn addBench(self: *const Build) void {
     run.addFileArg(b.path("scripts/bench_crypto"));
     run.addArg("--programs");
     for ([_]std.lang.OptimizeMode{ .safe, .fast }) |optimize| {
-        const all = self.rooms(optimize);
-        const bench = self.room("core/bench.zig", optimize);
-        bench.addImport("wire", all.wire);
-        bench.addImport("protocol", all.protocol);
-        bench.addImport("cipher", all.cipher);
+        const bench = self.rooms(optimize).get("bench");
         run.addArtifactArg(b.addExecutable(.{ .name = "bench", .root_module = bench, .use_llvm = true }));
     }
     run.addArg("--zig"); // for the program in C

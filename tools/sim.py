@@ -5,7 +5,7 @@
     scripts/sim --mutation NAME [--seed N] ...                   one of them
 
 A broken promise ends the run with one sentence, the virtual time and the command that repeats it to
-the byte. What is promised and what goes wrong: core/sim/; the deliberate bugs:
+the byte. What is promised and what goes wrong: core/check/sim/; the deliberate bugs:
 tools/build/mutations.py.
 """
 

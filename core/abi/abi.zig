@@ -3,9 +3,9 @@ const std = @import("std");
 const cipher = @import("cipher");
 const device = @import("device.zig");
 const interface = @import("interface.zig");
-const io = @import("io");
 const options = @import("build_options");
 const protocol = @import("protocol");
+const runtime = @import("runtime");
 const status = @import("status.zig");
 
 pub const abi_version: u32 = 1;
@@ -64,5 +64,5 @@ fn dropName(drop: u32) callconv(.c) ?[*:0]const u8 {
     return @tagName(@as(protocol.Drop, @fromBackingInt(@as(u8, @intCast(drop))))).ptr;
 }
 
-pub const std_options = io.runtime.std_options;
-pub const panic = io.runtime.panic;
+pub const std_options = runtime.std_options;
+pub const panic = runtime.panic;

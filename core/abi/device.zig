@@ -5,6 +5,7 @@ const device = @import("device");
 const Device = device.Device;
 const io = @import("io");
 const status = @import("status.zig");
+const text_file = @import("text.zig");
 const Diagnostic = status.Diagnostic;
 
 pub const Options = extern struct {
@@ -26,8 +27,12 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
     target.* = null;
-    if (given.size < @sizeOf(Options)) return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_device_options)");
-    if (given.log_level > @backingInt(device.LogLevel.verbose)) return status.fail(diagnostic, .invalid_argument, "options.log_level is unknown");
+    if (given.size < @sizeOf(Options)) {
+        return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_device_options)");
+    }
+    if (given.log_level > @backingInt(device.LogLevel.verbose)) {
+        return status.fail(diagnostic, .invalid_argument, "options.log_level is unknown");
+    }
     var why: device.Diagnostic = .{};
     target.* = Device.open(std.heap.page_allocator, &.{
         .name = if (given.name) |name_pointer| std.mem.span(name_pointer) else "",
@@ -47,34 +52,23 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
 pub fn set(handle: ?*Device, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const target = handle orelse return status.fail(diagnostic, .invalid_argument, "device is NULL");
-    const bytes = slice(text, length) orelse return status.fail(diagnostic, .invalid_argument, "text is NULL");
+    const bytes = text_file.slice(text, length) orelse
+        return status.fail(diagnostic, .invalid_argument, "text is NULL");
     var why: device.Diagnostic = .{};
     target.set(bytes, &why) catch |err| return status.report(diagnostic, status.fromSet(err), &why);
     return status.Status.ok.value();
 }
 
 pub fn get(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    const target = handle orelse return status.Status.invalid_argument.value();
-    const out = bufferSlice(buffer, capacity) orelse return status.Status.invalid_argument.value();
-    const size = length orelse return status.Status.invalid_argument.value();
-    size.* = target.get(out);
-    return fits(size.*, capacity);
+    return text_file.fill(handle, Device.get, buffer, capacity, length);
 }
 
 pub fn report(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    const target = handle orelse return status.Status.invalid_argument.value();
-    const out = bufferSlice(buffer, capacity) orelse return status.Status.invalid_argument.value();
-    const size = length orelse return status.Status.invalid_argument.value();
-    size.* = target.report(out);
-    return fits(size.*, capacity);
+    return text_file.fill(handle, Device.report, buffer, capacity, length);
 }
 
 pub fn name(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    const target = handle orelse return status.Status.invalid_argument.value();
-    const out = bufferSlice(buffer, capacity) orelse return status.Status.invalid_argument.value();
-    const size = length orelse return status.Status.invalid_argument.value();
-    size.* = target.name(out);
-    return fits(size.*, capacity);
+    return text_file.fill(handle, Device.name, buffer, capacity, length);
 }
 
 pub fn run(handle: ?*Device, diagnostic: ?*Diagnostic) callconv(.c) i32 {
@@ -93,20 +87,4 @@ pub fn stop(handle: ?*Device) callconv(.c) i32 {
 
 pub fn close(handle: ?*Device) callconv(.c) void {
     if (handle) |target| target.close();
-}
-
-/// NULL is fine for nothing.
-pub fn slice(pointer: ?[*]const u8, length: usize) ?[]const u8 {
-    if (length == 0) return "";
-    return (pointer orelse return null)[0..length];
-}
-
-pub fn bufferSlice(pointer: ?[*]u8, capacity: usize) ?[]u8 {
-    if (capacity == 0) return &.{};
-    return (pointer orelse return null)[0..capacity];
-}
-
-pub fn fits(length: usize, capacity: usize) i32 {
-    const result: status.Status = if (length <= capacity) .ok else .buffer_too_small;
-    return result.value();
 }

@@ -3,10 +3,10 @@
 const std = @import("std");
 const cipher = @import("cipher");
 const device = @import("device");
-const device_abi = @import("device.zig");
 const io = @import("io");
 const protocol = @import("protocol");
 const status = @import("status.zig");
+const text_file = @import("text.zig");
 const Diagnostic = status.Diagnostic;
 const Status = status.Status;
 const wire = @import("wire");
@@ -105,8 +105,12 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
     target.* = null;
-    if (given.size < @sizeOf(Options)) return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_interface_options)");
-    if (given.mtu > device.mtu_max) return status.fail(diagnostic, .invalid_argument, "options.mtu is larger than 65535");
+    if (given.size < @sizeOf(Options)) {
+        return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_interface_options)");
+    }
+    if (given.mtu > device.mtu_max) {
+        return status.fail(diagnostic, .invalid_argument, "options.mtu is larger than 65535");
+    }
     const handle = gpa.create(Handle) catch return status.fail(diagnostic, .out_of_memory, "out of memory");
     handle.entropy = given.entropy;
     handle.entropy_context = given.entropy_context;
@@ -126,11 +130,18 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
     return Status.ok.value();
 }
 
-pub fn set(handle: ?*Handle, now: ?*const Now, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn set(
+    handle: ?*Handle,
+    now: ?*const Now,
+    text: ?[*]const u8,
+    length: usize,
+    diagnostic: ?*Diagnostic,
+) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
     const target = handle orelse return status.fail(diagnostic, .invalid_argument, "interface is NULL");
     if (now == null) return status.fail(diagnostic, .invalid_argument, "now is NULL");
-    const bytes = device_abi.slice(text, length) orelse return status.fail(diagnostic, .invalid_argument, "text is NULL");
+    const bytes = text_file.slice(text, length) orelse
+        return status.fail(diagnostic, .invalid_argument, "text is NULL");
     var why: protocol.uapi.Diagnostic = .{};
     var change = protocol.uapi.parse(gpa, bytes, &why) catch |err| {
         if (err == error.OutOfMemory) return status.fail(diagnostic, .out_of_memory, "out of memory");
@@ -147,19 +158,21 @@ pub fn set(handle: ?*Handle, now: ?*const Now, text: ?[*]const u8, length: usize
 }
 
 pub fn get(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
-    const out = device_abi.bufferSlice(buffer, capacity) orelse return Status.invalid_argument.value();
-    const size = length orelse return Status.invalid_argument.value();
+    return text_file.fill(handle, writeConfiguration, buffer, capacity, length);
+}
+
+/// Its length, and the text if it fits.
+fn writeConfiguration(handle: *Handle, out: []u8) usize {
     var scratch: [256]u8 = undefined;
     defer std.crypto.secureZero(u8, &scratch);
     var counting: std.Io.Writer.Discarding = .init(&scratch);
-    target.interface.writeConfiguration(&counting.writer) catch unreachable; // it cannot fail
-    size.* = @intCast(counting.fullCount());
-    if (size.* <= capacity) {
-        var writer: std.Io.Writer = .fixed(out[0..size.*]);
-        target.interface.writeConfiguration(&writer) catch unreachable; // measured above
+    handle.interface.writeConfiguration(&counting.writer) catch unreachable; // it cannot fail
+    const length: usize = @intCast(counting.fullCount());
+    if (length <= out.len) {
+        var writer: std.Io.Writer = .fixed(out[0..length]);
+        handle.interface.writeConfiguration(&writer) catch unreachable; // measured above
     }
-    return device_abi.fits(size.*, capacity);
+    return length;
 }
 
 pub fn seal(handle: ?*Handle, now: ?*const Now, in: ?[*]const Packet, out: ?[*]Packet, count: usize) callconv(.c) i32 {
@@ -199,17 +212,28 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
         .drop => |reason| return destination.refuse(reason),
     };
     const datagram = destination.data.?[0..length];
-    datagram[0..header_length].* = std.mem.toBytes(messages.TransportHeader.init(ticket.receiver_index, ticket.counter));
+    const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
+    datagram[0..header_length].* = std.mem.toBytes(header);
     const body = datagram[header_length..];
     @memcpy(body[0..packet.len], packet);
     @memset(body[packet.len..padded], 0);
-    cipher.sealBatch(ticket.key, ticket.counter, &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }});
+    cipher.sealBatch(
+        ticket.key,
+        ticket.counter,
+        &.{.{ .source = body.ptr, .destination = body.ptr, .length = padded }},
+    );
     destination.length = length;
     destination.endpoint = .from(ticket.endpoint.remote);
     destination.settle(.sealed);
 }
 
-pub fn receive(handle: ?*Handle, now: ?*const Now, packets: ?[*]Packet, count: usize, under_load: u32) callconv(.c) i32 {
+pub fn receive(
+    handle: ?*Handle,
+    now: ?*const Now,
+    packets: ?[*]Packet,
+    count: usize,
+    under_load: u32,
+) callconv(.c) i32 {
     const target = handle orelse return Status.invalid_argument.value();
     const instant = (now orelse return Status.invalid_argument.value()).value();
     if (count == 0) return Status.ok.value();

@@ -86,20 +86,16 @@ pub fn fromRun(err: device.RunError) Status {
     };
 }
 
+/// As in pywg.h.
 pub fn name(status: i32) [*:0]const u8 {
-    return switch (status) {
-        0 => "PYWG_OK",
-        -1 => "PYWG_INVALID_ARGUMENT",
-        -2 => "PYWG_OUT_OF_MEMORY",
-        -3 => "PYWG_BUFFER_TOO_SMALL",
-        -4 => "PYWG_CONFIGURATION",
-        -5 => "PYWG_PERMISSION",
-        -6 => "PYWG_NAME_IN_USE",
-        -7 => "PYWG_ADDRESS_IN_USE",
-        -8 => "PYWG_NOT_FOUND",
-        -9 => "PYWG_LIMIT",
-        -10 => "PYWG_CLOSED",
-        -11 => "PYWG_SYSTEM",
-        else => "PYWG_UNKNOWN",
-    };
+    inline for (comptime std.enums.values(Status)) |known| {
+        if (status == comptime known.value()) return comptime symbol(known);
+    }
+    return "PYWG_UNKNOWN";
+}
+
+fn symbol(comptime status: Status) [:0]const u8 {
+    var upper = @tagName(status)[0..].*;
+    for (&upper) |*letter| letter.* = std.ascii.toUpper(letter.*);
+    return "PYWG_" ++ upper;
 }

@@ -1,5 +1,5 @@
-//! What tests outside of the room may see of it: the door and Poly1305 by itself, for core/fuzz/ as Zig, and as the
-//! root of a shared library with C's calling convention for checks against another implementation (tests/crypto/).
+//! What tests outside of the room may see of it: the door and Poly1305 by itself, for core/check/fuzz/ as Zig, and as
+//! the root of a shared library with C's calling convention for checks against another implementation (tests/crypto/).
 //! No install has it. The structs are aead.zig's; nothing is decided here.
 const std = @import("std");
 const dispatch = @import("dispatch.zig");

@@ -252,7 +252,10 @@ test "what several threads seal and open together is what one does alone" {
     var prng: std.Random.DefaultPrng = .init(1);
     for (0..50) |round| {
         // On a busy machine they come late, or not at all before it is over.
-        for (0..100_000) |_| if (crew.idle.load(.monotonic) != 0b110) io.clock.sleep(100 * std.time.ns_per_us) else break;
+        for (0..100_000) |_| {
+            if (pool.idle.load(.monotonic) == 0b110) break;
+            io.clock.sleep(100 * std.time.ns_per_us);
+        }
         prng.random().bytes(together);
         @memcpy(alone, together);
         var seals: [2][packets]cipher.Seal = undefined;

@@ -23,7 +23,7 @@ const far_key: [32]u8 = @splat(0x48);
 const near_inner: [4]u8 = .{ 10, 77, 0, 1 };
 const far_inner: [4]u8 = .{ 10, 77, 0, 2 };
 const inner_port = 8080;
-/// Beyond what a second handshake takes, should the first be refused (REKEY_TIMEOUT); nobody waits longer than it takes.
+/// Beyond what a second handshake takes, should the first be refused (REKEY_TIMEOUT); no test waits longer than needed.
 const patience_ms = 20_000;
 
 fn publicKey(private: [32]u8) [32]u8 {

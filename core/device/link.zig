@@ -17,7 +17,7 @@ pub const Link = struct {
     monitor: io.link.Monitor,
     /// As far as the monitor has told.
     is_up: bool = false,
-    routes: io.link.RouteMonitor,
+    routes: io.route.Monitor,
     routes_changed: bool = false,
 
     pub fn close(link: *Link) void {
@@ -152,7 +152,7 @@ pub const Link = struct {
         const source = endpoint.source.?;
         const fwmark = link.shared.interface.fwmark;
         const bound = link.sockets.bound_index;
-        const found = io.link.routeInterface(endpoint.remote.address, source.address, fwmark, bound) catch return true;
+        const found = io.route.interfaceTo(endpoint.remote.address, source.address, fwmark, bound) catch return true;
         if (bound != 0) return found == null; // by another it cannot go, and of a VRF we would get the member
         return found == null or found.? != source.interface_index;
     }

@@ -68,7 +68,7 @@ pub fn openLink(shared: *Shared, workers: *Workers, sockets: *Sockets, diagnosti
     const leading = workers.first();
     var monitor = io.link.Monitor.open(leading.tun.fd) catch return noWatch(diagnostic);
     errdefer monitor.close();
-    var routes = io.link.RouteMonitor.open() catch return noWatch(diagnostic);
+    var routes = io.route.Monitor.open() catch return noWatch(diagnostic);
     errdefer routes.close();
     for ([_]struct { i32, Token }{
         .{ monitor.fd(), .monitor },

@@ -24,7 +24,7 @@ pub const Options = struct {
     log_level: log.Level = .silent,
     log_fd: i32 = -1,
     has_uapi: bool = true,
-    uapi_folder: []const u8 = io.uapi_socket.default_folder,
+    uapi_folder: []const u8 = io.uapi_listener.default_folder,
     calls: *const io.linux.Calls = &io.linux.real,
 
     pub fn check(options: *const Options, diagnostic: *Diagnostic) error{InvalidArgument}!void {

@@ -6,7 +6,8 @@ const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const io = @import("io");
 const OpenError = @import("options.zig").OpenError;
 const Options = @import("options.zig").Options;
-const sockets = io.uapi_socket;
+const uapi_client = io.uapi_client;
+const uapi_listener = io.uapi_listener;
 const Token = @import("token.zig").Token;
 
 /// Requests of one client served in one turn, so that packets are not kept waiting.
@@ -15,8 +16,8 @@ const requests_per_turn = 16;
 pub const Server = struct {
     gpa: Allocator,
     poller: io.poller.Poller,
-    listener: sockets.Listener,
-    clients: sockets.Clients = .{},
+    listener: uapi_listener.Listener,
+    clients: uapi_client.Clients = .{},
 
     /// `name` is the interface's. The requests come as events of `poller`.
     pub fn open(
@@ -28,9 +29,9 @@ pub const Server = struct {
     ) OpenError!Server {
         var failure: io.linux.Failure = .{};
         const opened = if (options.uapi_fd) |fd|
-            sockets.Listener.fromFd(fd, &failure)
+            uapi_listener.Listener.fromFd(fd, &failure)
         else
-            sockets.Listener.listen(options.uapi_folder, name, &failure);
+            uapi_listener.Listener.listen(options.uapi_folder, name, &failure);
         var listener = opened catch |err| return refuse(err, options.uapi_folder, name, failure, diagnostic);
         errdefer listener.close();
         errdefer diagnostic.set("no memory left to watch the UAPI socket", .{});
@@ -42,7 +43,7 @@ pub const Server = struct {
     }
 
     fn refuse(
-        err: sockets.ListenError,
+        err: uapi_listener.ListenError,
         folder: []const u8,
         name: []const u8,
         failure: io.linux.Failure,
@@ -151,7 +152,7 @@ pub const Server = struct {
         server.poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(gpa, slot);
     }
 
-    fn reply(server: *Server, client: *sockets.Client, text: ?[]u8) bool {
+    fn reply(server: *Server, client: *uapi_client.Client, text: ?[]u8) bool {
         const owned = text orelse return false;
         defer {
             std.crypto.secureZero(u8, owned);

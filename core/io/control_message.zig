@@ -3,7 +3,6 @@
 //! Invariant: parsing ends and stays inside its bytes whatever they hold.
 const std = @import("std");
 const wire = @import("wire");
-const sys = @import("linux.zig");
 
 const linux = std.os.linux;
 const IPPROTO = linux.IPPROTO;

@@ -193,16 +193,7 @@ fn writeChecksum(field: *[2]u8, sum: u64, is_udp: bool) void {
 }
 
 const testing = std.testing;
-
-/// The obvious sum that judges the fast one.
-fn naiveSum(bytes: []const u8, initial: u32) u32 {
-    var total = initial;
-    for (bytes, 0..) |byte, i| {
-        total += if (i % 2 == 0) @as(u32, byte) << 8 else byte;
-        total = (total & 0xffff) + (total >> 16);
-    }
-    return total;
-}
+const obviousSum = wire.checksum.testing.sum;
 
 /// A superpacket and what is known about it, built without the code under test.
 const Sample = struct {
@@ -248,11 +239,12 @@ const Sample = struct {
             t[13] = shape.flags;
         }
         const field: usize = if (shape.udp) 6 else 16;
-        const seed = naiveSum(sample.addresses(), @intCast(protocol + sample.length - sample.network));
-        writeInt(u16, t[field..][0..2], @intCast(naiveSum(&.{}, (seed & 0xffff) + (seed >> 16))), .big);
+        const seed = obviousSum(sample.addresses(), @intCast(protocol + sample.length - sample.network));
+        writeInt(u16, t[field..][0..2], seed, .big);
+        const tcp_type: u8 = if (shape.v6) VnetHeader.GSO_TCPV6 else VnetHeader.GSO_TCPV4;
         sample.header = .{
             .flags = VnetHeader.NEEDS_CSUM,
-            .gso_type = if (shape.udp) VnetHeader.GSO_UDP_L4 else if (shape.v6) VnetHeader.GSO_TCPV6 else VnetHeader.GSO_TCPV4,
+            .gso_type = if (shape.udp) VnetHeader.GSO_UDP_L4 else tcp_type,
             .hdr_len = @intCast(sample.network), // too small, as on the forward path
             .gso_size = gso_size,
             .csum_start = @intCast(sample.network),
@@ -279,7 +271,8 @@ fn judge(sample: *const Sample, shape: Sample.Shape) !void {
     var done: usize = 0;
     for (0..splitter.count) |i| {
         const last = i + 1 == splitter.count;
-        const expected_payload = sample.buffer[sample.headers + done .. sample.headers + @min(payload_total, done + size)];
+        const end = @min(payload_total, done + size);
+        const expected_payload = sample.buffer[sample.headers + done .. sample.headers + end];
         out[sample.headers + expected_payload.len] = 0xee;
         try testing.expectEqual(splitter.length(i), splitter.write(i, &out));
         try testing.expectEqual(0xee, out[sample.headers + expected_payload.len]);
@@ -301,14 +294,14 @@ fn judgeSegment(sample: *const Sample, shape: Sample.Shape, segment: []const u8,
     } else {
         try testing.expectEqual(segment.len, readInt(u16, segment[2..4], .big));
         try testing.expectEqual(0xfffe +% @as(u16, @intCast(i)), readInt(u16, segment[4..6], .big));
-        try testing.expectEqual(0xffff, naiveSum(segment[0..sample.network], 0));
+        try testing.expectEqual(0xffff, obviousSum(segment[0..sample.network], 0));
         try testing.expectEqualSlices(u8, original[0..2], segment[0..2]);
         try testing.expectEqualSlices(u8, original[6..10], segment[6..10]);
         try testing.expectEqualSlices(u8, original[12..sample.network], segment[12..sample.network]);
     }
     const protocol: u32 = if (shape.udp) 17 else 6;
-    const pseudo = naiveSum(sample.addresses(), protocol + @as(u32, @intCast(t.len)));
-    try testing.expectEqual(0xffff, naiveSum(t, pseudo));
+    const pseudo = obviousSum(sample.addresses(), protocol + @as(u32, @intCast(t.len)));
+    try testing.expectEqual(0xffff, obviousSum(t, pseudo));
     const was = original[sample.network..];
     try testing.expectEqualSlices(u8, was[0..4], t[0..4]);
     if (shape.udp) {
@@ -323,7 +316,8 @@ fn judgeSegment(sample: *const Sample, shape: Sample.Shape, segment: []const u8,
         try testing.expectEqual(flags, t[13]);
         try testing.expectEqualSlices(u8, was[8..13], t[8..13]);
         try testing.expectEqualSlices(u8, was[14..16], t[14..16]);
-        try testing.expectEqualSlices(u8, was[18..][0 .. sample.headers - sample.network - 18], t[18..][0 .. sample.headers - sample.network - 18]);
+        const length = sample.headers - sample.network - 18;
+        try testing.expectEqualSlices(u8, was[18..][0..length], t[18..][0..length]);
     }
 }
 
@@ -331,7 +325,13 @@ const shapes = [_]Sample.Shape{
     .{ .v6 = false, .udp = false, .tcp_options = 12 },
     .{ .v6 = false, .udp = false, .network_options = 8, .tcp_options = 40, .flags = 0xff & ~TcpFlags.syn },
     .{ .v6 = true, .udp = false, .flags = TcpFlags.ack | TcpFlags.psh | TcpFlags.fin },
-    .{ .v6 = true, .udp = false, .network_options = 16, .tcp_options = 12, .flags = TcpFlags.ack | TcpFlags.cwr | TcpFlags.ece },
+    .{
+        .v6 = true,
+        .udp = false,
+        .network_options = 16,
+        .tcp_options = 12,
+        .flags = TcpFlags.ack | TcpFlags.cwr | TcpFlags.ece,
+    },
     .{ .v6 = false, .udp = true },
     .{ .v6 = false, .udp = true, .network_options = 4 },
     .{ .v6 = true, .udp = true },
@@ -380,7 +380,7 @@ test "behind a routing header the sender's seed names the final destination" {
     var out: [2000]u8 = undefined;
     for (0..3) |i| {
         const transport = out[0..splitter.write(i, &out)][64..];
-        try testing.expectEqual(0xffff, naiveSum(transport, naiveSum(&final, @intCast(6 + transport.len))));
+        try testing.expectEqual(0xffff, obviousSum(transport, obviousSum(&final, @intCast(6 + transport.len))));
     }
 }
 
@@ -399,8 +399,8 @@ test "a packet without GSO is copied, its checksum finished when asked" {
         const splitter: Splitter = try .init(sample.header, sample.bytes());
         const packet = out[0..splitter.write(0, &out)];
         const transport = packet[sample.network..];
-        const pseudo = naiveSum(sample.addresses(), @intCast(@as(usize, if (shape.udp) 17 else 6) + transport.len));
-        try testing.expectEqual(0xffff, naiveSum(transport, pseudo));
+        const pseudo = obviousSum(sample.addresses(), @intCast(@as(usize, if (shape.udp) 17 else 6) + transport.len));
+        try testing.expectEqual(0xffff, obviousSum(transport, pseudo));
         const field = sample.network + sample.header.csum_offset;
         try testing.expectEqualSlices(u8, sample.bytes()[0..field], packet[0..field]);
         try testing.expectEqualSlices(u8, sample.bytes()[field + 2 ..], packet[field + 2 ..]);
@@ -427,7 +427,24 @@ test "a UDP checksum that comes out as zero is sent as 0xffff" {
 
 test "what does not fit together is malformed" {
     var sample: Sample = .{};
-    const Change = enum { type_family, type_protocol, legacy, unknown, ecn_udp, size_zero, start, start_end, offset, truncated, headers_only, data_offset_small, data_offset_big, fragment, empty, garbage };
+    const Change = enum {
+        type_family,
+        type_protocol,
+        legacy,
+        unknown,
+        ecn_udp,
+        size_zero,
+        start,
+        start_end,
+        offset,
+        truncated,
+        headers_only,
+        data_offset_small,
+        data_offset_big,
+        fragment,
+        empty,
+        garbage,
+    };
     for (std.enums.values(Change)) |change| {
         sample.build(shapes[0], 1000, 100);
         const h = &sample.header;

@@ -1,23 +1,24 @@
 //! Root of the room `io`: the kernel's side of a tunnel. Imports wire and std; knows bytes, addresses and
 //! descriptors, no keys and no peers. In reading order:
 pub const linux = @import("linux.zig");
-pub const runtime = @import("runtime.zig");
 pub const clock = @import("clock.zig");
 pub const entropy = @import("entropy.zig");
 pub const priority = @import("priority.zig");
-pub const capabilities = @import("capabilities.zig");
-pub const landlock = @import("landlock.zig");
-pub const seccomp = @import("seccomp.zig");
 pub const offload = @import("offload.zig");
 pub const vnet_header = @import("vnet_header.zig");
 pub const gso = @import("gso.zig");
 pub const gro = @import("gro.zig");
 pub const tun = @import("tun.zig");
+pub const netlink = @import("netlink.zig");
 pub const link = @import("link.zig");
+pub const route = @import("route.zig");
 pub const control_message = @import("control_message.zig");
+pub const sockaddr = @import("sockaddr.zig");
+pub const udp_send = @import("udp_send.zig");
 pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
-pub const uapi_socket = @import("uapi_socket.zig");
+pub const uapi_listener = @import("uapi_listener.zig");
+pub const uapi_client = @import("uapi_client.zig");
 
 pub const Calls = linux.Calls;
 pub const Failure = linux.Failure;
@@ -28,28 +29,29 @@ pub const Udp = udp.Udp;
 pub const ReceiveBatch = udp.ReceiveBatch;
 pub const Transmit = udp.Transmit;
 pub const Monitor = link.Monitor;
-pub const RouteMonitor = link.RouteMonitor;
+pub const RouteMonitor = route.Monitor;
 pub const Poller = poller.Poller;
 pub const Wakeup = poller.Wakeup;
-pub const Listener = uapi_socket.Listener;
-pub const Clients = uapi_socket.Clients;
+pub const Listener = uapi_listener.Listener;
+pub const Clients = uapi_client.Clients;
 
 test {
     _ = linux;
     _ = clock;
     _ = entropy;
     _ = priority;
-    _ = capabilities;
-    _ = landlock;
-    _ = seccomp;
     _ = offload;
     _ = vnet_header;
     _ = gso;
     _ = gro;
     _ = tun;
+    _ = netlink;
     _ = link;
+    _ = route;
     _ = control_message;
     _ = udp;
+    _ = @import("udp_test.zig");
     _ = poller;
-    _ = uapi_socket;
+    _ = uapi_listener;
+    _ = uapi_client;
 }

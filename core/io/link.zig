@@ -9,25 +9,13 @@
 //! fails the monitor goes blind, and the state is had by `probe`.
 //! Invariant: `read` ends, and after any loss of events the state is asked for anew.
 const std = @import("std");
-const wire = @import("wire");
 const sys = @import("linux.zig");
+const control_message = @import("control_message.zig");
+const netlink = @import("netlink.zig");
+pub const Error = netlink.Error;
 
 const linux = std.os.linux;
 const assert = std.debug.assert;
-
-pub const Error = error{
-    PermissionDenied,
-    NotFound,
-    SystemResources,
-};
-
-fn errorOf(errno: sys.E) Error {
-    return switch (errno) {
-        .PERM, .ACCES => error.PermissionDenied,
-        .NODEV, .NXIO, .NOENT => error.NotFound,
-        else => error.SystemResources,
-    };
-}
 
 // ---- by ioctl, in the thread's own namespace -----------------------------------------------------------
 
@@ -63,168 +51,27 @@ fn control(request: u32, argument: *sys.Ifreq) Error!void {
         // A kernel without IPv4 has the same ioctls on IPv6 sockets.
         .failure => switch (sys.result(linux.socket(linux.AF.INET6, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC, 0))) {
             .value => |fd| @as(sys.fd_t, @intCast(fd)),
-            .failure => |code| return errorOf(code),
+            .failure => |code| return netlink.errorOf(code),
         },
     };
     defer sys.close(socket);
     const errno = linux.errno(linux.ioctl(socket, request, @intFromPtr(argument)));
-    if (errno != .SUCCESS) return errorOf(errno);
+    if (errno != .SUCCESS) return netlink.errorOf(errno);
 }
 
 // ---- by rtnetlink --------------------------------------------------------------------------------------
 
 /// Bounds the superpackets that TUN hands us, so that one read becomes one UDP_SEGMENT send.
 pub fn setGsoMaxSegs(interface_index: u32, segments: u32) Error!void {
-    var request: Request = .init(sys.RTM_NEWLINK, sys.NLM_F_ACK);
+    var request: netlink.Request = .init(sys.RTM_NEWLINK, sys.NLM_F_ACK);
     request.putHeader(linkHeader(interface_index));
     request.putAttribute(sys.IFLA_GSO_MAX_SEGS, std.mem.asBytes(&segments));
-    var buffer: [reply_capacity]u8 align(4) = undefined;
+    var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
     _ = try request.exchange(&buffer);
 }
 
 fn linkHeader(interface_index: u32) linux.ifinfomsg {
     return .{ .family = 0, .type = 0, .index = @intCast(interface_index), .flags = 0, .change = 0 };
-}
-
-/// The interface by which the kernel would send to `remote` from `source`, or null without a route.
-/// A sticky source whose interface is no longer this one is stale. `bound_index`: of the only one asked for, or 0.
-pub fn routeInterface(remote: wire.Address, source: ?wire.Address, fwmark: u32, bound_index: u32) Error!?u32 {
-    const RouteMessage = extern struct {
-        family: u8,
-        destination_bits: u8,
-        source_bits: u8 = 0,
-        rest: [5]u8 = @splat(0),
-        flags: u32 = 0,
-    };
-    var request: Request = .init(sys.RTM_GETROUTE, 0);
-    request.putHeader(RouteMessage{
-        .family = switch (remote.family) {
-            .ipv4 => linux.AF.INET,
-            .ipv6 => linux.AF.INET6,
-        },
-        .destination_bits = remote.family.bitLength(),
-        .source_bits = if (source != null) remote.family.bitLength() else 0,
-    });
-    request.putAttribute(sys.RTA_DST, remote.slice());
-    if (source) |from| {
-        if (from.family == remote.family) request.putAttribute(rta_src, from.slice());
-    }
-    if (fwmark != 0) request.putAttribute(sys.RTA_MARK, std.mem.asBytes(&fwmark));
-    if (bound_index != 0) request.putAttribute(sys.RTA_OIF, std.mem.asBytes(&bound_index));
-    var buffer: [reply_capacity]u8 align(4) = undefined;
-    const reply = request.exchange(&buffer) catch |err| return if (err == error.PermissionDenied) err else null;
-    if (reply.kind != sys.RTM_NEWROUTE or reply.body.len < @sizeOf(RouteMessage)) return null;
-    return attributeInt(u32, reply.body[@sizeOf(RouteMessage)..], sys.RTA_OIF);
-}
-
-const rta_src: u16 = 2;
-
-/// Longest message we read whole. Link messages with all their statistics take about 2 KiB; one that is
-/// longer is cut, and what is cut off are attributes that we do not read.
-const reply_capacity = 16 << 10;
-
-const netlink_header = @sizeOf(linux.nlmsghdr);
-
-/// One request under construction: header, fixed part, attributes.
-const Request = struct {
-    buffer: [256]u8 align(4) = @splat(0),
-    length: usize = netlink_header,
-
-    const sequence = 1;
-
-    fn init(kind: u16, flags: u16) Request {
-        var request: Request = .{};
-        std.mem.writeInt(u16, request.buffer[4..6], kind, .native);
-        std.mem.writeInt(u16, request.buffer[6..8], flags | sys.NLM_F_REQUEST, .native);
-        std.mem.writeInt(u32, request.buffer[8..12], sequence, .native);
-        return request;
-    }
-
-    fn putHeader(request: *Request, header: anytype) void {
-        const bytes = std.mem.asBytes(&header);
-        @memcpy(request.buffer[request.length..][0..bytes.len], bytes);
-        request.length = std.mem.alignForward(usize, request.length + bytes.len, 4);
-    }
-
-    fn putAttribute(request: *Request, kind: u16, data: []const u8) void {
-        const place = request.buffer[request.length..];
-        std.mem.writeInt(u16, place[0..2], @intCast(4 + data.len), .native);
-        std.mem.writeInt(u16, place[2..4], kind, .native);
-        @memcpy(place[4..][0..data.len], data);
-        request.length = std.mem.alignForward(usize, request.length + 4 + data.len, 4);
-    }
-
-    /// Sends it on a socket of its own and returns the answer; the kernel has it ready when send returns.
-    fn exchange(request: *Request, buffer: *align(4) [reply_capacity]u8) Error!NetlinkMessage {
-        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
-        const socket = try openNetlink(0);
-        defer sys.close(socket);
-        const sent = linux.errno(linux.sendto(socket, &request.buffer, request.length, 0, null, 0));
-        if (sent != .SUCCESS) return errorOf(sent);
-        const length = switch (sys.result(linux.recvfrom(socket, buffer, buffer.len, 0, null, null))) {
-            .value => |length| length,
-            .failure => |code| return errorOf(code),
-        };
-        var messages: NetlinkIterator = .{ .rest = buffer[0..length] };
-        const message = messages.next() orelse return error.SystemResources;
-        if (message.kind == sys.NLMSG_ERROR) {
-            if (message.body.len < 4) return error.SystemResources;
-            const code = std.mem.readInt(i32, message.body[0..4], .native);
-            if (code != 0) return errorOf(linux.errno(@as(usize, @bitCast(@as(isize, code)))));
-        }
-        return message;
-    }
-};
-
-fn openNetlink(groups: u32) Error!sys.fd_t {
-    const kind = linux.SOCK.RAW | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK;
-    const socket: sys.fd_t = switch (sys.result(linux.socket(linux.AF.NETLINK, kind, linux.NETLINK.ROUTE))) {
-        .value => |fd| @intCast(fd),
-        .failure => |code| return errorOf(code),
-    };
-    errdefer sys.close(socket);
-    const address: linux.sockaddr.nl = .{ .pid = 0, .groups = groups };
-    const errno = linux.errno(linux.bind(socket, @ptrCast(&address), @sizeOf(linux.sockaddr.nl)));
-    return if (errno == .SUCCESS) socket else errorOf(errno);
-}
-
-const NetlinkMessage = struct { kind: u16, body: []const u8 };
-
-/// Stops at the first length that cannot be true; a last message that is cut short is given as it is.
-const NetlinkIterator = struct {
-    rest: []const u8,
-
-    fn next(iterator: *NetlinkIterator) ?NetlinkMessage {
-        const rest = iterator.rest;
-        if (rest.len < netlink_header) return null;
-        const length = std.mem.readInt(u32, rest[0..4], .native);
-        if (length < netlink_header) return null;
-        const step = std.mem.alignForward(u64, length, 4);
-        iterator.rest = rest[@intCast(@min(step, rest.len))..];
-        return .{
-            .kind = std.mem.readInt(u16, rest[4..6], .native),
-            .body = rest[netlink_header..@min(length, rest.len)],
-        };
-    }
-};
-
-/// The data of the attribute, or null. Any bytes are walked safely.
-fn attribute(bytes: []const u8, wanted: u16) ?[]const u8 {
-    var rest = bytes;
-    while (rest.len >= 4) {
-        const length = std.mem.readInt(u16, rest[0..2], .native);
-        const kind = std.mem.readInt(u16, rest[2..4], .native) & 0x3fff; // without the nesting flags
-        if (length < 4 or length > rest.len) return null;
-        if (kind == wanted) return rest[4..length];
-        rest = rest[@min(std.mem.alignForward(usize, length, 4), rest.len)..];
-    }
-    return null;
-}
-
-fn attributeInt(comptime T: type, bytes: []const u8, wanted: u16) ?T {
-    const data = attribute(bytes, wanted) orelse return null;
-    if (data.len < @sizeOf(T)) return null;
-    return std.mem.readInt(T, data[0..@sizeOf(T)], .native);
 }
 
 // ---- the monitor -----------------------------------------------------------------------------------
@@ -270,7 +117,7 @@ pub const Monitor = struct {
 
     /// The first reads tell the MTU, and `up` if it is up.
     pub fn open(tun_fd: sys.fd_t) Error!Monitor {
-        const socket = try openNetlink(sys.RTMGRP_LINK);
+        const socket = try netlink.open(sys.RTMGRP_LINK);
         errdefer sys.close(socket);
         var monitor: Monitor = .{
             .socket = socket,
@@ -334,7 +181,7 @@ pub const Monitor = struct {
 
     /// One datagram from the kernel. False when there is none.
     fn receive(monitor: *Monitor) bool {
-        var buffer: [reply_capacity]u8 align(4) = undefined;
+        var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
         var control_bytes: [64]u8 align(8) = undefined;
         var vector = [1]sys.iovec{.{ .base = &buffer, .len = buffer.len }};
         var message: linux.msghdr = .{
@@ -349,7 +196,7 @@ pub const Monitor = struct {
         switch (sys.result(linux.recvmsg(monitor.socket, &message, 0))) {
             .value => |length| {
                 const from = namespaceOf(control_bytes[0..@min(message.controllen, control_bytes.len)]);
-                var messages: NetlinkIterator = .{ .rest = buffer[0..length] };
+                var messages: netlink.Iterator = .{ .rest = buffer[0..length] };
                 while (messages.next()) |each| monitor.judge(each, from);
                 return true;
             },
@@ -365,7 +212,7 @@ pub const Monitor = struct {
     }
 
     fn namespaceOf(bytes: []const u8) ?i32 {
-        var iterator: @import("control_message.zig").Iterator = .{ .rest = bytes };
+        var iterator: control_message.Iterator = .{ .rest = bytes };
         while (iterator.next()) |message| {
             if (message.level != sys.SOL_NETLINK or message.kind != sys.NETLINK_LISTEN_ALL_NSID) continue;
             if (message.data.len >= 4) return std.mem.readInt(i32, message.data[0..4], .native);
@@ -373,7 +220,7 @@ pub const Monitor = struct {
         return null;
     }
 
-    fn judge(monitor: *Monitor, message: NetlinkMessage, from: ?i32) void {
+    fn judge(monitor: *Monitor, message: netlink.Message, from: ?i32) void {
         if (monitor.is_gone or from != monitor.namespace) return;
         const info = linkInfo(message) orelse return;
         if (info.index != monitor.interface_index) return;
@@ -385,12 +232,12 @@ pub const Monitor = struct {
         }
     }
 
-    fn update(monitor: *Monitor, message: NetlinkMessage) void {
+    fn update(monitor: *Monitor, message: netlink.Message) void {
         const info = linkInfo(message) orelse return;
         const attributes = message.body[@sizeOf(linux.ifinfomsg)..];
         monitor.latest.up = info.flags & iff_up != 0;
-        if (attributeInt(u32, attributes, sys.IFLA_MTU)) |value| monitor.latest.mtu = value;
-        if (attribute(attributes, sys.IFLA_IFNAME)) |text| {
+        if (netlink.attributeInt(u32, attributes, sys.IFLA_MTU)) |value| monitor.latest.mtu = value;
+        if (netlink.attribute(attributes, sys.IFLA_IFNAME)) |text| {
             var fresh: Name = .{};
             const length = @min(text.len, fresh.bytes.len - 1);
             @memcpy(fresh.bytes[0..length], text[0..length]);
@@ -430,7 +277,7 @@ pub const Monitor = struct {
                 .BADFD => return error.NotFound,
                 // Too old to ask. Our own namespace, as long as `query` finds it there.
                 .INVAL, .NOTTY => return null,
-                else => return errorOf(code),
+                else => return netlink.errorOf(code),
             },
         };
         defer sys.close(theirs);
@@ -444,17 +291,17 @@ pub const Monitor = struct {
             std.mem.asBytes(&one),
             @sizeOf(c_int),
         ));
-        return if (errno == .SUCCESS) id else errorOf(errno);
+        return if (errno == .SUCCESS) id else netlink.errorOf(errno);
     }
 
     /// Asks for the state by name. The answer's index is the truth: moving may have changed it.
     fn query(monitor: *Monitor, interface: *const sys.Ifreq) Error!void {
-        var request: Request = .init(sys.RTM_GETLINK, 0);
+        var request: netlink.Request = .init(sys.RTM_GETLINK, 0);
         request.putHeader(linkHeader(0));
         const text = interface.nameSlice();
         request.putAttribute(sys.IFLA_IFNAME, interface.name[0 .. text.len + 1]);
         if (monitor.namespace) |id| request.putAttribute(sys.IFLA_TARGET_NETNSID, std.mem.asBytes(&id));
-        var buffer: [reply_capacity]u8 align(4) = undefined;
+        var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
         const reply = try request.exchange(&buffer);
         const info = linkInfo(reply) orelse return error.SystemResources;
         monitor.interface_index = @intCast(info.index);
@@ -462,7 +309,7 @@ pub const Monitor = struct {
     }
 };
 
-fn linkInfo(message: NetlinkMessage) ?linux.ifinfomsg {
+fn linkInfo(message: netlink.Message) ?linux.ifinfomsg {
     if (message.kind != sys.RTM_NEWLINK and message.kind != sys.RTM_DELLINK) return null;
     if (message.body.len < @sizeOf(linux.ifinfomsg)) return null;
     const info = std.mem.bytesToValue(linux.ifinfomsg, message.body[0..@sizeOf(linux.ifinfomsg)]);
@@ -478,7 +325,7 @@ fn isOwnNamespace(other: sys.fd_t) Error!bool {
     // Without /proc we take it to be our own; if not, `query` does not find the interface.
     if (first != .SUCCESS) return true;
     const second = linux.errno(linux.statx(other, "", linux.AT.EMPTY_PATH, mask, &theirs));
-    if (second != .SUCCESS) return errorOf(second);
+    if (second != .SUCCESS) return netlink.errorOf(second);
     return ours.ino == theirs.ino and ours.dev_major == theirs.dev_major and ours.dev_minor == theirs.dev_minor;
 }
 
@@ -487,23 +334,23 @@ fn isOwnNamespace(other: sys.fd_t) Error!bool {
 fn namespaceId(other: sys.fd_t) Error!i32 {
     if (try askNamespaceId(other)) |id| return id;
     const any: i32 = -1;
-    var request: Request = .init(sys.RTM_NEWNSID, sys.NLM_F_ACK);
+    var request: netlink.Request = .init(sys.RTM_NEWNSID, sys.NLM_F_ACK);
     request.putHeader([4]u8{ 0, 0, 0, 0 });
     request.putAttribute(sys.NETNSA_NSID, std.mem.asBytes(&any));
     request.putAttribute(sys.NETNSA_FD, std.mem.asBytes(&other));
-    var buffer: [reply_capacity]u8 align(4) = undefined;
+    var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
     _ = request.exchange(&buffer) catch |err| if (err == error.PermissionDenied) return err;
     return (try askNamespaceId(other)) orelse error.SystemResources;
 }
 
 fn askNamespaceId(other: sys.fd_t) Error!?i32 {
-    var request: Request = .init(sys.RTM_GETNSID, 0);
+    var request: netlink.Request = .init(sys.RTM_GETNSID, 0);
     request.putHeader([4]u8{ 0, 0, 0, 0 }); // struct rtgenmsg and its padding
     request.putAttribute(sys.NETNSA_FD, std.mem.asBytes(&other));
-    var buffer: [reply_capacity]u8 align(4) = undefined;
+    var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
     const reply = try request.exchange(&buffer);
     if (reply.kind != sys.RTM_NEWNSID or reply.body.len < 4) return error.SystemResources;
-    const id = attributeInt(i32, reply.body[4..], sys.NETNSA_NSID) orelse return error.SystemResources;
+    const id = netlink.attributeInt(i32, reply.body[4..], sys.NETNSA_NSID) orelse return error.SystemResources;
     return if (id >= 0) id else null;
 }
 
@@ -527,40 +374,6 @@ pub fn probe(tun_fd: sys.fd_t, has_vnet_header: bool) Probed {
         },
     };
 }
-
-/// Tells that a route of the thread's namespace changed, so that sticky sources want another look.
-pub const RouteMonitor = struct {
-    socket: sys.fd_t,
-
-    pub fn open() Error!RouteMonitor {
-        return .{ .socket = try openNetlink(sys.RTMGRP_IPV4_ROUTE | sys.RTMGRP_IPV6_ROUTE) };
-    }
-
-    pub fn close(monitor: *RouteMonitor) void {
-        sys.close(monitor.socket);
-        monitor.* = undefined;
-    }
-
-    pub fn fd(monitor: *const RouteMonitor) sys.fd_t {
-        return monitor.socket;
-    }
-
-    /// Takes up to a few hundred messages, so that a routing daemon's flood comes in portions; true if any
-    /// route changed, or if events were lost (ENOBUFS).
-    pub fn drain(monitor: *RouteMonitor) bool {
-        var changed = false;
-        var byte: [1]u8 = undefined; // what changed does not matter: the rest of each message is discarded
-        for (0..256) |_| {
-            const rc = linux.recvfrom(monitor.socket, &byte, byte.len, 0, null, null);
-            switch (linux.errno(rc)) {
-                .SUCCESS, .NOBUFS => changed = true,
-                .INTR => {},
-                else => break,
-            }
-        }
-        return changed;
-    }
-};
 
 // ---- tests -------------------------------------------------------------------------------------------
 
@@ -587,10 +400,10 @@ const TestTun = struct {
 
 /// Sends a link request with one attribute to the current namespace.
 fn changeLink(kind: u16, interface_index: u32, attribute_kind: u16, data: []const u8) !void {
-    var request: Request = .init(kind, sys.NLM_F_ACK);
+    var request: netlink.Request = .init(kind, sys.NLM_F_ACK);
     request.putHeader(linkHeader(interface_index));
     if (data.len != 0) request.putAttribute(attribute_kind, data);
-    var buffer: [reply_capacity]u8 align(4) = undefined;
+    var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
     _ = try request.exchange(&buffer);
 }
 
@@ -732,38 +545,14 @@ test "an interface that moves while it is up is told down, as the kernel takes i
     try testing.expectEqual(null, monitor.read());
 }
 
-test "the route's interface is found, and a change of routes is told" {
-    const namespace: sys.TestNamespace = try .enter();
-    defer namespace.leave();
-    var monitor: RouteMonitor = try .open();
-    defer monitor.close();
-    _ = monitor.drain();
-    const loopback: wire.Address = .fromIpv4(.{ 127, 0, 0, 1 });
-    try testing.expectEqual(1, try routeInterface(loopback, null, 0, 0));
-    try testing.expectEqual(1, try routeInterface(loopback, loopback, 7, 1));
-    try testing.expectEqual(null, try routeInterface(.fromIpv4(.{ 192, 0, 2, 1 }), null, 0, 0));
-    try testing.expectEqual(null, try routeInterface(loopback, .fromIpv4(.{ 192, 0, 2, 1 }), 0, 0));
-    // By an interface alone, but not from an address that is not ours, and not by one that is not there.
-    try testing.expectEqual(1, try routeInterface(.fromIpv4(.{ 192, 0, 2, 1 }), null, 0, 1));
-    try testing.expectEqual(null, try routeInterface(loopback, .fromIpv4(.{ 192, 0, 2, 1 }), 0, 1));
-    try testing.expectEqual(null, try routeInterface(loopback, null, 0, 4_000_000));
-    try testing.expect(!monitor.drain());
-    try sys.TestNamespace.setUp("lo", false);
-    try testing.expect(monitor.drain());
-    try testing.expect(!monitor.drain());
-}
-
-test "netlink bytes of any kind are walked without end or overrun" {
+test "a link message of any bytes is read within its bounds" {
     var prng: std.Random.DefaultPrng = .init(0x2545f4914f6cdd1d);
     const random = prng.random();
-    var buffer: [200]u8 = undefined;
-    for (0..100_000) |_| {
-        const length = random.uintAtMost(usize, buffer.len);
-        random.bytes(buffer[0..length]);
-        if (length > 20) std.mem.writeInt(u32, buffer[0..4], random.uintAtMost(u32, 250), .native);
-        var messages: NetlinkIterator = .{ .rest = buffer[0..length] };
-        while (messages.next()) |message| _ = linkInfo(message);
-        if (length > 8) std.mem.writeInt(u16, buffer[0..2], random.uintAtMost(u16, 40), .native);
-        _ = attributeInt(u32, buffer[0..length], sys.IFLA_MTU);
+    var body: [64]u8 = undefined;
+    for (0..10_000) |_| {
+        const length = random.uintAtMost(usize, body.len);
+        random.bytes(body[0..length]);
+        const info = linkInfo(.{ .kind = sys.RTM_NEWLINK, .body = body[0..length] }) orelse continue;
+        try testing.expect(length >= @sizeOf(linux.ifinfomsg) and info.index > 0);
     }
 }

@@ -72,7 +72,12 @@ pub const Tun = struct {
     }
 
     /// As `open`, but never attaches, and the interface may get further queues: `openQueue`.
-    pub fn openMultiQueue(calls: *const sys.Calls, wanted: []const u8, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+    pub fn openMultiQueue(
+        calls: *const sys.Calls,
+        wanted: []const u8,
+        offload: *Offload,
+        failure: *sys.Failure,
+    ) OpenError!Tun {
         // Attaching would be sharing the packets of whoever made it.
         if (link.index(wanted)) |_| {
             failure.set("TUNSETIFF", .BUSY);
@@ -86,7 +91,13 @@ pub const Tun = struct {
     pub fn openQueue(first: *const Tun, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
         const fd = try openAs(first.calls, first.name(), sys.IFF_MULTI_QUEUE, failure);
         errdefer sys.close(fd.descriptor);
-        var tun: Tun = .{ .calls = first.calls, .offload = offload, .fd = fd.descriptor, .write_fd = fd.descriptor, .has_vnet_header = true };
+        var tun: Tun = .{
+            .calls = first.calls,
+            .offload = offload,
+            .fd = fd.descriptor,
+            .write_fd = fd.descriptor,
+            .has_vnet_header = true,
+        };
         tun.name_buffer = fd.name;
         const errno = tun.setQueue(sys.IFF_DETACH_QUEUE);
         if (errno == .SUCCESS) return tun;
@@ -116,9 +127,21 @@ pub const Tun = struct {
         return linux.errno(tun.calls.ioctl(tun.fd, sys.TUNSETQUEUE, @intFromPtr(&request)));
     }
 
-    fn openWith(calls: *const sys.Calls, wanted: []const u8, flags: u16, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
+    fn openWith(
+        calls: *const sys.Calls,
+        wanted: []const u8,
+        flags: u16,
+        offload: *Offload,
+        failure: *sys.Failure,
+    ) OpenError!Tun {
         const made = try openAs(calls, wanted, flags, failure);
-        var tun: Tun = .{ .calls = calls, .offload = offload, .fd = made.descriptor, .write_fd = made.descriptor, .has_vnet_header = true };
+        var tun: Tun = .{
+            .calls = calls,
+            .offload = offload,
+            .fd = made.descriptor,
+            .write_fd = made.descriptor,
+            .has_vnet_header = true,
+        };
         tun.name_buffer = made.name;
         tun.negotiate();
         return tun;
@@ -352,6 +375,7 @@ fn setNonBlocking(fd: sys.fd_t) usize {
 // ---- tests -------------------------------------------------------------------------------------------
 
 const testing = std.testing;
+const obviousSum = @import("wire").checksum.testing.sum;
 
 /// A TUN in a namespace of its own with 10.9.9.1/24 on it, up.
 const Fixture = struct {
@@ -393,7 +417,8 @@ const Fixture = struct {
     fn udpSocket() sys.fd_t {
         const socket: sys.fd_t = @intCast(linux.socket(linux.AF.INET, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC, 0));
         const patience: linux.timeval = .{ .sec = patience_ms / std.time.ms_per_s, .usec = 0 };
-        const errno = linux.errno(linux.setsockopt(socket, linux.SOL.SOCKET, linux.SO.RCVTIMEO, std.mem.asBytes(&patience), @sizeOf(linux.timeval)));
+        const value = std.mem.asBytes(&patience);
+        const errno = linux.errno(linux.setsockopt(socket, linux.SOL.SOCKET, linux.SO.RCVTIMEO, value, value.len));
         assert(errno == .SUCCESS);
         return socket;
     }
@@ -402,7 +427,9 @@ const Fixture = struct {
     /// for a router solicitation of the kernel's own. False when nothing came.
     fn waitForPackets(queues: []const *Tun) bool {
         var waiting: [2]linux.pollfd = undefined;
-        for (waiting[0..queues.len], queues) |*entry, queue| entry.* = .{ .fd = queue.fd, .events = linux.POLL.IN, .revents = 0 };
+        for (waiting[0..queues.len], queues) |*entry, queue| {
+            entry.* = .{ .fd = queue.fd, .events = linux.POLL.IN, .revents = 0 };
+        }
         _ = linux.poll(&waiting, @intCast(queues.len), patience_ms);
         for (waiting[0..queues.len]) |entry| if (entry.revents & linux.POLL.IN != 0) return true;
         return false;
@@ -420,26 +447,14 @@ fn udpPacket(buffer: []u8, payload_length: usize, port: u16, id: u16) []u8 {
     packet[12..20].* = .{ 10, 9, 9, 2, 10, 9, 9, 1 };
     std.mem.writeInt(u16, packet[2..4], @intCast(packet.len), .big);
     std.mem.writeInt(u16, packet[4..6], id, .big);
-    std.mem.writeInt(u16, packet[10..12], ~onesSum(packet[0..20], 0), .big);
+    std.mem.writeInt(u16, packet[10..12], ~obviousSum(packet[0..20], 0), .big);
     std.mem.writeInt(u16, packet[20..22], 1234, .big);
     std.mem.writeInt(u16, packet[22..24], port, .big);
     std.mem.writeInt(u16, packet[24..26], @intCast(8 + payload_length), .big);
     packet[26..28].* = .{ 0, 0 };
-    const pseudo = @as(u32, onesSum(packet[12..20], 0)) + 17 + @as(u32, @intCast(8 + payload_length));
-    std.mem.writeInt(u16, packet[26..28], ~onesSum(packet[20..], pseudo), .big);
+    const pseudo = @as(u32, obviousSum(packet[12..20], 0)) + 17 + @as(u32, @intCast(8 + payload_length));
+    std.mem.writeInt(u16, packet[26..28], ~obviousSum(packet[20..], pseudo), .big);
     return packet;
-}
-
-/// The obvious way: the tests do not lean on the code they test.
-fn onesSum(bytes: []const u8, start: u32) u16 {
-    var sum: u64 = start;
-    var i: usize = 0;
-    while (i < bytes.len) : (i += 2) {
-        sum += @as(u64, bytes[i]) << 8;
-        if (i + 1 < bytes.len) sum += bytes[i + 1];
-    }
-    while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
-    return @intCast(sum);
 }
 
 test "names are checked before the kernel sees them" {
@@ -517,7 +532,10 @@ fn sendFlows(queues: *const [2]*Tun, flows: u16) ![2]usize {
         var port: [2]u8 = undefined;
         std.mem.writeInt(u16, &port, @intCast(2000 + i), .big);
         const name: sys.SockaddrIn = .{ .port = port, .address = .{ 10, 9, 9, 2 } };
-        try testing.expectEqual(.SUCCESS, linux.errno(linux.sendto(socket, "x", 1, 0, @ptrCast(&name), @sizeOf(sys.SockaddrIn))));
+        try testing.expectEqual(
+            .SUCCESS,
+            linux.errno(linux.sendto(socket, "x", 1, 0, @ptrCast(&name), @sizeOf(sys.SockaddrIn))),
+        );
     }
     const buffer = try testing.allocator.alloc(u8, packet_max);
     defer testing.allocator.free(buffer);

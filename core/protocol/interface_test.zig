@@ -13,6 +13,7 @@ const interface_file = @import("interface.zig");
 const Interface = interface_file.Interface;
 const Peer = @import("peer.zig").Peer;
 const session = @import("session.zig");
+const soundness = @import("soundness.zig");
 const time = @import("time.zig");
 const uapi = @import("uapi.zig");
 
@@ -1411,59 +1412,8 @@ test "a peer whose sessions expired is as idle as one that never had any" {
     }
 }
 
-/// Every invariant that ties the tables of an interface together, between two calls.
 fn expectSound(interface: *Interface) !void {
-    var indices: usize = 0;
-    var live: usize = 0;
-    var chunks: usize = interface.staging_pool.free_count;
-    for (0..interface.peer_high) |i| {
-        const index: u32 = @intCast(i);
-        const peer = interface.peers.at(i);
-        if (!peer.in_use) {
-            try testing.expectEqual(null, interface.deadlines.get(index));
-            continue;
-        }
-        live += 1;
-        chunks += peer.staged.chunks;
-        try testing.expectEqual(index, interface.by_key.find(&peer.remote.static).?);
-        if (peer.handshake_index) |local_index| {
-            indices += 1;
-            try testing.expectEqual(.handshake, interface.by_index.lookup(local_index).?.kind);
-        }
-        const sessions = &peer.sessions;
-        for ([_]?session.Slot{ sessions.next, sessions.current, sessions.previous }) |role| {
-            const slot = role orelse continue;
-            indices += 1;
-            const entry = interface.by_index.lookup(interface.sessions.at(slot).local_index).?;
-            try testing.expect(entry.kind == .session and entry.slot == slot and entry.peer.eql(interface.idOf(index)));
-        }
-        if (interface.deadlines.get(index)) |deadline| {
-            try testing.expectEqual(peer.heap_deadline.ns, deadline);
-        } else try testing.expectEqual(time.Instant.never, peer.heap_deadline);
-        try testing.expect(!peer.timers.deadline().isBefore(peer.heap_deadline));
-        if (!interface.is_active or peer.endpoint == null or peer.is_queued) continue;
-        // Whatever waits is sent or given up one day.
-        if (peer.staged.packets != 0) try testing.expect(peer.timers.isPending(.retransmit_handshake));
-    }
-    try testing.expectEqual(live, interface.peer_count);
-    try testing.expectEqual(live + interface.free_peers.items.len, interface.peer_high);
-    try testing.expectEqual(indices, interface.by_index.count);
-    try testing.expectEqual(interface.staging_pool.links.len, chunks);
-    try expectQueueSound(interface);
-}
-
-fn expectQueueSound(interface: *Interface) !void {
-    var queued: usize = 0;
-    for (0..interface.peer_high) |i| queued += @intFromBool(interface.peers.at(i).is_queued);
-    var last: ?u32 = null;
-    var at = interface.queue_head;
-    while (at) |index| : (at = interface.peers.at(index).next_queued) {
-        try testing.expect(interface.peers.at(index).is_queued and queued > 0);
-        queued -= 1;
-        last = index;
-    }
-    try testing.expectEqual(0, queued);
-    try testing.expectEqual(last, interface.queue_tail);
+    try testing.expectEqualStrings("", soundness.unsound(interface) orelse "");
 }
 
 /// Two ends in a world where anything may happen to either at any time.

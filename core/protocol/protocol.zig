@@ -15,6 +15,7 @@ pub const change = @import("change.zig");
 pub const constants = @import("constants.zig");
 pub const crypto = @import("crypto.zig");
 pub const drop = @import("drop.zig");
+pub const soundness = @import("soundness.zig");
 pub const time = @import("time.zig");
 pub const uapi = @import("uapi.zig");
 

@@ -258,7 +258,10 @@ fn expectFormat(expected: []const u8, value: anytype) !void {
 }
 
 test "addresses survive parse and format" {
-    const same = [_][]const u8{ "1.2.3.4", "255.255.255.255", "::", "::1", "2001:db8::1", "fe80::1:0:0:1", "1::", "1:2:3:4:5:6:7:8" };
+    const same = [_][]const u8{
+        "1.2.3.4",     "255.255.255.255", "::",  "::1",
+        "2001:db8::1", "fe80::1:0:0:1",   "1::", "1:2:3:4:5:6:7:8",
+    };
     for (same) |text| try expectFormat(text, Address.parse(text).?);
     try expectFormat("::ffff:102:304", Address.parse("::ffff:1.2.3.4").?);
     try expectFormat("1::2:0:0:3:4", Address.parse("1:0:0:2:0:0:3:4").?);
@@ -266,13 +269,20 @@ test "addresses survive parse and format" {
 }
 
 test "text that is no address is refused" {
-    const bad = [_][]const u8{ "", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.4 ", ":", ":::", "1::2::3", "12345::", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7::8", "::1.2.3", "g::", "1:2:3:4:5:6:7:1.2.3.4", "+1.2.3.4" };
+    const bad = [_][]const u8{
+        "",         "1.2.3",    "1.2.3.4.5",             "256.1.1.1",
+        "01.2.3.4", "1.2.3.4 ", ":",                     ":::",
+        "1::2::3",  "12345::",  "1:2:3:4:5:6:7:8:9",     "1:2:3:4:5:6:7::8",
+        "::1.2.3",  "g::",      "1:2:3:4:5:6:7:1.2.3.4", "+1.2.3.4",
+    };
     for (bad) |text| try testing.expectEqual(null, Address.parse(text));
 }
 
 test "link-local are the addresses of fe80::/10" {
     for ([_][]const u8{ "fe80::1", "febf::" }) |text| try testing.expect(Address.parse(text).?.isLinkLocal());
-    for ([_][]const u8{ "fe7f::1", "fec0::", "::1", "254.128.0.1" }) |text| try testing.expect(!Address.parse(text).?.isLinkLocal());
+    for ([_][]const u8{ "fe7f::1", "fec0::", "::1", "254.128.0.1" }) |text| {
+        try testing.expect(!Address.parse(text).?.isLinkLocal());
+    }
 }
 
 test "prefixes mask their host bits" {
@@ -289,7 +299,10 @@ test "socket addresses with and without zone" {
     for ([_][]const u8{ "1.2.3.4:5", "[2001:db8::1]:51820", "[fe80::1%3]:1" }) |text| {
         try expectFormat(text, SocketAddress.parse(text).?);
     }
-    for ([_][]const u8{ "1.2.3.4", "1.2.3.4:65536", "1.2.3.4:", "[::1:5", "::1:5", "[1.2.3.4]:5", "[::1%eth0]:5", ":5" }) |text| {
+    const bad = [_][]const u8{
+        "1.2.3.4", "1.2.3.4:65536", "1.2.3.4:", "[::1:5", "::1:5", "[1.2.3.4]:5", "[::1%eth0]:5", ":5",
+    };
+    for (bad) |text| {
         try testing.expectEqual(null, SocketAddress.parse(text));
     }
 }

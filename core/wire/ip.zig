@@ -217,7 +217,8 @@ fn ipv6Upper(bytes: []const u8) ?Packet.Upper {
     return result;
 }
 
-/// What follows the UDP header of a packet or of its first fragment; null for all else. Lengths inside are not looked at.
+/// What follows the UDP header of a packet or of its first fragment; null for all else. Lengths inside are not looked
+/// at.
 pub fn udpPayload(bytes: []const u8) ?[]const u8 {
     const udp_header = 8;
     const offset = switch (version(bytes) orelse return null) {
@@ -399,7 +400,10 @@ test "the walk past extension headers finds the upper layer or a fragment" {
     bytes[40..42].* = .{ 44, 1 };
     bytes[56..60].* = .{ 17, 0, 0, 1 }; // first fragment, more to come
     const first = Packet.parse(&bytes).?.upper().?;
-    try testing.expectEqual(Packet.Upper{ .protocol = .udp, .offset = 64, .fragmented = true, .fragment_offset = 0 }, first);
+    try testing.expectEqual(
+        Packet.Upper{ .protocol = .udp, .offset = 64, .fragmented = true, .fragment_offset = 0 },
+        first,
+    );
     writeInt(u16, bytes[58..60], 5 << 3, .big);
     try testing.expectEqual(5, Packet.parse(&bytes).?.upper().?.fragment_offset);
     bytes[41] = 7; // claims 64 bytes of 56

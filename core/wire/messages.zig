@@ -45,7 +45,12 @@ pub const TransportHeader = extern struct {
     counter: [8]u8,
 
     pub fn init(receiver_index: u32, counter_value: u64) TransportHeader {
-        var header: TransportHeader = .{ .kind = @backingInt(Kind.transport), .reserved = @splat(0), .receiver = undefined, .counter = undefined };
+        var header: TransportHeader = .{
+            .kind = @backingInt(Kind.transport),
+            .reserved = @splat(0),
+            .receiver = undefined,
+            .counter = undefined,
+        };
         std.mem.writeInt(u32, &header.receiver, receiver_index, .little);
         std.mem.writeInt(u64, &header.counter, counter_value, .little);
         return header;
@@ -94,7 +99,12 @@ const testing = std.testing;
 
 test "messages are told apart by type, reserved bytes and length" {
     var datagram: [200]u8 = @splat(0);
-    const lengths = [_]struct { u8, usize, Kind }{ .{ 1, 148, .initiation }, .{ 2, 92, .response }, .{ 3, 64, .cookie_reply }, .{ 4, 32, .transport } };
+    const lengths = [_]struct { u8, usize, Kind }{
+        .{ 1, 148, .initiation },
+        .{ 2, 92, .response },
+        .{ 3, 64, .cookie_reply },
+        .{ 4, 32, .transport },
+    };
     for (lengths) |row| {
         datagram[0] = row[0];
         try testing.expectEqual(row[2], classify(datagram[0..row[1]]).?);

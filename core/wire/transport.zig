@@ -121,7 +121,9 @@ pub const Udp = struct {
 const testing = std.testing;
 
 test "a TCP header is read field by field" {
-    const bytes = [_]u8{ 0x12, 0x34, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x61, 0x18, 0xff, 0xfe, 0xab, 0xcd, 0, 9, 1, 1, 1, 0, 'h', 'i' };
+    const bytes = [_]u8{
+        0x12, 0x34, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x61, 0x18, 0xff, 0xfe, 0xab, 0xcd, 0, 9, 1, 1, 1, 0, 'h', 'i',
+    };
     const tcp = Tcp.parse(&bytes).?;
     try testing.expectEqual(0x1234, tcp.sourcePort());
     try testing.expectEqual(80, tcp.destinationPort());

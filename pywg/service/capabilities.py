@@ -10,7 +10,7 @@ import ctypes
 from typing import Final
 
 _NET_BIND_SERVICE, _NET_BROADCAST, _NET_ADMIN, _NET_RAW, _SYS_NICE = 10, 11, 12, 13, 23
-#: As core/io/capabilities.zig, and SYS_NICE, for threads that are yet to become realtime.
+#: As core/daemon/capabilities.zig, and SYS_NICE, for threads that are yet to become realtime.
 NEEDED: Final = sum(
     1 << capability
     for capability in (_NET_BIND_SERVICE, _NET_BROADCAST, _NET_ADMIN, _NET_RAW, _SYS_NICE)

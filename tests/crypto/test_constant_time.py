@@ -1,10 +1,10 @@
 """No branch and no address depends on a secret: ImperialViolet's ctgrind, with valgrind's memcheck.
 
-core/ctgrind.zig marks secrets as undefined memory; memcheck reports what depends on them. It runs
-the compiled code, so it also sees what the optimizer made of the source. Sealing runs the kernels
-exactly as they are installed. Opening has one value that is public and branched on, the verdict on
-a packet: these kernels are compiled with a request to valgrind at that place and are otherwise the
-same. AVX-512 cannot be shown: valgrind does not know it.
+core/check/ctgrind.zig marks secrets as undefined memory; memcheck reports what depends on them. It
+runs the compiled code, so it also sees what the optimizer made of the source. Sealing runs the
+kernels exactly as they are installed. Opening has one value that is public and branched on, the
+verdict on a packet: these kernels are compiled with a request to valgrind at that place and are
+otherwise the same. AVX-512 cannot be shown: valgrind does not know it.
 """
 
 from __future__ import annotations

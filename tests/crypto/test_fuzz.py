@@ -54,14 +54,14 @@ def test_both_forms_of_poly1305_do_what_whole_numbers_do(
 
 
 def test_the_whole_numbers_are_right() -> None:
-    command = [*core.find_zig(), "test", "core/fuzz/field.zig"]
+    command = [*core.find_zig(), "test", "core/check/fuzz/field.zig"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 # ---- that faults are found -----------------------------------------------------------------------
 
-# fault of core/fuzz/faults.zig -> what is said of it
+# fault of core/check/fuzz/faults.zig -> what is said of it
 FAULTS = {
     "tag_bit": r"sealing packet \d+ of \d+ \(65 bytes, .*: byte 72 is",
     "late_packet": "sealing packet",
@@ -82,11 +82,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Fuzzer:
-    graph: core.Graph = {
-        **checks.MODULES,
-        "cipher_testing": ("core/fuzz/faults.zig", ["whole"]),
-        "whole": ("core/cipher/testing.zig", ["cipher_options"]),
-    }
+    graph: core.Graph = {**checks.MODULES, "cipher_testing": checks.MODULES["faulty"]}
     builder = make_builder(tmp_path_factory.mktemp("faulty"), graph=graph)
     return Fuzzer([str(builder.program("fuzz"))])
 

@@ -76,7 +76,7 @@ def files(name: str) -> list[Path]:
     return found
 
 
-# ---- programs of core/fuzz_rooms.zig -------------------------------------------------------------
+# ---- programs of core/check/fuzz/rooms.zig -------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ITERATIONS)

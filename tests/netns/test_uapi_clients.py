@@ -18,7 +18,7 @@ from tools.lab.lab import Lab
 
 pytestmark = pytest.mark.pywgd_only
 
-# io/uapi_socket.zig: patience_ns, and the second between two looks.
+# io/uapi_client.zig: patience_ns, and the second between two looks.
 PATIENCE = 10
 CLIENTS = 16
 

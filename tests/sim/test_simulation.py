@@ -80,10 +80,11 @@ def test_an_unknown_bug_is_told_which_there_are() -> None:
 
 
 def test_the_parts_of_the_simulation_keep_their_promises() -> None:
-    modules = ["--dep", "wire", "--dep", "protocol", "--dep", "mutation", "-Mroot=core/sim.zig"]
+    modules = ["--dep", "wire", "--dep", "protocol", "--dep", "mutation", "--dep", "report"]
+    modules += ["-Mroot=core/check/sim/sim.zig", "-Mreport=core/check/report.zig"]
     modules += ["-Mwire=core/wire/wire.zig"]
     modules += ["--dep", "wire", "-Mprotocol=core/protocol/protocol.zig"]
-    modules += ["-Mmutation=core/sim/no_mutation.zig"]
+    modules += ["-Mmutation=core/check/sim/no_mutation.zig"]
     command = [sys.executable, "-m", "ziglang", "test", *modules]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300

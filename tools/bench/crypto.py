@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.build import core
+from tools.build import checks, core
 
 HERE = Path(__file__).resolve().parent
 
@@ -267,7 +267,7 @@ def prepare(options: argparse.Namespace, run: Run) -> list[Subject]:
 
 
 def program(path: Path) -> Callable[[Case, int], list[Line]]:
-    """One that speaks as core/bench.zig does."""
+    """One that speaks as core/check/bench.zig does."""
 
     def measure(case: Case, milliseconds: int) -> list[Line]:
         kind, length = case
@@ -310,9 +310,8 @@ def openssl_speed(case: Case, milliseconds: int) -> list[Line]:
 
 def build_ours() -> tuple[Path, Path]:
     """As build.zig does, with the commands of an install."""
-    graph = {**core.MODULES, "bench": ("core/bench.zig", ["wire", "protocol", "cipher"])}
     zig, arch = find_zig(), core.find_arch()
-    job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), CACHE, graph=graph)
+    job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), CACHE, graph=checks.MODULES)
     job.write_options()
     for flavour, cpu in job.flavours:
         command(*job.kernels(flavour, cpu))

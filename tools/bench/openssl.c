@@ -3,7 +3,7 @@
  *
  *   bench_openssl MILLISECONDS CASE [BYTES]
  *
- * The cases and the lines that come out are those of core/bench.zig; `checksum` is libc's memcpy, for reference.
+ * The cases and the lines that come out are those of core/check/bench.zig; `checksum` is libc's memcpy, for reference.
  * libcrypto.so.3 is loaded at run time, so no headers are needed. */
 #include <dlfcn.h>
 #include <stdint.h>

@@ -19,11 +19,17 @@ MODULES: core.Graph = {
     **core.MODULES,
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
     "choice": ("tools/emulator/choice.zig", ["cipher_testing"]),
-    "ctgrind": ("core/ctgrind.zig", ["cipher", "protocol"]),
-    "fuzz": ("core/fuzz.zig", ["cipher_testing"]),
-    "mutation": ("core/sim/no_mutation.zig", []),
-    "sim": ("core/sim.zig", ["wire", "protocol", "mutation"]),
-    "fuzz_rooms": ("core/fuzz_rooms.zig", ["wire", "protocol", "io"]),
+    "aead": ("core/cipher/aead.zig", []),
+    "null_cipher": ("core/check/null_cipher.zig", ["aead"]),
+    "bench": ("core/check/bench.zig", ["wire", "protocol", "cipher", "runtime"]),
+    "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),
+    "report": ("core/check/report.zig", []),
+    "fuzz": ("core/check/fuzz/cipher.zig", ["cipher_testing", "report"]),
+    "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report"]),
+    "whole": ("core/cipher/testing.zig", ["cipher_options"]),
+    "faulty": ("core/check/fuzz/faults.zig", ["whole"]),
+    "mutation": ("core/check/sim/no_mutation.zig", []),
+    "sim": ("core/check/sim/sim.zig", ["wire", "protocol", "mutation", "report"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
@@ -55,7 +61,7 @@ def emulator(arch: str) -> list[str]:
 
 def build_ceiling(directory: Path) -> Path:
     """pywgd with nothing in the place of the cipher: the most its datapath could carry. No VPN."""
-    graph = {**MODULES, "cipher": ("core/null_cipher.zig", [])}
+    graph = {**MODULES, "cipher": MODULES["null_cipher"]}
     return Builder(directory, graph=graph).program("daemon")
 
 
@@ -66,7 +72,7 @@ def _run(command: Sequence[str]) -> None:
 
 
 def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
-    """core/sim.zig, with the protocol as it is installed or with a copy that has deliberate bugs.
+    """The simulator, with the protocol of an install or with a copy that has deliberate bugs.
 
     It needs X25519 of the kernels, which all flavours have from the same source: one is enough.
     """

@@ -39,13 +39,14 @@ MODULES: Graph = {
     "cipher": ("core/cipher/cipher.zig", ["cipher_options"]),
     "io": ("core/io/io.zig", ["wire"]),
     "device": ("core/device/device.zig", ["wire", "protocol", "cipher", "io"]),
+    "runtime": ("core/runtime.zig", []),
     "abi": (
         "core/abi/abi.zig",
-        ["wire", "protocol", "cipher", "io", "device", "build_options"],
+        ["wire", "protocol", "cipher", "io", "device", "runtime", "build_options"],
     ),
     "daemon": (
-        "core/daemon.zig",
-        ["wire", "protocol", "cipher", "io", "device", "build_options"],
+        "core/daemon/daemon.zig",
+        ["wire", "protocol", "cipher", "io", "device", "runtime", "build_options"],
     ),
 }
 KERNELS = "core/cipher/kernels.zig"

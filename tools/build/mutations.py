@@ -147,7 +147,7 @@ MUTATIONS = (
         "timers.zig",
         "timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);",
         "if (!ON) timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);",
-        "lost the packet that waited",
+        "neither be sent nor given up|lost the packet that waited",
     ),
     Mutation(
         "no_giving_up",

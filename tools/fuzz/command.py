@@ -35,7 +35,7 @@ SECONDS = 60
 
 
 def fuzz_core(options: argparse.Namespace) -> int:
-    """A target of core/fuzz.zig."""
+    """A target of core/check/fuzz/cipher.zig."""
     runner = checks.emulator(options.arch)
     if runner and shutil.which(runner[0]) is None:
         raise SystemExit(f"fuzz: {options.arch} needs {runner[0]} (Debian: qemu-user-static)")

@@ -1,4 +1,4 @@
-"""Runs the program of core/fuzz.zig, natively or emulated."""
+"""Runs the program of core/check/fuzz/cipher.zig, natively or emulated."""
 
 from __future__ import annotations
 

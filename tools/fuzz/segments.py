@@ -1,7 +1,7 @@
 """Superpackets and batches made up here, segmented and coalesced by the core, judged by
 tests/reference/offload.py.
 
-The program of core/fuzz_rooms.zig answers over a pipe (core/fuzz/segments.zig says how).
+The program of core/check/fuzz/rooms.zig answers over a pipe; segments.zig beside it says how.
 """
 
 from __future__ import annotations

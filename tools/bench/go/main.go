@@ -2,7 +2,7 @@
 //
 //	bench_go MILLISECONDS CASE [BYTES]
 //
-// The cases and the lines that come out are those of core/bench.zig. All of it runs in one goroutine and on one
+// The cases and the lines that come out are those of core/check/bench.zig. All of it runs in one goroutine and on one
 // processor; the time is that of the whole process, so what the garbage collector costs is in it.
 package main
 

@@ -1,0 +1,310 @@
+//! What must hold of each datagram: when a host sends it, takes it, refuses it or delivers what it carries. Held
+//! against the ledger, which knows what was sent and which sessions there were; what may take how long is in
+//! bounds.zig.
+//! Invariant: changes nothing but the ledger and the notes it keeps of neighbours.
+const std = @import("std");
+const wire = @import("wire");
+const messages = wire.messages;
+const protocol = @import("protocol");
+const constants = protocol.constants;
+const bounds = @import("bounds.zig");
+const Host = @import("host.zig").Host;
+const ledger_file = @import("ledger.zig");
+const Error = ledger_file.Error;
+const Datagram = @import("network.zig").Datagram;
+const packet = @import("packet.zig");
+const World = @import("world.zig").World;
+
+const second = std.time.ns_per_s;
+
+/// A datagram on its way through a host: looked up, then opened.
+pub const Opening = struct {
+    ticket: protocol.OpenTicket,
+    datagram: *Datagram,
+    plain: [packet.length_max + 48]u8 = undefined,
+    plain_length: ?usize = null,
+};
+
+pub fn sent(world: *World, host: *Host, datagram: *Datagram, id: ?protocol.PeerId) Error!void {
+    const ledger = &world.ledger;
+    const kind = messages.classify(datagram.bytes) orelse
+        return ledger.fail("host {d} sends what is no message", .{host.number});
+    if (kind == .cookie_reply) return ledger.noteCookie(host.number, datagram.to);
+    const place = host.neighbourOf(id.?) orelse
+        return ledger.fail("host {d} sends to a peer that it has not", .{host.number});
+    const neighbour = &host.neighbours.items[place];
+    const peer = host.interface.get(id.?) orelse
+        return ledger.fail("host {d} sends to a peer that it removed", .{host.number});
+    if (!neighbour.present or !std.mem.eql(u8, &peer.remote.static, &neighbour.public)) {
+        return ledger.fail("host {d} takes one peer for another", .{host.number});
+    }
+    switch (kind) {
+        .cookie_reply => unreachable,
+        .initiation => {
+            world.stats.handshakes += 1;
+            if (neighbour.initiated_at) |last| if (world.time - last < constants.REKEY_TIMEOUT) {
+                return ledger.fail(
+                    "host {d} sends two initiations to {d} within REKEY_TIMEOUT",
+                    .{ host.number, neighbour.host },
+                );
+            };
+            neighbour.initiated_at = world.time;
+            datagram.timestamp = peer.last_sent_timestamp;
+            if (!protocol.time.isLater(datagram.timestamp, neighbour.sent_timestamp)) {
+                return ledger.fail(
+                    "host {d} shows {d} a time that is not later than the last",
+                    .{ host.number, neighbour.host },
+                );
+            }
+            neighbour.sent_timestamp = datagram.timestamp;
+            const label = std.mem.readInt(u64, datagram.timestamp[0..8], .big) - 0x4000_0000_0000_000a;
+            host.wall_high = @max(host.wall_high, (label + 1) * second);
+            try need(world, host, place, peer);
+        },
+        .response => {
+            const index = std.mem.readInt(u32, datagram.bytes[4..8], .little);
+            datagram.psk = neighbour.psk;
+            try ledger.bear(host.number, index, .{
+                .at = world.time,
+                .neighbour = place,
+                .entry = neighbour.entry,
+                .key_epoch = host.key_epoch,
+                .psk = neighbour.psk,
+                .is_initiator = false,
+                .is_confirmed = false,
+            });
+        },
+        .transport => try sealed(world, host, place, peer, datagram),
+    }
+    neighbour.sent_at = world.time;
+}
+
+/// Nothing is wrong, and a session is young: then there is no reason for another handshake. (Whose clock was set back
+/// may try in vain: the peer refuses its timestamps, and its own initiations are what keeps the pair together.)
+fn need(world: *World, host: *Host, place: u32, peer: anytype) Error!void {
+    if (world.clocks_lie or !bounds.isQuiet(world, host, place)) return;
+    const slot = peer.sessions.current orelse return;
+    const birth = world.ledger.birthOf(host.number, host.interface.sessions.at(slot).local_index) orelse return;
+    if (birth.worn_since != null or world.time - birth.at >= constants.REKEY_AFTER_TIME) return;
+    return world.ledger.fail("host {d} shakes hands with {d} again after {d} s, for nothing", .{
+        host.number, host.neighbours.items[place].host, (world.time - birth.at) / second,
+    });
+}
+
+fn sealed(world: *World, host: *Host, place: u32, peer: anytype, datagram: *const Datagram) Error!void {
+    const ledger = &world.ledger;
+    const receiver = std.mem.readInt(u32, datagram.bytes[4..8], .little);
+    const counter = std.mem.readInt(u64, datagram.bytes[8..16], .little);
+    const neighbour = &host.neighbours.items[place];
+    const session = inline for (.{ peer.sessions.current, peer.sessions.next, peer.sessions.previous }) |role| {
+        if (role) |slot| {
+            if (host.interface.sessions.at(slot).remote_index == receiver) break host.interface.sessions.at(slot);
+        }
+    } else return ledger.fail(
+        "host {d} sends to {d} by an index that no session has",
+        .{ host.number, neighbour.host },
+    );
+    try ledger.noteNonce(host.number, &session.sending_key, counter);
+    const birth = ledger.birthOf(host.number, session.local_index) orelse {
+        return ledger.fail("host {d} sends with a session that no handshake made", .{host.number});
+    };
+    const age = world.time - birth.at;
+    const names = .{ host.number, neighbour.host };
+    if (birth.neighbour != place or birth.entry != neighbour.entry) {
+        return ledger.fail("host {d} sends to {d} with a session of another peer", names);
+    }
+    if (birth.key_epoch != host.key_epoch) {
+        return ledger.fail("host {d} sends to {d} with a session of an old private key", names);
+    }
+    if (!birth.is_initiator and !birth.is_confirmed) {
+        return ledger.fail("host {d} sends to {d} before its session is confirmed", names);
+    }
+    if (age >= constants.REJECT_AFTER_TIME) {
+        return ledger.fail("host {d} sends to {d} with a key past REJECT_AFTER_TIME", names);
+    }
+    // The counter stands one further when it is looked at.
+    if (counter >= constants.REKEY_AFTER_MESSAGES and birth.worn_since == null) birth.worn_since = world.time;
+    if (!bounds.isQuiet(world, host, place)) return;
+    const patience = bounds.renewalTime(world, host, place);
+    if (birth.is_initiator and age > constants.REKEY_AFTER_TIME + patience) {
+        return ledger.fail("host {d} does not renew its session with {d}", names);
+    }
+    if (birth.worn_since) |since| {
+        if (world.time - since > patience) {
+            return ledger.fail("host {d} does not renew its worn session with {d}", names);
+        }
+    }
+}
+
+pub fn handshake(world: *World, host: *Host, datagram: *const Datagram, maybe_place: ?u32) Error!void {
+    const ledger = &world.ledger;
+    const kind = messages.classify(datagram.bytes).?;
+    const names = .{ host.number, kind, datagram.author };
+    if (datagram.damage == .real) return ledger.fail("host {d} takes a damaged {t} of {d}", names);
+    if (datagram.damage == .mac2_only and host.is_loaded) {
+        return ledger.fail("host {d} takes a {t} of {d} with a wrong MAC2 under load", names);
+    }
+    if (kind == .cookie_reply) return;
+    const place = maybe_place orelse return ledger.fail("host {d} takes a {t} of {d}, which is no peer", names);
+    const neighbour = &host.neighbours.items[place];
+    if (!neighbour.present or !std.mem.eql(u8, &neighbour.public, &datagram.author_public)) {
+        return ledger.fail("host {d} takes a {t} of {d} under a key that it does not have for it", names);
+    }
+    if (host.is_loaded and !ledger.mayHaveCookie(host.number, datagram.from)) {
+        return ledger.fail("host {d} takes a {t} of {d} under load, from where it never sent a cookie", names);
+    }
+    neighbour.heard_at = world.time;
+    switch (kind) {
+        .cookie_reply, .transport => unreachable,
+        .initiation => {
+            if (!protocol.time.isLater(datagram.timestamp, neighbour.latest_timestamp)) {
+                return ledger.fail("host {d} takes an {t} of {d} that is not later than the last", names);
+            }
+            neighbour.latest_timestamp = datagram.timestamp;
+        },
+        .response => {
+            if (!std.mem.eql(u8, &datagram.psk, &neighbour.psk)) {
+                return ledger.fail("host {d} takes a {t} of {d} with another preshared key", names);
+            }
+            try ledger.bear(host.number, std.mem.readInt(u32, datagram.bytes[8..12], .little), .{
+                .at = world.time,
+                .neighbour = place,
+                .entry = neighbour.entry,
+                .key_epoch = host.key_epoch,
+                .psk = neighbour.psk,
+                .is_initiator = true,
+                .is_confirmed = true,
+            });
+        },
+    }
+}
+
+/// Refused before it was opened.
+pub fn unopened(world: *World, host: *Host, datagram: *const Datagram, reason: protocol.Drop) Error!void {
+    if (datagram.damage == .real) return;
+    if (reason == .malformed) {
+        return world.ledger.fail("host {d} finds a datagram of {d} malformed", .{ host.number, datagram.author });
+    }
+    if (reason != .expired_session) return;
+    const index = std.mem.readInt(u32, datagram.bytes[4..8], .little);
+    const birth = world.ledger.birthOf(host.number, index) orelse return;
+    const counter = std.mem.readInt(u64, datagram.bytes[8..16], .little);
+    if (world.time - birth.at < constants.REJECT_AFTER_TIME and counter < constants.REJECT_AFTER_MESSAGES) {
+        return world.ledger.fail(
+            "host {d} takes a session with {d} for expired that is not",
+            .{ host.number, datagram.author },
+        );
+    }
+}
+
+/// Whether the datagram was taken as authentic and new.
+pub fn opened(world: *World, host: *Host, opening: *const Opening, outcome: anytype) Error!bool {
+    const ledger = &world.ledger;
+    const datagram = opening.datagram;
+    const names = .{ host.number, datagram.author };
+    const was_accepted = switch (outcome) {
+        .deliver, .keepalive => true,
+        .drop => |reason| reason == .disallowed_source or reason == .malformed_inner,
+    };
+    const birth = ledger.birthOf(host.number, opening.ticket.receiver_index);
+    if (!was_accepted) {
+        if (outcome.drop == .replayed) try replay(world, host, opening, birth);
+        if (outcome.drop == .not_authentic and opening.plain_length != null) {
+            return ledger.fail("host {d} refuses an authentic datagram of {d}", names);
+        }
+        return false;
+    }
+    if (opening.plain_length == null or datagram.damage == .real) {
+        return ledger.fail("host {d} takes a forged datagram of {d}", names);
+    }
+    const from = birth orelse
+        return ledger.fail("host {d} takes data of {d} with a session that no handshake made", names);
+    const neighbour = &host.neighbours.items[from.neighbour];
+    if (neighbour.host != datagram.author or neighbour.entry != from.entry) {
+        return ledger.fail("host {d} takes data of {d} with a session of another peer", names);
+    }
+    if (world.time - from.at >= constants.REJECT_AFTER_TIME) {
+        return ledger.fail("host {d} takes data of {d} with a key past REJECT_AFTER_TIME", names);
+    }
+    if (opening.ticket.counter >= constants.REJECT_AFTER_MESSAGES) {
+        return ledger.fail("host {d} takes data of {d} past REJECT_AFTER_MESSAGES", names);
+    }
+    if (ledger.wasAccepted(datagram.number)) return ledger.fail("host {d} takes the same datagram of {d} twice", names);
+    try ledger.accept(datagram.number);
+    from.next = @max(from.next, opening.ticket.counter + 1);
+    from.is_confirmed = true;
+    neighbour.heard_at = world.time;
+    switch (outcome) {
+        .keepalive => {},
+        .deliver => |inner| try delivered(world, host, from.neighbour, inner),
+        .drop => |reason| {
+            if (reason == .malformed_inner) return ledger.fail("host {d} finds a packet of {d} malformed", names);
+            const owner = host.ownerOf(sourceOf(opening.plain[0..opening.plain_length.?]));
+            if (owner != null and owner.? == from.neighbour) {
+                return ledger.fail("host {d} refuses a source that {d} may use", names);
+            }
+        },
+    }
+    return true;
+}
+
+fn replay(world: *World, host: *Host, opening: *const Opening, birth: ?*ledger_file.Birth) Error!void {
+    if (world.ledger.wasAccepted(opening.datagram.number)) return;
+    const known = birth orelse return;
+    const newest = known.next -| 1;
+    const is_old = newest > opening.ticket.counter and newest - opening.ticket.counter > constants.replay_window_bits;
+    if (is_old) return;
+    return world.ledger.fail("host {d} takes a new datagram of {d} for a replay", .{
+        host.number, opening.datagram.author,
+    });
+}
+
+fn delivered(world: *World, host: *Host, place: u32, inner: []const u8) Error!void {
+    const ledger = &world.ledger;
+    const neighbour = &host.neighbours.items[place];
+    const names = .{ host.number, neighbour.host };
+    const stamp = packet.read(inner) orelse
+        return ledger.fail("host {d} delivers a packet of {d} that was changed", names);
+    if (stamp.receiver != host.number or stamp.sender != neighbour.host) {
+        return ledger.fail("host {d} delivers a packet of {d} that was from {d} to {d}", .{
+            host.number, neighbour.host, stamp.sender, stamp.receiver,
+        });
+    }
+    if (stamp.id >= world.stats.packets or ledger.wasDelivered(stamp.id)) {
+        return ledger.fail("host {d} delivers a packet of {d} twice", names);
+    }
+    const owner = host.ownerOf(sourceOf(inner));
+    if (owner == null or owner.? != place) {
+        return ledger.fail("host {d} delivers a packet of {d} with a source that {d} may not use", .{
+            host.number, neighbour.host, neighbour.host,
+        });
+    }
+    try ledger.deliver(stamp.id);
+    world.hosts[neighbour.host].neighbours.items[neighbour.back].arrived_at = world.time;
+}
+
+fn sourceOf(inner: []const u8) wire.Address {
+    return if (inner[0] >> 4 == 4) .fromIpv4(inner[12..16].*) else .fromIpv6(inner[8..24].*);
+}
+
+/// A peer's endpoint moves to where an authentic, new datagram came from, and only then.
+pub fn endpoint(
+    world: *World,
+    host: *Host,
+    place: ?u32,
+    before: ?wire.SocketAddress,
+    datagram: *const Datagram,
+    was_accepted: bool,
+) Error!void {
+    const after = host.endpointOf(place) orelse return;
+    if (was_accepted) {
+        if (!after.eql(datagram.from)) {
+            return world.ledger.fail("host {d} does not follow {d}", .{ host.number, datagram.author });
+        }
+    } else if (before == null or !before.?.eql(after)) {
+        return world.ledger.fail(
+            "host {d} follows a datagram of {d} that it refuses",
+            .{ host.number, datagram.author },
+        );
+    }
+}

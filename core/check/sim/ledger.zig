@@ -1,0 +1,182 @@
+//! Ledger: what was sealed, accepted and delivered, and what of it must never be. Kept beside the protocol, from what
+//! goes in and comes out of it, so that it can contradict.
+//! Knows hosts and neighbours as numbers only.
+//! Invariant: the first violation ends the run, with the virtual time and one sentence.
+const std = @import("std");
+const protocol = @import("protocol");
+const constants = protocol.constants;
+const report = @import("report");
+const Allocator = std.mem.Allocator;
+
+pub const Error = error{ Violation, OutOfMemory };
+
+/// The beginning of a session at one end, as seen from outside: a response that left, or one that was accepted.
+pub const Birth = struct {
+    at: u64,
+    neighbour: u32,
+    entry: u32,
+    key_epoch: u32,
+    psk: [32]u8,
+    is_initiator: bool,
+    /// The responder must hear from the initiator before it sends.
+    is_confirmed: bool,
+    /// One more than the greatest counter accepted.
+    next: u64 = 0,
+    /// When the counter passed REKEY_AFTER_MESSAGES.
+    worn_since: ?u64 = null,
+};
+
+/// Grows as numbers are marked.
+const Marks = struct {
+    words: std.ArrayList(u64) = .empty,
+
+    fn has(marks: *const Marks, number: u64) bool {
+        const word: usize = @intCast(number / 64);
+        if (word >= marks.words.items.len) return false;
+        return marks.words.items[word] >> @intCast(number % 64) & 1 != 0;
+    }
+
+    fn set(marks: *Marks, gpa: Allocator, number: u64) Allocator.Error!void {
+        const word: usize = @intCast(number / 64);
+        while (word >= marks.words.items.len) try marks.words.append(gpa, 0);
+        marks.words.items[word] |= @as(u64, 1) << @intCast(number % 64);
+    }
+};
+
+/// Where a cookie was sent, by whom.
+const CookieKey = struct { host: u32, family: u8, port: u16, address: [16]u8 };
+
+pub const Ledger = struct {
+    gpa: Allocator,
+    time: u64 = 0,
+    births: std.AutoHashMapUnmanaged(u64, Birth) = .empty,
+    /// Key -> one more than the last counter it was used with, and when.
+    nonces: std.AutoHashMapUnmanaged([32]u8, struct { next: u64, at: u64 }) = .empty,
+    cookies: std.AutoHashMapUnmanaged(CookieKey, u64) = .empty,
+    /// Datagrams that were taken as authentic, packets that came out.
+    accepted: Marks = .{},
+    delivered: Marks = .{},
+    deliveries: u64 = 0,
+
+    pub fn deinit(ledger: *Ledger) void {
+        ledger.births.deinit(ledger.gpa);
+        ledger.nonces.deinit(ledger.gpa);
+        ledger.cookies.deinit(ledger.gpa);
+        ledger.accepted.words.deinit(ledger.gpa);
+        ledger.delivered.words.deinit(ledger.gpa);
+    }
+
+    pub fn fail(ledger: *const Ledger, comptime format: []const u8, arguments: anytype) error{Violation} {
+        report.say("violation: after {d}.{d:0>3} s: " ++ format, .{
+            ledger.time / std.time.ns_per_s, ledger.time / std.time.ns_per_ms % 1000,
+        } ++ arguments);
+        return error.Violation;
+    }
+
+    // ---- sessions ----
+
+    fn key(host: u32, index: u32) u64 {
+        return @as(u64, host) << 32 | index;
+    }
+
+    pub fn bear(ledger: *Ledger, host: u32, index: u32, birth: Birth) Error!void {
+        const entry = try ledger.births.getOrPut(ledger.gpa, key(host, index));
+        if (entry.found_existing and ledger.time - entry.value_ptr.at < constants.REJECT_AFTER_TIME * 3) {
+            return ledger.fail("host {d} began a session under index {x}, which had one", .{ host, index });
+        }
+        entry.value_ptr.* = birth;
+    }
+
+    pub fn birthOf(ledger: *const Ledger, host: u32, index: u32) ?*Birth {
+        return ledger.births.getPtr(key(host, index));
+    }
+
+    /// A datagram was sealed with this key and counter.
+    pub fn noteNonce(ledger: *Ledger, host: u32, sending_key: *const [32]u8, counter: u64) Error!void {
+        const entry = try ledger.nonces.getOrPut(ledger.gpa, sending_key.*);
+        if (entry.found_existing and counter < entry.value_ptr.next) {
+            return ledger.fail(
+                "host {d} used nonce {d} of a key that was at {d}",
+                .{ host, counter, entry.value_ptr.next },
+            );
+        }
+        entry.value_ptr.* = .{ .next = counter +| 1, .at = ledger.time };
+        if (counter >= constants.REJECT_AFTER_MESSAGES) {
+            return ledger.fail("host {d} sealed with counter {d}, past REJECT_AFTER_MESSAGES", .{ host, counter });
+        }
+    }
+
+    // ---- datagrams and packets ----
+
+    pub fn wasAccepted(ledger: *const Ledger, datagram: u64) bool {
+        return ledger.accepted.has(datagram);
+    }
+
+    pub fn accept(ledger: *Ledger, datagram: u64) Error!void {
+        try ledger.accepted.set(ledger.gpa, datagram);
+    }
+
+    pub fn wasDelivered(ledger: *const Ledger, id: u64) bool {
+        return ledger.delivered.has(id);
+    }
+
+    pub fn deliver(ledger: *Ledger, id: u64) Error!void {
+        try ledger.delivered.set(ledger.gpa, id);
+        ledger.deliveries += 1;
+    }
+
+    // ---- cookies ----
+
+    fn cookieKey(host: u32, to: anytype) CookieKey {
+        return .{
+            .host = host,
+            .family = @backingInt(to.address.family),
+            .port = to.port,
+            .address = to.address.bytes,
+        };
+    }
+
+    pub fn noteCookie(ledger: *Ledger, host: u32, to: anytype) Error!void {
+        try ledger.cookies.put(ledger.gpa, cookieKey(host, to), ledger.time);
+    }
+
+    /// Whether this source may know a cookie that is still good.
+    pub fn mayHaveCookie(ledger: *const Ledger, host: u32, from: anytype) bool {
+        const at = ledger.cookies.get(cookieKey(host, from)) orelse return false;
+        return ledger.time - at <= constants.COOKIE_REFRESH_TIME;
+    }
+
+    // ---- room ----
+
+    /// Forgets what is too old to matter, so that a long run needs no more memory than a short one.
+    pub fn prune(ledger: *Ledger) Error!void {
+        const age_max = 20 * constants.REJECT_AFTER_TIME;
+        if (ledger.time < age_max) return;
+        const oldest = ledger.time - age_max;
+        try pruneMap(ledger.gpa, &ledger.births, oldest);
+        try pruneMap(ledger.gpa, &ledger.nonces, oldest);
+    }
+
+    fn pruneMap(gpa: Allocator, map: anytype, oldest: u64) Allocator.Error!void {
+        var kept: @TypeOf(map.*) = .empty;
+        errdefer kept.deinit(gpa);
+        var entries = map.iterator();
+        while (entries.next()) |entry| {
+            if (entry.value_ptr.at >= oldest) try kept.put(gpa, entry.key_ptr.*, entry.value_ptr.*);
+        }
+        map.deinit(gpa);
+        map.* = kept;
+    }
+};
+
+test "marks are kept apart" {
+    const gpa = std.testing.allocator;
+    var marks: Marks = .{};
+    defer marks.words.deinit(gpa);
+    for ([_]u64{ 0, 63, 64, 1000 }) |number| {
+        try std.testing.expect(!marks.has(number));
+        try marks.set(gpa, number);
+        try std.testing.expect(marks.has(number));
+        try std.testing.expect(!marks.has(number + 1));
+    }
+}
