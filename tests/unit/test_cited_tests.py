@@ -1,4 +1,6 @@
-"""The tables of docs/traps.md and docs/security.md name tests: each of them exists."""
+"""The tables of traps.md, security.md and PROTOCOL.md name tests: each of them exists.
+
+Names in backticks, in every document, are looked up in house/test_documents.py."""
 
 import re
 from pathlib import Path
@@ -6,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TABLES = ["traps.md", "security.md"]
+TABLES = ["traps.md", "security.md", "PROTOCOL.md"]
 
 
 def existing() -> set[str]:

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "scripts"
 FILES = [
     ROOT / "hatch_build.py",
-    *(path for room in ("pywg", "tools", "tests") for path in sorted((ROOT / room).rglob("*.py"))),
+    *(
+        path
+        for room in ("pywg", "tools", "tests", "examples")
+        for path in sorted((ROOT / room).rglob("*.py"))
+    ),
 ]
 # Who must not import whom.
 WALLS = {
