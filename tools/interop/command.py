@@ -80,10 +80,11 @@ def main() -> int:
 
 HEAD = """# Interoperability
 
-What `scripts/interop --kernel --write` found on {day}. Each case is a handshake begun by the one
-named, echoes both ways, a mebibyte each way; "rekey" means that then two packets a second went each
-way for 140 seconds, over a new handshake at REKEY_AFTER_TIME, and none was lost. The tests in
-`tests/interop/` do the same without the rekey, and let peers move and be restarted.
+`scripts/interop --kernel --write` found this on {day}. In each case the end named under
+"who begins" sends the first handshake message. Then come echoes both ways and a mebibyte each way.
+"Rekey" means that two packets a second went each way for another 140 seconds, over a new handshake
+at REKEY_AFTER_TIME, and that no packet was lost. The tests in `tests/interop/` do the same without
+the rekey, and also move and restart the peers.
 
 """
 
