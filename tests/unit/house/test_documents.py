@@ -37,6 +37,7 @@ ALLOWED = {
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",
     "wg-quick@wg0.service": "of wireguard-tools",
+    "perf": "a program",
 }
 # The first word of a dotted name that is not ours.
 FOREIGN = {"std": "Zig's library", "hmac": "Python's library", "net": "the kernel's settings"}
@@ -137,7 +138,7 @@ def declared(path: str) -> frozenset[str]:
 
 
 @functools.cache
-def tests() -> frozenset[str]:
+def known_tests() -> frozenset[str]:
     texts = [text for name, text in files().items() if name.startswith("tests/")]
     functions = {name for text in texts for name in re.findall(r"\bdef (test_\w+)", text)}
     return frozenset(functions)
@@ -214,7 +215,7 @@ def faults_of_word(word: str) -> Iterator[str]:
         if not is_key(key[1]) or not are_words(key[2]):
             yield word
     elif re.fullmatch(r"test_\w+", word):
-        if word not in tests():
+        if word not in known_tests():
             yield word
     elif (name := NAME.fullmatch(word)) and not (
         is_name(name[1], prefix=bool(name[2])) and are_words(name[3] or "")
