@@ -46,6 +46,8 @@ class ConfigWarning:
     path: str
     position: Position
     message: str
+    #: How wg(8) says it, if it does: the verbs of wg say it so.
+    as_wg: str = ""
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.position.line}:{self.position.column}"

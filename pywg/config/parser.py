@@ -211,8 +211,8 @@ class _Parser:
         self._read(self.section, row, value, at)
 
     def _read(self, section: Section, row: Row, value: str, at: Position) -> None:
-        def hear(position: Position, message: str) -> None:
-            said = ConfigWarning(self.path, position, f"{row.name}: {message}")
+        def hear(position: Position, message: str, as_wg: str) -> None:
+            said = ConfigWarning(self.path, position, f"{row.name}: {message}", as_wg)
             self.done.warnings.append(said)
 
         self.at = at

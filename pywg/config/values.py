@@ -52,13 +52,14 @@ class Reading(NamedTuple):
     """Where the value that is being read begins, and who hears a warning about it."""
 
     at: Position
-    hear: Callable[[Position, str], None]
+    hear: Callable[[Position, str, str], None]
 
     def position(self, offset: int) -> Position:
         return Position(self.at.line, self.at.column + offset)
 
-    def warn(self, message: str, offset: int = 0) -> None:
-        self.hear(self.position(offset), message)
+    def warn(self, message: str, offset: int = 0, *, as_wg: str = "") -> None:
+        """``as_wg`` is how wg(8) says it, if it does."""
+        self.hear(self.position(offset), message, as_wg)
 
 
 class AllowedIPEdit(NamedTuple):
@@ -280,7 +281,11 @@ def _allowed_ip(item: str, offset: int, reading: Reading) -> AllowedIPEdit:
     text = item.removeprefix(sign)
     network, has_host_bits = _network(text, offset)
     if has_host_bits:
-        reading.warn(f"{text} has host bits set, {network} is meant", offset)
+        reading.warn(
+            f"{text} has host bits set, {network} is meant",
+            offset,
+            as_wg=f"AllowedIP has nonzero host part: {text}",
+        )
     return AllowedIPEdit(AllowedIP(network, reading.position(offset)), sign)
 
 

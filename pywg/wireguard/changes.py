@@ -8,10 +8,10 @@ from now on". Endpoints are numeric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from pywg.config import Config, Endpoint, IPAddress, IPNetwork
+from pywg.config import Config, Endpoint, IPAddress, IPNetwork, PeerSection
 from pywg.keys import LENGTH, PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
@@ -65,15 +65,7 @@ def of_config(config: Config) -> Changes:
     """
     interface = config.interface
     peers = (
-        PeerChange(
-            peer.public_key,
-            preshared_key=peer.preshared_key,
-            endpoint=peer.endpoint,
-            persistent_keepalive=peer.persistent_keepalive,
-            replace_allowed_ips=True,
-            allowed_ips=tuple(AllowedIPChange(allowed.network) for allowed in peer.allowed_ips),
-        )
-        for peer in config.peers
+        _all_of(peer, (allowed.network for allowed in peer.allowed_ips)) for peer in config.peers
     )
     return Changes(
         private_key=interface.private_key,
@@ -88,17 +80,7 @@ def of_config(config: Config) -> Changes:
 
 def of_status(status: InterfaceStatus) -> Changes:
     """What makes a device be as this one was."""
-    peers = (
-        PeerChange(
-            peer.public_key,
-            preshared_key=peer.preshared_key,
-            endpoint=peer.endpoint,
-            persistent_keepalive=peer.persistent_keepalive,
-            replace_allowed_ips=True,
-            allowed_ips=tuple(AllowedIPChange(network) for network in peer.allowed_ips),
-        )
-        for peer in status.peers
-    )
+    peers = (_all_of(peer, peer.allowed_ips) for peer in status.peers)
     return Changes(
         private_key=status.private_key or NO_PRIVATE_KEY,
         listen_port=status.listen_port,
@@ -107,6 +89,17 @@ def of_status(status: InterfaceStatus) -> Changes:
         peers=tuple(peers),
         bind_device=status.bind_device,
         bind_addresses=status.bind_addresses or None,
+    )
+
+
+def _all_of(peer: PeerSection | PeerStatus, networks: Iterable[IPNetwork]) -> PeerChange:
+    return PeerChange(
+        peer.public_key,
+        preshared_key=peer.preshared_key,
+        endpoint=peer.endpoint,
+        persistent_keepalive=peer.persistent_keepalive,
+        replace_allowed_ips=True,
+        allowed_ips=tuple(map(AllowedIPChange, networks)),
     )
 
 

@@ -50,7 +50,7 @@ def parse(text: str, path: str, *, append: bool, warn: Warn) -> Changes:
     """Raises ConfigError, with all that is wrong in the text; ``warn`` hears what is odd."""
     said = read_sections(text, path, ("wg",))
     for warning in said.warnings:
-        warn(str(warning))
+        warn(f"Warning: {warning.as_wg}" if warning.as_wg else str(warning))
     peers = (_peer_change(peer.values(), replaces=True) for peer in said.peers)
     device = (
         Changes()
@@ -103,7 +103,9 @@ def read_arguments(words: Sequence[str], warn: Warn) -> Changes:
 
 
 def _argument(row: Row, rest: Iterator[str], warn: Warn) -> Any:
-    reading = Reading(Position(), lambda at, message: warn(f"warning: {row.word}: {message}"))
+    def hear(position: Position, message: str, as_wg: str) -> None:
+        warn(f"Warning: {as_wg or f'{row.word}: {message}'}")
+
     try:
         text = next(rest)
     except StopIteration:
@@ -113,7 +115,7 @@ def _argument(row: Row, rest: Iterator[str], warn: Warn) -> Any:
             text = key_file(text)
         elif squeeze(text) != text and not row.accumulates:
             raise BadValue("there is whitespace in the value")
-        return row.read(text, reading)
+        return row.read(text, Reading(Position(), hear))
     except (BadValue, KeyFormatError) as error:
         raise PywgError(f"{row.word}: {error}") from None
 

@@ -1,5 +1,5 @@
-"""The text of the cross-platform userspace protocol: Changes to `set`, `get` to
-InterfaceStatus, `pywg_get` to Report.
+"""The text of the cross-platform userspace protocol: Changes to `set`, `get` to InterfaceStatus,
+`pywg_get` to Report.
 
 Pure: knows the text, neither the socket it goes through nor the device behind that.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from pywg.config import Endpoint
+from pywg.config.values import shown_host
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.addresses import network_text
@@ -58,7 +59,8 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
         yield f"preshared_key={peer.preshared_key.to_hex()}"
     if peer.endpoint is not None:
         if peer.endpoint.address() is None:
-            raise UapiError(f"the endpoint {peer.endpoint} has not been resolved")
+            host = shown_host(peer.endpoint.host)
+            raise UapiError(f"the endpoint {host} has not been resolved")
         yield f"endpoint={peer.endpoint}"
     if peer.persistent_keepalive is not None:
         yield f"persistent_keepalive_interval={peer.persistent_keepalive}"

@@ -228,9 +228,14 @@ def test_every_key_of_a_file() -> None:
     peer = PeerChange(A, False, PSK, Endpoint("2001:db8::1", 5), 0, True, networks)
     found, said = parse(text)
     assert found == Changes(PRIVATE, 7, 16, True, (peer,))
-    assert said == [
-        "file:9:14: warning: AllowedIPs: 10.0.0.1/8 has host bits set, 10.0.0.0/8 is meant"
-    ]
+    assert said == ["Warning: AllowedIP has nonzero host part: 10.0.0.1/8"]
+
+
+def test_what_wg_has_no_words_for_is_told_with_its_place() -> None:
+    odd = "nothing can be sent to port 0"
+    said = parse(f"[Peer]\nPublicKey = {A}\nEndpoint = 192.0.2.1:0\n")[1]
+    assert said == [f"file:3:12: warning: Endpoint: {odd}"]
+    assert words("peer", str(A), "endpoint", "192.0.2.1:0")[1] == [f"Warning: endpoint: {odd}"]
 
 
 @pytest.mark.parametrize(
