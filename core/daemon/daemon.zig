@@ -304,14 +304,14 @@ fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     var count: usize = 0;
     defer for (threads[0..count]) |thread| thread.join();
     for (1..opened.threads()) |_| {
-        const of_lane = .{ opened, is_realtime, is_confined };
-        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runLane, of_lane) catch break; // fewer, then
+        const arguments = .{ opened, is_realtime, is_confined };
+        threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runWorker, arguments) catch break; // fewer, then
         count += 1;
     }
-    return runLane(opened, is_realtime, is_confined);
+    return runWorker(opened, is_realtime, is_confined);
 }
 
-fn runLane(opened: *device.Device, is_realtime: bool, is_confined: bool) u8 {
+fn runWorker(opened: *device.Device, is_realtime: bool, is_confined: bool) u8 {
     if (is_realtime) _ = io.priority.makeRealtime();
     if (is_confined) confine(opened);
     var why: device.Diagnostic = .{};

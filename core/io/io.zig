@@ -20,20 +20,11 @@ pub const poller = @import("poller.zig");
 pub const uapi_listener = @import("uapi_listener.zig");
 pub const uapi_client = @import("uapi_client.zig");
 
-pub const Calls = linux.Calls;
-pub const Failure = linux.Failure;
 pub const Offload = offload.Offload;
 pub const VnetHeader = vnet_header.VnetHeader;
-pub const Tun = tun.Tun;
 pub const Udp = udp.Udp;
 pub const ReceiveBatch = udp.ReceiveBatch;
 pub const Transmit = udp.Transmit;
-pub const Monitor = link.Monitor;
-pub const RouteMonitor = route.Monitor;
-pub const Poller = poller.Poller;
-pub const Wakeup = poller.Wakeup;
-pub const Listener = uapi_listener.Listener;
-pub const Clients = uapi_client.Clients;
 
 test {
     _ = linux;

@@ -502,15 +502,15 @@ test "sockets that share a port get each session's datagrams at one of them, by 
     defer namespace.leave();
     try sys.TestNamespace.setUp("lo", true);
     var offload: Offload = .init(0);
-    var lanes: [3]Udp = @splat(.init(&sys.real, &offload));
-    const port = try lanes[0].open(.{});
-    defer for (&lanes) |*lane| lane.close();
-    for (lanes[1..]) |*lane| {
+    var workers: [3]Udp = @splat(.init(&sys.real, &offload));
+    const port = try workers[0].open(.{});
+    defer for (&workers) |*worker| worker.close();
+    for (workers[1..]) |*worker| {
         var sockets: Sockets = undefined;
-        try lane.joinAside(&sockets, &lanes[0].sockets, .{ .port = port });
-        lane.sockets = sockets;
+        try worker.joinAside(&sockets, &workers[0].sockets, .{ .port = port });
+        worker.sockets = sockets;
     }
-    lanes[0].steer(&lanes[0].sockets, lanes.len);
+    workers[0].steer(&workers[0].sockets, workers.len);
     var stranger: Udp = .init(&sys.real, &offload);
     try testing.expectError(error.AddressInUse, stranger.open(.{ .port = port })); // nobody joins unasked
     var sender: Udp = .init(&sys.real, &offload);
@@ -519,7 +519,7 @@ test "sockets that share a port get each session's datagrams at one of them, by 
     var batch: ReceiveBatch = try .init(testing.allocator);
     defer batch.deinit(testing.allocator);
     for ([_]Family{ .ipv4, .ipv6 }) |family| {
-        if (lanes[0].fd(family) == null) continue;
+        if (workers[0].fd(family) == null) continue;
         const address = loopback(family);
         for (0..256) |low_byte| {
             const bytes = [_]u8{ 4, 0, 0, 0, @intCast(low_byte), 0xaa, 0xbb, 0xcc } ++ @as([24]u8, @splat(0));
@@ -529,9 +529,9 @@ test "sockets that share a port get each session's datagrams at one of them, by 
                 .endpoint = .{ .remote = .{ .address = address, .port = port } },
             }};
             try testing.expectEqual(1, sender.send(&transmit, 0).sent_datagrams);
-            try testing.expect(waitForDatagram(&lanes[low_byte % lanes.len], family));
-            for (&lanes, 0..) |*lane, number| {
-                try testing.expectEqual(@intFromBool(number == low_byte % lanes.len), lane.receive(family, &batch));
+            try testing.expect(waitForDatagram(&workers[low_byte % workers.len], family));
+            for (&workers, 0..) |*worker, number| {
+                try testing.expectEqual(@intFromBool(number == low_byte % workers.len), worker.receive(family, &batch));
             }
         }
         // A handshake, and something too short for either: anyone's, but somebody's.
@@ -544,7 +544,7 @@ test "sockets that share a port get each session's datagrams at one of them, by 
             try testing.expectEqual(1, sender.send(&transmit, 0).sent_datagrams);
             var received: usize = 0;
             for (0..patience_ms) |_| {
-                for (&lanes) |*lane| received += lane.receive(family, &batch);
+                for (&workers) |*worker| received += worker.receive(family, &batch);
                 if (received != 0) break;
                 @import("clock.zig").sleep(std.time.ns_per_ms);
             }
@@ -640,12 +640,12 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     const namespace: sys.TestNamespace = try .enter();
     defer namespace.leave();
     var offload: Offload = .init(0);
-    var lanes: [2]Udp = @splat(.init(&sys.real, &offload));
-    const port = try lanes[0].open(.{});
-    defer for (&lanes) |*lane| lane.close();
+    var workers: [2]Udp = @splat(.init(&sys.real, &offload));
+    const port = try workers[0].open(.{});
+    defer for (&workers) |*worker| worker.close();
     var sockets: Sockets = undefined;
-    try lanes[1].joinAside(&sockets, &lanes[0].sockets, .{ .port = port });
-    lanes[1].sockets = sockets;
+    try workers[1].joinAside(&sockets, &workers[0].sockets, .{ .port = port });
+    workers[1].sockets = sockets;
     var sender: Udp = .init(&sys.real, &offload);
     _ = try sender.open(.{});
     defer sender.close();
@@ -655,17 +655,17 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     for ([_]wire.Binding{ bindingTo("lo", &.{}), bindingTo("", &.{ "127.0.0.1", "::" }), .{}, .{} }) |binding| {
         const options: BindOptions = .{ .port = port, .binding = binding, .takes_over = true };
         var fresh: [2]Sockets = undefined;
-        for (&lanes) |*lane| lane.yield(true, true);
-        _ = try lanes[0].openAside(&fresh[0], options);
-        try lanes[1].joinAside(&fresh[1], &fresh[0], options);
-        for (&lanes) |*lane| lane.yield(false, true);
-        lanes[0].steer(&fresh[0], lanes.len);
-        for (&lanes, fresh) |*lane, opened| {
-            lane.close();
-            lane.sockets = opened;
+        for (&workers) |*worker| worker.yield(true, true);
+        _ = try workers[0].openAside(&fresh[0], options);
+        try workers[1].joinAside(&fresh[1], &fresh[0], options);
+        for (&workers) |*worker| worker.yield(false, true);
+        workers[0].steer(&fresh[0], workers.len);
+        for (&workers, fresh) |*worker, opened| {
+            worker.close();
+            worker.sockets = opened;
         }
         for ([_]Family{ .ipv4, .ipv6 }) |family| {
-            if (lanes[0].fd(family) == null) continue;
+            if (workers[0].fd(family) == null) continue;
             const address = loopback(family);
             for (0..8) |index| {
                 const bytes = [_]u8{ 4, 0, 0, 0, @intCast(index) } ++ @as([27]u8, @splat(0));
@@ -675,26 +675,27 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
                     .endpoint = .{ .remote = .{ .address = address, .port = port } },
                 }};
                 try testing.expectEqual(1, sender.send(&transmit, 0).sent_datagrams);
-                try testing.expect(waitForDatagram(&lanes[index % lanes.len], family));
-                for (&lanes, 0..) |*lane, number| {
-                    try testing.expectEqual(@intFromBool(number == index % lanes.len), lane.receive(family, &batch));
+                try testing.expect(waitForDatagram(&workers[index % workers.len], family));
+                for (&workers, 0..) |*worker, number| {
+                    const is_its = number == index % workers.len;
+                    try testing.expectEqual(@intFromBool(is_its), worker.receive(family, &batch));
                 }
             }
         }
     }
-    for (&lanes) |*lane| lane.close();
-    _ = try lanes[0].open(.{ .port = port, .binding = bindingTo("", &.{"127.0.0.1"}) });
+    for (&workers) |*worker| worker.close();
+    _ = try workers[0].open(.{ .port = port, .binding = bindingTo("", &.{"127.0.0.1"}) });
     var strangers: [2]Udp = @splat(.init(&sys.real, &offload));
     defer for (&strangers) |*stranger| stranger.close();
     const theirs: BindOptions = .{ .port = port, .binding = bindingTo("", &.{"127.0.0.9"}) };
     _ = try strangers[0].open(theirs);
     try strangers[1].joinAside(&sockets, &strangers[0].sockets, theirs); // they share it, but not with us
     strangers[1].sockets = sockets;
-    lanes[0].yield(true, false);
-    defer lanes[0].yield(false, false);
+    workers[0].yield(true, false);
+    defer workers[0].yield(false, false);
     try testing.expectError(
         error.AddressInUse,
-        lanes[0].openAside(&sockets, .{ .port = port, .binding = theirs.binding, .takes_over = true }),
+        workers[0].openAside(&sockets, .{ .port = port, .binding = theirs.binding, .takes_over = true }),
     );
-    try testing.expect(lanes[0].isOpen());
+    try testing.expect(workers[0].isOpen());
 }

@@ -6,19 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-from pywg.config import NAME_PATTERN, Config
+from pywg.config import Config, check_name
 from pywg.errors import PywgError
 from pywg.native.device import LogLevel
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
-
-
-def check_name(name: str) -> str:
-    if not NAME_PATTERN.fullmatch(name) or name in (".", ".."):
-        raise PywgError(
-            f'"{name}" cannot name an interface: 1 to 15 of the characters a-z A-Z 0-9 _ = + . -'
-        )
-    return name
 
 
 def config_file(argument: str) -> tuple[str, Path]:

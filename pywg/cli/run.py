@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import click
 
-from pywg.cli.names import (
-    check_name,
-    log_settings,
-)
+from pywg.cli.names import log_settings
 from pywg.cli.options import tuning_options
+from pywg.config import check_name
 from pywg.errors import PywgError
 from pywg.service.supervisor import Hosting, Supervisor, Tuning, forbid_dumps, host
 

@@ -4,8 +4,8 @@ sessions; see syncconf."""
 from __future__ import annotations
 
 from pywg import wireguard
-from pywg.cli.names import check_name
 from pywg.cli.wg_verb import one_of_wg, warn
+from pywg.config import check_name
 from pywg.wireguard import setconf as wgconf
 
 

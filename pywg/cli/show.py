@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli import show_fields as fields
-from pywg.cli.names import check_name
+from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.addresses import address_text, endpoint_text, network_text

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import click
 
 from pywg import wireguard
-from pywg.cli.names import check_name
 from pywg.cli.wg_verb import one_of_wg
+from pywg.config import check_name
 from pywg.wireguard.addresses import endpoint_text, network_text
 from pywg.wireguard.status import InterfaceStatus, PeerStatus
 

@@ -1,7 +1,6 @@
 """wg-quick files: what they say, and how they are written again with what has changed."""
 
 from pywg.config.model import (
-    NAME_PATTERN,
     AllowedIP,
     BackendChoice,
     Config,
@@ -16,11 +15,11 @@ from pywg.config.model import (
     Position,
     Table,
 )
+from pywg.config.names import check_name
 from pywg.config.parser import parse
 from pywg.config.source import read
 
 __all__ = [
-    "NAME_PATTERN",
     "AllowedIP",
     "BackendChoice",
     "Config",
@@ -34,6 +33,7 @@ __all__ = [
     "PeerSection",
     "Position",
     "Table",
+    "check_name",
     "parse",
     "read",
 ]

@@ -5,7 +5,6 @@ Invariant: no repr shows a private or preshared key.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import (
@@ -28,8 +27,6 @@ IPNetwork = IPv4Network | IPv6Network
 Table = int | Literal["auto", "off"]
 BackendChoice = Literal["userspace", "kernel", "auto"]
 Family = Literal["auto", "ipv4", "ipv6"]
-
-NAME_PATTERN = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 
 
 class Position(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pywg.config import check_name
 from pywg.errors import PywgError, system_call
 from pywg.plan import codec
 from pywg.plan.facts import Location
@@ -63,7 +64,7 @@ class Record:
 
 
 def path_of(name: str) -> Path:
-    return DIRECTORY / f"{name}.json"
+    return DIRECTORY / f"{check_name(name)}.json"
 
 
 def write(record: Record) -> None:

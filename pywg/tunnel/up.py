@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pywg.config import Config
+from pywg.config import Config, check_name
 from pywg.errors import PywgError
 from pywg.host import hooks, netns, network, resolver
 from pywg.plan.build import plan
@@ -52,7 +52,7 @@ def hosted(
     reporter: Reporter | None = None,
 ) -> Iterator[Supervisor | None]:
     """As ``up``, for a caller that watches the hosting process; None where the kernel hosts."""
-    name = Path(config.path).stem if name is None else name
+    name = check_name(Path(config.path).stem if name is None else name)
     location = locate(config) if location is None else location
     reporter = Logged() if reporter is None else reporter
     hooks.check_trust(config)

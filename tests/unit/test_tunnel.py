@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from pywg.plan.steps import (
     Step,
     UnsetDns,
 )
-from pywg.tunnel import record, reload
+from pywg.tunnel import down, record, reload, save, up
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.trace import Logged, tell
 
@@ -68,6 +69,20 @@ def test_without_one_pythons_log_is_told(caplog: pytest.LogCaptureFixture) -> No
         ("INFO", "ip link delete dev wg0"),
         ("WARNING", "no nft here"),
     ]
+
+
+@pytest.mark.parametrize("name", ["../wg0", "", "a b", "sixteen_letters_", ".."])
+def test_a_name_that_no_interface_can_have_is_no_path(name: str) -> None:
+    nothing = parse("[Interface]")
+    acts: tuple[Callable[[], None], ...] = (
+        lambda: up(nothing, name),
+        lambda: down(name),
+        lambda: reload(name, nothing),
+        lambda: save(name, Path("wg0.conf")),
+    )
+    for act in acts:
+        with pytest.raises(PywgError, match="cannot name an interface"):
+            act()
 
 
 def test_reload_refuses_a_tunnel_that_up_did_not_make(
