@@ -148,7 +148,9 @@ fn makePacket(random: std.Random) []u8 {
         else => random.uintAtMost(usize, 4000),
     };
     const packet = atEnd(input, length);
-    random.bytes(packet[0..@min(length, 120)]);
+    const head_length = @min(length, 120);
+    random.bytes(packet[0..head_length]);
+    @memset(packet[head_length..], 0); // else it would hold what an earlier iteration left
     if (length < 60 or random.uintLessThan(u8, 10) == 0) return packet;
     const transport = if (random.boolean()) writeIpv4(random, packet) else writeIpv6(random, packet);
     if (transport + 20 <= length and random.uintLessThan(u8, 4) != 0) {
