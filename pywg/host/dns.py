@@ -122,6 +122,30 @@ def remove(name: str, manager: Manager, target: str) -> None:
             assert_never(manager)
 
 
+def stands(
+    name: str, manager: Manager, target: str, servers: Sequence[str], search: Sequence[str]
+) -> bool:
+    """Whether what ``add`` has set is what programs here still get."""
+    match manager:
+        case "resolvconf":
+            # One on this machine that asks the others hides who is asked.
+            asked = servers_in(_read(ETC / "resolv.conf"))
+            return any(server in servers or _is_here(server) for server in asked)
+        case "resolved":
+            asked = programs.output(["resolvectl", "dns", target]).split()
+            return set(servers) <= set(asked)
+        case "file":
+            return resolv_conf.stands(Path(target), name, text_of(servers, search))
+        case _:
+            assert_never(manager)
+
+
+def _is_here(server: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ip_address(server).is_loopback
+    return False
+
+
 def _set_resolved(target: str, servers: Sequence[str], search: Sequence[str]) -> None:
     """`~.`: every name is asked for here, as `resolvconf -x` means it."""
     programs.run(["resolvectl", "dns", target, *servers])

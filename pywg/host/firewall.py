@@ -7,6 +7,7 @@ our own datagrams are given the mark these carried, for the reverse path filter 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -120,6 +121,19 @@ def remove(tool: Tool, name: str, version: int, owner: str = OURS) -> None:
     removal = iptables_removal(saved, comment(owner, name))
     if removal:
         programs.run([_iptables(version, "restore"), "-n"], removal)
+
+
+def stands(tool: Tool, name: str, version: int, mark: int, addresses: Sequence[str]) -> bool:
+    """Whether all of what ``apply`` makes is there."""
+    if tool == "nft":
+        shown = programs.output(["nft", "list", "table", _family(version), f"{OURS}-{name}"])
+        present = re.findall(r"^\t\t(?!type )\S.*", shown, re.MULTILINE)
+        wanted = nft_rules(name, version, mark, addresses).count("add rule")
+    else:
+        saved = programs.output([_iptables(version, "save")])
+        present = iptables_removal(saved, comment(OURS, name)).split("-D ")[1:]
+        wanted = iptables_rules(name, version, mark, addresses).count("-I ")
+    return len(present) >= wanted
 
 
 def found(name: str) -> Iterator[tuple[Tool, int, str]]:

@@ -60,6 +60,28 @@ def here() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def identity(process: str = "thread-self") -> int:
+    """Of where this thread is, or a process: no two that are alive have the same. 0 if it cannot be
+    told."""
+    try:
+        return Path(f"/proc/{process}/ns/net").stat().st_ino
+    except OSError:
+        return 0
+
+
+def known_as(identity: int) -> str:
+    """The name of a network namespace, or how else to find it; empty if nothing is in it."""
+    for place in sorted(DIRECTORY.iterdir()) if DIRECTORY.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if place.stat().st_ino == identity:
+                return place.name
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (place / "ns" / "net").stat().st_ino == identity:
+                return f"that of process {place.name}"
+    return ""
+
+
 def check(name: str | None) -> None:
     """Raises if there is none of this name."""
     if name is not None:

@@ -13,16 +13,18 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from typing import Any, Self
 
 from pywg.config import IPInterface, IPNetwork
 from pywg.errors import NetworkError
 
-_BOOT = 3  # RTPROT_BOOT: what ip(8) marks its routes with
-_MAIN = 254  # RT_TABLE_MAIN
+_KERNEL, _BOOT = 2, 3  # RTPROT_BOOT: what ip(8) marks its routes with
+_UNREACHABLE = 7  # RTN_UNREACHABLE
+_UP = 1  # IFF_UP
+MAIN = 254  # RT_TABLE_MAIN
 _INVERT = 2  # FIB_RULE_INVERT: the `not` of a rule
-_SCOPE_LINK = 253
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _HINTS = {
     errno.EPERM: "run it with sudo",
     errno.EACCES: "IPv6 may be disabled: sysctl net.ipv6.conf.all.disable_ipv6",
@@ -60,7 +62,7 @@ class Rule:
     """A routing rule, as far as a tunnel's can be told from others by it."""
 
     priority: int
-    table: int = _MAIN
+    table: int = MAIN
     mark: int | None = None
     is_inverted: bool = False
     suppresses_defaults: bool = False
@@ -107,7 +109,7 @@ class Network:
         """Of the main table."""
         try:
             routes = list(self._ip.get_default_routes())
-            main = [route for route in routes if route.get_attr("RTA_TABLE") == _MAIN]
+            main = [route for route in routes if route.get_attr("RTA_TABLE") == MAIN]
             found = [self._mtu_of(route) for route in main]
         except (self._failure, OSError):
             return None
@@ -151,15 +153,42 @@ class Network:
             kinds = (link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") for link in links)
             return next((str(kind) for kind in kinds if kind), "")
 
-    def addresses(self, name: str) -> list[IPInterface]:
-        """Those of an interface but what the kernel gave it by itself, IPv4 first."""
+    def addresses(self, name: str, *, of_kernel: bool = False) -> list[IPInterface]:
+        """Those of an interface, IPv4 first; what the kernel gives it by itself, a link-local one,
+        only if it is asked for."""
         with self._wrapped(f"ip address show dev {name}"):
             found = list(self._ip.get_addr(index=_index(name)))
-        own = [item for item in found if item["scope"] != _SCOPE_LINK]
+        own = [item for item in found if of_kernel or item["scope"] != _SCOPE_LINK]
         # IPv6 ones are listed with the newest first.
         sixes = [item for item in reversed(own) if item["family"] == socket.AF_INET6]
         fours = [item for item in own if item["family"] == socket.AF_INET]
         return [_interface_of(item) for item in (*fours, *sixes)]
+
+    def routes(self, name: str) -> frozenset[tuple[IPNetwork, int]]:
+        """Networks that are routed out of an interface, each with its table, but for what the
+        kernel made by itself."""
+        with self._wrapped(f"ip route show dev {name} table all"):
+            return frozenset(
+                (_network_of(route), int(route.get_attr("RTA_TABLE")))
+                for version in (4, 6)
+                for route in self._ip.route("dump", family=_family(version), oif=_index(name))
+                if route["proto"] != _KERNEL
+            )
+
+    def blocked(self, table: int) -> frozenset[IPNetwork]:
+        """Networks that a table says are unreachable."""
+        with self._wrapped(f"ip route show type unreachable table {table}"):
+            return frozenset(
+                _network_of(route)
+                for version in (4, 6)
+                for route in self._ip.route("dump", family=_family(version), table=table)
+                if route["type"] == _UNREACHABLE
+            )
+
+    def is_up(self, name: str) -> bool:
+        with self._wrapped(f"ip link show dev {name}"):
+            (link,) = self._ip.get_links(_index(name))
+            return bool(link["flags"] & _UP)
 
     def mtu(self, name: str) -> int:
         with self._wrapped(f"ip link show dev {name}"):
@@ -207,6 +236,15 @@ class Network:
     def delete_route(self, name: str, network: IPNetwork, table: int | None) -> None:
         with self._wrapped():
             self._ip.route("delete", oif=_index(name), **_route(network, table))
+
+    def block_route(self, network: IPNetwork, table: int) -> None:
+        """Whoever sends there is told that it is unreachable."""
+        with self._wrapped():
+            self._ip.route("add", **_unreachable(network, table))
+
+    def unblock_route(self, network: IPNetwork, table: int) -> None:
+        with self._wrapped():
+            self._ip.route("delete", **_unreachable(network, table))
 
     def add_rule(self, version: int, priority: int, mark: int | None) -> None:
         """With a mark: all but what carries it looks in the table of that number. Without: in the
@@ -258,22 +296,31 @@ def _interface_of(message: Any) -> IPInterface:
     return ip_interface(f"{address}/{message['prefixlen']}")
 
 
+def _network_of(route: Any) -> IPNetwork:
+    anywhere = "0.0.0.0" if route["family"] == socket.AF_INET else "::"  # noqa: S104 - no bind
+    return ip_network(f"{route.get_attr('RTA_DST') or anywhere}/{route['dst_len']}")
+
+
 def _route(network: IPNetwork, table: int | None) -> dict[str, Any]:
     """`ip route add … dev X` gives IPv4 routes link scope: there is no next hop."""
     route: dict[str, Any] = {
         "dst": str(network),
         "family": _family(network.version),
         "proto": _BOOT,
-        "table": _MAIN if table is None else table,
+        "table": MAIN if table is None else table,
     }
     if network.version == 4:
         route["scope"] = _SCOPE_LINK
     return route
 
 
+def _unreachable(network: IPNetwork, table: int) -> dict[str, Any]:
+    return {**_route(network, table), "type": "unreachable", "scope": _SCOPE_UNIVERSE}
+
+
 def _rule(version: int, mark: int | None) -> dict[str, Any]:
     if mark is None:
-        return {"family": _family(version), "table": _MAIN, "suppress_prefixlen": 0}
+        return {"family": _family(version), "table": MAIN, "suppress_prefixlen": 0}
     return {"family": _family(version), "table": mark, "fwmark": mark, "flags": _INVERT}
 
 

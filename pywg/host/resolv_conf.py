@@ -82,6 +82,13 @@ def add(path: Path, name: str, text: str) -> None:
             raise
 
 
+def stands(path: Path, name: str, text: str) -> bool:
+    """Whether the file is what the tunnels want, and this is what the tunnel ``name`` wants."""
+    with _locked(path) as stack:
+        is_noted = stack.tunnels.get(name) == text.encode().decode("latin-1")
+        return is_noted and _look(path) == stack.wanted()
+
+
 def remove(path: Path, name: str) -> None:
     """Nothing happens if it never was added."""
     with _locked(path) as stack:

@@ -10,8 +10,10 @@ from pywg.plan.steps import (
     AddAddress,
     AddRoute,
     AddRule,
+    BlockRoute,
     Configure,
     CreateInterface,
+    EnableIpv6,
     LinkUp,
     MoveInterface,
     Note,
@@ -29,20 +31,32 @@ FIRST_TABLE = 51820
 
 def plan(name: str, config: Config, facts: Facts, location: Location = Location()) -> list[Step]:  # noqa: B008
     """The steps of `up`, in order."""
-    interface = config.interface
-    moved = (
-        [MoveInterface(name, location.socket_netns, location.netns)] if location.is_split else []
-    )
     return [
-        CreateInterface(name, location.backend),
-        *moved,
-        *hooks(name, interface.pre_up),
+        *making(name, location),
+        *hooks(name, config.interface.pre_up),
+        *setting(name, config, facts),
+        *hooks(name, config.interface.post_up),
+    ]
+
+
+def making(name: str, location: Location) -> list[Step]:
+    """The interface. Nothing is asked of the host before PreUp, which may change any answer."""
+    if location.is_split:
+        moved = [MoveInterface(name, location.socket_netns, location.netns)]
+    else:
+        moved = []
+    return [CreateInterface(name, location.backend), *moved]
+
+
+def setting(name: str, config: Config, facts: Facts) -> list[Step]:
+    """All that depends on the host."""
+    return [
         Configure(name, mark_of(config, facts)),
+        *_ipv6(name, config, facts),
         *_addresses(name, config, facts),
         LinkUp(name, choose_mtu(config, facts)),
         *_dns(name, config, facts),
         *_routes(name, config, facts),
-        *hooks(name, interface.post_up),
     ]
 
 
@@ -50,9 +64,20 @@ def hooks(name: str, commands: Iterable[str]) -> list[RunHook]:
     return [RunHook(name, command.replace("%i", name)) for command in commands]
 
 
+def _ipv6(name: str, config: Config, facts: Facts) -> Iterator[Step]:
+    """A tunnel that is asked to carry IPv6 is given it."""
+    wanted = (*config.interface.addresses, *allowed_networks(config))
+    if facts.ipv6 == "off" and any(item.version == 6 for item in wanted):
+        yield EnableIpv6(name)
+
+
+def _can_have(version: int, facts: Facts) -> bool:
+    return version == 4 or facts.ipv6 in ("on", "off")
+
+
 def _addresses(name: str, config: Config, facts: Facts) -> Iterator[Step]:
     for address in config.interface.addresses:
-        if address.version == 6 and not facts.ipv6:
+        if not _can_have(address.version, facts):
             yield Note(name, f"IPv6 is disabled here: no address {address}")
         else:
             yield AddAddress(name, address)
@@ -88,8 +113,12 @@ def _routes(name: str, config: Config, facts: Facts) -> Iterator[Step]:
     mark = mark_of(config, facts)
     networks = routes(config) if table == "auto" else allowed_networks(config)
     for network in networks:
-        if network.version == 6 and not facts.ipv6:
-            yield Note(name, f"IPv6 is disabled here: no route {network}")
+        is_default = table == "auto" and network.prefixlen == 0 and mark is not None
+        if not _can_have(network.version, facts):
+            if is_default and facts.ipv6 == "locked":
+                yield from _block(name, facts, network, mark or 0)
+            else:
+                yield Note(name, f"IPv6 is disabled here: no route {network}")
         elif table != "auto":
             yield AddRoute(name, network, table)
         elif network.prefixlen == 0 and mark is not None:
@@ -104,17 +133,31 @@ def _default_route(
     """Everything but what is marked, the tunnel's own datagrams, goes into the tunnel; only more
     exact routes of the main table go first."""
     version = network.version
-    first, second = _priorities(facts.rule_priorities[version])
-    yield AddRoute(name, network, mark)
-    yield AddRule(name, version, first, mark)
-    yield AddRule(name, version, second)
     if version == 4 and not facts.valid_mark:
         yield SetValidMark(name)
     if facts.firewall is None:
         yield Note(name, f"neither nft nor iptables is here: no IPv{version} guard for {name}")
-        return
-    own = tuple(str(item.ip) for item in config.interface.addresses if item.version == version)
-    yield SetFirewall(name, facts.firewall, version, mark, own)
+    else:
+        own = tuple(str(item.ip) for item in config.interface.addresses if item.version == version)
+        yield SetFirewall(name, facts.firewall, version, mark, own)
+    yield from _rules(name, version, facts, mark)
+    yield AddRoute(name, network, mark)
+
+
+def _rules(name: str, version: int, facts: Facts, mark: int) -> Iterator[Step]:
+    """Before the route, or what is for the local network would enter the tunnel until the second
+    rule is there; undone backwards, the rule that leads into the tunnel goes first of all."""
+    first, second = _priorities(facts.rule_priorities[version])
+    yield AddRule(name, version, second)
+    yield AddRule(name, version, first, mark)
+
+
+def _block(name: str, facts: Facts, network: IPNetwork, mark: int) -> Iterator[Step]:
+    """Else it would leave beside a tunnel that was to carry it."""
+    locked = f"net.ipv6.conf.{name}.disable_ipv6 is 1 and cannot be written"
+    yield Note(name, f"{locked}: IPv6 is blocked, but for local networks, until {name} is down")
+    yield from _rules(name, network.version, facts, mark)
+    yield BlockRoute(name, network, mark)
 
 
 def _priorities(present: tuple[int, ...]) -> tuple[int, int]:
@@ -130,8 +173,9 @@ def _next_priority(present: tuple[int, ...]) -> int:
 def mark_of(config: Config, facts: Facts) -> int | None:
     """What the device marks its datagrams with: as the file says, or, where a default route needs
     one, the number of the first free table."""
-    if config.interface.fwmark:
-        return config.interface.fwmark
+    given = config.interface.fwmark or facts.fwmark
+    if given:
+        return given
     if config.interface.table != "auto" or not _has_default_route(config, facts):
         return None
     table = FIRST_TABLE
@@ -142,7 +186,7 @@ def mark_of(config: Config, facts: Facts) -> int | None:
 
 def _has_default_route(config: Config, facts: Facts) -> bool:
     return any(
-        network.prefixlen == 0 and (network.version == 4 or facts.ipv6)
+        network.prefixlen == 0 and (network.version == 4 or facts.ipv6 != "absent")
         for network in allowed_networks(config)
     )
 

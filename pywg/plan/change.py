@@ -14,7 +14,9 @@ from pywg.plan.steps import (
     AddRoute,
     AddRule,
     Configure,
+    EnableIpv6,
     Ensure,
+    Lasting,
     LinkUp,
     Note,
     Reconfigure,
@@ -27,12 +29,12 @@ from pywg.plan.steps import (
 )
 
 
-def lasting(steps: Sequence[Step]) -> list[Step]:
+def lasting(steps: Sequence[Step]) -> list[Lasting]:
     """Those whose effect stays, and which a later reload can change."""
-    return [step for step in steps if step.lasts]
+    return [step for step in steps if isinstance(step, Lasting)]
 
 
-def change(done: Sequence[Step], wanted: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+def change(done: Sequence[Step], wanted: Sequence[Step]) -> tuple[list[Step], list[Lasting]]:
     """The steps that lead from ``done`` to the plan ``wanted``; and what will then be done."""
     wanted = _with_priorities_of(done, wanted)
     replaced = {old: new for old in done for new in wanted if old != new and _replaces(new, old)}
@@ -41,7 +43,7 @@ def change(done: Sequence[Step], wanted: Sequence[Step]) -> tuple[list[Step], li
         step
         for step in done
         if step in late or (step not in wanted and step not in replaced)
-        if not isinstance(step, SetValidMark)
+        if not isinstance(step, (EnableIpv6, SetValidMark))  # they stay as long as the interface
     ]
     steps = [
         *_additions(done, wanted, {new: old for old, new in replaced.items()}),
@@ -64,7 +66,7 @@ def _additions(
             yield Reconfigure(step.name, step.mark)
         elif step in replaces:
             yield Replace(step.name, replaces[step], step)
-        elif isinstance(step, Note) or (step.lasts and step not in done):
+        elif isinstance(step, Note) or (isinstance(step, Lasting) and step not in done):
             yield step
 
 

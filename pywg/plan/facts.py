@@ -9,6 +9,9 @@ from typing import Literal
 Backend = Literal["userspace", "kernel"]
 FirewallTool = Literal["nft", "iptables"]
 DnsManager = Literal["resolvconf", "resolved", "file"]
+# Whether the interface has IPv6: it does; it has none but can be given it; it cannot, though others
+# here have it; or nobody here has.
+Ipv6 = Literal["on", "off", "locked", "absent"]
 
 # The rules that every host has, in the kernel's order.
 DEFAULT_PRIORITIES = {4: (0, 32766, 32767), 6: (0, 32766)}
@@ -42,11 +45,12 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """About this host."""
+    """About this host, once the interface is there and PreUp has run."""
 
     endpoint_mtus: tuple[int, ...] = ()  # of the route or device to each endpoint
     default_route_mtu: int | None = None
-    ipv6: bool = True  # whether a new interface may have IPv6 addresses
+    ipv6: Ipv6 = "on"
+    fwmark: int | None = None  # what a PreUp hook has given the device
     used_tables: frozenset[int] = frozenset()  # of those from FIRST_TABLE on
     # Of all rules, in the kernel's order, by IP version.
     rule_priorities: Mapping[int, tuple[int, ...]] = field(

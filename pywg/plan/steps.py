@@ -32,8 +32,6 @@ class _Step:
     name: str
 
     phase: ClassVar[Phase] = Phase.INTERFACE
-    #: Whether its effect stays, so that a later reload can change it.
-    lasts: ClassVar[bool] = False
 
     def undo(self) -> Step | None:
         return None
@@ -101,12 +99,13 @@ class MoveInterface(_Step):
 
 @dataclass(frozen=True, slots=True)
 class Configure(_Step):
-    """Keys, peers and the mark of what it sends. The text is with who performs it."""
+    """Keys, peers and the mark of what it sends, beside what PreUp has set. The text is with who
+    performs it."""
 
     mark: int | None = None
 
     def __str__(self) -> str:
-        return f"wg setconf {self.name} /dev/stdin"
+        return f"wg addconf {self.name} /dev/stdin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +130,15 @@ class RestoreConfiguration(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class AddAddress(_Step):
-    lasts = True
+class EnableIpv6(_Step):
+    """For this interface alone, where new ones have none. It goes with the interface."""
 
+    def __str__(self) -> str:
+        return f"sysctl -q net.ipv6.conf.{self.name}.disable_ipv6=0"
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress(_Step):
     address: IPInterface
 
     def undo(self) -> Step:
@@ -153,8 +158,6 @@ class DeleteAddress(_Step):
 
 @dataclass(frozen=True, slots=True)
 class LinkUp(_Step):
-    lasts = True
-
     mtu: int
 
     def undo(self) -> Step:
@@ -175,8 +178,6 @@ class LinkDown(_Step):
 
 @dataclass(frozen=True, slots=True)
 class AddRoute(_Step):
-    lasts = True
-
     network: IPNetwork
     table: int | None = None  # None is the main one
 
@@ -197,13 +198,37 @@ class DeleteRoute(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class BlockRoute(_Step):
+    """What should go into the tunnel and cannot is refused, and does not leave in clear."""
+
+    phase = Phase.RULES
+    network: IPNetwork
+    table: int
+
+    def undo(self) -> Step:
+        return UnblockRoute(self.name, self.network, self.table)
+
+    def __str__(self) -> str:
+        return _unreachable("add", self.network, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class UnblockRoute(_Step):
+    phase = Phase.RULES
+
+    network: IPNetwork
+    table: int
+
+    def __str__(self) -> str:
+        return _unreachable("delete", self.network, self.table)
+
+
+@dataclass(frozen=True, slots=True)
 class AddRule(_Step):
     """With a mark: all but what carries it looks in that table. Without: of the main table, all
     but default routes."""
 
     phase = Phase.RULES
-    lasts = True
-
     version: int
     priority: int
     mark: int | None = None
@@ -231,8 +256,6 @@ class DeleteRule(_Step):
 class SetValidMark(_Step):
     """Reverse path filters look at marks too, or they would drop the answers of peers."""
 
-    lasts = True
-
     def undo(self) -> Step:
         return RestoreValidMark(self.name)
 
@@ -256,8 +279,6 @@ class SetFirewall(_Step):
     """Only the tunnel may deliver to its addresses; answers to our datagrams carry our mark."""
 
     phase = Phase.FIREWALL
-    lasts = True
-
     tool: FirewallTool
     version: int
     mark: int
@@ -288,8 +309,6 @@ class RemoveFirewall(_Step):
 @dataclass(frozen=True, slots=True)
 class SetDns(_Step):
     phase = Phase.NAMES
-    lasts = True
-
     manager: DnsManager
     target: str
     servers: tuple[str, ...]
@@ -379,12 +398,15 @@ Step = (
     | Configure
     | Reconfigure
     | RestoreConfiguration
+    | EnableIpv6
     | AddAddress
     | DeleteAddress
     | LinkUp
     | LinkDown
     | AddRoute
     | DeleteRoute
+    | BlockRoute
+    | UnblockRoute
     | AddRule
     | DeleteRule
     | SetValidMark
@@ -398,10 +420,27 @@ Step = (
     | Ensure
 )
 
+# Those whose effect stays, so that a later reload can change it.
+Lasting = (
+    EnableIpv6
+    | AddAddress
+    | LinkUp
+    | AddRoute
+    | BlockRoute
+    | AddRule
+    | SetValidMark
+    | SetFirewall
+    | SetDns
+)
+
 
 def _route(verb: str, name: str, network: IPNetwork, table: int | None) -> str:
     where = "" if table is None else f" table {table}"
     return f"ip -{network.version} route {verb} {network} dev {name}{where}"
+
+
+def _unreachable(verb: str, network: IPNetwork, table: int) -> str:
+    return f"ip -{network.version} route {verb} unreachable {network} table {table}"
 
 
 def _rule(verb: str, version: int, mark: int | None) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, assert_never
 
-from pywg.errors import NetworkError, PywgError
-from pywg.host import dns, firewall, hooks, netns, network
+from pywg.errors import NetworkError, PywgError, system_call
+from pywg.host import dns, firewall, hooks, lock, netns, network
 from pywg.plan import steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import Step
@@ -25,6 +25,8 @@ from pywg.wireguard import socket as uapi_socket
 
 #: Reverse path filters look at marks too.
 VALID_MARK = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
+#: A folder for each interface.
+IPV6 = Path("/proc/sys/net/ipv6/conf")
 # What it means that a step is done already, or that there is nothing left to undo.
 _PRESENT = frozenset({errno.EEXIST})
 _ABSENT = frozenset(
@@ -37,7 +39,8 @@ class Applier:
     """For the length of a with block, in which this thread is in the namespace of the interface.
 
     ``create`` starts the process that hosts the device, ``stop`` tells it not to; ``configure``
-    gives it keys and peers, with a mark. A command that makes nothing needs none of them.
+    gives it keys and peers, with a mark, and may come later. A command that makes nothing needs
+    none of them.
     """
 
     def __init__(
@@ -55,44 +58,59 @@ class Applier:
         self._reporter = reporter
         self._create = create
         self._stop = stop
-        self._configure = configure
+        self.configure = configure
         self._stack = contextlib.ExitStack()
+        self._begun: list[Step] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            self._home = netns.here()
+            stack.callback(os.close, self._home)
             with netns.entered(self._location.socket_netns):
                 self._outside = netns.here()
                 stack.callback(os.close, self._outside)
             stack.enter_context(netns.entered(self._location.netns))
-            self._inside = stack.enter_context(network.Network())
+            self.kernel = stack.enter_context(network.Network())
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @contextlib.contextmanager
+    def at_home(self) -> Iterator[None]:
+        """This thread is where it came from, for the length of a with block."""
+        with netns.at(self._home):
+            yield
+
     # Many steps
 
-    def apply_all(self, wanted: Sequence[Step]) -> None:
-        """All or nothing: when a step fails, or Ctrl-C comes, the earlier ones are undone.
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[contextlib.ExitStack]:
+        """When what is inside fails, or Ctrl-C comes, the steps that it has begun are undone, and
+        then the stack it is given."""
+        self._begun = []
+        with contextlib.ExitStack() as afterwards:
+            try:
+                yield afterwards
+            except BaseException:
+                with undisturbed(), lock.held(self._reporter.warn):
+                    self._roll_back(self._begun)
+                    afterwards.close()
+                raise
+            afterwards.pop_all()
 
-        A step that is interrupted half-way may have worked: it is undone too. Then a second
-        Ctrl-C changes nothing.
-        """
-        begun: list[Step] = []
-        try:
-            for step in wanted:
-                tell(self._reporter, step)
-                begun.append(step)
-                try:
-                    self.apply(step)
-                except Exception:
-                    begun.pop()  # it says that it did nothing
-                    raise
-        except BaseException:
-            with undisturbed():
-                self._roll_back(begun)
-            raise
+    def apply_all(self, wanted: Sequence[Step]) -> None:
+        """Inside all_or_nothing. A step that is interrupted half-way may have worked, and is undone
+        too; one that raises an Exception says that it did nothing."""
+        for step in wanted:
+            tell(self._reporter, step)
+            self._begun.append(step)
+            try:
+                self.apply(step)
+            except Exception:
+                self._begun.pop()
+                raise
 
     def _roll_back(self, begun: Sequence[Step]) -> None:
         """One that fails must not keep the others from running, nor hide the first error."""
@@ -131,7 +149,7 @@ class Applier:
 
     def apply(self, step: Step) -> None:  # noqa: PLR0912, PLR0915 - one case for each kind
         """Raises PywgError, or OSError, if it did nothing."""
-        kernel = self._inside
+        kernel = self.kernel
         match step:
             case steps.Note():
                 pass
@@ -144,8 +162,10 @@ class Applier:
             case steps.DeleteInterface():
                 self._delete(step)
             case steps.Configure() | steps.Reconfigure() | steps.RestoreConfiguration():
-                assert self._configure is not None  # noqa: S101 - who has such steps gave it
-                self._configure(step)
+                assert self.configure is not None  # noqa: S101 - who has such steps gave it
+                self.configure(step)
+            case steps.EnableIpv6():
+                _write(IPV6 / step.name / "disable_ipv6", "0")
             case steps.AddAddress():
                 _ask(step, lambda: kernel.add_address(step.name, step.address))
             case steps.DeleteAddress():
@@ -158,6 +178,10 @@ class Applier:
                 _ask(step, lambda: kernel.add_route(step.name, step.network, step.table))
             case steps.DeleteRoute():
                 _ask(step, lambda: kernel.delete_route(step.name, step.network, step.table))
+            case steps.BlockRoute():
+                _ask(step, lambda: kernel.block_route(step.network, step.table))
+            case steps.UnblockRoute():
+                _ask(step, lambda: kernel.unblock_route(step.network, step.table))
             case steps.AddRule():
                 _ask(step, lambda: kernel.add_rule(step.version, step.priority, step.mark))
             case steps.DeleteRule():
@@ -213,7 +237,7 @@ class Applier:
         self._stop()
         try:
             if not self._location.is_split or network.exists(step.name):
-                _ask(step, lambda: self._inside.delete_link(step.name))
+                _ask(step, lambda: self.kernel.delete_link(step.name))
                 return
             with netns.at(self._outside), network.Network() as kernel:  # it was not moved yet
                 _ask(step, lambda: kernel.delete_link(step.name))
@@ -233,6 +257,13 @@ class Applier:
                 f"{VALID_MARK} cannot be written ({os.strerror(error.errno or 0)}): answers "
                 "may be dropped if rp_filter is strict"
             )
+
+
+def _write(path: Path, value: str) -> None:
+    try:
+        path.write_text(value)
+    except OSError as error:
+        raise system_call(error, str(path)) from None
 
 
 def _ask(step: Step, verb: Callable[[], None]) -> None:

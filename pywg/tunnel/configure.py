@@ -27,7 +27,9 @@ class Configurer:
     def __call__(self, step: Configure | Reconfigure | RestoreConfiguration) -> None:
         match step:
             case Configure(mark=mark):
-                _change(step.name, of_config(with_mark(self._config, mark)))
+                # What PreUp has set stays.
+                wanted = of_config(with_mark(self._config, mark))
+                _change(step.name, replace(wanted, replace_peers=False))
             case Reconfigure(mark=mark):
                 self._before = wireguard.get(step.name, bindings=True)
                 wanted = of_config(with_mark(self._config, mark or 0))

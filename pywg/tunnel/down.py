@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pywg.config import Config
 from pywg.errors import PywgError, system_call
-from pywg.host import dns, hooks, netns, network, resolv_conf
+from pywg.host import dns, hooks, lock, netns, network, resolv_conf
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import DeleteInterface, SetDns, Step, UnsetDns
@@ -21,7 +21,7 @@ from pywg.tunnel import record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.leftovers import leftovers
 from pywg.tunnel.record import Record
-from pywg.tunnel.running import is_alive
+from pywg.tunnel.running import check_here, check_home, is_alive, is_foreign
 from pywg.tunnel.save import save_running
 from pywg.tunnel.trace import Logged, Reporter, tell
 from pywg.wireguard import socket as uapi_socket
@@ -43,7 +43,7 @@ def down(
     again. ``timeout_s`` is what the hosting process has to end.
     """
     reporter = Logged() if reporter is None else reporter
-    found = without_what_is_gone(record.read(name), reporter)
+    found = mine(name, reporter)
     location = Location() if found is None else found.location
     alive = is_alive(name, location)
     if not alive and found is None:
@@ -52,35 +52,48 @@ def down(
     with Applier(location, config.path if config else "", reporter) as applier:
         if alive and config is not None:
             before_down(name, config, found, applier, reporter)
-        is_here = network.exists(name)
-        errors = applier.undo_all(remains(name, found, config))
+        with lock.held(reporter.warn):
+            is_here = network.exists(name)
+            errors = applier.undo_all(remains(name, found, config))
+            wait_for_end(name, is_here, timeout_s)
+            if not errors:  # else it can be tried again
+                record.remove(name)
         if config is not None:
             errors += applier.best_effort(hook_steps(name, config.interface.post_down))
-        wait_for_end(name, is_here, timeout_s)
     if errors:
-        raise errors[0]  # and the record stays
-    record.remove(name)
+        raise errors[0]
+
+
+def mine(name: str, reporter: Reporter) -> Record | None:
+    """Its record, if `up` brought it up. Raises PywgError if it is in another network namespace."""
+    found = record.read(name)
+    if found is None:
+        check_here(name)
+        return None
+    check_home(found)
+    return without_what_is_gone(found, reporter)
 
 
 def clean_up(left: Record, reporter: Reporter) -> None:
     """What a tunnel left whose process was killed: nothing that others use is touched."""
-    found = without_what_is_gone(left, reporter) or left
+    check_home(left)
+    found = without_what_is_gone(left, reporter)
     reporter.warn(f"{found.name} was not taken down: removing what it left")
     with Applier(found.location, found.config, reporter) as applier:
         applier.undo_all(record.undoing(found.steps))
     record.remove(found.name)
 
 
-def without_what_is_gone(found: Record | None, reporter: Reporter) -> Record | None:
+def without_what_is_gone(found: Record, reporter: Reporter) -> Record:
     """With a network namespace all in it has gone; name servers may be left."""
-    if found is None:
-        return None
+    names = tuple(step for step in found.steps if isinstance(step, SetDns))
+    if is_foreign(found):
+        return replace(found, steps=names)
     try:
         netns.check(found.location.netns)
         netns.check(found.location.socket_netns)
     except PywgError as error:
         reporter.warn(str(error))
-        names = tuple(step for step in found.steps if isinstance(step, SetDns))
         return replace(found, location=Location(found.location.backend), steps=names)
     return found
 

@@ -6,28 +6,29 @@ else concerns the one of the interface.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+from pywg import wireguard
 from pywg.config import Config
 from pywg.host import dns, firewall, netns, network
 from pywg.plan.build import FIRST_TABLE, allowed_networks
-from pywg.plan.facts import Dns, Facts, Location
-from pywg.tunnel.apply import VALID_MARK
-
-NO_IPV6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+from pywg.plan.facts import Dns, Facts, Ipv6, Location
+from pywg.tunnel.apply import IPV6, VALID_MARK
 
 
 def facts(name: str, config: Config, location: Location, mark: int | None = None) -> Facts:
-    """What is not needed for this configuration is not asked. ``mark`` is what a tunnel that is up
-    marks its datagrams with: they take another way than ours."""
+    """What is not needed for this configuration is not asked. The interface is there. ``mark`` is
+    what a tunnel that is up marks its datagrams with: they take another way than ours."""
     with netns.entered(location.socket_netns), network.Network() as kernel:
         mtus = () if config.interface.mtu else kernel.path_mtus(_hosts(config), mark)
         default = None if config.interface.mtu or mtus else kernel.default_route_mtu()
     servers = config.interface.dns_servers
     found = Dns(*dns.find(name, location.netns)) if servers else Dns("none", "there is no DNS")
     with netns.entered(location.netns), network.Network() as kernel:
-        basic = Facts(mtus, default, ipv6=has_ipv6(), dns=found)
+        given = wireguard.get(name).fwmark or None
+        basic = Facts(mtus, default, ipv6=ipv6_of(name), fwmark=given, dns=found)
         if not any(allowed.prefixlen == 0 for allowed in allowed_networks(config)):
             return basic
         return replace(
@@ -47,11 +48,18 @@ def _hosts(config: Config) -> list[str]:
     return sorted({peer.endpoint.host for peer in config.peers if peer.endpoint is not None})
 
 
-def has_ipv6() -> bool:
-    """Whether a new interface here may have IPv6 addresses. Where /proc does not say, it may."""
-    if not NO_IPV6.exists():
-        return not Path("/proc/sys/net/ipv4").exists()
-    return _read(NO_IPV6) != "1"
+def ipv6_of(name: str) -> Ipv6:
+    """Of this interface. Where /proc does not say, it is taken to have IPv6."""
+    if not IPV6.exists():
+        return "absent" if IPV6.parents[1].exists() else "on"
+    switch = IPV6 / name / "disable_ipv6"
+    if _read(switch) != "1":
+        return "on"
+    if os.access(switch, os.W_OK):
+        return "off"
+    others = (place for place in IPV6.iterdir() if place.name not in {"all", "default", "lo"})
+    has_any = any(_read(place / "disable_ipv6") == "0" for place in others)
+    return "locked" if has_any else "absent"
 
 
 def _read(path: Path) -> str:

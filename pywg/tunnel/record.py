@@ -31,6 +31,7 @@ class Record:
     location: Location
     steps: tuple[Step, ...]  # those whose effect lasts, in their order
     names: Names = ()
+    home: int = 0  # the network namespace that None stands for in ``location``; 0 is unknown
 
     @property
     def file(self) -> Path:
@@ -47,6 +48,7 @@ class Record:
                 "socket_netns": self.location.socket_netns,
                 "steps": [codec.to_json(step) for step in self.steps],
                 "names": self.names,
+                "home": self.home,
             },
             indent=1,
         )
@@ -58,7 +60,8 @@ class Record:
             data = json.loads(text)
             location = Location(data["backend"], data["netns"], data["socket_netns"])
             steps = tuple(codec.from_json(step) for step in data["steps"])
-            return cls(data["name"], data["config"], location, steps, tuple(data["names"]))
+            names, home = tuple(data["names"]), data.get("home", 0)
+            return cls(data["name"], data["config"], location, steps, names, home)
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
 

@@ -10,15 +10,24 @@ from pathlib import Path
 from pywg import wireguard
 from pywg.config import Config
 from pywg.errors import PywgError
-from pywg.host import hooks, netns, resolver
+from pywg.host import hooks, lock, netns, resolver
 from pywg.plan.build import plan
 from pywg.plan.change import change
 from pywg.plan.facts import Facts, Location
-from pywg.plan.steps import AddAddress, AddRoute, Ensure, SetValidMark, Step
+from pywg.plan.steps import (
+    AddAddress,
+    AddRoute,
+    BlockRoute,
+    EnableIpv6,
+    Ensure,
+    SetValidMark,
+    Step,
+)
 from pywg.service import endpoints
 from pywg.tunnel import gather, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
+from pywg.tunnel.effects import in_effect
 from pywg.tunnel.location import locate
 from pywg.tunnel.record import Record
 from pywg.tunnel.running import recorded
@@ -39,23 +48,37 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
     names = endpoints.names_to_json(config)
     with netns.entered(location.socket_netns):
         config = resolver.resolve(config)
-    facts = gather.facts(name, config, location, mark_of(found))
-    facts = without_own(facts, found.steps)
-    steps, done = change(found.steps, plan(name, config, facts, location))
     path = str(Path(config.path).absolute())
-    changed = replace(found, config=path, steps=tuple(done), names=names)
-    configure = Configurer(config)
-    with Applier(location, config.path, reporter, configure=configure) as applier:
-        # Until all is done, `down` has to undo both.
-        both = (*found.steps, *(step for step in done if step not in found.steps))
+    configurer = Configurer(config)
+    with (
+        lock.held(reporter.warn),
+        Applier(location, path, reporter, configure=configurer) as applier,
+    ):
+        found = with_what_is_there(recorded(name), applier)
+        with applier.at_home():
+            facts = gather.facts(name, config, location, mark_of(found))
+        wanted = plan(name, config, without_own(facts, found.steps), location)
+        steps, done = change(found.steps, wanted)
+        carry_out(
+            steps, found, replace(found, config=path, steps=tuple(done), names=names), applier
+        )
+
+
+def with_what_is_there(found: Record, applier: Applier) -> Record:
+    """The record without what others have taken away, which is then done again."""
+    return replace(found, steps=tuple(in_effect(found.name, found.steps, applier.kernel)))
+
+
+def carry_out(steps: Sequence[Step], found: Record, changed: Record, applier: Applier) -> None:
+    """From what is recorded to what is to be recorded then."""
+    # Until all is done, `down` has to undo both.
+    both = (*found.steps, *(step for step in changed.steps if step not in found.steps))
+    with applier.all_or_nothing() as afterwards:
+        afterwards.callback(record.write, found)
+        afterwards.callback(ensure, found.steps, applier)
         record.write(replace(found, steps=both))
-        try:
-            applier.apply_all(steps)
-        except BaseException:
-            ensure(found.steps, applier)
-            record.write(found)
-            raise
-        record.write(changed)
+        applier.apply_all(steps)
+    record.write(changed)
 
 
 def ensure(steps: Sequence[Step], applier: Applier) -> None:
@@ -85,7 +108,14 @@ def check_location(config: Config, location: Location, name: str) -> None:
 
 
 def without_own(facts: Facts, steps: Sequence[Step]) -> Facts:
-    """The table this tunnel has is free for it."""
-    own = {step.table for step in steps if isinstance(step, AddRoute) and step.table is not None}
+    """As the host would be without this tunnel: its table is free for it."""
+    own = {step.table for step in steps if isinstance(step, AddRoute | BlockRoute)}
     valid = facts.valid_mark and not any(isinstance(step, SetValidMark) for step in steps)
-    return replace(facts, used_tables=facts.used_tables - own, valid_mark=valid)
+    is_given = any(isinstance(step, EnableIpv6) for step in steps) and facts.ipv6 == "on"
+    return replace(
+        facts,
+        used_tables=facts.used_tables - own,
+        valid_mark=valid,
+        fwmark=None,
+        ipv6="off" if is_given else facts.ipv6,
+    )

@@ -24,8 +24,36 @@ def is_alive(name: str, location: Location) -> bool:
 
 
 def recorded(name: str) -> Record:
-    """The record of a tunnel that is up. Raises PywgError if there is none."""
+    """The record of a tunnel that is up. Raises PywgError if there is none, or not for us."""
     found = record.read(name)
     if found is None:
         raise PywgError(f"{name} is not up by `pywg up` (see: pywg show, pywg syncconf)")
+    check_home(found)
     return found
+
+
+def check_home(found: Record) -> None:
+    """Raises PywgError in another network namespace than the tunnel was brought up in: records and
+    sockets are of all namespaces, interfaces and routes of one."""
+    if is_foreign(found) and netns.known_as(found.home):
+        raise PywgError(elsewhere(found.name, found.home))
+
+
+def is_foreign(found: Record) -> bool:
+    """Whether it was brought up in another network namespace, which may be gone."""
+    is_named = found.location.netns is not None and found.location.socket_netns is not None
+    return not is_named and found.home not in (0, netns.identity())
+
+
+def check_here(name: str) -> None:
+    """Raises PywgError if a device of this name answers whose interface is not here. For one that
+    has no record."""
+    process = uapi_socket.owner(name)
+    home = netns.identity(str(process)) if process else 0
+    if home not in (0, netns.identity()) and not network.exists(name):
+        raise PywgError(elsewhere(name, home))
+
+
+def elsewhere(name: str, home: int) -> str:
+    where = netns.known_as(home)
+    return f"{name} is in another network namespace, {where}, and is to be changed there"

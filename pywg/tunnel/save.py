@@ -13,7 +13,7 @@ from pywg.plan.facts import Location
 from pywg.plan.steps import AddRule, SetDns
 from pywg.tunnel import record
 from pywg.tunnel.record import Record
-from pywg.tunnel.running import is_alive
+from pywg.tunnel.running import check_home, is_alive
 from pywg.tunnel.trace import Logged, Reporter
 from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
@@ -24,6 +24,8 @@ def save(name: str, path: Path, *, reporter: Reporter | None = None) -> None:
     Comments, order and host names of endpoints stay. Raises PywgError.
     """
     found = record.read(name)
+    if found is not None:
+        check_home(found)
     if not is_alive(name, Location() if found is None else found.location):
         raise PywgError(f"{name} is not a WireGuard interface (see: pywg show)")
     save_running(name, path, found, Logged() if reporter is None else reporter)

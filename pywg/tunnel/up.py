@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pywg.config import Config, check_name
 from pywg.errors import PywgError
-from pywg.host import hooks, netns, network, resolver
-from pywg.plan.build import plan
+from pywg.host import hooks, lock, netns, network, resolver
+from pywg.plan.build import hooks as hook_steps
+from pywg.plan.build import making, setting
 from pywg.plan.change import lasting
 from pywg.plan.facts import Location
 from pywg.service import endpoints
@@ -20,6 +21,7 @@ from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
 from pywg.tunnel.location import locate
+from pywg.tunnel.record import Record
 from pywg.tunnel.trace import Logged, Reporter
 from pywg.wireguard import socket as uapi_socket
 
@@ -56,7 +58,6 @@ def hosted(
     location = locate(config) if location is None else location
     reporter = Logged() if reporter is None else reporter
     hooks.check_trust(config)
-    check(name, config, location, reporter)
     if location.backend == "kernel":
         bring_up(name, config, location, reporter)
         yield None
@@ -112,19 +113,26 @@ def bring_up(
 ) -> None:
     """``create`` starts the process that hosts the device, ``stop`` tells it not to."""
     names = endpoints.names_to_json(config)
-    with netns.entered(location.socket_netns):
-        config = resolver.resolve(config)
-    steps = plan(name, config, gather.facts(name, config, location), location)
     path = str(Path(config.path).absolute())
-    configure = Configurer(config)
-    made = record.Record(name, path, location, tuple(lasting(steps)), names)
-    with Applier(
-        location, path, reporter, create=create, stop=stop, configure=configure
-    ) as applier:
-        record.write(made)
-        try:
+    claim = Record(name, path, location, (), names, netns.identity())
+    with (
+        Applier(location, path, reporter, create=create, stop=stop) as applier,
+        applier.all_or_nothing() as afterwards,
+    ):
+        with lock.held(reporter.warn):
+            with applier.at_home():
+                check(name, config, location, reporter)
+            afterwards.callback(record.remove, name)
+            record.write(claim)
+            applier.apply_all(making(name, location))
+        applier.apply_all(hook_steps(name, config.interface.pre_up))
+        with applier.at_home(), netns.entered(location.socket_netns):
+            config = resolver.resolve(config)
+        applier.configure = Configurer(config)
+        with lock.held(reporter.warn):
+            with applier.at_home():
+                facts = gather.facts(name, config, location)
+            steps = setting(name, config, facts)
+            record.write(replace(claim, steps=tuple(lasting(steps))))
             applier.apply_all(steps)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                record.remove(name)
-            raise
+        applier.apply_all(hook_steps(name, config.interface.post_up))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from pathlib import Path
 
 from pywg.errors import UapiError
@@ -39,6 +40,18 @@ def interfaces() -> list[str]:
 def is_alive(name: str) -> bool:
     """Whether somebody listens on the socket of this name."""
     return _listens(socket_path(name))
+
+
+def owner(name: str) -> int:
+    """The process that listens on the socket of this name; 0 if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(TIMEOUT_S)
+        try:
+            client.connect(os.fspath(socket_path(name)))
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:
+            return 0
+    return int.from_bytes(credentials[:4], sys.byteorder)
 
 
 def _listens(path: Path) -> bool:

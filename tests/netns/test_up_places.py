@@ -36,30 +36,65 @@ def up(host: Host, path: Path, *prefix: str) -> list[str]:
     return [line for line in answer.stderr.splitlines() if line.startswith("[!]")]
 
 
-def test_without_ipv6_its_addresses_and_routes_are_passed_over(host: Host) -> None:
+READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
+
+
+def read_only(host: Host, path: Path) -> list[str]:
+    """As up, where /proc/sys cannot be written."""
+    return up(host, path, "unshare", "--mount", "sh", "-c", f'{READ_ONLY} && exec "$@"', "sh")
+
+
+def test_a_tunnel_that_carries_ipv6_is_given_it_where_new_interfaces_have_none(host: Host) -> None:
     host.run("sysctl", "-q", "net.ipv6.conf.default.disable_ipv6=1")
     name = unique("p")
     before = host.look(name)
-    warnings = up(host, host.config(name, FILES["full, both families"]))
+    assert up(host, host.config(name, FILES["full, both families"])) == []
+    seen = host.namespace.ip("-6", "address", "show", "dev", name)
+    assert "fd99::2/64" in seen
+    assert name in host.namespace.ip("-6", "route", "get", "2001:db8:9::1")
+    host.pywg("down", name)
+    assert host.look(name) == before
+
+
+def test_ipv6_that_cannot_be_switched_on_is_blocked_and_does_not_leave_in_clear(host: Host) -> None:
+    host.run("sysctl", "-q", "net.ipv6.conf.default.disable_ipv6=1")
+    name = unique("p")
+    before = host.look(name)
+    path = host.config(name, FILES["full, both families"])
+    warnings = [line for line in read_only(host, path) if "src_valid_mark" not in line]
     assert warnings == [
         "[!] IPv6 is disabled here: no address fd99::2/64",
         "[!] IPv6 is disabled here: no route fd30::/32",
-        "[!] IPv6 is disabled here: no route ::/0",
+        f"[!] net.ipv6.conf.{name}.disable_ipv6 is 1 and cannot be written: "
+        f"IPv6 is blocked, but for local networks, until {name} is down",
     ]
+    way = host.attempt("ip", "-6", "route", "get", "2001:db8:9::1")
+    assert "No route to host" in way.stderr
+    assert "dev veth" in host.namespace.ip("-6", "route", "get", "2001:db8::2")
     assert "10.30.0.0/16" in host.namespace.ip("route")
     host.pywg("down", name)
     assert host.look(name) == before
 
 
-READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
+def test_where_nobody_has_ipv6_it_is_passed_over(host: Host) -> None:
+    for place in ("all", "default"):
+        host.run("sysctl", "-q", f"net.ipv6.conf.{place}.disable_ipv6=1")
+    name = unique("p")
+    before = host.look(name)
+    warnings = read_only(host, host.config(name, FILES["full, both families"]))
+    assert [line for line in warnings if "src_valid_mark" not in line] == [
+        "[!] IPv6 is disabled here: no address fd99::2/64",
+        "[!] IPv6 is disabled here: no route fd30::/32",
+        "[!] IPv6 is disabled here: no route ::/0",
+    ]
+    host.pywg("down", name)
+    assert host.look(name) == before
 
 
 def test_with_a_read_only_proc_it_warns(host: Host) -> None:
     name = unique("p")
     before = host.look(name)
-    script = f'{READ_ONLY} && exec "$@"'
-    path = host.config(name, FILES["full"])
-    (warning,) = up(host, path, "unshare", "--mount", "sh", "-c", script, "sh")
+    (warning,) = read_only(host, host.config(name, FILES["full"]))
     assert "src_valid_mark cannot be written (Read-only file system)" in warning
     host.pywg("down", name)
     assert host.look(name) == before

@@ -42,7 +42,8 @@ def execute(
     applier = Applier(Location(), "", Trace(doing))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(applier, "apply", perform)
-        applier.apply_all(steps)
+        with applier.all_or_nothing():
+            applier.apply_all(steps)
 
 
 class Kernel:

@@ -114,7 +114,7 @@ def test_rules_keep_their_places() -> None:
     assert [(rule.priority, rule.mark) for rule in made if isinstance(rule, AddRule)] == [
         (32765, 7)
     ]
-    assert [rule.priority for rule in done if isinstance(rule, AddRule)] == [32765, 32764]
+    assert [rule.priority for rule in done if isinstance(rule, AddRule)] == [32764, 32765]
 
 
 def test_names_are_told_in_place() -> None:

@@ -305,7 +305,7 @@ def test_up_starts_configures_and_traces(run: Run, tunnel: Tunnel, file: Path) -
     ]
     assert err.splitlines() == [
         "[#] pywg run wg0",
-        "[#] wg setconf wg0 /dev/stdin",
+        "[#] wg addconf wg0 /dev/stdin",
         *(f"[#] {line}" for line in tunnel.done[1:]),
     ]
     assert tunnel.hosting is not None

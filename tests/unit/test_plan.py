@@ -36,7 +36,7 @@ def test_steps_read_as_wg_quick_prints_them() -> None:
         config("Address=10.0.0.1/24,fd00::1/64", "10.0.0.2/32,10.1.0.0/16,fd00:1::/64")
     ) == [
         "pywg run wg0",
-        "wg setconf wg0 /dev/stdin",
+        "wg addconf wg0 /dev/stdin",
         "ip -4 address add 10.0.0.1/24 dev wg0",
         "ip -6 address add fd00::1/64 dev wg0",
         "ip link set mtu 1420 up dev wg0",
@@ -54,16 +54,16 @@ def test_everything_comes_in_the_order_of_wg_quick() -> None:
         "pywg run wg0",
         "one wg0",
         "two",
-        "wg setconf wg0 /dev/stdin",
+        "wg addconf wg0 /dev/stdin",
         "ip -4 address add 10.0.0.2/32 dev wg0",
         "ip link set mtu 1420 up dev wg0",
         "write /etc/resolv.conf",
         "ip -4 route add 10.1.0.0/16 dev wg0",
-        "ip -4 route add 0.0.0.0/0 dev wg0 table 51820",
-        "ip -4 rule add not fwmark 51820 table 51820",
-        "ip -4 rule add table main suppress_prefixlength 0",
         "sysctl -q net.ipv4.conf.all.src_valid_mark=1",
         "nft -f -",
+        "ip -4 rule add table main suppress_prefixlength 0",
+        "ip -4 rule add not fwmark 51820 table 51820",
+        "ip -4 route add 0.0.0.0/0 dev wg0 table 51820",
         "three wg0wg0",
     ]
 
@@ -80,10 +80,10 @@ def rules(planned: list[Step]) -> list[tuple[int, int | None]]:
 @pytest.mark.parametrize(
     ("present", "expected"),
     [
-        ((0, 32766, 32767), [(32765, 51820), (32764, None)]),
-        ((0, 32764, 32765, 32766, 32767), [(32763, 51820), (32762, None)]),
-        ((0, 100, 32766), [(99, 51820), (98, None)]),
-        ((0,), [(0, 51820), (0, None)]),
+        ((0, 32766, 32767), [(32764, None), (32765, 51820)]),
+        ((0, 32764, 32765, 32766, 32767), [(32762, None), (32763, 51820)]),
+        ((0, 100, 32766), [(98, None), (99, 51820)]),
+        ((0,), [(0, None), (0, 51820)]),
     ],
 )
 def test_rules_get_the_places_the_kernel_would_give_them(
@@ -131,7 +131,7 @@ def test_an_address_does_not_cover_a_default_route() -> None:
 
 
 def test_what_this_host_lacks_becomes_a_note() -> None:
-    facts = Facts(ipv6=False, firewall=None, valid_mark=True, dns=Dns("none", "no resolvconf"))
+    facts = Facts(ipv6="absent", firewall=None, valid_mark=True, dns=Dns("none", "no resolvconf"))
     planned = build.plan(
         "wg0", config("Address=10.0.0.1/24,fd00::1/64\nDNS=10.0.0.1", "0.0.0.0/0,::/0"), facts
     )

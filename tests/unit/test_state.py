@@ -59,11 +59,11 @@ def test_a_damaged_one_is_named(directory: Path, text: str) -> None:
 
 def test_what_is_left_without_the_interface_is_undone_backwards() -> None:
     assert [str(step) for step in state.undoing(STEPS)] == [
-        "nft delete table ip6 pywg-wg0",
-        "ip -6 rule delete table main suppress_prefixlength 0",
         "ip -6 rule delete not fwmark 51820 table 51820",
-        "nft delete table ip pywg-wg0",
-        "ip -4 rule delete table main suppress_prefixlength 0",
+        "ip -6 rule delete table main suppress_prefixlength 0",
+        "nft delete table ip6 pywg-wg0",
         "ip -4 rule delete not fwmark 51820 table 51820",
+        "ip -4 rule delete table main suppress_prefixlength 0",
+        "nft delete table ip pywg-wg0",
         "restore /etc/resolv.conf",
     ]

@@ -18,6 +18,7 @@ from pywg.plan.steps import (
     AddRule,
     DeleteInterface,
     DeleteRule,
+    Lasting,
     Note,
     Phase,
     RemoveFirewall,
@@ -139,7 +140,7 @@ def test_what_outlives_the_interface_is_undone_in_the_phase_it_names(step: Step)
     undo = step.undo()
     assert undo is not None
     assert step.outlives()
-    assert step.lasts
+    assert isinstance(step, Lasting)
     assert undo.phase is step.phase
 
 
