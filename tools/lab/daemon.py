@@ -51,6 +51,14 @@ def is_listening(name: str) -> bool:
         return True
 
 
+def make_stale(name: str) -> None:
+    """The socket that a killed daemon leaves is there. `wg show` of anybody on this machine removes
+    one that nobody listens on."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(socket_path(name)))
+    assert socket_path(name).exists()
+
+
 def pid_of(name: str) -> int | None:
     """The process whose last argument is this interface name: how a daemon in the background is
     found."""
