@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from pywg.cli import complete
 from pywg.cli import show_fields as fields
 from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
+from pywg.tunnel.record import healed
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.addresses import address_text, endpoint_text, network_text
 from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
@@ -58,7 +60,7 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
         return 1 if failed else 0
     reports = {name: report_of(name, what) if offload else None for name, _ in found}
     if as_json:
-        shown = {name: to_json(status, reports[name]) for name, status in found}
+        shown = {name: to_json(status, reports[name], healed(name)) for name, status in found}
         click.echo(json.dumps(shown, indent=2))
         return 1 if failed else 0
     pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
@@ -105,7 +107,9 @@ def gather(what: str) -> tuple[list[tuple[str, InterfaceStatus]], bool]:
 def report_of(name: str, what: str) -> Report | None:
     """None where another implementation, which knows no such question, is one of all."""
     try:
-        return uapi_socket.report(name)
+        report = uapi_socket.report(name)
+        report.healed = healed(name)
+        return report
     except UapiError:
         if what == "all":
             return None
@@ -177,6 +181,9 @@ class Pretty:
             lines.append(self._field("gso refused by", ", ".join(report.gso_refused)))
         if report.cipher:
             lines.append(self._field("cipher", report.cipher))
+        if report.healed:
+            *_, last = report.healed
+            lines.append(self._field("put back", f"{len(report.healed)}, the last: {last}"))
         lines += [
             self._field(f"dropped {reason.replace('_', ' ')}", str(count))
             for reason, count in report.dropped.items()
@@ -225,7 +232,9 @@ class Pretty:
         return f"{value / 1024:.2f} {self._style('TiB', 'cyan')}"
 
 
-def to_json(status: InterfaceStatus, report: Report | None = None) -> dict[str, Any]:
+def to_json(
+    status: InterfaceStatus, report: Report | None = None, healed: Sequence[str] = ()
+) -> dict[str, Any]:
     """The key names of wg-json; absent things are left out, and so are secrets."""
     shown: dict[str, Any] = {}
     if status.public_key is not None:
@@ -239,6 +248,8 @@ def to_json(status: InterfaceStatus, report: Report | None = None) -> dict[str, 
         shown["gsoRefused"] = report.gso_refused
         shown["dropped"] = report.dropped
         shown["cipher"] = report.cipher
+    if healed:
+        shown["healed"] = {"count": len(healed), "last": healed[-1]}
     shown["peers"] = {str(peer.public_key): _peer_to_json(peer) for peer in status.peers}
     return shown
 

@@ -24,10 +24,15 @@ from pywg.tunnel.foreground import stay
 @click.option(
     "--foreground", is_flag=True, help="Stay, and take the tunnel down at SIGTERM (for systemd)."
 )
+@click.option("--no-heal", is_flag=True, help="Leave what other programs take away as it is.")
 @location_options
 @tuning_options
 def up(
-    config: str, foreground: bool, location_of: Callable[[Config], Location], tuning: Tuning
+    config: str,
+    foreground: bool,
+    no_heal: bool,
+    location_of: Callable[[Config], Location],
+    tuning: Tuning,
 ) -> None:
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
@@ -40,7 +45,7 @@ def up(
     tuning = replace(tuning, log_level=level, log_fd=log_fd)
     reporter = Terminal()
     with tunnel.hosted(
-        parsed, name, location=location, tuning=tuning, reporter=reporter
+        parsed, name, location=location, tuning=tuning, reporter=reporter, heals=not no_heal
     ) as supervisor:
         if foreground and supervisor is not None:
             click.get_current_context().exit(stay(name, supervisor, reporter))

@@ -22,9 +22,14 @@ def enter(name: str) -> None:
     """This thread goes there, and stays."""
     descriptor = _open(name)
     try:
-        _setns(descriptor, "to be entered")
+        enter_at(descriptor)
     finally:
         os.close(descriptor)
+
+
+def enter_at(descriptor: int) -> None:
+    """As enter, by a file descriptor."""
+    _setns(descriptor, "to be entered")
 
 
 @contextlib.contextmanager

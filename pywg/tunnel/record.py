@@ -6,6 +6,7 @@ Invariant: no keys; nobody but root reads it; it is there whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ class Record:
     steps: tuple[Step, ...]  # those whose effect lasts, in their order
     names: Names = ()
     home: int = 0  # the network namespace that None stands for in ``location``; 0 is unknown
+    is_up: bool = False  # whether `up` has ended, hooks and all
+    left_out: tuple[Step, ...] = ()  # those of ``steps`` that a PostUp hook took back
 
     @property
     def file(self) -> Path:
@@ -49,6 +52,8 @@ class Record:
                 "steps": [codec.to_json(step) for step in self.steps],
                 "names": self.names,
                 "home": self.home,
+                "is_up": self.is_up,
+                "left_out": [codec.to_json(step) for step in self.left_out],
             },
             indent=1,
         )
@@ -60,8 +65,16 @@ class Record:
             data = json.loads(text)
             location = Location(data["backend"], data["netns"], data["socket_netns"])
             steps = tuple(codec.from_json(step) for step in data["steps"])
-            names, home = tuple(data["names"]), data.get("home", 0)
-            return cls(data["name"], data["config"], location, steps, names, home)
+            return cls(
+                data["name"],
+                data["config"],
+                location,
+                steps,
+                tuple(data["names"]),
+                data.get("home", 0),
+                data.get("is_up", True),
+                tuple(codec.from_json(step) for step in data.get("left_out", ())),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
 
@@ -98,8 +111,38 @@ def read(name: str) -> Record | None:
         raise PywgError(f"{path} is damaged; look at it, remove it, and try again") from None
 
 
+def version(name: str) -> tuple[int, int]:
+    """Another one after each write."""
+    try:
+        status = path_of(name).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
 def remove(name: str) -> None:
     path_of(name).unlink(missing_ok=True)
+    healing_of(name).unlink(missing_ok=True)
+
+
+# ---- what was put back since, for `show`
+
+
+def healing_of(name: str) -> Path:
+    return path_of(name).with_suffix(".healed")
+
+
+def healed(name: str) -> list[str]:
+    """The steps that were done again because another program had undone them, the last one last."""
+    try:
+        return healing_of(name).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def note_healed(name: str, steps: Sequence[Step]) -> None:
+    with contextlib.suppress(OSError), healing_of(name).open("a") as file:
+        file.writelines(f"{step}\n" for step in steps)
 
 
 def renewed_names(name: str, known: Names) -> Callable[[], Names | None]:

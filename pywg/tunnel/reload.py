@@ -65,8 +65,11 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
 
 
 def with_what_is_there(found: Record, applier: Applier) -> Record:
-    """The record without what others have taken away, which is then done again."""
-    return replace(found, steps=tuple(in_effect(found.name, found.steps, applier.kernel)))
+    """The record without what others have taken away, which is then done again. What a hook of the
+    tunnel took back stays so."""
+    present = in_effect(found.name, found.steps, applier.kernel)
+    steps = (step for step in found.steps if step in present or step in found.left_out)
+    return replace(found, steps=tuple(steps))
 
 
 def carry_out(steps: Sequence[Step], found: Record, changed: Record, applier: Applier) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from pywg.tunnel import gather, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
+from pywg.tunnel.effects import in_effect
+from pywg.tunnel.heal import companion
 from pywg.tunnel.location import locate
 from pywg.tunnel.record import Record
 from pywg.tunnel.trace import Logged, Reporter
@@ -33,14 +36,15 @@ def up(
     location: Location | None = None,
     tuning: Tuning | None = None,
     reporter: Reporter | None = None,
+    heals: bool = True,
 ) -> None:
     """Makes interface, addresses, routes, rules, DNS and firewall, and runs the hooks.
 
     ``name`` is that of the file unless given, ``location`` what the file says, and ``reporter``
-    Python's log. A process of its own hosts the device, and goes on when this one ends. Raises
-    PywgError; then nothing is left.
+    Python's log. A process of its own hosts the device, and goes on when this one ends; if it
+    ``heals``, it puts back what other programs take away. Raises PywgError; then nothing is left.
     """
-    with hosted(config, name, location=location, tuning=tuning, reporter=reporter):
+    with hosted(config, name, location=location, tuning=tuning, reporter=reporter, heals=heals):
         pass
 
 
@@ -52,6 +56,7 @@ def hosted(
     location: Location | None = None,
     tuning: Tuning | None = None,
     reporter: Reporter | None = None,
+    heals: bool = True,
 ) -> Iterator[Supervisor | None]:
     """As ``up``, for a caller that watches the hosting process; None where the kernel hosts."""
     name = check_name(Path(config.path).stem if name is None else name)
@@ -66,7 +71,16 @@ def hosted(
     names = endpoints.names_to_json(config)
     hosting = Hosting(name, tuning, names=names, netns=location.socket_netns)
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
-    with Supervisor(log, renewed=record.renewed_names(name, names)) as supervisor:
+    with contextlib.ExitStack() as stack:
+        home = netns.here()
+        stack.callback(os.close, home)
+        supervisor = stack.enter_context(
+            Supervisor(
+                (*log, home),
+                renewed=record.renewed_names(name, names),
+                companion=companion(name, location, home) if heals else None,
+            )
+        )
         bring_up(
             name,
             config,
@@ -133,6 +147,11 @@ def bring_up(
             with applier.at_home():
                 facts = gather.facts(name, config, location)
             steps = setting(name, config, facts)
-            record.write(replace(claim, steps=tuple(lasting(steps))))
+            done = replace(claim, steps=tuple(lasting(steps)))
+            record.write(done)
             applier.apply_all(steps)
         applier.apply_all(hook_steps(name, config.interface.post_up))
+        if config.interface.post_up:  # what a hook took back is the user's will
+            kept = in_effect(name, done.steps, applier.kernel)
+            done = replace(done, left_out=tuple(step for step in done.steps if step not in kept))
+        record.write(replace(done, is_up=True))

@@ -53,4 +53,5 @@ class Report:
     gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
     cipher: str = ""
+    healed: list[str] = field(default_factory=list)  # what was put back, as commands
     other: dict[str, str] = field(default_factory=dict)

@@ -225,7 +225,10 @@ class Tunnel:
 
         class FakeSupervisor:
             def __init__(
-                self, keep_fds: tuple[Any, ...] = (), renewed: Callable[..., Any] | None = None
+                self,
+                keep_fds: tuple[Any, ...] = (),
+                renewed: Callable[..., Any] | None = None,
+                companion: Callable[..., Any] | None = None,
             ) -> None:
                 pass
 

@@ -1,0 +1,177 @@
+"""Heals a tunnel that is up: puts back what others took away, and follows the network.
+
+In the process that hosts the tunnel, in a thread that sleeps until the kernel tells of a change.
+What pywg did not make is not touched, and who takes the same thing away again and again gets it
+after a few rounds: two programs that undo each other would do so for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum, auto
+from pathlib import Path
+
+from pywg import wireguard
+from pywg.errors import PywgError
+from pywg.host import lock, netns, network
+from pywg.host.watch import Change, Watch
+from pywg.plan.build import inner_mtu
+from pywg.plan.change import change
+from pywg.plan.facts import Location
+from pywg.plan.steps import LinkUp, Replace, Step
+from pywg.service.capabilities import keep_only
+from pywg.service.supervisor import Companion, Log
+from pywg.tunnel import record
+from pywg.tunnel.apply import Applier
+from pywg.tunnel.effects import in_effect
+from pywg.tunnel.record import Record
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+#: So often may a thing be taken away in so many seconds before it is left to whoever takes it.
+ROUNDS, WINDOW_S = 5, 60.0
+#: A change rarely comes alone: what follows within so many seconds is looked at together.
+SETTLE_S = 0.02
+
+
+class Verdict(Enum):
+    AGAIN = auto()
+    ENOUGH = auto()  # from now on it is
+    GIVEN_UP = auto()  # as was said before
+
+
+class Patience:
+    """Which steps are still worth repeating. The clock is an argument."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: dict[Step, deque[float]] = {}
+        self._given_up: set[Step] = set()
+
+    def asks(self, step: Step) -> Verdict:
+        """For one more time, which counts."""
+        if step in self._given_up:
+            return Verdict.GIVEN_UP
+        now = self._clock()
+        times = self._times.setdefault(step, deque(maxlen=ROUNDS))
+        if len(times) == ROUNDS and now - times[0] < WINDOW_S:
+            self._given_up.add(step)
+            return Verdict.ENOUGH
+        times.append(now)
+        return Verdict.AGAIN
+
+
+class Healer:
+    """For the tunnel ``name`` whose interface is, or will be, in the network namespace of this
+    thread. Tells one line of each thing that it does."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self._name = name
+        self._log = log
+        self._patience = Patience()
+        self._version = (0, 0)
+
+    def run(self, moved: Callable[[], None]) -> None:
+        """Does not end. ``moved`` is called when the network around may have changed."""
+        with Watch(self._name, [RESOLV_CONF]) as watch:
+            keep_only(for_programs=True)
+            while True:
+                found = watch.wait()
+                while found and (more := watch.wait(SETTLE_S)):
+                    found |= more
+                if not found:
+                    continue
+                try:
+                    self.heal(found)
+                except (PywgError, OSError) as error:
+                    self._log(f"cannot look after it: {error}")
+                if Change.AROUND in found:
+                    moved()
+
+    def heal(self, found: Change) -> None:
+        """One look, and what it asks for."""
+        with lock.held(self._log):
+            known = record.read(self._name)
+            if known is None or not known.is_up or not network.exists(self._name):
+                return
+            if record.version(self._name) != self._version:
+                self._version, self._patience = record.version(self._name), Patience()
+            with Applier(Location(known.location.backend), known.config, Quiet()) as applier:
+                if Change.AROUND in found:
+                    known = self._follow(known, applier)
+                self._put_back(known, applier)
+
+    def _put_back(self, known: Record, applier: Applier) -> None:
+        held = [step for step in known.steps if step not in known.left_out]
+        present = in_effect(self._name, held, applier.kernel)
+        wanted = [step for step in held if step in present or self._is_worth_it(step)]
+        steps, _ = change(present, wanted)
+        if not steps:
+            return
+        for error in applier.best_effort(steps):
+            self._log(f"cannot be put back: {error}")
+        for step in steps:
+            self._log(f"another program took this away, it is put back: {step}")
+        record.note_healed(self._name, steps)
+
+    def _is_worth_it(self, step: Step) -> bool:
+        match self._patience.asks(step):
+            case Verdict.ENOUGH:
+                self._log(
+                    f"another program has undone this {ROUNDS} times within {WINDOW_S:.0f} s, so "
+                    f"it stays undone: {step} (find the program, then: pywg reload {self._name})"
+                )
+                return False
+            case Verdict.GIVEN_UP:
+                return False
+            case Verdict.AGAIN:
+                return True
+
+    def _follow(self, known: Record, applier: Applier) -> Record:
+        """The MTU, where pywg chose it, is that of the way there is now."""
+        old = next((step for step in known.steps if isinstance(step, LinkUp)), None)
+        new = None if old is None or not old.is_chosen else self._chosen_now(old, applier)
+        if old is None or new is None or new == old:
+            return known
+        applier.apply(Replace(self._name, old, new))
+        self._log(f"the way to the endpoints is another one: {new}")
+        changed = replace(known, steps=tuple(new if step == old else step for step in known.steps))
+        record.write(changed)
+        self._version = record.version(self._name)
+        return changed
+
+    def _chosen_now(self, old: LinkUp, applier: Applier) -> LinkUp | None:
+        """None where there is no way at all, which says nothing."""
+        status = wireguard.get(self._name)
+        hosts = {peer.endpoint.host for peer in status.peers if peer.endpoint is not None}
+        mtus = applier.kernel.path_mtus(sorted(hosts), status.fwmark or None)
+        default = None if mtus else applier.kernel.default_route_mtu()
+        if not mtus and default is None:
+            return None
+        return replace(old, mtu=inner_mtu(mtus, default))
+
+
+def companion(name: str, location: Location, home: int) -> Companion:
+    """A healer for the process that hosts the tunnel, which may be in another network namespace
+    than the interface: ``home`` is a file descriptor of the one we are in."""
+
+    def run(log: Log, moved: Callable[[], None]) -> None:
+        if location.netns is not None:
+            netns.enter(location.netns)
+        elif location.is_split:
+            netns.enter_at(home)
+        Healer(name, log).run(moved)
+
+    return run
+
+
+class Quiet:
+    """A reporter for steps that are told of in words of our own."""
+
+    def doing(self, command: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
