@@ -79,7 +79,7 @@ class Network:
 
         self._failure: type[Exception] = NetlinkError
         try:
-            self._ip: Any = IPRoute()
+            self._ip: Any = IPRoute(strict_check=True)
         except OSError as error:
             raise NetworkError(f"no netlink: {error.strerror}", error.errno or 0) from None
 
@@ -105,15 +105,10 @@ class Network:
             return None
         return self._mtu_of(found[0]) if found else None
 
-    def default_route_mtu(self) -> int | None:
-        """Of the main table."""
-        try:
-            routes = list(self._ip.get_default_routes())
-            main = [route for route in routes if route.get_attr("RTA_TABLE") == MAIN]
-            found = [self._mtu_of(route) for route in main]
-        except (self._failure, OSError):
-            return None
-        return min((mtu for mtu in found if mtu), default=None)
+    def default_route_mtu(self, mark: int | None = None) -> int | None:
+        """The smallest on the way to anywhere, in either family. The addresses are of blocks that
+        nobody has a route to of their own."""
+        return min(self.path_mtus(("203.0.113.1", "2000::1"), mark), default=None)
 
     def _mtu_of(self, route: Any) -> int | None:
         """The MTU of the route, else of its device."""
@@ -125,16 +120,16 @@ class Network:
         links = self._ip.get_links(index) if index else ()
         return next((int(link.get_attr("IFLA_MTU")) for link in links), None)
 
-    def used_tables(self, first: int) -> frozenset[int]:
-        """Of the routing tables from ``first`` on, those next to each other that have routes."""
-        table = first
-        while any(self._has_routes(table, family) for family in (socket.AF_INET, socket.AF_INET6)):
-            table += 1
-        return frozenset(range(first, table))
-
-    def _has_routes(self, table: int, family: int) -> bool:
-        with self._wrapped(f"ip route show table {table}"):
-            return bool(list(self._ip.route("dump", table=table, family=family)))
+    def _routes(self, **wanted: int) -> Iterator[Any]:
+        """The kernel chooses, by rtnetlink(7)'s strict check, which needs Linux 4.20; else we get
+        all, and choose. A table that was never used is an error to it."""
+        try:
+            for route in self._ip.route("dump", dump_filter=_anything, **wanted):
+                if all(_field_of(route, name) == value for name, value in wanted.items()):
+                    yield route
+        except self._failure as error:
+            if getattr(error, "code", 0) != errno.ENOENT:
+                raise
 
     def rules(self, version: int) -> list[Rule]:
         """All of them, in the kernel's order; none where the family is missing."""
@@ -157,7 +152,9 @@ class Network:
         """Those of an interface, IPv4 first; what the kernel gives it by itself, a link-local one,
         only if it is asked for."""
         with self._wrapped(f"ip address show dev {name}"):
-            found = list(self._ip.get_addr(index=_index(name)))
+            index = _index(name)
+            told = self._ip.addr("dump", index=index, dump_filter=_anything)
+            found = [item for item in told if item["index"] == index]
         own = [item for item in found if of_kernel or item["scope"] != _SCOPE_LINK]
         # IPv6 ones are listed with the newest first.
         sixes = [item for item in reversed(own) if item["family"] == socket.AF_INET6]
@@ -171,7 +168,7 @@ class Network:
             return frozenset(
                 (_network_of(route), int(route.get_attr("RTA_TABLE")))
                 for version in (4, 6)
-                for route in self._ip.route("dump", family=_family(version), oif=_index(name))
+                for route in self._routes(family=_family(version), oif=_index(name))
                 if route["proto"] != _KERNEL
             )
 
@@ -181,8 +178,7 @@ class Network:
             return frozenset(
                 _network_of(route)
                 for version in (4, 6)
-                for route in self._ip.route("dump", family=_family(version), table=table)
-                if route["type"] == _UNREACHABLE
+                for route in self._routes(family=_family(version), table=table, type=_UNREACHABLE)
             )
 
     def is_up(self, name: str) -> bool:
@@ -294,6 +290,17 @@ def _address(address: IPInterface) -> dict[str, Any]:
 def _interface_of(message: Any) -> IPInterface:
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return ip_interface(f"{address}/{message['prefixlen']}")
+
+
+def _anything(message: Any) -> bool:
+    """For pyroute2, which else asks the kernel for everything and chooses itself."""
+    return True
+
+
+def _field_of(route: Any, name: str) -> int:
+    attributes = {"table": "RTA_TABLE", "oif": "RTA_OIF"}
+    found = route.get_attr(attributes[name]) if name in attributes else route[name]
+    return int(found or 0)
 
 
 def _network_of(route: Any) -> IPNetwork:

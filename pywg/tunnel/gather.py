@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pywg import wireguard
 from pywg.config import Config
-from pywg.host import dns, firewall, netns, network
+from pywg.host import dns, firewall, netns, network, tables
 from pywg.plan.build import FIRST_TABLE, allowed_networks
 from pywg.plan.facts import Dns, Facts, Ipv6, Location
 from pywg.tunnel.apply import IPV6, VALID_MARK
@@ -23,7 +23,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
     what a tunnel that is up marks its datagrams with: they take another way than ours."""
     with netns.entered(location.socket_netns), network.Network() as kernel:
         mtus = () if config.interface.mtu else kernel.path_mtus(_hosts(config), mark)
-        default = None if config.interface.mtu or mtus else kernel.default_route_mtu()
+        default = None if config.interface.mtu or mtus else kernel.default_route_mtu(mark)
     servers = config.interface.dns_servers
     found = Dns(*dns.find(name, location.netns)) if servers else Dns("none", "there is no DNS")
     with netns.entered(location.netns), network.Network() as kernel:
@@ -33,7 +33,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
             return basic
         return replace(
             basic,
-            used_tables=kernel.used_tables(FIRST_TABLE),
+            used_tables=tables.used_from(FIRST_TABLE),
             rule_priorities={
                 version: tuple(rule.priority for rule in kernel.rules(version))
                 for version in (4, 6)

@@ -146,8 +146,9 @@ class Healer:
         """None where there is no way at all, which says nothing."""
         status = wireguard.get(self._name)
         hosts = {peer.endpoint.host for peer in status.peers if peer.endpoint is not None}
-        mtus = applier.kernel.path_mtus(sorted(hosts), status.fwmark or None)
-        default = None if mtus else applier.kernel.default_route_mtu()
+        mark = status.fwmark or None
+        mtus = applier.kernel.path_mtus(sorted(hosts), mark)
+        default = None if mtus else applier.kernel.default_route_mtu(mark)
         if not mtus and default is None:
             return None
         return replace(old, mtu=inner_mtu(mtus, default))
