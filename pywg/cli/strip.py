@@ -8,7 +8,9 @@ import click
 
 from pywg.cli.names import config_file, warn_if_world_accessible
 from pywg.config import parse, read
+from pywg.config.document import rewrite
 from pywg.config.strip import strip as stripped
+from pywg.config.strip import with_what_is_left
 
 
 @click.command()
@@ -18,6 +20,8 @@ def strip(config: str) -> None:
     _, path = config_file(config)
     warn_if_world_accessible(path)
     text = read(path)
-    parse(text, str(path))
+    parsed = parse(text, str(path))
+    if any(peer.excluded_ips for peer in parsed.peers):
+        text = rewrite(text, with_what_is_left(parsed))
     sys.stdout.flush()
     sys.stdout.buffer.write(stripped(text).encode("utf-8", errors="surrogateescape"))

@@ -129,7 +129,7 @@ def _update(lines: list[str], section: _Section, old: Any, new: Any) -> None:
             if _is_of(lines[number], row)
         ]
         for number, value in zip(places, values, strict=False):
-            lines[number] = _with_value(lines[number], value)
+            lines[number] = _with_value(lines[number], value, row)
         at = places[-1] + 1 if places else _after_keys(lines, section)
         ending = "\r" if lines[section.header].endswith("\r") else ""
         added = [f"{_assignment(row, value)}{ending}" for value in values[len(places) :]]
@@ -140,9 +140,9 @@ def _update(lines: list[str], section: _Section, old: Any, new: Any) -> None:
         section.end += len(added) - len(surplus)
 
 
-def _with_value(line: str, value: str) -> str:
+def _with_value(line: str, value: str, row: Row) -> str:
     """Spaces before it, and a comment behind it, stay."""
-    text, _ = significant(line)
+    text = line if row.is_raw else significant(line)[0]
     start = text.index("=") + 1
     start += len(text[start:]) - len(text[start:].lstrip(" \t"))
     end = max(start, len(text.rstrip()))

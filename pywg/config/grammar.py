@@ -31,8 +31,8 @@ class Row:
     ``read`` makes a value of the text behind ``=``, for the field of the section that the row
     names; a key with two fields has a pair of values. ``write`` gives the text of each line that
     is to say what a section has, and none where it has nothing. Where a key ``accumulates``, its
-    values are tuples and each line adds to them; else the last line counts. ``word`` is what the
-    arguments of `set` call it.
+    values are tuples and each line adds to them; else the last line counts. Of a value that
+    ``is_raw`` a `#` is part. ``word`` is what the arguments of `set` call it.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Row:
     write: Callable[[Any], Iterable[str]]
     accumulates: bool = False
     is_secret: bool = False
+    is_raw: bool = False
     word: str = ""
 
     @property
@@ -131,6 +132,7 @@ def _hooks(name: str, field: str) -> Row:
         _plain(_hook),
         lambda section: iter(getattr(section, field)),
         accumulates=True,
+        is_raw=True,  # the shell has comments of its own
     )
 
 
@@ -190,5 +192,7 @@ KEYS: tuple[Row, ...] = (
         _plain(_path), _written("preshared_key_file")),
     Row("EndpointFamily", "Peer", "pywg", ("endpoint_family",),
         _plain(values.family), _written("endpoint_family", default="auto")),
+    Row("ExcludedIPs", "Peer", "pywg", ("excluded_ips",),
+        values.networks, _written("excluded_ips", values.joined), accumulates=True),
 )
 # fmt: on

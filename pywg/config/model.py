@@ -5,7 +5,7 @@ Invariant: no repr shows a private or preshared key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
@@ -107,6 +107,20 @@ class InterfaceSection:
     memory_limit: int | None = None  # MiB
 
 
+def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:
+    """What is left of them, in as few networks as that takes."""
+    left = list(networks)
+    for hole in excluded:
+        pieces: list[IPNetwork] = []
+        for network in left:
+            if network.version != hole.version or not network.overlaps(hole):
+                pieces.append(network)
+            elif hole.prefixlen > network.prefixlen:
+                pieces += network.address_exclude(hole)  # type: ignore[arg-type]
+        left = pieces
+    return left
+
+
 @dataclass(frozen=True, slots=True)
 class PeerSection:
     """``[Peer]``."""
@@ -118,6 +132,13 @@ class PeerSection:
     persistent_keepalive: int | None = None
     preshared_key_file: Path | None = None
     endpoint_family: Family = "auto"
+    excluded_ips: tuple[IPNetwork, ...] = ()
+
+    @property
+    def networks(self) -> tuple[IPNetwork, ...]:
+        """What AllowedIPs are without ExcludedIPs: those the peer really has."""
+        listed = tuple(allowed.network for allowed in self.allowed_ips)
+        return tuple(without(listed, self.excluded_ips)) if self.excluded_ips else listed
 
 
 @dataclass(frozen=True, slots=True)

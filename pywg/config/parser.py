@@ -40,9 +40,11 @@ def parse(text: str, path: str = "<config>") -> Config:
     """The text of a wg-quick file to a Config. Raises ConfigError."""
     said = read_sections(text, path, ("wg", "wg-quick", "pywg"))
     interface = InterfaceSection(**said.interface.values())
-    peers = tuple(_peers(said.peers))
+    idle: list[AllowedIP] = []
+    peers = tuple(_peers(said.peers, idle))
     positions = [peer.position for peer in said.peers]
-    warnings = [*said.warnings, *check.warnings(path, interface, peers, positions)]
+    found = check.warnings(path, interface, peers, positions, idle)
+    warnings = [*said.warnings, *found]
     return Config(interface, peers, path, tuple(warnings))
 
 
@@ -101,26 +103,31 @@ def replaces_list(lines: Sequence[Sequence[AllowedIPEdit]]) -> bool:
     return not any(edit.sign for line in lines[-1:] for edit in line)
 
 
-def _peers(sections: Iterable[Section]) -> Iterator[PeerSection]:
-    """A peer may have several sections: signs in a later one change the list of those before."""
+def _peers(sections: Iterable[Section], idle: list[AllowedIP]) -> Iterator[PeerSection]:
+    """A peer may have several sections: signs in a later one change the list of those before. What
+    a sign removes of nothing is added to ``idle``."""
     lists: dict[PublicKey, tuple[AllowedIP, ...]] = {}
     for section in sections:
         said = section.values()
         lines = said.pop("allowed_ips", ())
         key = said["public_key"]
         before = () if replaces_list(lines) else lists.get(key, ())
-        lists[key] = tuple(_edited(before, lines))
+        lists[key] = tuple(_edited(before, lines, idle))
         yield PeerSection(**said, allowed_ips=lists[key])
 
 
 def _edited(
-    before: Iterable[AllowedIP], lines: Iterable[Iterable[AllowedIPEdit]]
+    before: Iterable[AllowedIP],
+    lines: Iterable[Iterable[AllowedIPEdit]],
+    idle: list[AllowedIP],
 ) -> Iterable[AllowedIP]:
     found: dict[IPNetwork, AllowedIP] = {allowed.network: allowed for allowed in before}
     for line in lines:
         for allowed, sign in line:
-            if sign == "-":
-                found.pop(allowed.network, None)
+            if sign == "-" and found.pop(allowed.network, None) is None:
+                idle.append(allowed)
+            elif sign == "-":
+                continue
             else:
                 found.setdefault(allowed.network, allowed)
     return found.values()
@@ -208,6 +215,8 @@ class _Parser:
             return
         if not row.is_secret:
             self.source = values.mask(whole)
+        if row.is_raw:
+            value = whole.partition("=")[2].strip(SPACES)
         self._read(self.section, row, value, at)
 
     def _read(self, section: Section, row: Row, value: str, at: Position) -> None:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pywg.config import grammar
+from pywg.config.model import AllowedIP, Config
 from pywg.config.values import SPACES
 
 _QUICK_KEYS = frozenset(row.name.lower() for row in grammar.rows("Interface", "wg-quick"))
+
+
+def with_what_is_left(config: Config) -> Config:
+    """ExcludedIPs worked into AllowedIPs: wg knows no such key."""
+    peers = (
+        replace(peer, allowed_ips=tuple(map(AllowedIP, peer.networks)), excluded_ips=())
+        if peer.excluded_ips
+        else peer
+        for peer in config.peers
+    )
+    return replace(config, peers=tuple(peers))
 
 
 def strip(text: str) -> str:

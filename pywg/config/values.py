@@ -310,6 +310,15 @@ def _no_prefix(text: str, offset: int) -> BadValue:
     return BadValue(f'"{mask(text)[:64]}" is not an IP address with an optional /length', offset)
 
 
+def networks(text: str, reading: Reading) -> tuple[IPNetwork, ...]:
+    """Without signs."""
+    edits = allowed_ips(text, reading)
+    for edit, (_, offset) in zip(edits, items(text), strict=True):
+        if edit.sign:
+            raise BadValue("expected networks without + or -", offset)
+    return tuple(edit.allowed.network for edit in edits)
+
+
 # ---- endpoints
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pywg.config.model import (
+    AllowedIP,
     ConfigWarning,
     InterfaceSection,
     IPNetwork,
@@ -23,9 +24,13 @@ def warnings(
     interface: InterfaceSection,
     peers: Sequence[PeerSection],
     positions: Sequence[Position],
+    idle: Iterable[AllowedIP],
 ) -> list[ConfigWarning]:
+    """``idle`` is what AllowedIPs take away with a `-` and did not have."""
     found = [
         *_duplicates(peers, positions),
+        *_idle(idle),
+        *_excluded(peers, positions),
         *_keys(interface, peers, positions),
         *_mtu(interface),
     ]
@@ -47,6 +52,23 @@ def _duplicates(
                 claim = f"AllowedIPs: {allowed} is also on line {line}: this one wins"
                 yield allowed.position, claim
             owners[allowed.network] = (peer.public_key, allowed.position.line)
+
+
+def _idle(networks: Iterable[AllowedIP]) -> Iterator[tuple[Position, str]]:
+    for allowed in networks:
+        yield (
+            allowed.position,
+            f"AllowedIPs: -{allowed} takes nothing away, since the list has no such network; "
+            f"to leave it out of a larger one, write #!pywg ExcludedIPs = {allowed}",
+        )
+
+
+def _excluded(
+    peers: Sequence[PeerSection], positions: Sequence[Position]
+) -> Iterator[tuple[Position, str]]:
+    for peer, at in zip(peers, positions, strict=True):
+        if peer.excluded_ips and not peer.networks:
+            yield at, "ExcludedIPs: nothing is left of AllowedIPs"
 
 
 def _keys(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
 
-from pywg.config import Config, IPInterface, IPNetwork
+from pywg.config import Config, IPInterface, IPNetwork, PeerSection, Table
+from pywg.config.model import without
 from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import (
     AddAddress,
@@ -27,6 +29,7 @@ from pywg.plan.steps import (
 MTU_DEFAULT = 1500
 OVERHEAD = 80  # IPv6 40, UDP 8, WireGuard 32: what wg-quick takes off
 FIRST_TABLE = 51820
+ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 def plan(name: str, config: Config, facts: Facts, location: Location = Location()) -> list[Step]:  # noqa: B008
@@ -115,28 +118,30 @@ def _routes(name: str, config: Config, facts: Facts) -> Iterator[Step]:
     if table == "off":
         return
     mark = mark_of(config, facts)
-    networks = routes(config) if table == "auto" else allowed_networks(config)
-    for network in networks:
-        is_default = table == "auto" and network.prefixlen == 0 and mark is not None
-        if not _can_have(network.version, facts):
-            if is_default and facts.ipv6 == "locked":
-                yield from _block(name, facts, network, mark or 0)
-            else:
+    defaults = default_networks(config) if table == "auto" and mark is not None else frozenset()
+    led = set()
+    for network in routes(config) if table == "auto" else allowed_networks(config):
+        is_first, version = network in defaults and network.version not in led, network.version
+        if is_first:
+            led.add(version)
+        if not _can_have(version, facts):
+            if is_first and facts.ipv6 == "locked":
+                yield from _block(name, facts, mark or 0)
+            elif network not in defaults or facts.ipv6 == "absent":
                 yield Note(name, f"IPv6 is disabled here: no route {network}")
-        elif table != "auto":
-            yield AddRoute(name, network, table)
-        elif network.prefixlen == 0 and mark is not None:
-            yield from _default_route(name, config, facts, network, mark)
-        else:
-            yield AddRoute(name, network)
+            continue
+        if is_first:
+            yield from _lead_in(name, config, facts, version, mark or 0)
+        yield AddRoute(name, network, mark if network in defaults else _number(table))
 
 
-def _default_route(
-    name: str, config: Config, facts: Facts, network: IPNetwork, mark: int
-) -> Iterator[Step]:
+def _number(table: Table) -> int | None:
+    return table if isinstance(table, int) else None
+
+
+def _lead_in(name: str, config: Config, facts: Facts, version: int, mark: int) -> Iterator[Step]:
     """Everything but what is marked, the tunnel's own datagrams, goes into the tunnel; only more
     exact routes of the main table go first."""
-    version = network.version
     if version == 4 and not facts.valid_mark:
         yield SetValidMark(name)
     if facts.firewall is None:
@@ -145,7 +150,6 @@ def _default_route(
         own = tuple(str(item.ip) for item in config.interface.addresses if item.version == version)
         yield SetFirewall(name, facts.firewall, version, mark, own)
     yield from _rules(name, version, facts, mark)
-    yield AddRoute(name, network, mark)
 
 
 def _rules(name: str, version: int, facts: Facts, mark: int) -> Iterator[Step]:
@@ -156,12 +160,12 @@ def _rules(name: str, version: int, facts: Facts, mark: int) -> Iterator[Step]:
     yield AddRule(name, version, first, mark)
 
 
-def _block(name: str, facts: Facts, network: IPNetwork, mark: int) -> Iterator[Step]:
+def _block(name: str, facts: Facts, mark: int) -> Iterator[Step]:
     """Else it would leave beside a tunnel that was to carry it."""
     locked = f"net.ipv6.conf.{name}.disable_ipv6 is 1 and cannot be written"
     yield Note(name, f"{locked}: IPv6 is blocked, but for local networks, until {name} is down")
-    yield from _rules(name, network.version, facts, mark)
-    yield BlockRoute(name, network, mark)
+    yield from _rules(name, 6, facts, mark)
+    yield BlockRoute(name, ANYWHERE[6], mark)
 
 
 def _priorities(present: tuple[int, ...]) -> tuple[int, int]:
@@ -190,22 +194,42 @@ def mark_of(config: Config, facts: Facts) -> int | None:
 
 def _has_default_route(config: Config, facts: Facts) -> bool:
     return any(
-        network.prefixlen == 0 and (network.version == 4 or facts.ipv6 != "absent")
-        for network in allowed_networks(config)
+        network.version == 4 or facts.ipv6 != "absent" for network in default_networks(config)
+    )
+
+
+def default_networks(config: Config) -> frozenset[IPNetwork]:
+    """Default routes among AllowedIPs, and what ExcludedIPs leave of one."""
+    return frozenset(
+        part
+        for peer in _last_sections(config)
+        for allowed in peer.allowed_ips
+        if allowed.network.prefixlen == 0
+        for part in without([allowed.network], peer.excluded_ips)
     )
 
 
 def routes(config: Config) -> list[IPNetwork]:
-    """Allowed networks, longest prefix first, without those the interface already routes."""
+    """Allowed networks, longest prefix first, without those the interface already routes. Default
+    routes go to a table of their own, where nothing covers them."""
     present = [address.network for address in config.interface.addresses if _connected(address)]
-    return [network for network in allowed_networks(config) if not _covered(network, present)]
+    defaults = default_networks(config)
+    return [
+        network
+        for network in allowed_networks(config)
+        if network in defaults or not _covered(network, present)
+    ]
 
 
 def allowed_networks(config: Config) -> list[IPNetwork]:
     """Longest first, so no route that is added covers one that comes after it."""
-    peers = {peer.public_key: peer for peer in config.peers}.values()  # a later section wins
-    wanted = {allowed.network for peer in peers for allowed in peer.allowed_ips}
+    wanted = {network for peer in _last_sections(config) for network in peer.networks}
     return sorted(wanted, key=lambda item: (-item.prefixlen, item.version, item))
+
+
+def _last_sections(config: Config) -> Iterable[PeerSection]:
+    """Of several sections of a peer the last one counts."""
+    return {peer.public_key: peer for peer in config.peers}.values()
 
 
 def _connected(address: IPInterface) -> bool:
@@ -214,8 +238,7 @@ def _connected(address: IPInterface) -> bool:
 
 
 def _covered(network: IPNetwork, present: Iterable[IPNetwork]) -> bool:
-    """A default route never is: it goes to a table of its own."""
-    return network.prefixlen > 0 and any(
+    return any(
         known.version == network.version
         and known.prefixlen <= network.prefixlen
         and network.network_address in known

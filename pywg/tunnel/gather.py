@@ -13,7 +13,7 @@ from pathlib import Path
 from pywg import wireguard
 from pywg.config import Config
 from pywg.host import dns, firewall, netns, network, tables
-from pywg.plan.build import FIRST_TABLE, allowed_networks
+from pywg.plan.build import FIRST_TABLE, default_networks
 from pywg.plan.facts import Dns, Facts, Ipv6, Location
 from pywg.tunnel.apply import IPV6, VALID_MARK
 
@@ -29,7 +29,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
     with netns.entered(location.netns), network.Network() as kernel:
         given = wireguard.get(name).fwmark or None
         basic = Facts(mtus, default, ipv6=ipv6_of(name), fwmark=given, dns=found)
-        if not any(allowed.prefixlen == 0 for allowed in allowed_networks(config)):
+        if not default_networks(config):
             return basic
         return replace(
             basic,

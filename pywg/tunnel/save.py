@@ -88,12 +88,13 @@ def _peers(config: Config, status: InterfaceStatus) -> tuple[PeerSection, ...]:
 
 def _peer(before: PeerSection, status: PeerStatus) -> PeerSection:
     """An order that means nothing is that of the file."""
-    same = {allowed.network for allowed in before.allowed_ips} == set(status.allowed_ips)
+    same = set(before.networks) == set(status.allowed_ips)
     networks = tuple(AllowedIP(network) for network in status.allowed_ips)
     return replace(
         before,
         preshared_key=status.preshared_key,
         allowed_ips=before.allowed_ips if same else networks,
+        excluded_ips=before.excluded_ips if same else (),
         endpoint=status.endpoint,
         persistent_keepalive=status.persistent_keepalive or None,
     )

@@ -64,9 +64,7 @@ def of_config(config: Config) -> Changes:
     but its allowed IPs replace those of the first.
     """
     interface = config.interface
-    peers = (
-        _all_of(peer, (allowed.network for allowed in peer.allowed_ips)) for peer in config.peers
-    )
+    peers = (_all_of(peer, peer.networks) for peer in config.peers)
     return Changes(
         private_key=interface.private_key,
         listen_port=interface.listen_port,

@@ -258,7 +258,7 @@ class Tunnel:
             def path_mtus(self, hosts: list[Any], mark: None) -> tuple[Any, ...]:
                 return ()
 
-            def default_route_mtu(self) -> int:
+            def default_route_mtu(self, mark: None) -> int:
                 return 1500
 
             def add_address(self, name: str, address: ipaddress.IPv4Interface) -> None:

@@ -258,6 +258,12 @@ WRONG = [
         25,
         'EndpointFamily: expected "auto", "ipv4" or "ipv6"',
     ),
+    (
+        peer("#!pywg ExcludedIPs = 10.0.0.0/8, -11.0.0.0/8"),
+        3,
+        34,
+        "ExcludedIPs: expected networks without + or -",
+    ),
     (peer("AllowedIPs = 10.0.0.1,,10.0.0.2"), 3, 23, "AllowedIPs: an empty item in the list"),
     (
         interface("AllowedIPs = 10.0.0.0/8"),
@@ -587,7 +593,7 @@ def test_what_only_wg_quick_and_pywg_know() -> None:
     assert [str(server) for server in interface.dns_servers] == ["10.0.0.1", "fd00::53"]
     assert interface.dns_search == ("corp.example", "lan")
     assert interface.table == 16
-    assert interface.pre_up == ('echo "%i"; true',)
+    assert interface.pre_up == ('echo "%i"; true   # not this',), "the shell knows comments"
     assert interface.post_up == ("a", "b = c")
     assert (interface.pre_down, interface.post_down) == ((), ("d",))
     assert interface.save_config
@@ -691,3 +697,58 @@ def test_half_a_key_on_a_line_of_its_own_is_not_repeated() -> None:
             parse(text)
         said = "\n".join([str(caught.value), *caught.value.pictures()])
         assert half.strip("=") not in said
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        'x=eth0.5; echo "${x#eth0.}"',
+        "echo a#b",
+        "echo 'a  #  b' # c",
+        "# nothing",
+        r"printf '%s\n' \\#",
+        "echo \xe9 # \u2028",
+    ],
+)
+def test_a_hook_is_all_that_stands_behind_its_equals_sign(hook: str) -> None:
+    for key in ("PreUp", "postup", "PREDOWN", "PostDown"):
+        text = f"[Interface]\n{key} =  {hook} \t\r\n# {key} = no\n"
+        found = parse(text).interface
+        assert (*found.pre_up, *found.post_up, *found.pre_down, *found.post_down) == (hook,)
+
+
+def left(allowed: str, excluded: str) -> list[str]:
+    text = peer(f"AllowedIPs = {allowed}\n#!pywg ExcludedIPs = {excluded}")
+    return list(map(str, parse(text).peers[0].networks))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "excluded", "expected"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/9", ["10.128.0.0/9"]),
+        ("10.0.0.0/30", "10.0.0.1", ["10.0.0.2/31", "10.0.0.0/32"]),
+        ("10.0.0.0/8, 11.0.0.0/8", "10.0.0.0/8", ["11.0.0.0/8"]),
+        ("10.0.0.0/8", "0.0.0.0/0", []),
+        ("10.0.0.0/8, fd00::/8", "fd00::/9, 10.0.0.0/9", ["10.128.0.0/9", "fd80::/9"]),
+        ("10.0.0.0/8", "11.0.0.0/8, ::/0", ["10.0.0.0/8"]),
+    ],
+)
+def test_what_is_excluded_is_taken_out_of_what_is_allowed(
+    allowed: str, excluded: str, expected: list[str]
+) -> None:
+    assert left(allowed, excluded) == expected
+
+
+def test_the_rest_of_everything_is_everything_else() -> None:
+    networks = left("0.0.0.0/0", "192.168.0.0/16, 10.0.0.0/8")
+    assert sum(ip_network(network).num_addresses for network in networks) == 2**32 - 2**16 - 2**24
+    assert len(networks) == 16 - 1 + 7
+
+
+def test_a_minus_that_takes_nothing_away_is_warned_of_with_the_remedy() -> None:
+    said = parse(peer("AllowedIPs = 0.0.0.0/0, -192.168.0.0/16")).warnings
+    (warning,) = (one for one in said if "AllowedIPs" in one.message)
+    assert "-192.168.0.0/16 takes nothing away" in str(warning)
+    assert "#!pywg ExcludedIPs = 192.168.0.0/16" in str(warning)
+    fine = parse(peer("AllowedIPs = 10.0.0.0/8, 11.0.0.0/8, -10.0.0.0/8")).warnings
+    assert not [one for one in fine if "AllowedIPs" in one.message]

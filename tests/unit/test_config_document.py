@@ -101,7 +101,7 @@ def test_every_key_can_be_changed_hooks_and_extensions_too() -> None:
     written = rewrite(text, after)
     assert parse(written) == after
     assert "  #!pywg  BindDevice =  eth1\n" in written
-    assert "PostUp = one  # kept\nPostUp = two\n" in written
+    assert "PostUp = one\nPostUp = two\n" in written, "a hook is all of its line"
     assert "#!pywg Netns = red\n" in written
     assert rewrite(written, parse(text)) == text.replace("# kept\n", "# kept\n")
 

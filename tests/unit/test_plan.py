@@ -237,3 +237,38 @@ def test_routes_of_thousands_of_networks_take_no_time() -> None:
     began = time.process_time()
     assert len(build.routes(parsed)) == 8000
     assert time.process_time() - began < 3
+
+
+def test_the_rest_of_a_default_route_goes_where_the_default_route_would() -> None:
+    """So the tunnel's own datagrams, which are marked, never enter it."""
+    text = "AllowedIPs=0.0.0.0/0\n#!pywg ExcludedIPs=128.0.0.0/2"
+    parsed = parse(f"[Interface]\n[Peer]\nPublicKey={KEYS[0]}\n{text}\n", "wg0.conf")
+    found = [str(step) for step in build.plan("wg0", parsed, Facts(valid_mark=True))]
+    assert found[3:] == [
+        "nft -f -",
+        "ip -4 rule add table main suppress_prefixlength 0",
+        "ip -4 rule add not fwmark 51820 table 51820",
+        "ip -4 route add 192.0.0.0/2 dev wg0 table 51820",
+        "ip -4 route add 0.0.0.0/1 dev wg0 table 51820",
+    ]
+
+
+def test_ipv6_that_can_be_switched_on_is() -> None:
+    planned = lines(config("Address=fd00::1/64", "10.0.0.0/8"), Facts(ipv6="off"))
+    assert planned[2:4] == [
+        "sysctl -q net.ipv6.conf.wg0.disable_ipv6=0",
+        "ip -6 address add fd00::1/64 dev wg0",
+    ]
+    assert "sysctl" not in str(lines(config("Address=10.0.0.1/24"), Facts(ipv6="off")))
+
+
+def test_ipv6_that_cannot_be_switched_on_is_blocked() -> None:
+    planned = lines(config("", "::/0, fd00::/8"), Facts(ipv6="locked"))
+    assert planned[3:] == [
+        "IPv6 is disabled here: no route fd00::/8",
+        "net.ipv6.conf.wg0.disable_ipv6 is 1 and cannot be written: "
+        "IPv6 is blocked, but for local networks, until wg0 is down",
+        "ip -6 rule add table main suppress_prefixlength 0",
+        "ip -6 rule add not fwmark 51820 table 51820",
+        "ip -6 route add unreachable ::/0 table 51820",
+    ]
