@@ -22,6 +22,7 @@ from pywg.errors import ConfigError, PywgError, system_call
 COMMANDS = {
     "up": ("pywg.cli.up", "Bring a tunnel up from a wg-quick file."),
     "down": ("pywg.cli.down", "Take a tunnel down."),
+    "unblock": ("pywg.cli.unblock", "Take a kill switch away."),
     "reload": ("pywg.cli.reload", "Change a tunnel to what its file says now, sessions kept."),
     "save": ("pywg.cli.save", "Write what runs to its file."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),

@@ -24,12 +24,15 @@ from pywg.tunnel.foreground import stay
 @click.option(
     "--foreground", is_flag=True, help="Stay, and take the tunnel down at SIGTERM (for systemd)."
 )
+@click.option("--kill-switch", is_flag=True, help="Let nothing leave beside the tunnel.")
 @click.option("--no-heal", is_flag=True, help="Leave what other programs take away as it is.")
 @location_options
 @tuning_options
 def up(
+    *,
     config: str,
     foreground: bool,
+    kill_switch: bool,
     no_heal: bool,
     location_of: Callable[[Config], Location],
     tuning: Tuning,
@@ -37,6 +40,8 @@ def up(
     """Bring a tunnel up. NAME means /etc/wireguard/NAME.conf."""
     name, path = config_file(config)
     parsed = load(path)
+    if kill_switch:
+        parsed = replace(parsed, interface=replace(parsed.interface, kill_switch="on"))
     location = location_of(parsed)
     if foreground and location.backend == "kernel":
         raise PywgError("--foreground is for a userspace interface: the kernel needs nobody")

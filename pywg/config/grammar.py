@@ -175,6 +175,8 @@ KEYS: tuple[Row, ...] = (
         _plain(values.netns), _written("socket_netns")),
     Row("MemoryLimit", "Interface", "pywg", ("memory_limit",),
         _plain(lambda text: values.number(text, 1, 1 << 20)), _written("memory_limit")),
+    Row("KillSwitch", "Interface", "pywg", ("kill_switch",),
+        _plain(values.kill_switch), _written("kill_switch")),
 
     Row("PublicKey", "Peer", "wg", ("public_key",),
         _plain(_public_key), _written("public_key"), word="peer"),

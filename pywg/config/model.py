@@ -27,6 +27,8 @@ IPNetwork = IPv4Network | IPv6Network
 Table = int | Literal["auto", "off"]
 BackendChoice = Literal["userspace", "kernel", "auto"]
 Family = Literal["auto", "ipv4", "ipv6"]
+# Whether anything may leave beside the tunnel: yes; nothing; what is for the local network.
+KillSwitch = Literal["off", "on", "lan"]
 
 
 class Position(NamedTuple):
@@ -105,6 +107,7 @@ class InterfaceSection:
     netns: str | None = None
     socket_netns: str | None = None
     memory_limit: int | None = None  # MiB
+    kill_switch: KillSwitch | None = None
 
 
 def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:

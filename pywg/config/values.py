@@ -25,6 +25,7 @@ from pywg.config.model import (
     IPAddress,
     IPInterface,
     IPNetwork,
+    KillSwitch,
     Position,
     Table,
 )
@@ -209,6 +210,13 @@ def backend(text: str) -> BackendChoice:
     if word not in ("userspace", "kernel", "auto"):
         raise BadValue('expected "userspace", "kernel" or "auto"')
     return cast(BackendChoice, word)
+
+
+def kill_switch(text: str) -> KillSwitch:
+    word = squeeze(text).lower()
+    if word not in ("on", "off", "lan"):
+        raise BadValue('expected "on", "off" or "lan"')
+    return cast(KillSwitch, word)
 
 
 def device(text: str) -> str:

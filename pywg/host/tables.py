@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Collection
 
 from pywg.errors import NetworkError
 
@@ -22,11 +23,13 @@ _ATTRIBUTE = struct.Struct("=HHI")  # struct rtattr and a number
 _BUFFER = 1 << 16
 
 
-def used_from(first: int) -> frozenset[int]:
-    """Of the tables from ``first`` on, those next to each other that have routes, in either family.
-    Raises NetworkError."""
+def used_from(first: int, promised: Collection[int] = ()) -> frozenset[int]:
+    """Of the tables from ``first`` on, those next to each other that have routes, in either family,
+    or are ``promised`` to somebody. Raises NetworkError."""
     table = first
-    while any(_has_routes(table, family) for family in (socket.AF_INET, socket.AF_INET6)):
+    while table in promised or any(
+        _has_routes(table, family) for family in (socket.AF_INET, socket.AF_INET6)
+    ):
         table += 1
     return frozenset(range(first, table))
 

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 from pywg.config import Config, IPInterface, IPNetwork, PeerSection, Table
 from pywg.config.model import without
+from pywg.errors import PywgError
 from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import (
     AddAddress,
@@ -22,6 +23,7 @@ from pywg.plan.steps import (
     RunHook,
     SetDns,
     SetFirewall,
+    SetKillSwitch,
     SetValidMark,
     Step,
 )
@@ -35,11 +37,25 @@ ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 def plan(name: str, config: Config, facts: Facts, location: Location = Location()) -> list[Step]:  # noqa: B008
     """The steps of `up`, in order."""
     return [
+        *switching(name, config, mark_of(config, facts)),
         *making(name, location),
         *hooks(name, config.interface.pre_up),
         *setting(name, config, facts),
         *hooks(name, config.interface.post_up),
     ]
+
+
+def switching(name: str, config: Config, mark: int | None) -> list[Step]:
+    """The kill switch, before anything else. Raises PywgError for a tunnel that cannot have one."""
+    wanted = config.interface.kill_switch
+    if wanted in (None, "off"):
+        return []
+    if mark is None or not default_networks(config):
+        raise PywgError(
+            f"{config.path}: KillSwitch is for a tunnel that carries everything of a family: "
+            "AllowedIPs with 0.0.0.0/0 or ::/0, and Table = auto, or a FwMark"
+        )
+    return [SetKillSwitch(name, mark, wanted == "lan")]
 
 
 def making(name: str, location: Location) -> list[Step]:

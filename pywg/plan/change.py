@@ -23,6 +23,7 @@ from pywg.plan.steps import (
     Replace,
     SetDns,
     SetFirewall,
+    SetKillSwitch,
     SetValidMark,
     Step,
     TakeBack,
@@ -75,6 +76,8 @@ def _replaces(new: Step, old: Step) -> bool:
         return (new.manager, new.target) == (old.manager, old.target)
     if isinstance(new, SetFirewall) and isinstance(old, SetFirewall):
         return (new.tool, new.version) == (old.tool, old.version)
+    if isinstance(new, SetKillSwitch) and isinstance(old, SetKillSwitch):
+        return True
     return isinstance(new, LinkUp) and isinstance(old, LinkUp)
 
 

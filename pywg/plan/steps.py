@@ -23,6 +23,7 @@ class Phase(IntEnum):
     INTERFACE = 1  # with it, or by deleting it
     NAMES = 2
     FIREWALL = 3
+    KILL_SWITCH = 4  # after all else, hooks too
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +309,30 @@ class RemoveFirewall(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class SetKillSwitch(_Step):
+    """Nothing leaves beside the tunnel, from before its first step to after its last."""
+
+    phase = Phase.KILL_SWITCH
+
+    mark: int
+    allows_lan: bool = False
+
+    def undo(self) -> Step:
+        return RemoveKillSwitch(self.name)
+
+    def __str__(self) -> str:
+        return f"nft -f - # kill switch of {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveKillSwitch(_Step):
+    phase = Phase.KILL_SWITCH
+
+    def __str__(self) -> str:
+        return f"nft delete table inet pywg-kill-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetDns(_Step):
     phase = Phase.NAMES
     manager: DnsManager
@@ -414,6 +439,8 @@ Step = (
     | RestoreValidMark
     | SetFirewall
     | RemoveFirewall
+    | SetKillSwitch
+    | RemoveKillSwitch
     | SetDns
     | UnsetDns
     | Replace
@@ -431,6 +458,7 @@ Lasting = (
     | AddRule
     | SetValidMark
     | SetFirewall
+    | SetKillSwitch
     | SetDns
 )
 

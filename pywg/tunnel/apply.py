@@ -10,12 +10,12 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, assert_never
 
 from pywg.errors import NetworkError, PywgError, system_call
-from pywg.host import dns, firewall, hooks, lock, netns, network
+from pywg.host import dns, firewall, hooks, kill_switch, lock, netns, network
 from pywg.plan import steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import Step
@@ -122,7 +122,7 @@ class Applier:
                 with contextlib.suppress(Exception):
                     self.apply(undo)
 
-    def undo_all(self, undoing: Sequence[Step]) -> list[PywgError]:
+    def undo_all(self, undoing: Iterable[Step]) -> list[PywgError]:
         """All of them in the order of `down`, whatever some may say; signals wait."""
         ordered = sorted(undoing, key=lambda step: step.phase)
         return self.best_effort(ordered, self.undo)
@@ -194,6 +194,10 @@ class Applier:
                 firewall.apply(step.tool, step.name, step.version, step.mark, step.addresses)
             case steps.RemoveFirewall():
                 firewall.remove(step.tool, step.name, step.version, step.owner)
+            case steps.SetKillSwitch():
+                kill_switch.apply(step.name, step.mark, allows_lan=step.allows_lan)
+            case steps.RemoveKillSwitch():
+                kill_switch.remove(step.name)
             case steps.SetDns():
                 dns.add(step.name, step.manager, step.target, step.servers, step.search)
             case steps.UnsetDns():

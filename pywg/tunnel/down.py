@@ -13,10 +13,17 @@ from pathlib import Path
 
 from pywg.config import Config
 from pywg.errors import PywgError, system_call
-from pywg.host import dns, hooks, lock, netns, network, resolv_conf
+from pywg.host import dns, hooks, kill_switch, lock, netns, network, resolv_conf
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.facts import Location
-from pywg.plan.steps import DeleteInterface, SetDns, Step, UnsetDns
+from pywg.plan.steps import (
+    DeleteInterface,
+    RemoveKillSwitch,
+    SetDns,
+    SetKillSwitch,
+    Step,
+    UnsetDns,
+)
 from pywg.tunnel import record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.leftovers import leftovers
@@ -52,16 +59,71 @@ def down(
     with Applier(location, config.path if config else "", reporter) as applier:
         if alive and config is not None:
             before_down(name, config, found, applier, reporter)
+        undoing = remains(name, found, config)
+        switch = [step for step in undoing if isinstance(step, RemoveKillSwitch)]
         with lock.held(reporter.warn):
             is_here = network.exists(name)
-            errors = applier.undo_all(remains(name, found, config))
+            errors = applier.undo_all(step for step in undoing if step not in switch)
             wait_for_end(name, is_here, timeout_s)
-            if not errors:  # else it can be tried again
-                record.remove(name)
+            keep(found, errors, switch)
         if config is not None:
             errors += applier.best_effort(hook_steps(name, config.interface.post_down))
+        errors += unblock_last(name, switch, errors, applier, reporter)
     if errors:
         raise errors[0]
+
+
+def keep(found: Record | None, errors: list[PywgError], switch: list[RemoveKillSwitch]) -> None:
+    """The record of what is still there: of all, so that it can be tried again, or of the kill
+    switch."""
+    if found is None or errors:
+        return
+    if switch:
+        steps = tuple(step for step in found.steps if isinstance(step, SetKillSwitch))
+        record.write(replace(found, steps=steps))
+    else:
+        record.remove(found.name)
+
+
+def unblock_last(
+    name: str,
+    switch: list[RemoveKillSwitch],
+    errors: list[PywgError],
+    applier: Applier,
+    reporter: Reporter,
+) -> list[PywgError]:
+    """The kill switch goes after all else, hooks too, and stays if something else did."""
+    if not switch:
+        return []
+    if errors:
+        reporter.warn(f"the kill switch of {name} stays (take it away: pywg unblock {name})")
+        return []
+    with lock.held(reporter.warn):
+        failed = applier.undo_all(switch)
+        if not failed:
+            record.remove(name)
+            reporter.warn(f"the kill switch of {name} is gone: traffic leaves as it did before")
+    return failed
+
+
+def unblock(name: str, *, reporter: Reporter | None = None) -> None:
+    """Takes the kill switch of a tunnel away, whether the tunnel is up or not, and nothing else.
+    Raises PywgError, also if there is none."""
+    reporter = Logged() if reporter is None else reporter
+    found = record.read(name)
+    location = Location() if found is None else found.location
+    with lock.held(reporter.warn), Applier(location, "", reporter) as applier:
+        if name not in kill_switch.standing():
+            raise PywgError(f"{name} has no kill switch here")
+        step = RemoveKillSwitch(name)
+        tell(reporter, step)
+        applier.apply(step)
+        if found is not None:
+            steps = tuple(one for one in found.steps if not isinstance(one, SetKillSwitch))
+            record.write(replace(found, steps=steps))
+            if not steps and not is_alive(name, location):
+                record.remove(name)
+    reporter.warn(f"the kill switch of {name} is gone: traffic may leave beside the tunnel")
 
 
 def mine(name: str, reporter: Reporter) -> Record | None:
@@ -74,13 +136,16 @@ def mine(name: str, reporter: Reporter) -> Record | None:
     return without_what_is_gone(found, reporter)
 
 
-def clean_up(left: Record, reporter: Reporter) -> None:
+def clean_up(left: Record, reporter: Reporter, *, keeps_switch: bool = False) -> None:
     """What a tunnel left whose process was killed: nothing that others use is touched."""
     check_home(left)
     found = without_what_is_gone(left, reporter)
     reporter.warn(f"{found.name} was not taken down: removing what it left")
     with Applier(found.location, found.config, reporter) as applier:
-        applier.undo_all(record.undoing(found.steps))
+        undoing = record.undoing(found.steps)
+        applier.undo_all(
+            step for step in undoing if not (keeps_switch and isinstance(step, RemoveKillSwitch))
+        )
     record.remove(found.name)
 
 

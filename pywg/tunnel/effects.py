@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from pywg.host import dns, firewall, network
+from pywg.host import dns, firewall, kill_switch, network
 from pywg.host.network import Network
 from pywg.plan import steps
 from pywg.plan.steps import Lasting, Step
@@ -57,6 +57,8 @@ class Effects:
                 return firewall.stands(
                     step.tool, step.name, step.version, step.mark, step.addresses
                 )
+            case steps.SetKillSwitch():
+                return kill_switch.stands(step.name, step.mark, allows_lan=step.allows_lan)
             case steps.SetDns():
                 return dns.stands(step.name, step.manager, step.target, step.servers, step.search)
             case _:

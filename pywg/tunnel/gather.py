@@ -15,6 +15,7 @@ from pywg.config import Config
 from pywg.host import dns, firewall, netns, network, tables
 from pywg.plan.build import FIRST_TABLE, default_networks
 from pywg.plan.facts import Dns, Facts, Ipv6, Location
+from pywg.tunnel import record
 from pywg.tunnel.apply import IPV6, VALID_MARK
 
 
@@ -33,7 +34,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
             return basic
         return replace(
             basic,
-            used_tables=tables.used_from(FIRST_TABLE),
+            used_tables=used_tables(name),
             rule_priorities={
                 version: tuple(rule.priority for rule in kernel.rules(version))
                 for version in (4, 6)
@@ -41,6 +42,11 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
             valid_mark=_read(VALID_MARK) == "1",
             firewall=firewall.find_tool(),
         )
+
+
+def used_tables(name: str) -> frozenset[int]:
+    """By anybody but this tunnel, in the network namespace of this thread."""
+    return tables.used_from(FIRST_TABLE, record.marks_of_others(name))
 
 
 def _hosts(config: Config) -> list[str]:

@@ -17,7 +17,7 @@ from pywg.config import check_name
 from pywg.errors import PywgError, system_call
 from pywg.plan import codec
 from pywg.plan.facts import Location
-from pywg.plan.steps import Step
+from pywg.plan.steps import SetKillSwitch, Step
 from pywg.service.supervisor import Names
 
 DIRECTORY = Path("/run/pywg")
@@ -118,6 +118,17 @@ def version(name: str) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (status.st_ino, status.st_mtime_ns)
+
+
+def marks_of_others(name: str) -> set[int]:
+    """What their kill switches let through, which they chose before they had routes."""
+    marks = set()
+    for path in DIRECTORY.glob("*.json"):
+        with contextlib.suppress(PywgError):
+            found = read(path.stem) if path.stem != name else None
+            steps = () if found is None else found.steps
+            marks |= {step.mark for step in steps if isinstance(step, SetKillSwitch)}
+    return marks
 
 
 def remove(name: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pywg import wireguard
 from pywg.config import Config
+from pywg.config.model import KillSwitch
 from pywg.errors import PywgError
 from pywg.host import hooks, lock, netns, resolver
 from pywg.plan.build import plan
@@ -20,6 +21,7 @@ from pywg.plan.steps import (
     BlockRoute,
     EnableIpv6,
     Ensure,
+    SetKillSwitch,
     SetValidMark,
     Step,
 )
@@ -55,6 +57,7 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
         Applier(location, path, reporter, configure=configurer) as applier,
     ):
         found = with_what_is_there(recorded(name), applier)
+        config = with_switch_of(found, config)
         with applier.at_home():
             facts = gather.facts(name, config, location, mark_of(found))
         wanted = plan(name, config, without_own(facts, found.steps), location)
@@ -62,6 +65,16 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
         carry_out(
             steps, found, replace(found, config=path, steps=tuple(done), names=names), applier
         )
+
+
+def with_switch_of(found: Record, config: Config) -> Config:
+    """A kill switch that `up` was asked for on its command line stays if the file is silent."""
+    said = config.interface.kill_switch
+    thrown = next((step for step in found.steps if isinstance(step, SetKillSwitch)), None)
+    if said is not None or thrown is None:
+        return config
+    chosen: KillSwitch = "lan" if thrown.allows_lan else "on"
+    return replace(config, interface=replace(config.interface, kill_switch=chosen))
 
 
 def with_what_is_there(found: Record, applier: Applier) -> Record:

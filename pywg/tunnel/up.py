@@ -12,9 +12,10 @@ from pywg.config import Config, check_name
 from pywg.errors import PywgError
 from pywg.host import hooks, lock, netns, network, resolver
 from pywg.plan.build import hooks as hook_steps
-from pywg.plan.build import making, setting
+from pywg.plan.build import making, mark_of, setting, switching
 from pywg.plan.change import lasting
-from pywg.plan.facts import Location
+from pywg.plan.facts import Facts, Location
+from pywg.plan.steps import SetKillSwitch
 from pywg.service import endpoints
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
 from pywg.tunnel import gather, record
@@ -25,7 +26,7 @@ from pywg.tunnel.effects import in_effect
 from pywg.tunnel.heal import companion
 from pywg.tunnel.location import locate
 from pywg.tunnel.record import Record
-from pywg.tunnel.trace import Logged, Reporter
+from pywg.tunnel.trace import Logged, Reporter, tell
 from pywg.wireguard import socket as uapi_socket
 
 
@@ -98,7 +99,7 @@ def tuned(tuning: Tuning, config: Config) -> Tuning:
     return replace(tuning, memory_limit=limit)
 
 
-def check(name: str, config: Config, location: Location, reporter: Reporter) -> None:
+def check(name: str, config: Config, location: Location) -> None:
     """Raises for what would fail half-way, or take what is another's."""
     for space in {location.netns, location.socket_netns}:
         with netns.entered(space):
@@ -106,9 +107,6 @@ def check(name: str, config: Config, location: Location, reporter: Reporter) -> 
                 raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
     if uapi_socket.is_alive(name):
         raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
-    left = record.read(name)
-    if left is not None:
-        clean_up(left, reporter)
     port = config.interface.listen_port
     with netns.entered(location.socket_netns):
         if port and not network.port_is_free(port):
@@ -135,9 +133,8 @@ def bring_up(
     ):
         with lock.held(reporter.warn):
             with applier.at_home():
-                check(name, config, location, reporter)
-            afterwards.callback(record.remove, name)
-            record.write(claim)
+                check(name, config, location)
+            claim = claimed(claim, config, applier, afterwards, reporter)
             applier.apply_all(making(name, location))
         applier.apply_all(hook_steps(name, config.interface.pre_up))
         with applier.at_home(), netns.entered(location.socket_netns):
@@ -146,8 +143,8 @@ def bring_up(
         with lock.held(reporter.warn):
             with applier.at_home():
                 facts = gather.facts(name, config, location)
-            steps = setting(name, config, facts)
-            done = replace(claim, steps=tuple(lasting(steps)))
+            steps = setting(name, config, with_mark_of(claim, facts))
+            done = replace(claim, steps=(*claim.steps, *lasting(steps)))
             record.write(done)
             applier.apply_all(steps)
         applier.apply_all(hook_steps(name, config.interface.post_up))
@@ -155,3 +152,47 @@ def bring_up(
             kept = in_effect(name, done.steps, applier.kernel)
             done = replace(done, left_out=tuple(step for step in done.steps if step not in kept))
         record.write(replace(done, is_up=True))
+
+
+def claimed(
+    claim: Record,
+    config: Config,
+    applier: Applier,
+    afterwards: contextlib.ExitStack,
+    reporter: Reporter,
+) -> Record:
+    """Writes the record, and throws the kill switch, if there is to be one. One that a dead process
+    has left stays meanwhile, and stays if we fail."""
+    name = claim.name
+    with applier.at_home():
+        left = record.read(name)
+    switch = tuple(lasting(switching(name, config, mark_for_switch(name, config))))
+    stood = left is not None and any(isinstance(step, SetKillSwitch) for step in left.steps)
+    if stood:
+        for step in switch:
+            tell(reporter, step)
+            applier.apply(step)
+    if left is not None:
+        with applier.at_home():
+            clean_up(left, reporter, keeps_switch=bool(switch))
+    known = replace(claim, steps=switch)
+    if stood and switch:
+        afterwards.callback(record.write, known)
+    else:
+        afterwards.callback(record.remove, name)
+    record.write(known)
+    if switch and not stood:
+        applier.apply_all(switch)
+    return known
+
+
+def mark_for_switch(name: str, config: Config) -> int | None:
+    if config.interface.kill_switch in (None, "off"):
+        return None
+    return mark_of(config, Facts(used_tables=gather.used_tables(name)))
+
+
+def with_mark_of(claim: Record, facts: Facts) -> Facts:
+    """The mark that the kill switch lets through is chosen."""
+    marks = [step.mark for step in claim.steps if isinstance(step, SetKillSwitch)]
+    return replace(facts, fwmark=marks[0]) if marks else facts

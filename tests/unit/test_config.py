@@ -356,6 +356,7 @@ WRONG = [
         22,
         "BindAddress: expected one IPv4 address, one IPv6 address or one of each",
     ),
+    (interface("#!pywg KillSwitch = yes"), 2, 21, 'KillSwitch: expected "on", "off" or "lan"'),
     (interface("#!pywg MemoryLimit = 0"), 2, 22, "MemoryLimit: 0 is not between 1 and 1048576"),
     (
         interface("#!pywg BindAdress = 10.0.0.1"),
