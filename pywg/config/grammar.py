@@ -190,5 +190,7 @@ KEYS: tuple[Row, ...] = (
         _plain(_path), _written("preshared_key_file")),
     Row("EndpointFamily", "Peer", "pywg", ("endpoint_family",),
         _plain(values.family), _written("endpoint_family", default="auto")),
+    Row("EndpointDns", "Peer", "pywg", ("endpoint_dns",),
+        _plain(values.endpoint_dns), _written("endpoint_dns", default="outside")),
 )
 # fmt: on

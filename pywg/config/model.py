@@ -27,6 +27,8 @@ IPNetwork = IPv4Network | IPv6Network
 Table = int | Literal["auto", "off"]
 BackendChoice = Literal["userspace", "kernel", "auto"]
 Family = Literal["auto", "ipv4", "ipv6"]
+# Where a name is asked for while the tunnel is up.
+EndpointDns = Literal["outside", "tunnel"]
 
 
 class Position(NamedTuple):
@@ -118,6 +120,7 @@ class PeerSection:
     persistent_keepalive: int | None = None
     preshared_key_file: Path | None = None
     endpoint_family: Family = "auto"
+    endpoint_dns: EndpointDns = "outside"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
+from pywg.config import Endpoint, Family
 from pywg.errors import PywgError, system_call
-from pywg.host import netns
+from pywg.host import netns, resolver
+from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.device import Device, LogLevel, Offload, default_threads
 from pywg.service import capabilities, endpoints
@@ -57,6 +59,7 @@ class Hosting:
     uapi_fd: int = -1
     names: Names = ()
     netns: str | None = None  # of the sockets; None is where we are
+    outside: Outside | None = None  # how names are asked for; None is the C library
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -64,7 +67,10 @@ class Hosting:
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         values = json.loads(text)
-        return cls(**{**values, "tuning": Tuning(**values["tuning"])})
+        values["tuning"] = Tuning(**values["tuning"])
+        if values["outside"] is not None:
+            values["outside"] = Outside.from_json(values["outside"])
+        return cls(**values)
 
 
 def host(
@@ -120,21 +126,29 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
         names = renewed() if renewed is not None else None
         return None if names is None else endpoints.names_from_json(names)
 
+    def look_up(endpoint: Endpoint, family: Family) -> Sequence[Endpoint]:
+        if hosting.outside is None:
+            return resolver.look_up(endpoint, family)
+        mark = device.get().fwmark  # whoever set it, and whenever
+        return hosting.outside.look_up(endpoint, family, mark)
+
     return endpoints.Watcher(
         device,
         endpoints.names_from_json(hosting.names),
         renewed=None if renewed is None else read,
-        log=_log_to(hosting),
+        look_up=look_up,
+        log=_log_to(hosting, LogLevel.VERBOSE),
+        tell=_log_to(hosting, LogLevel.ERROR),
     )
 
 
-def _log_to(hosting: Hosting) -> Callable[[str], None]:
-    """Beside what the core logs; nowhere unless it is verbose."""
+def _log_to(hosting: Hosting, level: LogLevel) -> Callable[[str], None]:
+    """Beside what the core logs; nowhere unless this level is wanted."""
 
     tuning = hosting.tuning
 
     def log(line: str) -> None:
-        if tuning.log_fd >= 0 and tuning.log_level >= LogLevel.VERBOSE:
+        if tuning.log_fd >= 0 and tuning.log_level >= level:
             with contextlib.suppress(OSError):
                 os.write(tuning.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
 

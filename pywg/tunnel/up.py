@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pywg.config import Config, check_name
 from pywg.errors import PywgError
-from pywg.host import hooks, lock, netns, network, resolver
+from pywg.host import hooks, lock, netns, network, outside, resolver
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.build import making, setting
 from pywg.plan.change import lasting
 from pywg.plan.facts import Location
 from pywg.service import endpoints
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
-from pywg.tunnel import gather, record
+from pywg.tunnel import gather, lookup, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
@@ -64,7 +64,8 @@ def hosted(
         return
     tuning = tuned(Tuning() if tuning is None else tuning, config)
     names = endpoints.names_to_json(config)
-    hosting = Hosting(name, tuning, names=names, netns=location.socket_netns)
+    beside = outside.present(name, config.interface.dns_servers)
+    hosting = Hosting(name, tuning, names=names, netns=location.socket_netns, outside=beside)
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
     with Supervisor(log, renewed=record.renewed_names(name, names)) as supervisor:
         bring_up(
@@ -127,7 +128,10 @@ def bring_up(
             applier.apply_all(making(name, location))
         applier.apply_all(hook_steps(name, config.interface.pre_up))
         with applier.at_home(), netns.entered(location.socket_netns):
-            config = resolver.resolve(config)
+            if location.backend == "kernel":  # nobody stays to ask
+                config = resolver.resolve(config, tell=reporter.warn)
+            else:
+                config = lookup.numeric(config, reporter.warn)
         applier.configure = Configurer(config)
         with lock.held(reporter.warn):
             with applier.at_home():

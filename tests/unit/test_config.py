@@ -258,6 +258,12 @@ WRONG = [
         25,
         'EndpointFamily: expected "auto", "ipv4" or "ipv6"',
     ),
+    (
+        peer("#!pywg EndpointDns = inside"),
+        3,
+        22,
+        'EndpointDns: expected "outside" or "tunnel"',
+    ),
     (peer("AllowedIPs = 10.0.0.1,,10.0.0.2"), 3, 23, "AllowedIPs: an empty item in the list"),
     (
         interface("AllowedIPs = 10.0.0.0/8"),

@@ -46,6 +46,7 @@ class Host:
 
     def __init__(self, namespace: Namespace, far: Namespace, directory: Path) -> None:
         self.namespace = namespace
+        self.far = far
         self.directory = directory
         cable(
             (namespace, "veth", ["192.0.2.1/24", "2001:db8::1/64"]),
