@@ -25,6 +25,7 @@ from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.device import Device, LogLevel, Offload, default_threads
 from pywg.service import capabilities, endpoints
+from pywg.service.source_port import SourcePort
 
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
@@ -60,6 +61,7 @@ class Hosting:
     names: Names = ()
     netns: str | None = None  # of the sockets; None is where we are
     outside: Outside | None = None  # how names are asked for; None is the C library
+    port_is_free: bool = False  # nobody asked for this one
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -132,6 +134,7 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
         mark = device.get().fwmark  # whoever set it, and whenever
         return hosting.outside.look_up(endpoint, family, mark)
 
+    port = SourcePort(lambda: device.set("listen_port=0\n"), _log_to(hosting, LogLevel.ERROR))
     return endpoints.Watcher(
         device,
         endpoints.names_from_json(hosting.names),
@@ -139,6 +142,7 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
         look_up=look_up,
         log=_log_to(hosting, LogLevel.VERBOSE),
         tell=_log_to(hosting, LogLevel.ERROR),
+        also=port.check if hosting.port_is_free else None,
     )
 
 

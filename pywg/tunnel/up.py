@@ -65,7 +65,10 @@ def hosted(
     tuning = tuned(Tuning() if tuning is None else tuning, config)
     names = endpoints.names_to_json(config)
     beside = outside.present(name, config.interface.dns_servers)
-    hosting = Hosting(name, tuning, names=names, netns=location.socket_netns, outside=beside)
+    is_free = config.interface.listen_port is None
+    hosting = Hosting(
+        name, tuning, names=names, netns=location.socket_netns, outside=beside, port_is_free=is_free
+    )
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
     with Supervisor(log, renewed=record.renewed_names(name, names)) as supervisor:
         bring_up(
