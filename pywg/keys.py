@@ -113,6 +113,11 @@ class PublicKey(_Key):
     def __str__(self) -> str:
         return self.to_base64()
 
+    @property
+    def short(self) -> str:
+        """For a line about a peer: ``AbCd…``."""
+        return f"{self.to_base64()[:4]}…"
+
 
 class PrivateKey(_Key):
     """Curve25519 private key."""

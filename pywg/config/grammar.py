@@ -196,5 +196,7 @@ KEYS: tuple[Row, ...] = (
         _plain(values.family), _written("endpoint_family", default="auto")),
     Row("ExcludedIPs", "Peer", "pywg", ("excluded_ips",),
         values.networks, _written("excluded_ips", values.joined), accumulates=True),
+    Row("EndpointDns", "Peer", "pywg", ("endpoint_dns",),
+        _plain(values.endpoint_dns), _written("endpoint_dns", default="outside")),
 )
 # fmt: on

@@ -29,6 +29,8 @@ BackendChoice = Literal["userspace", "kernel", "auto"]
 Family = Literal["auto", "ipv4", "ipv6"]
 # Whether anything may leave beside the tunnel: yes; nothing; what is for the local network.
 KillSwitch = Literal["off", "on", "lan"]
+# Where a name is asked for while the tunnel is up.
+EndpointDns = Literal["outside", "tunnel"]
 
 
 class Position(NamedTuple):
@@ -135,6 +137,7 @@ class PeerSection:
     persistent_keepalive: int | None = None
     preshared_key_file: Path | None = None
     endpoint_family: Family = "auto"
+    endpoint_dns: EndpointDns = "outside"
     excluded_ips: tuple[IPNetwork, ...] = ()
 
     @property

@@ -21,6 +21,7 @@ from pywg.config.model import (
     AllowedIP,
     BackendChoice,
     Endpoint,
+    EndpointDns,
     Family,
     IPAddress,
     IPInterface,
@@ -203,6 +204,13 @@ def family(text: str) -> Family:
     if word not in ("auto", "ipv4", "ipv6"):
         raise BadValue('expected "auto", "ipv4" or "ipv6"')
     return cast(Family, word)
+
+
+def endpoint_dns(text: str) -> EndpointDns:
+    word = squeeze(text).lower()
+    if word not in ("outside", "tunnel"):
+        raise BadValue('expected "outside" or "tunnel"')
+    return cast(EndpointDns, word)
 
 
 def backend(text: str) -> BackendChoice:

@@ -89,6 +89,19 @@ def stands(path: Path, name: str, text: str) -> bool:
         return is_noted and _look(path) == stack.wanted()
 
 
+def without(path: Path, name: str) -> str | None:
+    """What the file would say without this tunnel and those that came after it; None if this
+    tunnel has not changed it."""
+    _, stack = _load(_record_of(path))
+    if name not in stack.tunnels:
+        return None
+    present = _look(path)
+    if not stack.is_ours(present):
+        return _text(path, present)
+    below = list(stack.tunnels)[: list(stack.tunnels).index(name)]
+    return stack.tunnels[below[-1]] if below else _text(path, stack.original)
+
+
 def remove(path: Path, name: str) -> None:
     """Nothing happens if it never was added."""
     with _locked(path) as stack:
@@ -188,6 +201,12 @@ def _look(path: Path) -> Content:
         return Content(path.read_bytes().decode("latin-1"))
     except FileNotFoundError:
         return Content()
+
+
+def _text(path: Path, content: Content) -> str:
+    if content.link is not None:
+        return (path.parent / content.link).read_text(errors="replace")
+    return content.text or ""
 
 
 def _put(path: Path, wanted: Content) -> None:

@@ -1,14 +1,19 @@
-"""Endpoint names to addresses, with the patience of wg(8).
+"""Endpoint names to addresses by the C library, with the patience of wg(8).
 
-The only module that asks the resolver. Time is an argument: ``sleep`` can be replaced.
+The only module that asks the C library, which reads /etc/hosts and resolv.conf anew where they have
+changed (glibc since 2.26, musl always). Time is an argument: ``sleep`` can be replaced. Invariant:
+no wait of more than two seconds goes untold.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pywg.config import Config, Endpoint, Family, PeerSection
@@ -21,6 +26,17 @@ DELAY_GROWTH = 1.2
 DELAY_MAX_S = 20.0
 # The name does not exist: waiting will not help.
 FINAL = frozenset({socket.EAI_NONAME, socket.EAI_FAIL, getattr(socket, "EAI_NODATA", -5)})
+
+#: Whoever waits longer for an answer is told for what.
+TOLD_AFTER_S = 2.0
+#: Questions at the same time.
+THREADS = 32
+
+# A name is asked for as this; and what may come back.
+Question = tuple[Endpoint, Family]
+Answer = Sequence[Endpoint] | socket.gaierror
+LookUp = Callable[[Endpoint, Family], Sequence[Endpoint]]
+Tell = Callable[[str], None]
 
 FAMILIES: dict[Family, socket.AddressFamily] = {
     "auto": socket.AF_UNSPEC,
@@ -78,38 +94,111 @@ def spelled(endpoint: Endpoint) -> Endpoint:
     return replace(endpoint, host=host)
 
 
-def resolve(config: Config, sleep: Callable[[float], None] = time.sleep) -> Config:
-    """The same configuration with every endpoint numeric: the first address that is found."""
+def resolve(
+    config: Config,
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    tell: Tell = lambda line: None,
+    ask: LookUp = look_up,
+) -> Config:
+    """The same configuration with every endpoint numeric: the first address that is found. A name
+    that has none now is asked for again as wg(8) does it, and ``tell`` hears each time."""
     peers = tuple(
         peer
         if peer.endpoint is None
-        else replace(peer, endpoint=_resolve(peer.endpoint, family_of(peer), config.path, sleep))
+        else replace(peer, endpoint=_resolve(peer, config.path, sleep, tell, ask))
         for peer in config.peers
     )
     return replace(config, peers=peers)
 
 
 def _resolve(
-    endpoint: Endpoint, family: Family, path: str, sleep: Callable[[float], None]
+    peer: PeerSection, path: str, sleep: Callable[[float], None], tell: Tell, ask: LookUp
 ) -> Endpoint:
-    if not is_name(endpoint) and "%" not in endpoint.host:
-        return endpoint
+    assert peer.endpoint is not None  # noqa: S101 - see above
+    if not is_name(peer.endpoint) and "%" not in peer.endpoint.host:
+        return peer.endpoint
     attempts = retries_from_environment()
     delay = DELAY_FIRST_S
     while True:
         try:
-            return look_up(endpoint, family)[0]
+            with told_when_late(tell, f"waiting for the resolver: {peer.endpoint}"):
+                return asker(peer, ask)(peer.endpoint, family_of(peer))[0]
         except socket.gaierror as error:
             attempts -= 1
             if error.errno in FINAL or attempts < 0:
-                at = endpoint.position
-                what = "" if family == "auto" else f" to an {_spelled(family)} address"
-                message = (
-                    f"Endpoint: cannot resolve {shown_host(endpoint.host)}{what}: {error.strerror}"
-                )
-                raise ConfigError(path, at.line, at.column, message) from None
+                raise unknown(peer, path, error) from None
+            tell(f"{error.strerror}: `{peer.endpoint}'. Trying again in {delay:.2f} seconds...")
         sleep(delay)
-        delay = min(delay * DELAY_GROWTH, DELAY_MAX_S)
+        delay = longer(delay)
+
+
+def asker(peer: PeerSection, outside: LookUp) -> LookUp:
+    """``EndpointDns``: a peer whose name only the tunnel's name servers know is asked for as any
+    program here asks."""
+    return look_up if peer.endpoint_dns == "tunnel" else outside
+
+
+def longer(delay: float) -> float:
+    """The pause after this one."""
+    return min(delay * DELAY_GROWTH, DELAY_MAX_S)
+
+
+def unknown(peer: PeerSection, path: str, error: socket.gaierror) -> ConfigError:
+    """That a peer's endpoint cannot be resolved, with its line."""
+    assert peer.endpoint is not None  # noqa: S101 - nothing was asked for otherwise
+    at, family = peer.endpoint.position, family_of(peer)
+    what = "" if family == "auto" else f" to an {_spelled(family)} address"
+    host = shown_host(peer.endpoint.host)
+    message = f"Endpoint: cannot resolve {host}{what}: {error.strerror}"
+    return ConfigError(path, at.line, at.column, message)
+
+
+@contextlib.contextmanager
+def told_when_late(tell: Tell, text: str) -> Iterator[None]:
+    """``tell`` hears what is waited for, if it takes long."""
+    late = threading.Timer(TOLD_AFTER_S, tell, (text,))
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
+def look_up_all(askers: Mapping[Question, LookUp], seconds: float) -> dict[Question, Answer]:
+    """All at the same time, each by its own way; what has no answer in time is missing. A thread
+    that still waits for one then is left behind: nobody waits for it, and it ends with its answer.
+    """
+    waiting: queue.SimpleQueue[tuple[Question, LookUp]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Question, Answer]] = queue.SimpleQueue()
+    for item in askers.items():
+        waiting.put(item)
+    for _ in range(min(len(askers), THREADS)):
+        threading.Thread(target=_work, args=(waiting, answers), daemon=True).start()
+    found: dict[Question, Answer] = {}
+    limit = time.monotonic() + seconds
+    with contextlib.suppress(queue.Empty):
+        while len(found) < len(askers):
+            question, answer = answers.get(timeout=max(limit - time.monotonic(), 0))
+            found[question] = answer
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get_nowait()
+    return found
+
+
+def _work(
+    waiting: queue.SimpleQueue[tuple[Question, LookUp]],
+    answers: queue.SimpleQueue[tuple[Question, Answer]],
+) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            question, ask = waiting.get_nowait()
+            try:
+                answers.put((question, ask(*question)))
+            except socket.gaierror as error:
+                answers.put((question, error))
 
 
 def _spelled(family: Family) -> str:

@@ -15,15 +15,18 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
+from pywg.config import Endpoint, Family
 from pywg.errors import PywgError, system_call
-from pywg.host import netns
+from pywg.host import netns, resolver
+from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.device import Device, LogLevel, Offload, default_threads
 from pywg.service import capabilities, endpoints
+from pywg.service.source_port import SourcePort
 
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
@@ -62,6 +65,8 @@ class Hosting:
     uapi_fd: int = -1
     names: Names = ()
     netns: str | None = None  # of the sockets; None is where we are
+    outside: Outside | None = None  # how names are asked for; None is the C library
+    port_is_free: bool = False  # nobody asked for this one
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -69,7 +74,10 @@ class Hosting:
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         values = json.loads(text)
-        return cls(**{**values, "tuning": Tuning(**values["tuning"])})
+        values["tuning"] = Tuning(**values["tuning"])
+        if values["outside"] is not None:
+            values["outside"] = Outside.from_json(values["outside"])
+        return cls(**values)
 
 
 def host(
@@ -130,16 +138,26 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
         names = renewed() if renewed is not None else None
         return None if names is None else endpoints.names_from_json(names)
 
+    def look_up(endpoint: Endpoint, family: Family) -> Sequence[Endpoint]:
+        if hosting.outside is None:
+            return resolver.look_up(endpoint, family)
+        mark = device.get().fwmark  # whoever set it, and whenever
+        return hosting.outside.look_up(endpoint, family, mark)
+
+    port = SourcePort(lambda: device.set("listen_port=0\n"), _log_to(hosting, LogLevel.ERROR))
     return endpoints.Watcher(
         device,
         endpoints.names_from_json(hosting.names),
         renewed=None if renewed is None else read,
+        look_up=look_up,
         log=_log_to(hosting, LogLevel.VERBOSE),
+        tell=_log_to(hosting, LogLevel.ERROR),
+        also=port.check if hosting.port_is_free else None,
     )
 
 
 def _log_to(hosting: Hosting, level: LogLevel) -> Log:
-    """Beside what the core logs, if it logs at this level."""
+    """Beside what the core logs; nowhere unless this level is wanted."""
 
     tuning = hosting.tuning
 

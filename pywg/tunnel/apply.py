@@ -79,7 +79,11 @@ class Applier:
 
     @contextlib.contextmanager
     def at_home(self) -> Iterator[None]:
-        """This thread is where it came from, for the length of a with block."""
+        """This thread is where it came from, for the length of a with block. To stay needs no
+        capability, and a service has none for more."""
+        if self._location.netns is None:
+            yield
+            return
         with netns.at(self._home):
             yield
 

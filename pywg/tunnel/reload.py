@@ -11,7 +11,7 @@ from pywg import wireguard
 from pywg.config import Config
 from pywg.config.model import KillSwitch
 from pywg.errors import PywgError
-from pywg.host import hooks, lock, netns, resolver
+from pywg.host import hooks, lock, netns, outside, resolver
 from pywg.plan.build import plan
 from pywg.plan.change import change
 from pywg.plan.facts import Facts, Location
@@ -21,12 +21,13 @@ from pywg.plan.steps import (
     BlockRoute,
     EnableIpv6,
     Ensure,
+    SetDns,
     SetKillSwitch,
     SetValidMark,
     Step,
 )
 from pywg.service import endpoints
-from pywg.tunnel import gather, record
+from pywg.tunnel import gather, lookup, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.effects import in_effect
@@ -48,8 +49,7 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
     location = found.location
     check_location(config, location, name)
     names = endpoints.names_to_json(config)
-    with netns.entered(location.socket_netns):
-        config = resolver.resolve(config)
+    config = with_addresses(config, found, reporter)
     path = str(Path(config.path).absolute())
     configurer = Configurer(config)
     with (
@@ -75,6 +75,16 @@ def with_switch_of(found: Record, config: Config) -> Config:
         return config
     chosen: KillSwitch = "lan" if thrown.allows_lan else "on"
     return replace(config, interface=replace(config.interface, kill_switch=chosen))
+
+
+def with_addresses(config: Config, found: Record, reporter: Reporter) -> Config:
+    """Names are asked for beside the tunnel, which may be dead."""
+    own = [server for step in found.steps if isinstance(step, SetDns) for server in step.servers]
+    ask = outside.Outside(found.name, own=tuple(own)).asking(mark_of(found))
+    with netns.entered(found.location.socket_netns):
+        if found.location.backend == "kernel":
+            return resolver.resolve(config, tell=reporter.warn, ask=ask)
+        return lookup.numeric(config, reporter.warn, ask=ask, meanwhile=lookup.AS_BEFORE)
 
 
 def with_what_is_there(found: Record, applier: Applier) -> Record:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pywg.config import Config, check_name
 from pywg.errors import PywgError
-from pywg.host import hooks, lock, netns, network, resolver
+from pywg.host import hooks, lock, netns, network, outside, resolver
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.build import making, mark_of, setting, switching
 from pywg.plan.change import lasting
@@ -18,7 +18,7 @@ from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import SetKillSwitch
 from pywg.service import endpoints
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
-from pywg.tunnel import gather, record
+from pywg.tunnel import gather, lookup, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
@@ -70,7 +70,11 @@ def hosted(
         return
     tuning = tuned(Tuning() if tuning is None else tuning, config)
     names = endpoints.names_to_json(config)
-    hosting = Hosting(name, tuning, names=names, netns=location.socket_netns)
+    beside = outside.present(name, config.interface.dns_servers)
+    is_free = config.interface.listen_port is None
+    hosting = Hosting(
+        name, tuning, names=names, netns=location.socket_netns, outside=beside, port_is_free=is_free
+    )
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
     with contextlib.ExitStack() as stack:
         home = netns.here()
@@ -138,7 +142,10 @@ def bring_up(
             applier.apply_all(making(name, location))
         applier.apply_all(hook_steps(name, config.interface.pre_up))
         with applier.at_home(), netns.entered(location.socket_netns):
-            config = resolver.resolve(config)
+            if location.backend == "kernel":  # nobody stays to ask
+                config = resolver.resolve(config, tell=reporter.warn)
+            else:
+                config = lookup.numeric(config, reporter.warn, ask=asking(claim))
         applier.configure = Configurer(config)
         with lock.held(reporter.warn):
             with applier.at_home():
@@ -190,6 +197,12 @@ def mark_for_switch(name: str, config: Config) -> int | None:
     if config.interface.kill_switch in (None, "off"):
         return None
     return mark_of(config, Facts(used_tables=gather.used_tables(name)))
+
+
+def asking(claim: Record) -> resolver.LookUp:
+    """Behind a kill switch names are asked for with the mark that it lets through."""
+    marks = [step.mark for step in claim.steps if isinstance(step, SetKillSwitch)]
+    return outside.Outside(claim.name).asking(marks[0]) if marks else resolver.look_up
 
 
 def with_mark_of(claim: Record, facts: Facts) -> Facts:

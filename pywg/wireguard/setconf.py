@@ -60,7 +60,7 @@ def parse(text: str, path: str, *, append: bool, warn: Warn) -> Changes:
     return replace(
         device,
         **said.interface.values(),
-        peers=tuple(_resolved(peer, path) for peer in peers),
+        peers=tuple(_resolved(peer, path, warn) for peer in peers),
     )
 
 
@@ -99,7 +99,8 @@ def read_arguments(words: Sequence[str], warn: Warn) -> Changes:
             raise _unexpected(word)
         section.say(row, _argument(row, rest, warn))
     changes = (_peer_change(peer.values(), replaces=False) for peer in peers)
-    return Changes(**device.values(), peers=tuple(_resolved(change, None) for change in changes))
+    resolved = tuple(_resolved(change, None, warn) for change in changes)
+    return Changes(**device.values(), peers=resolved)
 
 
 def _argument(row: Row, rest: Iterator[str], warn: Warn) -> Any:
@@ -153,13 +154,14 @@ def key_file(path: str) -> str:
 # ---- endpoints
 
 
-def _resolved(peer: PeerChange, path: str | None) -> PeerChange:
-    """With a numeric endpoint; waits for the resolver as long as the environment says."""
+def _resolved(peer: PeerChange, path: str | None, warn: Warn) -> PeerChange:
+    """With a numeric endpoint; waits for the resolver as long as the environment says, and tells
+    of each try."""
     if peer.endpoint is None or peer.remove:
         return peer
     asked = Config(peers=(PeerSection(peer.public_key, endpoint=peer.endpoint),), path=path or "")
     try:
-        found = resolve(asked).peers[0].endpoint or peer.endpoint
+        found = resolve(asked, tell=warn).peers[0].endpoint or peer.endpoint
     except ConfigError as error:
         if path is None:
             raise PywgError(error.message) from None

@@ -11,12 +11,17 @@ Only a's router: b has rb's address 192.0.2.12 itself.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tools.lab import programs
 from tools.lab.lab import PORT, Lab, Side, handshake_seconds
 from tools.lab.namespaces import add_address, cable
+from tools.lab.programs import REPOSITORY
 from tools.lab.router import Router
 from tools.lab.stream import SOON, Stream
 from tools.lab.traffic import Datagrams, ping, ping_attempt
@@ -138,6 +143,38 @@ def test_two_ends_behind_routers_meet_again_when_both_forget(lab: Lab, way: str)
     ping(homes.a.namespace, homes.b.inner4, 1)
     assert homes.seen_from() == f"{PUBLIC_A}:{PORT}"
     assert all(wire["initiation_output"] == 0 for wire in wires), "the session lived on"
+
+
+@pytest.mark.slow
+@pytest.mark.pywgd_only
+def test_a_source_port_that_leads_nowhere_is_left(lab: Lab, tmp_path: Path) -> None:
+    """Nobody asked for that port."""
+    homes = Homes(lab, routers=1)
+    homes.start(homes.b, knows=False)
+    a, name = homes.a.namespace, lab.name("p")
+    path, log = tmp_path / f"{name}.conf", tmp_path / "log"
+    path.touch(0o600)
+    path.write_text(
+        f"[Interface]\nPrivateKey = {homes.a.key.private}\nAddress = {homes.a.inner4}/24\n"
+        + homes.b.peer_section(outer=4)
+    )
+    script = f'LOG_LEVEL=error exec {sys.executable} -m pywg up "$1" 2>"$2"'
+    a.run("sh", "-c", script, "sh", str(path), str(log), cwd=REPOSITORY)
+
+    def port() -> int:
+        return int(a.run("wg", "show", name, "listen-port"))
+
+    before = port()
+    homes.ra.kill(before)
+    flow = a.popen(["ping", "-q", "-i", "0.2", homes.b.inner4], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: port() != before, "another port", 60, every=0.1)
+        ping(a, homes.b.inner4, 1)
+        assert f"nobody answers at port {before}, three handshakes are lost" in log.read_text()
+    finally:
+        flow.kill()
+        flow.wait()
+        programs.pywg(a, "down", name)
 
 
 @pytest.mark.pywgd_only

@@ -264,6 +264,12 @@ WRONG = [
         34,
         "ExcludedIPs: expected networks without + or -",
     ),
+    (
+        peer("#!pywg EndpointDns = inside"),
+        3,
+        22,
+        'EndpointDns: expected "outside" or "tunnel"',
+    ),
     (peer("AllowedIPs = 10.0.0.1,,10.0.0.2"), 3, 23, "AllowedIPs: an empty item in the list"),
     (
         interface("AllowedIPs = 10.0.0.0/8"),

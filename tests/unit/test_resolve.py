@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import pytest
 
-from pywg.config import Endpoint, parse
+from pywg.config import Config, Endpoint, parse
 from pywg.config.model import Family, PeerSection
 from pywg.errors import ConfigError
 from pywg.host import resolver as resolve
@@ -103,3 +106,54 @@ def test_what_can_be_no_host_name_does_not_exist(monkeypatch: pytest.MonkeyPatch
 def test_families_take_turns(hosts: list[str], order: list[str]) -> None:
     found = watch.alternate([Endpoint(host, 5) for host in hosts])
     assert [endpoint.host for endpoint in found] == order
+
+
+# ---- the patience of wg(8)
+
+
+def named(*hosts: str) -> Config:
+    keys = (PrivateKey.generate().public for _ in hosts)
+    peers = (
+        PeerSection(key, endpoint=Endpoint(host, 5)) for key, host in zip(keys, hosts, strict=True)
+    )
+    return Config(peers=tuple(peers))
+
+
+def test_each_try_is_told_in_the_words_of_wg(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")] * 20
+
+    def ask(endpoint: Endpoint, family: Family) -> list[Endpoint]:
+        if errors:
+            raise errors.pop()
+        return [endpoint]
+
+    monkeypatch.setenv("WG_ENDPOINT_RESOLUTION_RETRIES", "infinity")
+    told: list[str] = []
+    resolve.resolve(named("vpn.example"), lambda seconds: None, tell=told.append, ask=ask)
+    first = "Temporary failure in name resolution: `vpn.example:5'. Trying again in 1.00 seconds..."
+    assert told[0] == first
+    assert len(told) == 20
+    assert told[-1].endswith("Trying again in 20.00 seconds...")
+
+
+def test_a_resolver_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "TOLD_AFTER_S", 0.01)
+    heard = threading.Event()
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        heard.set()
+
+    def ask(endpoint: Endpoint, family: Family) -> list[Endpoint]:
+        heard.wait(30)
+        return [endpoint]
+
+    resolve.resolve(named("vpn.example"), tell=tell, ask=ask)
+    assert told == ["waiting for the resolver: vpn.example:5"]
+
+
+def test_the_package_is_imported_without_the_library_that_asks_name_servers() -> None:
+    """It takes a tenth of a second, and few runs need it."""
+    code = "import sys, pywg.tunnel, pywg.cli.up; sys.exit('dns' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,12 +7,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from pywg.config import Endpoint
 from pywg.errors import CoreLoadError, PywgError
+from pywg.host.outside import Outside
 from pywg.native import library
-from pywg.service.supervisor import Hosting, Supervisor
+from pywg.service import supervisor
+from pywg.service.supervisor import Hosting, Supervisor, Tuning
+from pywg.wireguard.status import InterfaceStatus
 
 # A device whose thread ends, and says so, only while it is closed.
 HOST = """
@@ -64,3 +70,35 @@ def test_a_process_that_has_gone_is_an_error_and_no_broken_pipe() -> None:
     theirs.close()
     with supervisor, pytest.raises(PywgError, match="wg0: the background process ended"):
         supervisor.start(Hosting("wg0"))
+
+
+def test_what_is_hosted_comes_whole_to_the_process_that_hosts_it() -> None:
+    names: supervisor.Names = (["key", "vpn.example", 5, "auto", "outside"],)
+    outside = Outside("wg0", "nameserver 192.0.2.53\n", ("10.9.0.1",))
+    given = Hosting("wg0", Tuning(threads=2), names=names, outside=outside, port_is_free=True)
+    found = Hosting.from_json(given.to_json())
+    assert (found.outside, found.tuning, found.port_is_free) == (outside, given.tuning, True)
+    assert Hosting.from_json(Hosting("wg0").to_json()).outside is None
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_a_port_that_was_asked_for_is_never_left(is_free: bool) -> None:
+    hosting = Hosting("wg0", port_is_free=is_free)
+    watcher = supervisor._watcher(cast(Any, None), hosting, None)
+    assert (watcher._also is not None) == is_free
+
+
+def test_names_are_asked_for_with_the_mark_that_the_device_has_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def look_up(outside: Outside, endpoint: Endpoint, family: str, mark: int) -> list[Endpoint]:
+        asked.append((outside.name, mark))
+        return [endpoint]
+
+    device = SimpleNamespace(get=lambda: InterfaceStatus(fwmark=51820))
+    monkeypatch.setattr(Outside, "look_up", look_up)
+    watcher = supervisor._watcher(cast(Any, device), Hosting("wg0", outside=Outside("wg0")), None)
+    watcher._look_up(Endpoint("vpn.example", 5), "auto")
+    assert asked == [("wg0", 51820)]

@@ -14,6 +14,7 @@ import pytest
 
 from pywg.config import Endpoint, parse
 from pywg.errors import DeviceError
+from pywg.host import resolver
 from pywg.keys import PrivateKey, PublicKey
 from pywg.service import endpoints as watch
 from pywg.service.endpoints import PATIENCE_S, PROBE_S, STALE_S, Name, Watcher
@@ -34,6 +35,7 @@ class World:
     asked: list[str] = field(default_factory=list)
     sets: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     peers: dict[PublicKey, PeerStatus] = field(default_factory=dict)
     lookup_takes: float = 0.0
 
@@ -44,7 +46,12 @@ class World:
 
     def watch(self, *names: Name) -> Watcher:
         self.watcher = Watcher(
-            self, names, look_up=self.look_up, clock=lambda: self.now, log=self.log.append
+            self,
+            names,
+            look_up=self.look_up,
+            clock=lambda: self.now,
+            log=self.log.append,
+            tell=self.told.append,
         )
         return self.watcher
 
@@ -258,6 +265,17 @@ def test_only_names_are_watched() -> None:
     assert Name.from_json(name.to_json()) == name
 
 
+def test_a_name_that_says_so_is_asked_for_as_any_program_asks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "look_up", lambda endpoint, family: [Endpoint(NEW, 51820)])
+    name = Name(KEY, Endpoint("vpn.example.com", 51820), dns="tunnel")
+    world.watch(Name.from_json(name.to_json()))
+    world.live(PATIENCE_S + PROBE_S)
+    assert world.asked == []
+    assert world.peer.endpoint == Endpoint(NEW, 51820)
+
+
 def test_a_watcher_without_names_starts_no_thread(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +300,7 @@ class Watcher:
 
 supervisor.Device = Device
 endpoints.Watcher = Watcher
-supervisor.host(supervisor.Hosting("wg0", names=(["%s", "vpn.example.com", 5, "auto"],)))
+supervisor.host(supervisor.Hosting("wg0", names=(["%s", "vpn.example.com", 5, "auto", "outside"],)))
 """
 
 
@@ -340,3 +358,101 @@ def test_names_that_changed_meanwhile_are_followed(world: World) -> None:
         watcher.check()
         seen.append([memory.name for memory in watcher._memories.values()])
     assert seen == [[name], [name], [other], [other], []]
+
+
+# ---- names without an address
+
+
+def wait(world: World, seconds: float) -> None:
+    """Rounds as the thread makes them, nothing sent."""
+    end = world.now + seconds
+    while world.now < end:
+        world.now += max(world.watcher._pause(), 0.1)
+        world.watcher.check()
+
+
+def test_a_peer_without_endpoint_is_asked_for_though_nothing_is_sent(world: World) -> None:
+    world.peer.endpoint = None
+    world.code = socket.EAI_NONAME
+    wait(world, 60)
+    assert len(world.asked) == 14, "first after a round, then after 1, 1.2, 1.44 ... seconds"
+    world.code = 0
+    world.answers = [NEW]
+    wait(world, 25)
+    assert world.peer.endpoint == Endpoint(NEW, 51820)
+    before = len(world.asked)
+    wait(world, 60)
+    assert len(world.asked) == before
+
+
+def test_the_first_tries_are_told_and_then_ever_fewer_and_a_success(world: World) -> None:
+    world.peer.endpoint = None
+    world.code = socket.EAI_AGAIN
+    wait(world, 900)
+    tries = [line.partition(", try ")[2].partition(":")[0] for line in world.told]
+    assert tries == ["1", "2", "3", "4", "5", "8", "16", "32"]
+    assert world.told[0] == (
+        f"peer {str(KEY)[:4]}…: vpn.example.com does not resolve (no answer), try 1: "
+        "asked again in 1 s"
+    )
+    assert world.told[-1].endswith("asked again in 20 s")
+    world.code = 0
+    wait(world, 25)
+    assert world.told[-1].endswith(f"resolves by now: its endpoint is {OLD}:51820")
+
+
+def test_a_removed_peer_without_endpoint_is_asked_for_no_more(world: World) -> None:
+    world.peer.endpoint = None
+    world.code = socket.EAI_NONAME
+    wait(world, 10)
+    del world.peers[KEY]
+    before = len(world.asked)
+    wait(world, 120)
+    assert len(world.asked) == before
+
+
+def test_another_network_makes_all_that_do_not_answer_due_at_once(world: World) -> None:
+    world.watch(
+        Name(KEY, Endpoint("one.example.com", 1)), Name(OTHER, Endpoint("two.example.com", 2))
+    )
+    world.live(60, hears=True)
+    world.peers[OTHER].tx_bytes = 1
+    world.live(STALE_S + PROBE_S)
+    world.asked.clear()
+    world.watcher.moved()
+    world.now += 1
+    world.watcher.check()
+    assert sorted(world.asked) == ["one.example.com auto", "two.example.com auto"]
+    world.asked.clear()
+    world.watcher.check()
+    assert world.asked == [], "once"
+
+
+def test_another_network_leaves_a_peer_that_answers_alone(world: World) -> None:
+    world.live(60, hears=True)
+    world.watcher.moved()
+    world.live(PROBE_S, hears=True)
+    assert world.asked == []
+
+
+def test_moving_and_stopping_wake_the_thread(world: World) -> None:
+    world.peer.endpoint = None
+    watcher = Watcher(world, [Name(KEY, Endpoint("vpn.example.com", 5))], look_up=world.look_up)
+    thread = threading.Thread(target=watcher._run)
+    thread.start()
+    watcher.moved()
+    for _ in range(1000):
+        if world.asked:
+            break
+        thread.join(0.01)
+    watcher.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert world.asked
+
+
+def test_each_round_is_also_given_to_who_asked_for_it(world: World) -> None:
+    seen: list[float] = []
+    watcher = Watcher(world, (), also=lambda status, now: seen.append(now), clock=lambda: 7.0)
+    watcher.check()
+    assert seen == [7.0]

@@ -41,6 +41,14 @@ class Router:
         )
         self.namespace.nft(f"table ip wall {{\n{chains}}}\n")
 
+    def kill(self, port: int) -> None:
+        """Of the flows from a UDP port inside nothing passes any more, as behind a router that has
+        forgotten them and refuses to know them anew while packets come."""
+        self.namespace.nft(
+            "table ip killed {\nchain forward {\ntype filter hook forward priority 0\n"
+            f"udp sport {port} drop\nudp dport {port} drop\n}}\n}}\n"
+        )
+
     def remember_for(self, seconds: int) -> None:
         """How long a translation lives without packets; routers at home have 30 s and more."""
         for name in ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"):

@@ -36,6 +36,7 @@ MAY_IMPORT = {
 # word -> the rooms that may import this library.
 ONLY_IN = {
     "click": "cli",
+    "dns": "host",
     "pyroute2": "host wireguard demo",
     "subprocess": "host",
 }
