@@ -3,9 +3,12 @@
 //! Invariant: called by the first worker, with the turns of all others held.
 const std = @import("std");
 const io = @import("io");
+const protocol = @import("protocol");
 const Shared = @import("shared.zig").Shared;
 const shared_file = @import("shared.zig");
 const Sockets = @import("sockets.zig").Sockets;
+const sweep_file = @import("sweep.zig");
+const Sweep = sweep_file.Sweep;
 const train = @import("train.zig");
 const wire = @import("wire");
 const Workers = @import("workers.zig").Workers;
@@ -18,7 +21,8 @@ pub const Link = struct {
     /// As far as the monitor has told.
     is_up: bool = false,
     routes: io.route.Monitor,
-    routes_changed: bool = false,
+    /// Of sources that a change of routes may have made stale.
+    sources: Sweep = .{},
 
     pub fn close(link: *Link) void {
         link.routes.close();
@@ -42,7 +46,29 @@ pub const Link = struct {
                 .gone => return link.shared.end("the interface was removed"),
             }
         }
+        const was_here = link.shared.is_here;
+        link.shared.is_here = link.isHere();
+        if (!was_here and link.shared.is_here) io.link_settings.refresh(link.monitor.interface_index);
         if (link.is_up) link.goUp() else link.goDown();
+    }
+
+    /// In another namespace its name and index are another interface's here.
+    fn isHere(link: *const Link) bool {
+        return !link.monitor.is_blind and link.monitor.namespace == null;
+    }
+
+    /// Once, before this thread can open no files any more.
+    pub fn settle(link: *Link) void {
+        if (!link.isHere()) return;
+        const name = link.monitor.name();
+        const refused = io.link_settings.apply(name);
+        const log = &link.shared.log;
+        if (refused.link_local) log.err("IPv6 makes itself an address on {s} and looks for routers through it: " ++
+            "set net.ipv6.conf.{s}.addr_gen_mode=1 before it is up", .{ name, name });
+        if (refused.redirects) log.verbose("peers that send to one another may be told to do so directly: " ++
+            "net.ipv4.conf.all.send_redirects cannot be set to 0", .{});
+        if (refused.advertisements) log.verbose("router advertisements of peers are followed: " ++
+            "net.ipv6.conf.{s}.accept_ra cannot be set to 0", .{name});
     }
 
     /// The kernel's word on a read from TUN.
@@ -54,15 +80,17 @@ pub const Link = struct {
     }
 
     fn setMtu(link: *Link, mtu: u32) void {
+        const had_ipv6 = link.shared.interface.mtu >= io.link_settings.ipv6_mtu_min;
         link.shared.interface.mtu = mtu;
+        // IPv6 is back, with the host's defaults.
+        if (!had_ipv6 and link.isHere()) io.link_settings.refresh(link.monitor.interface_index);
         link.shared.log.verbose("mtu {d}", .{mtu});
         link.fitSuperpackets();
     }
 
     /// One superpacket read from TUN should fit one UDP_SEGMENT send.
     fn fitSuperpackets(link: *Link) void {
-        // In another namespace the index is another interface's here.
-        if (link.monitor.is_blind or link.monitor.namespace != null) return;
+        if (!link.isHere()) return;
         const mtu = link.shared.interface.mtu;
         const datagram = wire.messages.paddedLength(mtu, mtu) + wire.messages.transport_overhead;
         const segments = std.math.clamp(train.bytes_max / datagram, 1, train.packets_max);
@@ -101,18 +129,11 @@ pub const Link = struct {
     // ---- what is asked for ----
 
     pub fn needsProbe(link: *const Link) bool {
-        return link.monitor.is_blind or link.routes_changed;
+        return link.monitor.is_blind;
     }
 
     pub fn probe(link: *Link) void {
-        if (link.monitor.is_blind) link.probeInterface();
-        if (!link.routes_changed) return;
-        link.routes_changed = false;
-        link.followBinding();
-        link.shared.interface.forgetSources(@as(*const Link, link), isStale);
-    }
-
-    fn probeInterface(link: *Link) void {
+        if (!link.monitor.is_blind) return;
         const tun = &link.workers.first().tun;
         switch (io.link.probe(tun.fd, tun.has_vnet_header)) {
             .up => link.is_up = true,
@@ -124,9 +145,24 @@ pub const Link = struct {
 
     // ---- routes ----
 
-    /// They come in swarms: what follows from them is left to `probe`.
+    /// They come in swarms: what follows from them is left to `sweepSources`.
     pub fn noteRoutes(link: *Link) void {
-        if (link.routes.drain()) link.routes_changed = true;
+        if (link.routes.drain()) link.sources.request();
+    }
+
+    /// A slice of what follows from changed routes, when `sources` says that it is due.
+    pub fn sweepSources(link: *Link) void {
+        if (link.sources.next == null) link.followBinding();
+        link.sources.run(link, forgetStale, clock);
+    }
+
+    fn forgetStale(link: *Link, first: u32) ?u32 {
+        const interface = &link.shared.interface;
+        return interface.forgetSources(first, sweep_file.portion, @as(*const Link, link), isStale);
+    }
+
+    fn clock(_: *Link) protocol.Instant {
+        return .{ .ns = io.clock.bootNs() };
     }
 
     /// An interface or address to bind to that comes late, or comes back: routes change with it. One that comes back is

@@ -180,6 +180,11 @@ pub const RTA_MARK: u16 = 16;
 pub const SOL_NETLINK: i32 = 270;
 pub const NETLINK_LISTEN_ALL_NSID: u32 = 8;
 
+// ---- classic BPF: <linux/filter.h> -----------------------------------------------------------------------
+pub const BpfInstruction = extern struct { code: u16, jt: u8 = 0, jf: u8 = 0, k: u32 };
+pub const BpfProgram = extern struct { length: u16, instructions: [*]const BpfInstruction };
+pub const bpf_ret_k: u16 = 0x06;
+
 // ---- sockaddr, as bytes in network order, so that no target's byte order matters -------------------------
 pub const SockaddrIn = extern struct {
     family: u16 = linux.AF.INET,

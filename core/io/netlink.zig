@@ -55,6 +55,17 @@ pub const Request = struct {
         request.length = std.mem.alignForward(usize, request.length + 4 + data.len, 4);
     }
 
+    /// What is put from here until `endNest` is inside this attribute. Answers where it began.
+    pub fn beginNest(request: *Request, kind: u16) usize {
+        const start = request.length;
+        request.putAttribute(kind, &.{});
+        return start;
+    }
+
+    pub fn endNest(request: *Request, start: usize) void {
+        std.mem.writeInt(u16, request.buffer[start..][0..2], @intCast(request.length - start), .native);
+    }
+
     /// Sends it on a socket of its own and returns the answer; the kernel has it ready when send returns.
     pub fn exchange(request: *Request, buffer: *align(4) [reply_capacity]u8) Error!Message {
         std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
