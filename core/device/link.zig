@@ -153,16 +153,9 @@ pub const Link = struct {
     /// A slice of what follows from changed routes, when `sources` says that it is due.
     pub fn sweepSources(link: *Link) void {
         if (link.sources.next == null) link.followBinding();
-        link.sources.run(link, forgetStale, clock);
-    }
-
-    fn forgetStale(link: *Link, first: u32) ?u32 {
-        const interface = &link.shared.interface;
-        return interface.forgetSources(first, sweep_file.portion, @as(*const Link, link), isStale);
-    }
-
-    fn clock(_: *Link) protocol.Instant {
-        return .{ .ns = io.clock.bootNs() };
+        var look: Look = .{ .link = link, .lookup = io.route.Lookup.open() catch null };
+        defer if (look.lookup) |*lookup| lookup.close();
+        link.sources.run(@as(*const Look, &look), Look.forgetStale, Look.clock);
     }
 
     /// An interface or address to bind to that comes late, or comes back: routes change with it. One that comes back is
@@ -182,13 +175,31 @@ pub const Link = struct {
         link.sockets.install(&set);
         link.shared.log.verbose("bound to {s} again", .{name});
     }
+};
 
-    /// Whether the kernel would now send from the source by another interface than the peer spoke to.
-    fn isStale(link: *const Link, endpoint: *const wire.Endpoint) bool {
+/// What one slice of a sweep works with.
+const Look = struct {
+    link: *const Link,
+    /// Null when memory is short.
+    lookup: ?io.route.Lookup,
+
+    fn forgetStale(look: *const Look, first: u32) ?u32 {
+        return look.link.shared.interface.forgetSources(first, sweep_file.portion, look, isStale);
+    }
+
+    fn clock(_: *const Look) protocol.Instant {
+        return .{ .ns = io.clock.bootNs() };
+    }
+
+    /// Whether the kernel would now send from the source by another interface than the peer spoke to. One that cannot
+    /// be judged is given up.
+    fn isStale(look: *const Look, endpoint: *const wire.Endpoint) bool {
+        const lookup = if (look.lookup) |*lookup| lookup else return true;
         const source = endpoint.source.?;
-        const fwmark = link.shared.interface.fwmark;
-        const bound = link.sockets.bound_index;
-        const found = io.route.interfaceTo(endpoint.remote.address, source.address, fwmark, bound) catch return true;
+        const fwmark = look.link.shared.interface.fwmark;
+        const bound = look.link.sockets.bound_index;
+        const remote = endpoint.remote.address;
+        const found = lookup.interfaceTo(remote, source.address, fwmark, bound) catch return true;
         if (bound != 0) return found == null; // by another it cannot go, and of a VRF we would get the member
         return found == null or found.? != source.interface_index;
     }

@@ -156,12 +156,16 @@ pub const Ifreq = extern struct {
 // ---- rtnetlink: <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h> -------------------------
 pub const RTMGRP_LINK: u32 = 0x1;
 pub const RTMGRP_IPV4_ROUTE: u32 = 0x40;
+pub const RTMGRP_IPV4_RULE: u32 = 0x80;
 pub const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+/// RTNLGRP_IPV6_RULE, 19, as a mask: it has none in the header.
+pub const RTMGRP_IPV6_RULE: u32 = 0x40000;
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 pub const RTM_GETLINK: u16 = 18;
 pub const RTM_NEWROUTE: u16 = 24;
 pub const RTM_GETROUTE: u16 = 26;
+pub const RTM_NEWRULE: u16 = 32;
 pub const RTM_NEWNSID: u16 = 88;
 pub const RTM_GETNSID: u16 = 90;
 pub const NLMSG_ERROR: u16 = 2;

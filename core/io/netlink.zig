@@ -68,9 +68,14 @@ pub const Request = struct {
 
     /// Sends it on a socket of its own and returns the answer; the kernel has it ready when send returns.
     pub fn exchange(request: *Request, buffer: *align(4) [reply_capacity]u8) Error!Message {
-        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
         const socket = try open(0);
         defer sys.close(socket);
+        return request.exchangeOn(socket, buffer);
+    }
+
+    /// The same on a socket that has no answer waiting, and has none after it.
+    pub fn exchangeOn(request: *Request, socket: sys.fd_t, buffer: *align(4) [reply_capacity]u8) Error!Message {
+        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
         const sent = linux.errno(linux.sendto(socket, &request.buffer, request.length, 0, null, 0));
         if (sent != .SUCCESS) return errorOf(sent);
         const length = switch (sys.result(linux.recvfrom(socket, buffer, buffer.len, 0, null, null))) {
