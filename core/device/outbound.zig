@@ -205,8 +205,8 @@ pub const Outbound = struct {
         }
     }
 
-    /// Tells the sender at once that nobody is there (the kernel's host unreachable): from an address of this host's, as
-    /// the kernel does, or else in the name of the destination.
+    /// Tells the sender at once that nobody is there (the kernel's host unreachable): from an address of this host's,
+    /// as the kernel does, or else in the name of the destination.
     fn replyUnreachable(outbound: *Outbound, context: *const Context, packet: []const u8) void {
         if (context.now.boot.since(outbound.reply_window_start) >= reply_window_ns) {
             outbound.reply_window_start = context.now.boot;

@@ -1,5 +1,5 @@
-//! What the kernel's WireGuard driver sets on its device (wg_setup and wg_open in drivers/net/wireguard/device.c), set on
-//! a TUN, so that nothing enters a tunnel that nobody sent. In the thread's own network namespace.
+//! What the kernel's WireGuard driver sets on its device (wg_setup and wg_open of drivers/net/wireguard/device.c), set
+//! on a TUN, so that nothing enters a tunnel that nobody sent. In the thread's own network namespace.
 //!
 //! - No IFF_MULTICAST. With it a host that forwards IPv6 joins the group of routers, and reports that (MLD).
 //! - addr_gen_mode none: no link-local address by itself, hence no router solicitation and no redirect over IPv6.
@@ -27,8 +27,8 @@ pub const Refused = struct {
     advertisements: bool = false,
 };
 
-/// For an interface that was just made: it was born with IFF_MULTICAST and perhaps in the group of routers. That is left
-/// with all of IPv6, which comes back with the MTU; the caller sets that next.
+/// For an interface that was just made: it was born with IFF_MULTICAST and perhaps in the group of routers. That is
+/// left with all of IPv6, which comes back with the MTU; the caller sets that next.
 pub fn leaveGroups(name: []const u8) void {
     clearMulticast(link.index(name) catch return) catch return;
     link.setMtu(name, ipv6_mtu_min - 1) catch {};

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.lab import programs
 from tools.lab.daemon import Daemon
 from tools.lab.lab import Lab, Tunnel
 from tools.lab.namespaces import Namespace, add_address
@@ -219,10 +220,57 @@ def test_a_local_sender_is_told_by_its_own_address(lab: Lab) -> None:
         assert f"From {own} icmp_seq=" in answer.stdout, answer.stdout
 
 
+# A port of its own.
+
+
+def test_listen_port_zero_asks_for_another_port_and_the_session_goes_on(lab: Lab) -> None:
+    """As the kernel: a NAT that has lost a flow is left so. The same port again changes nothing."""
+    tunnel = lab.tunnel()
+    tunnel.session()
+    ports = [port_of(tunnel.a.daemon)]
+    wire = Wire(tunnel.a.namespace)
+    for _ in range(3):
+        tunnel.a.daemon.set("listen-port", "0")
+        ports.append(port_of(tunnel.a.daemon))
+        tunnel.session()
+    assert "0" not in ports and len(set(ports)) == len(ports), ports
+    tunnel.a.daemon.set("listen-port", ports[-1])
+    assert port_of(tunnel.a.daemon) == ports[-1]
+    assert tunnel.b.daemon.peer(tunnel.a.key.public)["endpoint"].endswith(f":{ports[-1]}")
+    assert wire["initiation_output"] == 0
+
+
+def port_of(daemon: Daemon) -> str:
+    return daemon.wg("show", daemon.name, "listen-port").strip()
+
+
+# Other namespaces.
+
+
+@pytest.mark.parametrize("how", ["--netns", "--socket-netns"])
+def test_an_interface_that_up_moves_is_set_where_it_comes_to(
+    lab: Lab, tmp_path: Path, how: str
+) -> None:
+    home, other = lab.namespace("h"), lab.namespace("o")
+    name = lab.name("m")
+    path = tmp_path / f"{name}.conf"
+    path.write_text(f"[Interface]\nPrivateKey = {lab.key().private}\n")
+    path.chmod(0o600)
+    answer = programs.pywg(home, "up", how, other.name, str(path))
+    assert answer.returncode == 0, answer.stderr
+    try:
+        namespace = other if how == "--netns" else home
+        assert namespace.ip("-o", "address", "show", "dev", name) == ""
+        assert setting(namespace, f"ipv6/conf/{name}/accept_ra") == "0"
+        assert setting(namespace, "ipv4/conf/all/send_redirects") == "0"
+    finally:
+        assert programs.pywg(home, "down", name).returncode == 0
+
+
 # The device itself.
 
 #: The kernel's: wg_setup and wg_open in drivers/net/wireguard/device.c, and the defaults of
-#: alloc_netdev. What differs has its reason in docs/traps.md.
+#: alloc_netdev. What differs is in docs/USAGE.md, with its reason.
 KERNEL = {
     "link_type": "none",
     "flags": {"POINTOPOINT", "NOARP", "UP", "LOWER_UP"},
