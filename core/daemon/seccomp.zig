@@ -100,6 +100,9 @@ const program = blk: {
     break :blk code[0..code.len].*;
 };
 
+const ip_hdrincl = 3;
+const ipv6_hdrincl = 36;
+
 /// UDP of both families, and netlink of routes.
 fn socketRule() []const Instruction {
     const rule = [_]Instruction{
@@ -122,19 +125,21 @@ fn socketRule() []const Instruction {
 }
 
 /// Of sockets, UDP and netlink any; of IPv4 and IPv6 none of those with which NET_ADMIN rewrites the packet filter
-/// (IPT_BASE_CTL, 64) or multicast routes (200).
+/// (IPT_BASE_CTL, 64) or multicast routes (200), or with which a socket for ICMP errors sends packets of any kind.
 fn optionRule() []const Instruction {
     const rule = [_]Instruction{
         loadArgument(1),
-        .{ .code = jump_equal, .jt = 12, .k = linux.SOL.SOCKET },
-        .{ .code = jump_equal, .jt = 11, .k = linux.IPPROTO.UDP },
-        .{ .code = jump_equal, .jt = 10, .k = @intCast(sys.SOL_NETLINK) },
-        unless(jump_equal, linux.SOL.IP, 3),
+        .{ .code = jump_equal, .jt = 14, .k = linux.SOL.SOCKET },
+        .{ .code = jump_equal, .jt = 13, .k = linux.IPPROTO.UDP },
+        .{ .code = jump_equal, .jt = 12, .k = @intCast(sys.SOL_NETLINK) },
+        unless(jump_equal, linux.SOL.IP, 4),
         loadArgument(2),
-        .{ .code = jump_not_below, .jt = 6, .jf = 7, .k = 64 },
+        .{ .code = jump_equal, .jt = 1, .k = ip_hdrincl },
+        .{ .code = jump_not_below, .jt = 7, .jf = 8, .k = 64 },
         refuse,
-        unless(jump_equal, linux.SOL.IPV6, 4),
+        unless(jump_equal, linux.SOL.IPV6, 5),
         loadArgument(2),
+        .{ .code = jump_equal, .jt = 3, .k = ipv6_hdrincl },
         .{ .code = jump_equal, .jt = 2, .k = 64 },
         .{ .code = jump_equal, .jt = 1, .k = 65 },
         .{ .code = jump_not_below, .jf = 1, .k = 76 },
@@ -228,6 +233,8 @@ test "what a tunnel has no use for is refused" {
                 isRefused(setOption(linux.SOL.IPV6, 64)),
                 isRefused(setOption(linux.SOL.IPV6, 200)),
                 isRefused(setOption(255, 1)),
+                isRefused(setOption(linux.SOL.IP, ip_hdrincl)),
+                isRefused(setOption(linux.SOL.IPV6, ipv6_hdrincl)),
                 isRefused(linux.prctl(@backingInt(linux.PR.SET_DUMPABLE), 1, 0, 0, 0)),
                 isRefused(linux.ioctl(0, linux.T.IOCSTI, 0)),
                 isRefused(linux.ptrace(linux.PTRACE.TRACEME, 0, 0, 0, 0)),

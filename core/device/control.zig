@@ -77,7 +77,7 @@ pub const Control = struct {
         // Another mark may take another route: learnt sources are no longer to be trusted. `install` does the same.
         if (is_marked) {
             interface.forgetAllSources();
-            control.link.routes_changed = true; // those that packets under way bring back are looked at, too
+            control.link.sources.request(); // those that packets under way bring back are looked at, too
         }
         if (replacement) |*opened| {
             control.sockets.install(opened);

@@ -4,6 +4,7 @@
 //! Every file of the room imports only what comes before it in this list, so that it can be read from either end:
 //!   token, diagnostic, log                   words
 //!   mutex, ticket_lock, limited_allocator, under_load, moderation, cipher_pool, train     tools
+//!   sweep                                    work that is done in slices
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
 //!   sockets <- link                          what follows from the configuration, and from the interface's state
@@ -60,6 +61,7 @@ pub const Device = struct {
         const leading = workers.first();
         shared.interface.index_shards = workers.count;
         shared.log.name = leading.tun.name();
+        shared.icmp = .open();
         device.sockets = .{ .shared = shared, .workers = workers };
         device.link = try opening.openLink(shared, workers, &device.sockets, diagnostic);
         errdefer device.link.close();
@@ -80,6 +82,7 @@ pub const Device = struct {
             .control = &device.control,
         };
         for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
+        device.link.settle();
         device.link.follow();
         const facts = .{ shared.interface.mtu, cipher.path(), workers.count };
         shared.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", facts);
@@ -184,6 +187,7 @@ test {
     _ = @import("log.zig");
     _ = @import("moderation.zig");
     _ = @import("mutex.zig");
+    _ = @import("sweep.zig");
     _ = @import("ticket_lock.zig");
     _ = @import("train.zig");
     _ = @import("under_load.zig");

@@ -3,9 +3,12 @@
 //! Invariant: called by the first worker, with the turns of all others held.
 const std = @import("std");
 const io = @import("io");
+const protocol = @import("protocol");
 const Shared = @import("shared.zig").Shared;
 const shared_file = @import("shared.zig");
 const Sockets = @import("sockets.zig").Sockets;
+const sweep_file = @import("sweep.zig");
+const Sweep = sweep_file.Sweep;
 const train = @import("train.zig");
 const wire = @import("wire");
 const Workers = @import("workers.zig").Workers;
@@ -18,7 +21,8 @@ pub const Link = struct {
     /// As far as the monitor has told.
     is_up: bool = false,
     routes: io.route.Monitor,
-    routes_changed: bool = false,
+    /// Of sources that a change of routes may have made stale.
+    sources: Sweep = .{},
 
     pub fn close(link: *Link) void {
         link.routes.close();
@@ -42,7 +46,29 @@ pub const Link = struct {
                 .gone => return link.shared.end("the interface was removed"),
             }
         }
+        const was_here = link.shared.is_here;
+        link.shared.is_here = link.isHere();
+        if (!was_here and link.shared.is_here) io.link_settings.refresh(link.monitor.interface_index);
         if (link.is_up) link.goUp() else link.goDown();
+    }
+
+    /// In another namespace its name and index are another interface's here.
+    fn isHere(link: *const Link) bool {
+        return !link.monitor.is_blind and link.monitor.namespace == null;
+    }
+
+    /// Once, before this thread can open no files any more.
+    pub fn settle(link: *Link) void {
+        if (!link.isHere()) return;
+        const name = link.monitor.name();
+        const refused = io.link_settings.apply(name);
+        const log = &link.shared.log;
+        if (refused.link_local) log.err("IPv6 makes itself an address on {s} and looks for routers through it: " ++
+            "set net.ipv6.conf.{s}.addr_gen_mode=1 before it is up", .{ name, name });
+        if (refused.redirects) log.verbose("peers that send to one another may be told to do so directly: " ++
+            "net.ipv4.conf.all.send_redirects cannot be set to 0", .{});
+        if (refused.advertisements) log.verbose("router advertisements of peers are followed: " ++
+            "net.ipv6.conf.{s}.accept_ra cannot be set to 0", .{name});
     }
 
     /// The kernel's word on a read from TUN.
@@ -54,15 +80,17 @@ pub const Link = struct {
     }
 
     fn setMtu(link: *Link, mtu: u32) void {
+        const had_ipv6 = link.shared.interface.mtu >= io.link_settings.ipv6_mtu_min;
         link.shared.interface.mtu = mtu;
+        // IPv6 is back, with the host's defaults.
+        if (!had_ipv6 and link.isHere()) io.link_settings.refresh(link.monitor.interface_index);
         link.shared.log.verbose("mtu {d}", .{mtu});
         link.fitSuperpackets();
     }
 
     /// One superpacket read from TUN should fit one UDP_SEGMENT send.
     fn fitSuperpackets(link: *Link) void {
-        // In another namespace the index is another interface's here.
-        if (link.monitor.is_blind or link.monitor.namespace != null) return;
+        if (!link.isHere()) return;
         const mtu = link.shared.interface.mtu;
         const datagram = wire.messages.paddedLength(mtu, mtu) + wire.messages.transport_overhead;
         const segments = std.math.clamp(train.bytes_max / datagram, 1, train.packets_max);
@@ -101,18 +129,11 @@ pub const Link = struct {
     // ---- what is asked for ----
 
     pub fn needsProbe(link: *const Link) bool {
-        return link.monitor.is_blind or link.routes_changed;
+        return link.monitor.is_blind;
     }
 
     pub fn probe(link: *Link) void {
-        if (link.monitor.is_blind) link.probeInterface();
-        if (!link.routes_changed) return;
-        link.routes_changed = false;
-        link.followBinding();
-        link.shared.interface.forgetSources(@as(*const Link, link), isStale);
-    }
-
-    fn probeInterface(link: *Link) void {
+        if (!link.monitor.is_blind) return;
         const tun = &link.workers.first().tun;
         switch (io.link.probe(tun.fd, tun.has_vnet_header)) {
             .up => link.is_up = true,
@@ -124,9 +145,17 @@ pub const Link = struct {
 
     // ---- routes ----
 
-    /// They come in swarms: what follows from them is left to `probe`.
+    /// They come in swarms: what follows from them is left to `sweepSources`.
     pub fn noteRoutes(link: *Link) void {
-        if (link.routes.drain()) link.routes_changed = true;
+        if (link.routes.drain()) link.sources.request();
+    }
+
+    /// A slice of what follows from changed routes, when `sources` says that it is due.
+    pub fn sweepSources(link: *Link) void {
+        if (link.sources.next == null) link.followBinding();
+        var look: Look = .{ .link = link, .lookup = io.route.Lookup.open() catch null };
+        defer if (look.lookup) |*lookup| lookup.close();
+        link.sources.run(@as(*const Look, &look), Look.forgetStale, Look.clock);
     }
 
     /// An interface or address to bind to that comes late, or comes back: routes change with it. One that comes back is
@@ -146,13 +175,31 @@ pub const Link = struct {
         link.sockets.install(&set);
         link.shared.log.verbose("bound to {s} again", .{name});
     }
+};
 
-    /// Whether the kernel would now send from the source by another interface than the peer spoke to.
-    fn isStale(link: *const Link, endpoint: *const wire.Endpoint) bool {
+/// What one slice of a sweep works with.
+const Look = struct {
+    link: *const Link,
+    /// Null when memory is short.
+    lookup: ?io.route.Lookup,
+
+    fn forgetStale(look: *const Look, first: u32) ?u32 {
+        return look.link.shared.interface.forgetSources(first, sweep_file.portion, look, isStale);
+    }
+
+    fn clock(_: *const Look) protocol.Instant {
+        return .{ .ns = io.clock.bootNs() };
+    }
+
+    /// Whether the kernel would now send from the source by another interface than the peer spoke to. One that cannot
+    /// be judged is given up.
+    fn isStale(look: *const Look, endpoint: *const wire.Endpoint) bool {
+        const lookup = if (look.lookup) |*lookup| lookup else return true;
         const source = endpoint.source.?;
-        const fwmark = link.shared.interface.fwmark;
-        const bound = link.sockets.bound_index;
-        const found = io.route.interfaceTo(endpoint.remote.address, source.address, fwmark, bound) catch return true;
+        const fwmark = look.link.shared.interface.fwmark;
+        const bound = look.link.sockets.bound_index;
+        const remote = endpoint.remote.address;
+        const found = lookup.interfaceTo(remote, source.address, fwmark, bound) catch return true;
         if (bound != 0) return found == null; // by another it cannot go, and of a VRF we would get the member
         return found == null or found.? != source.interface_index;
     }

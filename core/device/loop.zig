@@ -26,7 +26,7 @@ const Token = @import("token.zig").Token;
 const Worker = @import("worker.zig").Worker;
 const Workers = @import("workers.zig").Workers;
 
-/// What sends no event, or too many of them, is looked at this often.
+/// What sends no event is looked at this often.
 const probe_interval_ms = 1000;
 
 pub const Loop = struct {
@@ -60,7 +60,10 @@ pub const Loop = struct {
         const now = shared_file.now();
         var tun_is_ready = false;
         var is_behind = false;
-        if (worker.isFirst()) loop.probe(now);
+        if (worker.isFirst()) {
+            loop.probe(now);
+            loop.followRoutes(now);
+        }
         for (ready) |event| {
             switch (Token.of(event)) {
                 .tun => tun_is_ready = true,
@@ -124,6 +127,13 @@ pub const Loop = struct {
         loop.control.probe(now);
     }
 
+    fn followRoutes(loop: *Loop, now: protocol.Now) void {
+        if (!loop.link.sources.isDue(now.boot)) return;
+        loop.workers.pauseOthers();
+        defer loop.workers.resumeOthers();
+        loop.link.sweepSources();
+    }
+
     /// Milliseconds until something is due, -1 for never. Between turns, but with the turn held: whoever has paused the
     /// workers changes the tables without the mutex.
     fn timeout(loop: *Loop) i32 {
@@ -143,7 +153,8 @@ pub const Loop = struct {
         loop.shared.mutex.acquire();
         defer loop.shared.mutex.release();
         loop.watched_deadline = loop.shared.interface.deadline() orelse .never;
-        return loop.watched_deadline;
+        const due = loop.link.sources.due();
+        return if (due.isBefore(loop.watched_deadline)) due else loop.watched_deadline;
     }
 
     /// After a turn of another worker: if that made an earlier deadline, the first one has to know.

@@ -13,6 +13,7 @@ const Workers = @import("workers.zig").Workers;
 /// One worker for each thread, if there can be a queue for each. What was opened is left to `Workers.close`.
 pub fn openWorkers(workers: *Workers, options: *const Options, diagnostic: *Diagnostic) OpenError!void {
     var failure: io.linux.Failure = .{};
+    const was_there = if (io.link.index(options.name)) |_| true else |_| false;
     const leading = try addWorker(workers, options, diagnostic);
     const queues = openFirstQueue(leading, options, &failure) catch |err| {
         workers.dropLast();
@@ -32,6 +33,7 @@ pub fn openWorkers(workers: *Workers, options: *const Options, diagnostic: *Diag
         for (workers.all()) |worker| worker.tun.writeTo(&workers.writer.?);
     }
     if (options.tun_fd == null) {
+        if (!was_there) io.link_settings.leaveGroups(leading.tun.name());
         io.link.setMtu(leading.tun.name(), options.mtu) catch |err| {
             diagnostic.set("cannot set the MTU of {s} to {d}: {t}", .{ leading.tun.name(), options.mtu, err });
             return error.System;

@@ -36,6 +36,8 @@ pub const Context = struct {
     share: *Share,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
+    /// Null where its routes are not those of the inner packets.
+    icmp: ?*const io.icmp_sender.IcmpSender,
     now: protocol.Now,
 };
 
@@ -203,7 +205,8 @@ pub const Outbound = struct {
         }
     }
 
-    /// Tells the local sender at once that nobody is there (the kernel's host unreachable).
+    /// Tells the sender at once that nobody is there (the kernel's host unreachable): from an address of this host's,
+    /// as the kernel does, or else in the name of the destination.
     fn replyUnreachable(outbound: *Outbound, context: *const Context, packet: []const u8) void {
         if (context.now.boot.since(outbound.reply_window_start) >= reply_window_ns) {
             outbound.reply_window_start = context.now.boot;
@@ -213,6 +216,7 @@ pub const Outbound = struct {
         var buffer: [wire.icmp.reply_length_max]u8 = undefined;
         const reply = wire.icmp.hostUnreachable(packet, &buffer) orelse return;
         outbound.reply_count += 1;
+        if (context.icmp) |icmp| if (icmp.send(reply)) return;
         _ = context.tun.writePacket(reply);
     }
 };

@@ -28,6 +28,10 @@ pub const Shared = struct {
     interface: protocol.Interface,
     under_load: UnderLoad = .{},
 
+    /// The interface is in the namespace of our sockets. Written with the turns of all workers held.
+    is_here: bool = true,
+    icmp: io.icmp_sender.IcmpSender = .{},
+
     pool: Pool = .{},
     /// Features whose stepping down was told, by bit.
     told: u32 = 0,
@@ -61,6 +65,7 @@ pub const Shared = struct {
 
     /// After all that was allocated with `gpa` was given back.
     pub fn deinit(shared: *Shared) void {
+        shared.icmp.close();
         shared.interface.deinit();
         std.debug.assert(shared.limited.used.load(.monotonic) == 0);
     }

@@ -142,6 +142,7 @@ pub const Worker = struct {
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,
+            .icmp = if (worker.shared.is_here) &worker.shared.icmp else null,
             .now = now,
         });
     }

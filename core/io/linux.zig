@@ -156,12 +156,16 @@ pub const Ifreq = extern struct {
 // ---- rtnetlink: <linux/rtnetlink.h>, <linux/if_link.h>, <linux/net_namespace.h> -------------------------
 pub const RTMGRP_LINK: u32 = 0x1;
 pub const RTMGRP_IPV4_ROUTE: u32 = 0x40;
+pub const RTMGRP_IPV4_RULE: u32 = 0x80;
 pub const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+/// RTNLGRP_IPV6_RULE, 19, as a mask: it has none in the header.
+pub const RTMGRP_IPV6_RULE: u32 = 0x40000;
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 pub const RTM_GETLINK: u16 = 18;
 pub const RTM_NEWROUTE: u16 = 24;
 pub const RTM_GETROUTE: u16 = 26;
+pub const RTM_NEWRULE: u16 = 32;
 pub const RTM_NEWNSID: u16 = 88;
 pub const RTM_GETNSID: u16 = 90;
 pub const NLMSG_ERROR: u16 = 2;
@@ -179,6 +183,11 @@ pub const RTA_OIF: u16 = 4;
 pub const RTA_MARK: u16 = 16;
 pub const SOL_NETLINK: i32 = 270;
 pub const NETLINK_LISTEN_ALL_NSID: u32 = 8;
+
+// ---- classic BPF: <linux/filter.h> -----------------------------------------------------------------------
+pub const BpfInstruction = extern struct { code: u16, jt: u8 = 0, jf: u8 = 0, k: u32 };
+pub const BpfProgram = extern struct { length: u16, instructions: [*]const BpfInstruction };
+pub const bpf_ret_k: u16 = 0x06;
 
 // ---- sockaddr, as bytes in network order, so that no target's byte order matters -------------------------
 pub const SockaddrIn = extern struct {

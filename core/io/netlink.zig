@@ -55,11 +55,27 @@ pub const Request = struct {
         request.length = std.mem.alignForward(usize, request.length + 4 + data.len, 4);
     }
 
+    /// What is put from here until `endNest` is inside this attribute. Answers where it began.
+    pub fn beginNest(request: *Request, kind: u16) usize {
+        const start = request.length;
+        request.putAttribute(kind, &.{});
+        return start;
+    }
+
+    pub fn endNest(request: *Request, start: usize) void {
+        std.mem.writeInt(u16, request.buffer[start..][0..2], @intCast(request.length - start), .native);
+    }
+
     /// Sends it on a socket of its own and returns the answer; the kernel has it ready when send returns.
     pub fn exchange(request: *Request, buffer: *align(4) [reply_capacity]u8) Error!Message {
-        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
         const socket = try open(0);
         defer sys.close(socket);
+        return request.exchangeOn(socket, buffer);
+    }
+
+    /// The same on a socket that has no answer waiting, and has none after it.
+    pub fn exchangeOn(request: *Request, socket: sys.fd_t, buffer: *align(4) [reply_capacity]u8) Error!Message {
+        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
         const sent = linux.errno(linux.sendto(socket, &request.buffer, request.length, 0, null, 0));
         if (sent != .SUCCESS) return errorOf(sent);
         const length = switch (sys.result(linux.recvfrom(socket, buffer, buffer.len, 0, null, null))) {

@@ -144,22 +144,22 @@ pub const Udp = struct {
     /// `count`. All else, and everything where the kernel takes no filter, goes by addresses and ports.
     pub fn steer(udp: *const Udp, leading: *const Sockets, count: u8) void {
         // Offset 0 is the UDP payload. A result that is no socket makes the kernel fall back to its hash.
-        const filter = [_]BpfInstruction{
+        const filter = [_]sys.BpfInstruction{
             .{ .code = bpf.ldb_abs, .k = 0 },
             .{ .code = bpf.jeq, .jf = 3, .k = bpf.transport_data },
             .{ .code = bpf.ldb_abs, .k = 4 },
             .{ .code = bpf.mod, .k = count },
             .{ .code = bpf.ret_a, .k = 0 },
-            .{ .code = bpf.ret_k, .k = std.math.maxInt(u32) },
+            .{ .code = sys.bpf_ret_k, .k = std.math.maxInt(u32) },
         };
-        const program: BpfProgram = .{ .length = filter.len, .instructions = &filter };
+        const program: sys.BpfProgram = .{ .length = filter.len, .instructions = &filter };
         for (leading) |socket| {
             _ = udp.calls.setsockopt(
                 socket orelse continue,
                 linux.SOL.SOCKET,
                 linux.SO.ATTACH_REUSEPORT_CBPF,
                 std.mem.asBytes(&program),
-                @sizeOf(BpfProgram),
+                @sizeOf(sys.BpfProgram),
             );
         }
     }
@@ -364,15 +364,11 @@ pub const Udp = struct {
     }
 };
 
-/// <linux/filter.h>: struct sock_filter and struct sock_fprog.
-const BpfInstruction = extern struct { code: u16, jt: u8 = 0, jf: u8 = 0, k: u32 };
-const BpfProgram = extern struct { length: u16, instructions: [*]const BpfInstruction };
 const bpf = struct {
     const ldb_abs: u16 = 0x30;
     const jeq: u16 = 0x15;
     const mod: u16 = 0x94;
     const ret_a: u16 = 0x16;
-    const ret_k: u16 = 0x06;
     /// The type of the message, its first byte (whitepaper section 5.4.6).
     const transport_data = 4;
 };

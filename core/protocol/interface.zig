@@ -403,12 +403,16 @@ pub const Interface = struct {
 
     /// Routes changed: forgets the sources that `isStale` names. What the peer sends to them until it has followed us
     /// to another must not bring them back: each would call the other back for ever.
+    /// Looks at up to `count` peers; answers the number of the next one to look at, or null at the end.
     pub fn forgetSources(
         interface: *Interface,
+        first: u32,
+        count: u32,
         context: anytype,
         comptime isStale: fn (@TypeOf(context), *const wire.Endpoint) bool,
-    ) void {
-        for (0..interface.peer_high) |i| {
+    ) ?u32 {
+        const end = @min(first +| count, interface.peer_high);
+        for (@min(first, end)..end) |i| {
             const peer = interface.peers.at(i);
             if (!peer.in_use) continue;
             const endpoint = &(peer.endpoint orelse continue);
@@ -419,6 +423,7 @@ pub const Interface = struct {
             peer.shunned = endpoint.source;
             peer.clearSource();
         }
+        return if (end < interface.peer_high) end else null;
     }
 
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {

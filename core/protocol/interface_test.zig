@@ -479,7 +479,11 @@ test "a source that routes have left is not learnt again until they lead there, 
     net.b.endpoint.source = old;
     try net.send(&net.b, 100);
     try testing.expect(peer.endpoint.?.source.?.eql(old));
-    net.a.interface.forgetSources(@as(u32, 7), Stale.isOld);
+    try testing.expectEqual(0, net.a.interface.forgetSources(0, 0, @as(u32, 7), Stale.isOld));
+    try testing.expect(peer.endpoint.?.source.?.eql(old));
+    try testing.expectEqual(null, net.a.interface.forgetSources(1, 1, @as(u32, 7), Stale.isOld));
+    try testing.expect(peer.endpoint.?.source.?.eql(old));
+    try testing.expectEqual(null, net.a.interface.forgetSources(0, 1, @as(u32, 7), Stale.isOld));
     try net.send(&net.b, 100);
     try testing.expectEqual(null, peer.endpoint.?.source);
     net.b.endpoint.source = new;
@@ -487,10 +491,10 @@ test "a source that routes have left is not learnt again until they lead there, 
     net.b.endpoint.source = old; // overtaken on its way
     try net.send(&net.b, 100);
     try testing.expect(peer.endpoint.?.source.?.eql(new));
-    net.a.interface.forgetSources(@as(u32, 8), Stale.isOld); // and back
+    try testing.expectEqual(null, net.a.interface.forgetSources(0, 1, @as(u32, 8), Stale.isOld)); // and back
     try net.send(&net.b, 100);
     try testing.expect(peer.endpoint.?.source.?.eql(old));
-    net.a.interface.forgetSources(@as(u32, 7), Stale.isOld);
+    try testing.expectEqual(null, net.a.interface.forgetSources(0, 1, @as(u32, 7), Stale.isOld));
     net.b.endpoint.remote.port += 1;
     try net.send(&net.b, 100);
     try testing.expect(peer.endpoint.?.source.?.eql(old));

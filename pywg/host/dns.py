@@ -20,6 +20,9 @@ from pywg.host import programs, resolv_conf
 
 ETC = Path("/etc")
 RESOLVED_DIRECTORY = Path("/run/systemd/resolve")
+RESOLVCONF_DIRECTORY = Path("/run/resolvconf")
+# Of Debian's resolvconf, and of openresolv in its versions: a file for each interface.
+RESOLVCONF_ENTRIES = ("interface", "interfaces", "keys")
 # Where systemd-resolved listens.
 RESOLVED_SERVERS = ("127.0.0.53", "127.0.0.54")
 
@@ -128,9 +131,10 @@ def stands(
     """Whether what ``add`` has set is what programs here still get."""
     match manager:
         case "resolvconf":
-            # One on this machine that asks the others hides who is asked.
-            asked = servers_in(_read(ETC / "resolv.conf"))
-            return any(server in servers or _is_here(server) for server in asked)
+            # What it makes of it is for it to decide; whether it still knows us can be seen.
+            folders = [RESOLVCONF_DIRECTORY / entry for entry in RESOLVCONF_ENTRIES]
+            known = [folder for folder in folders if folder.is_dir()]
+            return not known or any((folder / target).exists() for folder in known)
         case "resolved":
             asked = programs.output(["resolvectl", "dns", target]).split()
             return set(servers) <= set(asked)
@@ -138,12 +142,6 @@ def stands(
             return resolv_conf.stands(Path(target), name, text_of(servers, search))
         case _:
             assert_never(manager)
-
-
-def _is_here(server: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ip_address(server).is_loopback
-    return False
 
 
 def _set_resolved(target: str, servers: Sequence[str], search: Sequence[str]) -> None:

@@ -14,16 +14,12 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Self
 
 from pywg.config import Endpoint, Family, IPAddress
 from pywg.errors import PywgError
 from pywg.host import destinations, dns, resolv_conf, resolver
 
-RESOLVCONF_DIRECTORY = Path("/run/resolvconf")
-# Of Debian's resolvconf, and of openresolv in its versions: a file for each interface.
-RESOLVCONF_ENTRIES = ("interface", "interfaces", "keys")
 # These are no names of the DNS (RFC 6761, RFC 6762): another service of this host knows them.
 LOCAL_DOMAINS = ("local", "localhost")
 
@@ -103,7 +99,7 @@ def without_tunnel(name: str) -> str:
 
 def _of_resolvconf(name: str) -> str:
     """What resolvconf was told by others; empty unless it was told by the tunnel too."""
-    for folder in (RESOLVCONF_DIRECTORY / entry for entry in RESOLVCONF_ENTRIES):
+    for folder in (dns.RESOLVCONF_DIRECTORY / entry for entry in dns.RESOLVCONF_ENTRIES):
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
         others = [entry for entry in entries if entry.name.rpartition(".")[2] != name]
         if len(others) < len(entries):

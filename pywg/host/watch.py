@@ -48,11 +48,13 @@ class Change(Flag):
 
 class Watch:
     """For an interface, which may be yet to come, and some files; from the moment it is made, in
-    the network namespace of this thread."""
+    the network namespace of this thread. Of ``places`` only the folder is watched: to watch a
+    network namespace itself would keep it from going."""
 
-    def __init__(self, name: str, files: Iterable[Path]) -> None:
+    def __init__(self, name: str, files: Iterable[Path], places: Iterable[Path] = ()) -> None:
         self._name = name
         self._files = list(files)
+        self._places = list(places)
         try:
             self._routes = _listening(socket.NETLINK_ROUTE, _GROUPS)
             self._firewall = _listening(_NETFILTER, (_NFTABLES,))
@@ -90,10 +92,13 @@ class Watch:
         for file in self._files:
             for place in {file, file.parent, file.resolve(), file.resolve().parent}:
                 self._notifier.add(place)
+        for place in self._places:
+            self._notifier.add(place.parent)
 
     def _read_files(self) -> Change:
         changed = self._notifier.drain()
         names = {place.name for file in self._files for place in (file, file.resolve())}
+        names |= {place.name for place in self._places}
         self._watch_files()
         return Change.FILES if changed & set(map(os.fsencode, names)) else Change.NOTHING
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self, assert_never
 
 from pywg.errors import NetworkError, PywgError, system_call
-from pywg.host import dns, firewall, hooks, kill_switch, lock, netns, network
+from pywg.host import dns, firewall, hooks, kill_switch, link_settings, lock, netns, network
 from pywg.plan import steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import Step
@@ -239,6 +239,7 @@ class Applier:
                 _ask(step, lambda: kernel.move_link(step.name, inside))
         finally:
             os.close(inside)
+        link_settings.settle(step.name)
 
     def _delete(self, step: steps.DeleteInterface) -> None:
         # Before we look for the interface: a process that is not ready yet then gives up.

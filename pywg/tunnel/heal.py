@@ -67,15 +67,19 @@ class Healer:
     """For the tunnel ``name`` whose interface is, or will be, in the network namespace of this
     thread. Tells one line of each thing that it does."""
 
-    def __init__(self, name: str, log: Log) -> None:
+    def __init__(self, name: str, log: Log, place: Path | None = None) -> None:
+        """``place`` is the name of the network namespace; with it we go, or we would keep it."""
         self._name = name
+        self._place = place
         self._log = log
         self._patience = Patience()
         self._version = (0, 0)
 
     def run(self, moved: Callable[[], None]) -> None:
-        """Does not end. ``moved`` is called when the network around may have changed."""
-        with Watch(self._name, [RESOLV_CONF]) as watch:
+        """Ends with the network namespace. ``moved`` is called when the network around may be
+        another."""
+        places = [] if self._place is None else [self._place]
+        with Watch(self._name, [RESOLV_CONF], places) as watch:
             keep_only(for_programs=True)
             while True:
                 found = watch.wait()
@@ -83,6 +87,8 @@ class Healer:
                     found |= more
                 if not found:
                     continue
+                if self._place is not None and not self._place.exists():
+                    return
                 try:
                     self.heal(found)
                 except (PywgError, OSError) as error:
@@ -159,11 +165,13 @@ def companion(name: str, location: Location, home: int) -> Companion:
     than the interface: ``home`` is a file descriptor of the one we are in."""
 
     def run(log: Log, moved: Callable[[], None]) -> None:
+        place = None
         if location.netns is not None:
             netns.enter(location.netns)
+            place = netns.DIRECTORY / location.netns
         elif location.is_split:
             netns.enter_at(home)
-        Healer(name, log).run(moved)
+        Healer(name, log, place).run(moved)
 
     return run
 

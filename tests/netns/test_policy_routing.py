@@ -175,17 +175,28 @@ def test_answers_leave_from_the_address_that_was_written_to(lab: Lab, outer: int
         assert tunnel.a.daemon.peer(tunnel.b.key.public)["endpoint"] == endpoint
 
 
-@pytest.mark.pywgd_only
-def test_a_better_route_takes_the_stream_over_and_its_end_gives_it_back(lab: Lab) -> None:
-    tunnel = lab.tunnel()
+def second_way(tunnel: Tunnel) -> None:
+    """A second cable; b has one address only, so a never follows it elsewhere."""
     a, b = tunnel.a.namespace, tunnel.b.namespace
-    # b has one address only, so a never follows it elsewhere.
     cable((a, "second", ["198.51.100.1/24"]), (b, "second", []))
     b.ip("route", "add", "198.51.100.0/24", "dev", "second")
     for namespace in (a, b):
         # Answers may come by another way than the kernel here would take.
         for name in ("all", "veth", "second"):
             namespace.run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")
+
+
+def has_moved(sent: Wire, place: str, other: str) -> bool:
+    """Between two looks, packets left from one address and none from the other."""
+    before, after = sent.counts(), sent.counts()
+    return after[place] > before[place] and after[other] == before[other]
+
+
+@pytest.mark.pywgd_only
+def test_a_better_route_takes_the_stream_over_and_its_end_gives_it_back(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    a, b = tunnel.a.namespace, tunnel.b.namespace
+    second_way(tunnel)
 
     def is_seen_from(address: str) -> bool:
         return tunnel.b.daemon.peer(tunnel.a.key.public)["endpoint"] == f"{address}:{PORT}"
@@ -203,3 +214,28 @@ def test_a_better_route_takes_the_stream_over_and_its_end_gives_it_back(lab: Lab
             stream.flows(SOON)
             back.flows(SOON)
             assert is_seen_from(source)
+
+
+@pytest.mark.pywgd_only
+def test_ten_changes_of_the_route_in_a_row_are_each_followed_at_once(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    a, b = tunnel.a.namespace, tunnel.b.namespace
+    second_way(tunnel)
+    tunnel.session()
+    # The kernel here takes the better way by itself; the source is what the daemon has to change.
+    sources = {"veth": "192.0.2.1", "second": "198.51.100.1"}
+    sent = Wire(
+        a, **{place: f"ip saddr {source} udp sport 51820" for place, source in sources.items()}
+    )
+    better = (f"{tunnel.b.outer4}/32", "dev", "second")
+    took = []
+    with Stream(a, b, tunnel.b.inner4) as stream, Stream(b, a, tunnel.a.inner4) as back:
+        back.flows()
+        for verb, place in (("add", "second"), ("delete", "veth")) * 5:
+            a.ip("route", verb, *better)
+            started, other = time.monotonic(), "second" if place == "veth" else "veth"
+            wait_until(partial(has_moved, sent, place, other), f"a sends from {sources[place]}", 3)
+            took.append(time.monotonic() - started)
+            stream.flows(SOON)
+    # Looking once a second, it would take nine seconds or more.
+    assert sum(took) < 4, took

@@ -86,7 +86,9 @@ def test_a_tunnel_that_pywg_up_hosts_keeps_no_other_capabilities(tmp_path: Path)
                     line.split(":\t", 1) for line in (place / "status").read_text().splitlines()
                 )
                 assert int(found["CapEff"], 16) & ~(NEEDED | 1 << SYS_NICE) == 0
-                assert int(found["CapBnd"], 16) == 0
+                # The thread that heals runs nft with what it has itself.
+                assert int(found["CapBnd"], 16) & ~(NEEDED | 1 << SYS_NICE) == 0
+                assert place.name != str(pid) or int(found["CapBnd"], 16) == 0
                 assert found["NoNewPrivs"] == "1"
         finally:
             host.pywg("down", str(path))

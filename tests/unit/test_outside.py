@@ -26,7 +26,7 @@ def etc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(dns, "ETC", tmp_path / "etc")
     monkeypatch.setattr(dns, "RESOLVED_DIRECTORY", tmp_path / "resolve")
-    monkeypatch.setattr(outside, "RESOLVCONF_DIRECTORY", tmp_path / "resolvconf")
+    monkeypatch.setattr(dns, "RESOLVCONF_DIRECTORY", tmp_path / "resolvconf")
     monkeypatch.setattr(resolv_conf, "DIRECTORY", tmp_path / "lib")
     return tmp_path / "etc"
 

@@ -32,7 +32,7 @@ SHELVES: Mapping[str, Shelves] = {
     ),
     "device": (
         ("cipher_pool", "diagnostic", "limited_allocator", "log", "moderation", "mutex"),
-        ("ticket_lock", "token", "train", "under_load", "zones"),
+        ("sweep", "ticket_lock", "token", "train", "under_load", "zones"),
         ("options", "inbound", "outbound"),
         ("shared", "uapi_server"),
         ("worker",),
@@ -47,8 +47,8 @@ SHELVES: Mapping[str, Shelves] = {
     "io": (
         ("clock", "entropy", "linux", "priority", "vnet_header"),
         ("control_message", "netlink", "offload", "poller", "sockaddr"),
-        ("gso", "link", "route", "uapi_client", "uapi_listener", "udp_send"),
-        ("gro", "udp"),
+        ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send"),
+        ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
         ("io",),
     ),
