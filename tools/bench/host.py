@@ -1,6 +1,6 @@
 """How `pywg up`, `reload`, `show` and `down` grow with the file and with the host.
 
-    scripts/bench_host [--cases WORD ...] [--list]
+    scripts/bench_host [--cases WORD ...]
 
 Each case is a host of its own (tools/lab/host.py) and one file. The commands run as a user runs
 them, Python's start included. Prints a table: seconds that passed and, after a slash, seconds of
@@ -54,26 +54,6 @@ class Figures:
 
 
 # ---- cases
-
-
-def cases() -> dict[str, Case]:
-    """By a word that picks them on the command line."""
-    return {
-        "allowed-1000": allowed(1000),
-        "allowed-5000": allowed(5000),
-        "allowed-15000": allowed(15_000),
-        "peers-1000": peers(1000),
-        "peers-10000": peers(10_000),
-        "plain": full("nothing else on the host", lambda host: None),
-        "routes-200000": full("200 000 routes in another table", routes(200_000, 1000)),
-        "routes-1000000": full("1 000 000 routes in another table", routes(1_000_000, 1000)),
-        "taken-1000000": full(
-            f"1 000 000 routes in table {FIRST_TABLE}", routes(1_000_000, FIRST_TABLE)
-        ),
-        "addresses-1000": full("1 000 addresses on another link", addresses(1000)),
-        "links-1000": full("1 000 links", links(1000)),
-        "rules-5000": full("5 000 rules", rules(5000)),
-    }
 
 
 def interface() -> str:
@@ -141,8 +121,30 @@ def rules(count: int) -> Callable[[Host], None]:
 
 
 def batch(host: Host, lines: Iterable[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines)
-    run("ip", "-n", host.namespace.name, "-batch", "-", text=text, timeout=FILL_S_MAX)
+    path = host.directory / "batch"
+    with path.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    run("ip", "-n", host.namespace.name, "-batch", str(path), timeout=FILL_S_MAX)
+
+
+# By a word that picks them on the command line. Made when they are measured: a command's peak is at
+# least that of the process that starts it.
+CASES: dict[str, Callable[[], Case]] = {
+    "plain": lambda: full("nothing else on the host", lambda host: None),
+    "routes-200000": lambda: full("200 000 routes in another table", routes(200_000, 1000)),
+    "routes-1000000": lambda: full("1 000 000 routes in another table", routes(1_000_000, 1000)),
+    "taken-1000000": lambda: full(
+        f"1 000 000 routes in table {FIRST_TABLE}", routes(1_000_000, FIRST_TABLE)
+    ),
+    "addresses-1000": lambda: full("1 000 addresses on another link", addresses(1000)),
+    "links-1000": lambda: full("1 000 links", links(1000)),
+    "rules-5000": lambda: full("5 000 rules", rules(5000)),
+    "allowed-1000": lambda: allowed(1000),
+    "allowed-5000": lambda: allowed(5000),
+    "allowed-15000": lambda: allowed(15_000),
+    "peers-1000": lambda: peers(1000),
+    "peers-10000": lambda: peers(10_000),
+}
 
 
 # ---- measuring
@@ -178,7 +180,11 @@ def timed(host: Host, *arguments: str) -> Figures:
             started = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment
             )
-        _, status, usage = os.wait4(started.pid, 0)
+        try:
+            _, status, usage = os.wait4(started.pid, 0)
+        except BaseException:
+            started.kill()
+            raise
         seconds = time.monotonic() - began
         started.returncode = os.waitstatus_to_exitcode(status)
         if started.returncode != 0:
@@ -200,25 +206,21 @@ def row(title: str, figures: Sequence[Figures]) -> str:
 
 
 def main() -> int:
-    known = cases()
     parser = argparse.ArgumentParser(
         prog="bench_host",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", nargs="+", metavar="WORD", choices=known, default=list(known))
-    parser.add_argument("--list", action="store_true", help="the words for --cases")
+    parser.add_argument("--cases", nargs="+", metavar="WORD", choices=CASES, default=list(CASES))
     options = parser.parse_args()
-    if options.list:
-        print("\n".join(f"{word:16} {case.title}" for word, case in known.items()))
-        return 0
     if os.geteuid() != 0:
         parser.error("needs root: it makes network namespaces")
     sweep()
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for word in options.cases:
         with tempfile.TemporaryDirectory(prefix="pywg-host-") as directory:
-            print(row(known[word].title, measured(known[word], Path(directory))), flush=True)
+            case = CASES[word]()
+            print(row(case.title, measured(case, Path(directory))), flush=True)
     return 0
 
 
