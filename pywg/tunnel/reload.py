@@ -94,7 +94,7 @@ def ensure(steps: Sequence[Step], applier: Applier) -> None:
 
 def mark_of(found: Record) -> int | None:
     with netns.entered(found.location.netns):
-        return wireguard.get(found.name).fwmark or None
+        return wireguard.fwmark(found.name)
 
 
 def check_location(config: Config, location: Location, name: str) -> None:

@@ -90,6 +90,11 @@ def parse_get(text: str) -> InterfaceStatus:
     return status
 
 
+def of_device(text: str) -> str:
+    """What an answer says of the device itself, which comes before its peers."""
+    return text.partition("public_key=")[0]
+
+
 def _read_line(status: InterfaceStatus, key: str, value: str) -> None:
     match key:
         case "private_key":

@@ -193,6 +193,14 @@ def told_and_asked(config: Config) -> object:
     return uapi.changes_text(changes.synchronizing(wanted, present))
 
 
+def test_what_is_said_of_a_device_costs_no_more_with_many_peers() -> None:
+    def make(count: int) -> Callable[[], object]:
+        answer = f"fwmark=7\n{uapi.changes_text(changes.of_config(parsed(of_many_peers(count))))}"
+        return lambda: uapi.parse_get(uapi.of_device(answer.replace("replace_peers=true\n", "")))
+
+    assert calls(make(MANY)) == calls(make(FEW))
+
+
 @over_texts
 def test_a_reload_is_planned_in_linear_time(text: Callable[[int], str]) -> None:
     def make(count: int) -> Callable[[], object]:
