@@ -397,14 +397,16 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[list[str], U
         calls.append("socket")
         raise nobody
 
+    def answer(name: str) -> InterfaceStatus:
+        calls.append("kernel")
+        return InterfaceStatus()
+
     monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["go0"])
     monkeypatch.setattr(uapi_socket, "get", refuse)
     monkeypatch.setattr(uapi_socket, "fwmark", refuse)
     monkeypatch.setattr(uapi_socket, "change", refuse)
     monkeypatch.setattr(kernel_wireguard, "interfaces", lambda: ["wg0"])
-    monkeypatch.setattr(
-        kernel_wireguard, "get", lambda name: calls.append("kernel") or InterfaceStatus()
-    )
+    monkeypatch.setattr(kernel_wireguard, "get", answer)
     monkeypatch.setattr(kernel_wireguard, "change", lambda name, _: calls.append("kernel"))
     monkeypatch.setattr(wireguard, "KERNEL_MODULE", tmp_path)
     monkeypatch.setattr(network, "exists", lambda name: name == "wg0")

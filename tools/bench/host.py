@@ -71,11 +71,15 @@ def networks(count: int) -> list[str]:
     return [str(network) for network in itertools.islice(spread, 0, 2 * count, 2)]
 
 
+def spaced(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
 def allowed(count: int) -> Case:
     found = networks(count + 1)
     head = f"{interface()}{peer(1)}AllowedIPs = "
     before, after = ", ".join(found[:-1]), ", ".join(found[1:])
-    return Case(f"{count} AllowedIPs of one peer", f"{head}{before}\n", f"{head}{after}\n")
+    return Case(f"{spaced(count)} AllowedIPs of one peer", f"{head}{before}\n", f"{head}{after}\n")
 
 
 def peers(count: int) -> Case:
@@ -87,7 +91,9 @@ def peers(count: int) -> Case:
         for number, network in enumerate(networks(count), start=1)
     ]
     last = sections[-1].replace("/25", "/26")
-    return Case(f"{count} peers", head + "".join(sections), head + "".join([*sections[:-1], last]))
+    return Case(
+        f"{spaced(count)} peers", head + "".join(sections), head + "".join([*sections[:-1], last])
+    )
 
 
 def full(title: str, fill: Callable[[Host], None]) -> Case:
