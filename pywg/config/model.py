@@ -5,7 +5,8 @@ Invariant: no repr shows a private or preshared key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
@@ -14,6 +15,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    collapse_addresses,
     ip_address,
 )
 from pathlib import Path
@@ -114,16 +116,30 @@ class InterfaceSection:
 
 def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:
     """What is left of them, in as few networks as that takes."""
-    left = list(networks)
+    holes: dict[int, list[IPNetwork]] = {4: [], 6: []}
     for hole in excluded:
-        pieces: list[IPNetwork] = []
-        for network in left:
-            if network.version != hole.version or not network.overlaps(hole):
-                pieces.append(network)
-            elif hole.prefixlen > network.prefixlen:
-                pieces += network.address_exclude(hole)  # type: ignore[arg-type]
-        left = pieces
-    return left
+        holes[hole.version].append(hole)
+    apart = {
+        version: list(collapse_addresses(found))  # type: ignore[type-var]
+        for version, found in holes.items()
+    }
+    return [part for network in networks for part in _left(network, apart[network.version])]
+
+
+def _left(network: IPNetwork, holes: Sequence[IPNetwork]) -> Iterator[IPNetwork]:
+    """Of one network; the holes are in order and apart. It is halved as long as there is a hole in
+    it, so that each hole is looked for only where it is."""
+    first = bisect_left(holes, network.network_address, key=lambda hole: hole.broadcast_address)
+    inside = holes[
+        first : bisect_right(
+            holes, network.broadcast_address, key=lambda hole: hole.network_address
+        )
+    ]
+    if not inside:
+        yield network
+    elif inside[0].prefixlen > network.prefixlen:
+        for half in network.subnets():
+            yield from _left(half, inside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pywg.config import grammar, values
@@ -137,8 +138,14 @@ class _Parser:
     def __init__(self, path: str, readers: Sequence[Reader]) -> None:
         self.path = path
         self.readers = readers
+        # Looked up once for each line, of which there may be very many.
+        self.rows = {
+            (row.section, row.is_extension, row.name.lower()): row
+            for section in grammar.SECTIONS
+            for row in grammar.rows(section, *readers)
+        }
         self.at = Position()
-        self.source = ""  # the line being read, fit to be shown
+        self.shown: Callable[[], str] = str  # the line being read, fit to be shown
         self.done = Sections()
         self.section: Section | None = None
         self.is_unknown = False  # the section
@@ -152,7 +159,7 @@ class _Parser:
                 self._line(number, read, whole, is_extension)
         for peer in self.done.peers:
             if "public_key" not in peer.said:
-                self.at, self.source = peer.position, peer.source
+                self.at, self.shown = peer.position, partial(str, peer.source)
                 self._problem("[Peer] has no PublicKey")
         if self.problems:
             ordered = sorted(self.problems, key=lambda item: (item.line, item.column))
@@ -166,9 +173,9 @@ class _Parser:
         if not stripped:
             return
         self.at = Position(number, _indent(line) + 1)
-        self.source = _hidden(whole, 0)
+        self.shown = partial(_hidden, whole, 0)
         if stripped.startswith("["):
-            self.source = values.mask(whole)
+            self.shown = partial(values.mask, whole)
             self._open_section(stripped)
             return
         key, separator, value = line.partition("=")
@@ -176,9 +183,10 @@ class _Parser:
             self._problem('expected "[Section]" or "Key = Value"')
             return
         at = Position(number, len(key) + 2 + _indent(value))
-        if _WORD.fullmatch(squeeze(key)):
-            self.source = _hidden(whole, len(key) + 1)
-        self._assign(squeeze(key), value.strip(SPACES), at, whole, is_extension)
+        word = squeeze(key)
+        if _WORD.fullmatch(word):
+            self.shown = partial(_hidden, whole, len(key) + 1)
+        self._assign(word, value.strip(SPACES), at, whole, is_extension)
 
     def _open_section(self, text: str) -> None:
         self.is_unknown = False
@@ -186,7 +194,7 @@ class _Parser:
             case "[interface]":
                 self.section = self.done.interface
             case "[peer]":
-                self.section = Section("Peer", self.at, self.source)
+                self.section = Section("Peer", self.at, self.shown())
                 self.done.peers.append(self.section)
             case _:
                 self.is_unknown = True
@@ -204,17 +212,12 @@ class _Parser:
         if self.section is None:
             self._problem("a key before the first [Interface] or [Peer]")
             return
-        known = [
-            row
-            for row in grammar.rows(self.section.name, *self.readers)
-            if row.is_extension == is_extension
-        ]
-        row = grammar.called(key, known)
+        row = self.rows.get((self.section.name, is_extension, key.lower()))
         if row is None:
-            self._unknown_key(key, self.section.name, known, is_extension)
+            self._unknown_key(key, self.section.name, is_extension)
             return
         if not row.is_secret:
-            self.source = values.mask(whole)
+            self.shown = partial(values.mask, whole)
         if row.is_raw:
             value = whole.partition("=")[2].strip(SPACES)
         self._read(self.section, row, value, at)
@@ -234,9 +237,7 @@ class _Parser:
             if not row.accumulates:
                 section.said.setdefault(row.fields[0], None)  # it was said, if wrongly
 
-    def _unknown_key(
-        self, key: str, section: SectionName, known: Sequence[Row], is_extension: bool
-    ) -> None:
+    def _unknown_key(self, key: str, section: SectionName, is_extension: bool) -> None:
         row = grammar.called(key, grammar.KEYS)
         if row is not None and row.reader == "wg-quick" and "wg-quick" not in self.readers:
             self._problem(f"{row.name}: only wg-quick knows this key; `pywg strip` leaves it out")
@@ -250,13 +251,16 @@ class _Parser:
                 f'"{EXTENSION} {row.name} = ..."'
             )
         elif _WORD.fullmatch(key):
-            hint = _did_you_mean(key, [row.name for row in known])
+            rows = grammar.rows(section, *self.readers)
+            hint = _did_you_mean(
+                key, [row.name for row in rows if row.is_extension == is_extension]
+            )
             self._problem(f'unknown key "{key}" in [{section}]{hint}')
         else:
             self._problem(f"unknown key in [{section}]")
 
     def _problem(self, message: str) -> None:
-        self.problems.append(Problem(self.at.line, self.at.column, message, self.source))
+        self.problems.append(Problem(self.at.line, self.at.column, message, self.shown()))
 
 
 def _did_you_mean(text: str, known: Sequence[str]) -> str:

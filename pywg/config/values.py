@@ -322,6 +322,20 @@ def _network(text: str, offset: int) -> tuple[IPNetwork, bool]:
     return network, network.network_address.packed != packed
 
 
+def network(text: str) -> IPNetwork:
+    """What ``ipaddress.ip_network(text, strict=False)`` gives, in half its time: of networks that a
+    program has written there may be very many. Raises ValueError."""
+    address, _, length = text.partition("/")
+    try:
+        if ":" in address:
+            return IPv6Network(
+                (socket.inet_pton(socket.AF_INET6, address), int(length or 128)), False
+            )
+        return IPv4Network((socket.inet_pton(socket.AF_INET, address), int(length or 32)), False)
+    except OSError:
+        raise ValueError(f"{address} is no address") from None
+
+
 def _no_prefix(text: str, offset: int) -> BadValue:
     return BadValue(f'"{mask(text)[:64]}" is not an IP address with an optional /length', offset)
 

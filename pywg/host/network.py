@@ -1,8 +1,7 @@
 """Links, addresses, routes and rules of this network namespace, by netlink: questions that answer
 plain values, and verbs that change one thing.
 
-pyroute2 is imported when a Network is made, since it takes a third of a second. Its NetlinkError is
-no OSError; it leaves this module as NetworkError.
+No question costs more where the host has more that nobody asked for.
 """
 
 from __future__ import annotations
@@ -10,21 +9,42 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_interface, ip_network
-from typing import Any, Self
+from ipaddress import (
+    IPv4Interface,
+    IPv4Network,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+)
+from typing import Self
 
 from pywg.config import IPInterface, IPNetwork
 from pywg.errors import NetworkError
+from pywg.host import rtnetlink
+from pywg.host.rtnetlink import Attributes, attribute, attributes, number
 
-_KERNEL, _BOOT = 2, 3  # RTPROT_BOOT: what ip(8) marks its routes with
-_UNREACHABLE = 7  # RTN_UNREACHABLE
-_UP = 1  # IFF_UP
 MAIN = 254  # RT_TABLE_MAIN
-_INVERT = 2  # FIB_RULE_INVERT: the `not` of a rule
+_KERNEL, _BOOT = 2, 3  # RTPROT_BOOT: what ip(8) marks its routes with
+_UNICAST, _UNREACHABLE = 1, 7  # RTN_
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_UP = 1  # IFF_UP
+_TO_TABLE = 1  # FR_ACT_TO_TBL
+_INVERT = 2  # FIB_RULE_INVERT: the `not` of a rule
+_ADDRESS, _LOCAL = 1, 2  # IFA_
+_DESTINATION, _OUTPUT, _METRICS, _TABLE, _MARK = 1, 4, 8, 15, 16  # RTA_
+_RTAX_MTU = 2
+_NAME, _MTU, _LINK_INFO, _NAMESPACE = 3, 4, 18, 28  # IFLA_; IFLA_NET_NS_FD
+_INFO_KIND = 1
+_PRIORITY, _RULE_MARK, _SUPPRESS, _RULE_TABLE = 6, 10, 14, 15  # FRA_
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ADDRESSED = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg, and struct fib_rule_hdr
+# Where a family, or a table, never was.
+_ABSENT = frozenset({errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _HINTS = {
     errno.EPERM: "run it with sudo",
     errno.EACCES: "IPv6 may be disabled: sysctl net.ipv6.conf.all.disable_ipv6",
@@ -75,193 +95,220 @@ class Network:
     """
 
     def __init__(self) -> None:
-        from pyroute2 import IPRoute, NetlinkError
-
-        self._failure: type[Exception] = NetlinkError
         try:
-            self._ip: Any = IPRoute(strict_check=True)
+            self._kernel = rtnetlink.Socket()
         except OSError as error:
             raise NetworkError(f"no netlink: {error.strerror}", error.errno or 0) from None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ip.close()
+    def __exit__(self, *error: object) -> None:
+        self._kernel.__exit__(*error)
 
     # Questions
 
     def path_mtus(self, hosts: Iterable[str], mark: int | None = None) -> tuple[int, ...]:
-        """On the way to each of these addresses, for datagrams with this mark. An unreachable one
-        tells nothing."""
-        found = (self._route_mtu(host, mark) for host in hosts)
-        return tuple(mtu for mtu in found if mtu is not None)
+        """On the ways to these addresses, for datagrams with this mark. An unreachable one tells
+        nothing."""
+        ways = {self._way(host, mark) for host in hosts}
+        found = [mtu or self._mtu_of(index) for mtu, index in sorted(ways)]
+        return tuple(mtu for mtu in found if mtu)
 
-    def _route_mtu(self, host: str, mark: int | None) -> int | None:
-        marked = {} if mark is None else {"mark": mark}
+    def _way(self, host: str, mark: int | None) -> tuple[int, int]:
+        """The MTU of the route, and the index of its device; 0 for what it does not have."""
+        address = ip_address(host.partition("%")[0])
+        header = (_family(address.version), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        body = _ROUTE.pack(*header) + attribute(_DESTINATION, address.packed)
+        if mark is not None:
+            body += attribute(_MARK, mark)
         try:
-            found = self._ip.route("get", dst=host.partition("%")[0], **marked)
-        except (self._failure, OSError):
-            return None
-        return self._mtu_of(found[0]) if found else None
+            found = attributes(self._kernel.ask(rtnetlink.GET_ROUTE, body), _ROUTE.size)
+        except OSError:
+            return 0, 0
+        metrics = attributes(found.get(_METRICS, b""))
+        return number(metrics.get(_RTAX_MTU)), number(found.get(_OUTPUT))
+
+    def _mtu_of(self, index: int) -> int:
+        try:
+            return number(self._link(index)[1].get(_MTU)) if index else 0
+        except OSError:
+            return 0
 
     def default_route_mtu(self, mark: int | None = None) -> int | None:
         """The smallest on the way to anywhere, in either family. The addresses are of blocks that
         nobody has a route to of their own."""
         return min(self.path_mtus(("203.0.113.1", "2000::1"), mark), default=None)
 
-    def _mtu_of(self, route: Any) -> int | None:
-        """The MTU of the route, else of its device."""
-        metrics = route.get_attr("RTA_METRICS")
-        mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
-        if mtu:
-            return int(mtu)
-        index = route.get_attr("RTA_OIF")
-        links = self._ip.get_links(index) if index else ()
-        return next((int(link.get_attr("IFLA_MTU")) for link in links), None)
-
-    def _routes(self, **wanted: int) -> Iterator[Any]:
-        """The kernel chooses, by rtnetlink(7)'s strict check, which needs Linux 4.20; else we get
-        all, and choose. A table that was never used is an error to it."""
-        try:
-            for route in self._ip.route("dump", dump_filter=_anything, **wanted):
-                if all(_field_of(route, name) == value for name, value in wanted.items()):
-                    yield route
-        except self._failure as error:
-            if getattr(error, "code", 0) != errno.ENOENT:
-                raise
-
     def rules(self, version: int) -> list[Rule]:
         """All of them, in the kernel's order; none where the family is missing."""
+        header = _ROUTE.pack(_family(version), 0, 0, 0, 0, 0, 0, 0, 0)
         try:
-            found = list(self._ip.get_rules(family=_family(version)))
-        except (self._failure, OSError):
+            found = self._kernel.dump(rtnetlink.GET_RULE, header, lambda body: True)
+        except OSError:
             return []
-        return [_rule_of(rule) for rule in found]
+        return [_rule_of(body) for body in found if body[0] == _family(version)]
 
     def kind(self, name: str) -> str | None:
         """`tun`, which every userspace WireGuard is, `wireguard`, ...; None if it is not there."""
         if not exists(name):
             return None
-        with self._wrapped(f"ip -d link show dev {name}"):
-            links = self._ip.get_links(_index(name))
-            kinds = (link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") for link in links)
-            return next((str(kind) for kind in kinds if kind), "")
+        with _wrapped(f"ip -d link show dev {name}"):
+            info = attributes(self._link(_index(name))[1].get(_LINK_INFO, b""))
+        return info.get(_INFO_KIND, b"").rstrip(b"\0").decode()
+
+    def _link(self, index: int) -> tuple[int, Attributes]:
+        """Its flags, and the rest."""
+        body = self._kernel.ask(rtnetlink.GET_LINK, _LINK.pack(0, 0, index, 0, 0))
+        _, _, _, flags, _ = _LINK.unpack_from(body)
+        return flags, attributes(body, _LINK.size)
+
+    def is_up(self, name: str) -> bool:
+        with _wrapped(f"ip link show dev {name}"):
+            return bool(self._link(_index(name))[0] & _UP)
+
+    def mtu(self, name: str) -> int:
+        with _wrapped(f"ip link show dev {name}"):
+            return number(self._link(_index(name))[1].get(_MTU))
 
     def addresses(self, name: str, *, of_kernel: bool = False) -> list[IPInterface]:
         """Those of an interface, IPv4 first; what the kernel gives it by itself, a link-local one,
         only if it is asked for."""
-        with self._wrapped(f"ip address show dev {name}"):
+        with _wrapped(f"ip address show dev {name}"):
             index = _index(name)
-            told = self._ip.addr("dump", index=index, dump_filter=_anything)
-            found = [item for item in told if item["index"] == index]
-        own = [item for item in found if of_kernel or item["scope"] != _SCOPE_LINK]
+            header = _ADDRESSED.pack(socket.AF_UNSPEC, 0, 0, 0, index)
+            found = self._kernel.dump(
+                rtnetlink.GET_ADDRESS, header, lambda body: _ADDRESSED.unpack_from(body)[4] == index
+            )
+        own = [body for body in found if of_kernel or body[3] != _SCOPE_LINK]
         # IPv6 ones are listed with the newest first.
-        sixes = [item for item in reversed(own) if item["family"] == socket.AF_INET6]
-        fours = [item for item in own if item["family"] == socket.AF_INET]
-        return [_interface_of(item) for item in (*fours, *sixes)]
+        sixes = [body for body in reversed(own) if body[0] == socket.AF_INET6]
+        fours = [body for body in own if body[0] == socket.AF_INET]
+        return [_interface_of(body) for body in (*fours, *sixes)]
 
     def routes(self, name: str) -> frozenset[tuple[IPNetwork, int]]:
         """Networks that are routed out of an interface, each with its table, but for what the
         kernel made by itself."""
-        with self._wrapped(f"ip route show dev {name} table all"):
-            return frozenset(
-                (_network_of(route), int(route.get_attr("RTA_TABLE")))
-                for version in (4, 6)
-                for route in self._routes(family=_family(version), oif=_index(name))
-                if route["proto"] != _KERNEL
-            )
+        with _wrapped(f"ip route show dev {name} table all"):
+            found = list(self._routes({_OUTPUT: _index(name)}))
+        return frozenset(
+            (_network_of(body), number(attributes(body, _ROUTE.size).get(_TABLE)))
+            for body in found
+            if body[5] != _KERNEL
+        )
 
     def blocked(self, table: int) -> frozenset[IPNetwork]:
         """Networks that a table says are unreachable."""
-        with self._wrapped(f"ip route show type unreachable table {table}"):
-            return frozenset(
-                _network_of(route)
-                for version in (4, 6)
-                for route in self._routes(family=_family(version), table=table, type=_UNREACHABLE)
+        with _wrapped(f"ip route show type unreachable table {table}"):
+            return frozenset(map(_network_of, self._routes({_TABLE: table}, _UNREACHABLE)))
+
+    def _routes(self, wanted: dict[int, int], kind: int = 0) -> Iterator[bytes]:
+        """Of both families, with these attributes; of one kind, or of all."""
+        asked = b"".join(attribute(key, value) for key, value in wanted.items())
+
+        def is_wanted(body: bytes) -> bool:
+            said = attributes(body, _ROUTE.size)
+            return (
+                body[0] == family
+                and kind in (0, body[7])
+                and all(number(said.get(key)) == value for key, value in wanted.items())
             )
 
-    def is_up(self, name: str) -> bool:
-        with self._wrapped(f"ip link show dev {name}"):
-            (link,) = self._ip.get_links(_index(name))
-            return bool(link["flags"] & _UP)
-
-    def mtu(self, name: str) -> int:
-        with self._wrapped(f"ip link show dev {name}"):
-            (link,) = self._ip.get_links(_index(name))
-            return int(link.get_attr("IFLA_MTU"))
+        for family in (socket.AF_INET, socket.AF_INET6):
+            header = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0)
+            try:
+                yield from self._kernel.dump(rtnetlink.GET_ROUTE, header + asked, is_wanted)
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
 
     # Verbs
 
     def create_wireguard(self, name: str) -> None:
         """An interface of the kernel's own driver."""
-        with self._wrapped():
-            self._ip.link("add", ifname=name, kind="wireguard")
+        info = attribute(_INFO_KIND, b"wireguard")
+        body = attribute(_NAME, name.encode() + b"\0") + attribute(_LINK_INFO, info)
+        with _wrapped():
+            self._tell_link(rtnetlink.NEW_LINK, 0, body, flags=rtnetlink.EXCLUSIVELY)
 
     def delete_link(self, name: str) -> None:
-        with self._wrapped():
-            self._ip.link("delete", index=_index(name))
+        with _wrapped():
+            self._tell_link(rtnetlink.DEL_LINK, _index(name))
 
     def move_link(self, name: str, namespace: int) -> None:
         """To the network namespace behind this file descriptor."""
-        with self._wrapped():
-            self._ip.link("set", index=_index(name), net_ns_fd=namespace)
+        with _wrapped():
+            self._tell_link(rtnetlink.NEW_LINK, _index(name), attribute(_NAMESPACE, namespace))
 
     def link_up(self, name: str, mtu: int) -> None:
-        with self._wrapped():
-            self._ip.link("set", index=_index(name), mtu=mtu)
-            self._ip.link("set", index=_index(name), state="up")
+        with _wrapped():
+            index = _index(name)
+            self._tell_link(rtnetlink.NEW_LINK, index, attribute(_MTU, mtu))
+            self._tell_link(rtnetlink.NEW_LINK, index, state=_UP, changed=_UP)
 
     def link_down(self, name: str) -> None:
-        with self._wrapped():
-            self._ip.link("set", index=_index(name), state="down")
+        with _wrapped():
+            self._tell_link(rtnetlink.NEW_LINK, _index(name), changed=_UP)
+
+    def _tell_link(
+        self,
+        verb: int,
+        index: int,
+        body: bytes = b"",
+        *,
+        state: int = 0,
+        changed: int = 0,
+        flags: int = 0,
+    ) -> None:
+        self._kernel.tell(verb, _LINK.pack(0, 0, index, state, changed) + body, flags)
 
     def add_address(self, name: str, address: IPInterface) -> None:
-        with self._wrapped():
-            self._ip.addr("add", index=_index(name), **_address(address))
+        with _wrapped():
+            body = _address(_index(name), address)
+            self._kernel.tell(rtnetlink.NEW_ADDRESS, body, rtnetlink.EXCLUSIVELY)
 
     def delete_address(self, name: str, address: IPInterface) -> None:
-        with self._wrapped():
-            self._ip.addr("delete", index=_index(name), **_address(address))
+        with _wrapped():
+            self._kernel.tell(rtnetlink.DEL_ADDRESS, _address(_index(name), address))
 
     def add_route(self, name: str, network: IPNetwork, table: int | None) -> None:
         """``table`` None is the main one."""
-        with self._wrapped():
-            self._ip.route("add", oif=_index(name), **_route(network, table))
+        with _wrapped():
+            body = _route(network, table, _index(name))
+            self._kernel.tell(rtnetlink.NEW_ROUTE, body, rtnetlink.EXCLUSIVELY)
 
     def delete_route(self, name: str, network: IPNetwork, table: int | None) -> None:
-        with self._wrapped():
-            self._ip.route("delete", oif=_index(name), **_route(network, table))
+        with _wrapped():
+            self._kernel.tell(rtnetlink.DEL_ROUTE, _route(network, table, _index(name)))
 
     def block_route(self, network: IPNetwork, table: int) -> None:
         """Whoever sends there is told that it is unreachable."""
-        with self._wrapped():
-            self._ip.route("add", **_unreachable(network, table))
+        with _wrapped():
+            body = _route(network, table)
+            self._kernel.tell(rtnetlink.NEW_ROUTE, body, rtnetlink.EXCLUSIVELY)
 
     def unblock_route(self, network: IPNetwork, table: int) -> None:
-        with self._wrapped():
-            self._ip.route("delete", **_unreachable(network, table))
+        with _wrapped():
+            self._kernel.tell(rtnetlink.DEL_ROUTE, _route(network, table))
 
     def add_rule(self, version: int, priority: int, mark: int | None) -> None:
         """With a mark: all but what carries it looks in the table of that number. Without: in the
         main table, all but default routes."""
-        with self._wrapped():
-            self._ip.rule("add", priority=priority, **_rule(version, mark))
+        with _wrapped():
+            body = _rule(version, priority, mark)
+            self._kernel.tell(rtnetlink.NEW_RULE, body, rtnetlink.EXCLUSIVELY)
 
     def delete_rule(self, version: int, priority: int, mark: int | None) -> None:
-        with self._wrapped():
-            self._ip.rule("delete", priority=priority, **_rule(version, mark))
+        with _wrapped():
+            self._kernel.tell(rtnetlink.DEL_RULE, _rule(version, priority, mark))
 
-    @contextmanager
-    def _wrapped(self, asked: str = "") -> Iterator[None]:
-        try:
-            yield
-        except self._failure as error:
-            code = int(getattr(error, "code", 0))
-        except OSError as error:
-            code = error.errno or 0
-        else:
-            return
+
+@contextmanager
+def _wrapped(asked: str = "") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or 0
         before = f"{asked}: " if asked else ""
         hint = f" ({_HINTS[code]})" if code in _HINTS else ""
         raise NetworkError(f"{before}{os.strerror(code)}{hint}", code) from None
@@ -279,65 +326,64 @@ def _family(version: int) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
-def _address(address: IPInterface) -> dict[str, Any]:
-    return {
-        "address": str(address.ip),
-        "prefixlen": address.network.prefixlen,
-        "family": _family(address.version),
-    }
+# ---- addresses
 
 
-def _interface_of(message: Any) -> IPInterface:
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return ip_interface(f"{address}/{message['prefixlen']}")
+def _address(index: int, address: IPInterface) -> bytes:
+    header = _ADDRESSED.pack(_family(address.version), address.network.prefixlen, 0, 0, index)
+    own = attribute(_LOCAL, address.ip.packed) if address.version == 4 else b""
+    return header + own + attribute(_ADDRESS, address.ip.packed)
 
 
-def _anything(message: Any) -> bool:
-    """For pyroute2, which else asks the kernel for everything and chooses itself."""
-    return True
+def _interface_of(body: bytes) -> IPInterface:
+    found = attributes(body, _ADDRESSED.size)
+    kind = IPv4Interface if body[0] == socket.AF_INET else IPv6Interface
+    return kind((found.get(_LOCAL) or found[_ADDRESS], body[1]))
 
 
-def _field_of(route: Any, name: str) -> int:
-    attributes = {"table": "RTA_TABLE", "oif": "RTA_OIF"}
-    found = route.get_attr(attributes[name]) if name in attributes else route[name]
-    return int(found or 0)
+# ---- routes
 
 
-def _network_of(route: Any) -> IPNetwork:
-    anywhere = "0.0.0.0" if route["family"] == socket.AF_INET else "::"  # noqa: S104 - no bind
-    return ip_network(f"{route.get_attr('RTA_DST') or anywhere}/{route['dst_len']}")
+def _route(network: IPNetwork, table: int | None, index: int | None = None) -> bytes:
+    """`ip route add ... dev X` gives IPv4 routes link scope: there is no next hop. Without an
+    index it is unreachable."""
+    family = _family(network.version)
+    is_link = index is not None and network.version == 4
+    scope = _SCOPE_LINK if is_link else _SCOPE_UNIVERSE
+    kind = _UNREACHABLE if index is None else _UNICAST
+    header = _ROUTE.pack(family, network.prefixlen, 0, 0, 0, _BOOT, scope, kind, 0)
+    body = attribute(_DESTINATION, network.network_address.packed) + attribute(
+        _TABLE, MAIN if table is None else table
+    )
+    return header + body + (b"" if index is None else attribute(_OUTPUT, index))
 
 
-def _route(network: IPNetwork, table: int | None) -> dict[str, Any]:
-    """`ip route add … dev X` gives IPv4 routes link scope: there is no next hop."""
-    route: dict[str, Any] = {
-        "dst": str(network),
-        "family": _family(network.version),
-        "proto": _BOOT,
-        "table": MAIN if table is None else table,
-    }
-    if network.version == 4:
-        route["scope"] = _SCOPE_LINK
-    return route
+def _network_of(body: bytes) -> IPNetwork:
+    packed = attributes(body, _ROUTE.size).get(_DESTINATION)
+    if body[0] == socket.AF_INET:
+        return IPv4Network((packed or bytes(4), body[1]))
+    return IPv6Network((packed or bytes(16), body[1]))
 
 
-def _unreachable(network: IPNetwork, table: int) -> dict[str, Any]:
-    return {**_route(network, table), "type": "unreachable", "scope": _SCOPE_UNIVERSE}
+# ---- rules
 
 
-def _rule(version: int, mark: int | None) -> dict[str, Any]:
-    if mark is None:
-        return {"family": _family(version), "table": MAIN, "suppress_prefixlen": 0}
-    return {"family": _family(version), "table": mark, "fwmark": mark, "flags": _INVERT}
+def _rule(version: int, priority: int, mark: int | None) -> bytes:
+    flags = 0 if mark is None else _INVERT
+    header = _ROUTE.pack(_family(version), 0, 0, 0, 0, 0, 0, _TO_TABLE, flags)
+    which = attribute(_SUPPRESS, 0) if mark is None else attribute(_RULE_MARK, mark)
+    table = attribute(_RULE_TABLE, MAIN if mark is None else mark)
+    return header + attribute(_PRIORITY, priority) + which + table
 
 
-def _rule_of(message: Any) -> Rule:
-    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
-    table = message.get_attr("FRA_TABLE")
+def _rule_of(body: bytes) -> Rule:
+    found = attributes(body, _ROUTE.size)
+    *_, short_table, _, _, _, flags = _ROUTE.unpack_from(body)
+    mark = found.get(_RULE_MARK)
     return Rule(
-        priority=message.get_attr("FRA_PRIORITY") or 0,
-        table=message["table"] if table is None else table,
-        mark=message.get_attr("FRA_FWMARK"),
-        is_inverted=bool(message["flags"] & _INVERT),
-        suppresses_defaults=suppress == 0,
+        priority=number(found.get(_PRIORITY)),
+        table=number(found[_RULE_TABLE]) if _RULE_TABLE in found else short_table,
+        mark=None if mark is None else number(mark),
+        is_inverted=bool(flags & _INVERT),
+        suppresses_defaults=found.get(_SUPPRESS) == bytes(4),
     )

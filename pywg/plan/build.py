@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_network
 
 from pywg.config import Config, IPInterface, IPNetwork, PeerSection, Table
@@ -85,8 +85,10 @@ def hooks(name: str, commands: Iterable[str]) -> list[RunHook]:
 
 def _ipv6(name: str, config: Config, facts: Facts) -> Iterator[Step]:
     """A tunnel that is asked to carry IPv6 is given it."""
+    if facts.ipv6 != "off":
+        return
     wanted = (*config.interface.addresses, *allowed_networks(config))
-    if facts.ipv6 == "off" and any(item.version == 6 for item in wanted):
+    if any(item.version == 6 for item in wanted):
         yield EnableIpv6(name)
 
 
@@ -228,19 +230,22 @@ def default_networks(config: Config) -> frozenset[IPNetwork]:
 def routes(config: Config) -> list[IPNetwork]:
     """Allowed networks, longest prefix first, without those the interface already routes. Default
     routes go to a table of their own, where nothing covers them."""
-    present = [address.network for address in config.interface.addresses if _connected(address)]
+    present = {address.network for address in config.interface.addresses if _connected(address)}
+    lengths = {(known.version, known.prefixlen) for known in present}
     defaults = default_networks(config)
     return [
         network
         for network in allowed_networks(config)
-        if network in defaults or not _covered(network, present)
+        if network in defaults or not _covered(network, present, lengths)
     ]
 
 
 def allowed_networks(config: Config) -> list[IPNetwork]:
     """Longest first, so no route that is added covers one that comes after it."""
     wanted = {network for peer in _last_sections(config) for network in peer.networks}
-    return sorted(wanted, key=lambda item: (-item.prefixlen, item.version, item))
+    return sorted(
+        wanted, key=lambda item: (-item.prefixlen, item.version, int(item.network_address))
+    )
 
 
 def _last_sections(config: Config) -> Iterable[PeerSection]:
@@ -253,10 +258,13 @@ def _connected(address: IPInterface) -> bool:
     return address.version == 6 or address.network.prefixlen < 32
 
 
-def _covered(network: IPNetwork, present: Iterable[IPNetwork]) -> bool:
+def _covered(
+    network: IPNetwork, present: Collection[IPNetwork], lengths: Iterable[tuple[int, int]]
+) -> bool:
+    """Whether it lies in one of those ``present``, whose versions and lengths are ``lengths``: few,
+    however many there are of either."""
     return any(
-        known.version == network.version
-        and known.prefixlen <= network.prefixlen
-        and network.network_address in known
-        for known in present
+        network.supernet(new_prefix=length) in present
+        for version, length in lengths
+        if version == network.version and length <= network.prefixlen
     )

@@ -5,7 +5,7 @@ What is new comes before what goes, so that nothing leaves outside the tunnel in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
 from pywg.config import IPNetwork
@@ -38,16 +38,22 @@ def lasting(steps: Sequence[Step]) -> list[Lasting]:
 def change(done: Sequence[Step], wanted: Sequence[Step]) -> tuple[list[Step], list[Lasting]]:
     """The steps that lead from ``done`` to the plan ``wanted``; and what will then be done."""
     wanted = _with_priorities_of(done, wanted)
-    replaced = {old: new for old in done for new in wanted if old != new and _replaces(new, old)}
+    replaced = {
+        old: new
+        for old in _replaceable(done)
+        for new in _replaceable(wanted)
+        if old != new and _replaces(new, old)
+    }
     late = _to_come_later(done, wanted)
+    staying = {*wanted, *replaced} - late
     gone = [
         step
         for step in done
-        if step in late or (step not in wanted and step not in replaced)
+        if step not in staying
         if not isinstance(step, (EnableIpv6, SetValidMark))  # they stay as long as the interface
     ]
     steps = [
-        *_additions(done, wanted, {new: old for old, new in replaced.items()}),
+        *_additions(set(done), wanted, {new: old for old, new in replaced.items()}),
         *(TakeBack(step.name, step) for step in reversed(gone)),
     ]
     if any(isinstance(step, AddAddress) and step.address.version == 4 for step in gone):
@@ -60,7 +66,7 @@ def change(done: Sequence[Step], wanted: Sequence[Step]) -> tuple[list[Step], li
 
 
 def _additions(
-    done: Sequence[Step], wanted: Sequence[Step], replaces: dict[Step, Step]
+    done: Set[Step], wanted: Sequence[Step], replaces: dict[Step, Step]
 ) -> Iterator[Step]:
     for step in wanted:
         if isinstance(step, Configure):
@@ -69,6 +75,11 @@ def _additions(
             yield Replace(step.name, replaces[step], step)
         elif isinstance(step, Note) or (isinstance(step, Lasting) and step not in done):
             yield step
+
+
+def _replaceable(steps: Sequence[Step]) -> list[Step]:
+    """Without those of which there may be thousands: nothing comes in their place."""
+    return [step for step in steps if not isinstance(step, (AddAddress, AddRoute, Note))]
 
 
 def _replaces(new: Step, old: Step) -> bool:

@@ -28,7 +28,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
     servers = config.interface.dns_servers
     found = Dns(*dns.find(name, location.netns)) if servers else Dns("none", "there is no DNS")
     with netns.entered(location.netns), network.Network() as kernel:
-        given = wireguard.get(name).fwmark or None
+        given = wireguard.fwmark(name)
         basic = Facts(mtus, default, ipv6=ipv6_of(name), fwmark=given, dns=found)
         if not default_networks(config):
             return basic

@@ -110,9 +110,11 @@ class Healer:
                 self._put_back(known, applier)
 
     def _put_back(self, known: Record, applier: Applier) -> None:
-        held = [step for step in known.steps if step not in known.left_out]
+        left_out = set(known.left_out)
+        held = [step for step in known.steps if step not in left_out]
         present = in_effect(self._name, held, applier.kernel)
-        wanted = [step for step in held if step in present or self._is_worth_it(step)]
+        stands = set(present)
+        wanted = [step for step in held if step in stands or self._is_worth_it(step)]
         steps, _ = change(present, wanted)
         if not steps:
             return

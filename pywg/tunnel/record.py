@@ -54,8 +54,7 @@ class Record:
                 "home": self.home,
                 "is_up": self.is_up,
                 "left_out": [codec.to_json(step) for step in self.left_out],
-            },
-            indent=1,
+            }
         )
 
     @classmethod

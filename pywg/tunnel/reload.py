@@ -91,14 +91,14 @@ def with_what_is_there(found: Record, applier: Applier) -> Record:
     """The record without what others have taken away, which is then done again. What a hook of the
     tunnel took back stays so."""
     present = in_effect(found.name, found.steps, applier.kernel)
-    steps = (step for step in found.steps if step in present or step in found.left_out)
-    return replace(found, steps=tuple(steps))
+    known = {*present, *found.left_out}
+    return replace(found, steps=tuple(step for step in found.steps if step in known))
 
 
 def carry_out(steps: Sequence[Step], found: Record, changed: Record, applier: Applier) -> None:
     """From what is recorded to what is to be recorded then."""
     # Until all is done, `down` has to undo both.
-    both = (*found.steps, *(step for step in changed.steps if step not in found.steps))
+    both = tuple(dict.fromkeys((*found.steps, *changed.steps)))
     with applier.all_or_nothing() as afterwards:
         afterwards.callback(record.write, found)
         afterwards.callback(ensure, found.steps, applier)
@@ -117,7 +117,7 @@ def ensure(steps: Sequence[Step], applier: Applier) -> None:
 
 def mark_of(found: Record) -> int | None:
     with netns.entered(found.location.netns):
-        return wireguard.get(found.name).fwmark or None
+        return wireguard.fwmark(found.name)
 
 
 def check_location(config: Config, location: Location, name: str) -> None:

@@ -156,7 +156,7 @@ def bring_up(
             applier.apply_all(steps)
         applier.apply_all(hook_steps(name, config.interface.post_up))
         if config.interface.post_up:  # what a hook took back is the user's will
-            kept = in_effect(name, done.steps, applier.kernel)
+            kept = set(in_effect(name, done.steps, applier.kernel))
             done = replace(done, left_out=tuple(step for step in done.steps if step not in kept))
         record.write(replace(done, is_up=True))
 

@@ -52,6 +52,19 @@ def get(name: str, *, bindings: bool = False) -> InterfaceStatus:
     return kernel_wireguard.get(name)
 
 
+def fwmark(name: str) -> int | None:
+    """What an interface marks its datagrams with; without reading what is told of its peers, of
+    which there may be very many. Raises as ``get`` does."""
+    try:
+        return uapi_socket.fwmark(name) or None
+    except UapiError as error:
+        if not _may_be_the_kernels(name, error):
+            raise
+    from pywg.wireguard import netlink as kernel_wireguard
+
+    return kernel_wireguard.get(name).fwmark or None
+
+
 def change(name: str, changes: Changes) -> None:
     """Changes a running interface. Raises UapiError or NetworkError."""
     try:

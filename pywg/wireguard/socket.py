@@ -71,6 +71,11 @@ def get(name: str) -> InterfaceStatus:
     return uapi.parse_get(request(name, "get=1\n\n"))
 
 
+def fwmark(name: str) -> int:
+    """What it marks its datagrams with; 0 is nothing."""
+    return uapi.parse_get(uapi.of_device(request(name, "get=1\n\n"))).fwmark
+
+
 def change(name: str, changes: Changes) -> None:
     """`set` on the device behind NAME's socket. Some implementations keep what came before an
     error; pywg's takes all or nothing."""

@@ -7,10 +7,10 @@ Pure: knows the text, neither the socket it goes through nor the device behind t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from pywg.config import Endpoint
-from pywg.config.values import shown_host
+from pywg.config.values import network, shown_host
 from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.addresses import network_text
@@ -90,6 +90,11 @@ def parse_get(text: str) -> InterfaceStatus:
     return status
 
 
+def of_device(text: str) -> str:
+    """What an answer says of the device itself, which comes before its peers."""
+    return text.partition("public_key=")[0]
+
+
 def _read_line(status: InterfaceStatus, key: str, value: str) -> None:
     match key:
         case "private_key":
@@ -125,7 +130,7 @@ def _read_peer_line(peer: PeerStatus, key: str, value: str) -> None:
         case "persistent_keepalive_interval":
             peer.persistent_keepalive = int(value)
         case "allowed_ip":
-            peer.allowed_ips.append(ip_network(value, strict=False))
+            peer.allowed_ips.append(network(value))
         case _:
             pass
 

@@ -699,9 +699,7 @@ def test_a_relative_core_is_that_of_this_folder(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ipv6_that_is_disabled_is_not_answered_with_sudo() -> None:
-    kernel = network.Network.__new__(network.Network)
-    kernel._failure = NetworkError
-    with pytest.raises(NetworkError, match="IPv6 may be disabled"), kernel._wrapped("x"):
+    with pytest.raises(NetworkError, match="IPv6 may be disabled"), network._wrapped("x"):
         raise OSError(errno.EACCES, "x")
 
 

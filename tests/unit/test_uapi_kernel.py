@@ -397,11 +397,16 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[list[str], U
         calls.append("socket")
         raise nobody
 
+    def answer(name: str) -> InterfaceStatus:
+        calls.append("kernel")
+        return InterfaceStatus()
+
     monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["go0"])
     monkeypatch.setattr(uapi_socket, "get", refuse)
+    monkeypatch.setattr(uapi_socket, "fwmark", refuse)
     monkeypatch.setattr(uapi_socket, "change", refuse)
     monkeypatch.setattr(kernel_wireguard, "interfaces", lambda: ["wg0"])
-    monkeypatch.setattr(kernel_wireguard, "get", lambda name: calls.append("kernel"))
+    monkeypatch.setattr(kernel_wireguard, "get", answer)
     monkeypatch.setattr(kernel_wireguard, "change", lambda name, _: calls.append("kernel"))
     monkeypatch.setattr(wireguard, "KERNEL_MODULE", tmp_path)
     monkeypatch.setattr(network, "exists", lambda name: name == "wg0")
@@ -413,8 +418,9 @@ def test_the_kernel_is_asked_where_no_socket_answers(asked: tuple[list[str], Uap
     calls, nobody = asked
     assert wireguard.interfaces() == ["wg0", "go0"]
     wireguard.get("wg0")
+    wireguard.fwmark("wg0")
     wireguard.change("wg0", Changes())
-    assert calls == ["socket", "kernel"] * 2
+    assert calls == ["socket", "kernel"] * 3
     with pytest.raises(UapiError, match="nobody listens"):
         wireguard.get("wg1")
     nobody.os_errno = errno.EACCES
