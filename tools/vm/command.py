@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -37,6 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without cleaning up
     names = [name for name in CASES if name in options.cases] or list(CASES)
     try:
         with (options.log or Path(os.devnull)).open("w", buffering=1) as log:
@@ -64,7 +66,7 @@ def run_cases(names: Iterable[str], tell: Tell, log: Tell) -> list[Result]:
         found: dict[str, Result] = {}
         why = "the guest went off before"
         try:
-            for line in machine.boot(debian, disk, f"pywg.cases={','.join(wanted)}", seconds):
+            for line in machine.boots(debian, disk, f"pywg.cases={','.join(wanted)}", seconds):
                 log(line)
                 if result := results.read(line):
                     found[result.case] = result

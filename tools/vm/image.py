@@ -45,7 +45,7 @@ DISABLED = (
 MASKED = (
     *("serial-getty@ttyS0.service", "getty@tty1.service", "systemd-timesyncd.service"),
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer"),
-    *("e2scrub_all.timer", "e2scrub_reap.service"),
+    *("e2scrub_all.timer", "e2scrub_reap.service", "wpa_supplicant.service", "apparmor.service"),
 )
 UNITS = {
     "pywg-vm-far.service": """[Unit]

@@ -24,11 +24,11 @@ def backend() -> str:
             shown[choice] = plain(pywg("show", NAME))
             assert plain(run("wg", "show", NAME)) == shown[choice], "wg show differs"
             pywg("set", NAME, "peer", place.keys(1).far_public, "persistent-keepalive", "7")
-            assert pywg("show", NAME, "persistent-keepalive").split()[-1] == "7"
+            assert place.keepalive(1) == "7"
             before = place.handshake(1)
             place.write_config(1, "ListenPort = 51999", "MTU = 1400")
             pywg("reload", NAME)
-            assert pywg("show", NAME, "persistent-keepalive").split()[-1] == "off"
+            assert place.keepalive(1) == "off"
             assert link(NAME)["mtu"] == 1400
             assert place.echoes("10.99.1.2", 3), "the session did not survive the reload"
             assert place.handshake(1) == before, "a reload began a handshake"

@@ -37,7 +37,7 @@ def reload() -> str:
     main, before = main_pid(0), place.handshake(0)
     place.write_config(0, "MTU = 1380", more="PersistentKeepalive = 21")
     systemctl("reload", unit(0))
-    assert pywg("show", "wg0", "persistent-keepalive").split()[-1] == "21"
+    assert place.keepalive(0) == "21"
     assert "mtu 1380" in run("ip", "link", "show", "wg0")
     assert place.echoes("10.99.0.2", 3), "the session did not survive the reload"
     assert place.handshake(0) == before, "a reload began a handshake"
