@@ -35,13 +35,14 @@ from tools.lab.namespaces import sweep
 from tools.lab.programs import Missing, Program
 
 HERE = Path(__file__).parent
-NEED_ROOT = (HERE / "netns", HERE / "interop")
+NEED_ROOT = (HERE / "netns", HERE / "interop", HERE / "vm")
 _labs: list[Lab] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "netns: end to end in network namespaces; needs root")
     config.addinivalue_line("markers", "interop: with a peer that is not pywg; needs root")
+    config.addinivalue_line("markers", "vm: on a booted Debian in qemu; needs root")
     config.addinivalue_line("markers", "matrix: every combination of offloads; about two minutes")
     config.addinivalue_line(
         "markers", "slow: waits for a timer of the protocol, ten seconds or more"

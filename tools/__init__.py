@@ -11,4 +11,5 @@ sim        many hosts in virtual time
 soak       a tunnel that is disturbed for a long time
 green      the tests again and again, also under load
 interop    one table of pywg beside other implementations
+vm         a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

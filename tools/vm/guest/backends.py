@@ -1,0 +1,76 @@
+"""`--backend kernel`: a whole life by the kernel's driver, then by the userspace one, and back. And
+wg-quick beside pywg."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tools.lab.namespaces import run
+from tools.vm.guest import place
+from tools.vm.guest.place import check_traffic, pywg, systemctl
+
+NAME = "wg1"
+
+
+def backend() -> str:
+    shown = {}
+    for choice in ("kernel", "userspace", "kernel"):
+        place.write_config(1, "ListenPort = 51999")
+        pywg("up", "--backend", choice, NAME)
+        try:
+            assert driver(NAME) == {"kernel": "wireguard", "userspace": "tun"}[choice]
+            check_traffic(1)
+            shown[choice] = plain(pywg("show", NAME))
+            assert plain(run("wg", "show", NAME)) == shown[choice], "wg show differs"
+            pywg("set", NAME, "peer", place.keys(1).far_public, "persistent-keepalive", "7")
+            assert place.keepalive(1) == "7"
+            before = place.handshake(1)
+            place.write_config(1, "ListenPort = 51999", "MTU = 1400")
+            pywg("reload", NAME)
+            assert place.keepalive(1) == "off"
+            assert link(NAME)["mtu"] == 1400
+            assert place.echoes("10.99.1.2", 3), "the session did not survive the reload"
+            assert place.handshake(1) == before, "a reload began a handshake"
+        finally:
+            pywg("down", NAME)
+        assert not place.interface_is_there(NAME), f"{NAME} is still there"
+    assert shown["kernel"] == shown["userspace"], f"{shown}"
+    return "up, show, set, reload, down by kernel, userspace, kernel; show says the same of both"
+
+
+def plain(shown: str) -> str:
+    """Without what two runs may differ in."""
+    return re.sub(r"(latest handshake|transfer): .*", r"\1", shown)
+
+
+def beside() -> str:
+    """wg1 of wg-quick by the kernel's driver, wg0 of pywg; either goes, and the other goes on."""
+    place.settle(0)
+    place.write_config(1)
+    run("wg-quick", "up", NAME, timeout=place.PATIENCE)
+    try:
+        assert driver(NAME) == "wireguard"
+        assert driver("wg0") == "tun"
+        check_traffic(0)
+        check_traffic(1)
+        assert set(run("wg", "show", "interfaces").split()) == {"wg0", NAME}
+        systemctl("stop", place.unit(0))
+        check_traffic(1)
+        systemctl("start", place.unit(0))
+        check_traffic(0)
+    finally:
+        run("wg-quick", "down", NAME, timeout=place.PATIENCE)
+    check_traffic(0)
+    return "wg-quick and pywg: traffic of both, and of the other after each was taken down"
+
+
+def link(name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(run("ip", "-d", "-j", "link", "show", name))[0]
+    return found
+
+
+def driver(name: str) -> str:
+    info = link(name)["linkinfo"]
+    assert isinstance(info, dict)
+    return str(info["info_kind"])

@@ -1,0 +1,127 @@
+"""NetworkManager and systemd-networkd: started, restarted and stopped beside a full tunnel, and a
+tunnel that comes up beside them. What they must not do: touch its interface, its routes, its rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.lab.namespaces import run
+from tools.lab.waiting import wait_until
+from tools.vm.guest import place
+from tools.vm.guest.place import EVERY, FAR, NEAR, PATIENCE, UPLINK, pywg, systemctl
+
+TUNNEL = 2
+NAME = f"wg{TUNNEL}"
+SETTLES = 3.0  # seconds in which a manager that has started does what it does
+UPLINK_FILE = Path("/etc/systemd/network/10-uplink.network")
+
+
+def network_manager() -> str:
+    service = "NetworkManager.service"
+    with full_tunnel(), stopped_after(service):
+        check_untouched(service)
+        states = device_states()
+        assert states.get(NAME) == "unmanaged", f"nmcli says {NAME} is {states.get(NAME)!r}"
+        pywg("down", NAME)
+        pywg("up", NAME)
+        place.check_traffic(TUNNEL)
+        wait_until(lambda: NAME in device_states(), f"NetworkManager sees {NAME}", PATIENCE, EVERY)
+        assert device_states()[NAME] == "unmanaged", f"nmcli: {device_states()}"
+    return "unmanaged; its start, restart and end changed nothing; up and down beside it"
+
+
+def networkd() -> str:
+    """It also manages the uplink here, so that it has something to configure."""
+    service = "systemd-networkd.service"
+    UPLINK_FILE.parent.mkdir(exist_ok=True)
+    UPLINK_FILE.write_text(
+        f"[Match]\nName={UPLINK}\n[Network]\nAddress={NEAR}/24\nGateway={FAR}\n"
+        "ConfigureWithoutCarrier=yes\nKeepConfiguration=yes\n"
+    )
+    try:
+        with full_tunnel(), stopped_after(service, "systemd-networkd.socket"):
+            check_untouched(service)
+            shown = run("networkctl", "list", "--no-legend", NAME)
+            assert "unmanaged" in shown, shown
+            pywg("down", NAME)
+            pywg("up", NAME)
+            place.check_traffic(TUNNEL)
+    finally:
+        UPLINK_FILE.unlink()
+    return "unmanaged; its start, restart and end changed nothing; up and down beside it"
+
+
+@contextlib.contextmanager
+def full_tunnel() -> Iterator[None]:
+    place.write_config(TUNNEL, allowed="0.0.0.0/0, ::/0")
+    pywg("up", "--no-heal", NAME)
+    try:
+        place.check_traffic(TUNNEL)
+        yield
+    finally:
+        pywg("down", NAME)
+
+
+@contextlib.contextmanager
+def stopped_after(*services: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        systemctl("stop", *services, check=False)
+
+
+def check_untouched(service: str) -> None:
+    before = state()
+    for verb in ("start", "restart", "stop", "start"):
+        systemctl(verb, service)
+        time.sleep(SETTLES)  # nothing tells that a manager will not do anything more
+        found = differences(before, state())
+        assert not found, f"after systemctl {verb} {service}: {'; '.join(found)}"
+        place.check_traffic(TUNNEL)
+
+
+def state() -> dict[str, Any]:
+    """All that a manager could take away from a tunnel, or add to it."""
+    link = json.loads(run("ip", "-d", "-j", "link", "show", NAME))[0]
+    kept = ("mtu", "qdisc", "txqlen", "flags", "operstate", "inet6_addr_gen_mode")
+    return {
+        "link": {key: link.get(key) for key in kept},
+        "addresses": lines("address", "show", "dev", NAME),
+        "rules": lines("rule") + lines("-6", "rule"),
+        "routes": [
+            line
+            for line in lines("route", "show", "table", "all")
+            + lines("-6", "route", "show", "table", "all")
+            if NAME in line
+        ],
+    }
+
+
+def lines(*arguments: str) -> list[str]:
+    said = run("ip", *arguments)
+    found = (" ".join(line.split()) for line in said.splitlines())
+    return sorted(re.sub(r"(valid_lft|preferred_lft|expires) \S+", "", line) for line in found)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    found = []
+    for key, had in before.items():
+        if isinstance(had, dict):
+            found += [f"{key} {had} is now {now[key]}"] if had != now[key] else []
+            continue
+        gone = [line for line in had if line not in now[key]]
+        more = [line for line in now[key] if line not in had]
+        found += [f"{key}: gone {gone}, new {more}"] if gone or more else []
+    return found
+
+
+def device_states() -> dict[str, str]:
+    said = run("nmcli", "--terse", "--fields", "DEVICE,STATE", "device")
+    return dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
