@@ -112,7 +112,10 @@ class Healer:
     def _put_back(self, known: Record, applier: Applier) -> None:
         left_out = set(known.left_out)
         held = [step for step in known.steps if step not in left_out]
-        present = in_effect(self._name, held, applier.kernel)
+        # Another MTU takes nothing away: it is somebody's wish, which SaveConfig may save.
+        is_up = applier.kernel.is_up(self._name)
+        seen = set(in_effect(self._name, held, applier.kernel))
+        present = [step for step in held if step in seen or (is_up and isinstance(step, LinkUp))]
         stands = set(present)
         wanted = [step for step in held if step in stands or self._is_worth_it(step)]
         steps, _ = change(present, wanted)
