@@ -14,8 +14,9 @@ r"""The tests that need root work in this place, made anew for each of them and 
     |        2001:db8::1/64 ==================================== 2001:db8::2/64        |
     +---------------------------+                          +---------------------------+
 
-test_integrity.py puts a third namespace with a relay between the two, drawn there. Daemons are told
-apart by interface names that hold our pid, because they share /var/run/wireguard.
+test_integrity.py puts a third namespace with a relay between the two, drawn there. Each worker of
+pytest has /run/wireguard and its like for itself (tools/lab/seclusion.py), so that workers and runs
+side by side do not meet; daemons are told apart by interface names that hold our pid.
 
 The daemon under test is $PYWGD, or the one built in this repository. With PYWGD=wireguard-go the
 tests test themselves; those that ask for what only pywg promises are then skipped.
@@ -33,6 +34,7 @@ from tools.lab import programs
 from tools.lab.lab import Lab
 from tools.lab.namespaces import sweep
 from tools.lab.programs import Missing, Program
+from tools.lab.seclusion import seclude
 
 HERE = Path(__file__).parent
 NEED_ROOT = (HERE / "netns", HERE / "interop", HERE / "vm")
@@ -91,9 +93,10 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _leftovers() -> None:
+def _seclusion() -> None:
     if os.geteuid() == 0:
         sweep()
+        seclude()
 
 
 @pytest.fixture(scope="session")
