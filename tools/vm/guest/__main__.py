@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tools.vm.guest import pywg_here
 from tools.vm.guest.cases import CASES, Case
 from tools.vm.guest.place import Skipped
 from tools.vm.results import END, MARK, Result
@@ -26,6 +27,8 @@ def main() -> None:
     names = wanted[1].split(",") if wanted else list(CASES)
     boot = 2 if BOOTED.exists() else 1
     signal.signal(signal.SIGALRM, ring)
+    if boot == 2:
+        pywg_here.warm()
     for name in names:
         if CASES[name].boot == boot:
             say(f"{MARK} begin {name}")

@@ -15,26 +15,27 @@ from typing import Any
 from tools.lab.namespaces import run
 from tools.lab.waiting import wait_until
 from tools.vm.guest import place
-from tools.vm.guest.place import EVERY, FAR, NEAR, PATIENCE, UPLINK, pywg, systemctl
+from tools.vm.guest.place import EVERY, FAR, NEAR, PATIENCE, UPLINK, systemctl
+from tools.vm.guest.pywg_here import pywg
 
+State = dict[str, Any]
 TUNNEL = 2
 NAME = f"wg{TUNNEL}"
+# As of every interface that another program made and gave addresses to, the kernel's driver's too.
+LEFT_ALONE = ("unmanaged", "connected (externally)")
 SETTLES = 3.0  # seconds in which a manager that has started does what it does
 UPLINK_FILE = Path("/etc/systemd/network/10-uplink.network")
 
 
 def network_manager() -> str:
     service = "NetworkManager.service"
-    with full_tunnel(), stopped_after(service):
-        check_untouched(service)
-        states = device_states()
-        assert states.get(NAME) == "unmanaged", f"nmcli says {NAME} is {states.get(NAME)!r}"
-        pywg("down", NAME)
-        pywg("up", NAME)
-        place.check_traffic(TUNNEL)
+    with full_tunnel() as before, stopped_after(service):
+        check_untouched(service, before)
+        again(before)
         wait_until(lambda: NAME in device_states(), f"NetworkManager sees {NAME}", PATIENCE, EVERY)
-        assert device_states()[NAME] == "unmanaged", f"nmcli: {device_states()}"
-    return "unmanaged; its start, restart and end changed nothing; up and down beside it"
+        state = device_states()[NAME]
+        assert state in LEFT_ALONE, f"nmcli says {NAME} is {state!r}"
+    return f"{state}; its start, restart and end changed nothing; up and down beside it"
 
 
 def networkd() -> str:
@@ -46,25 +47,25 @@ def networkd() -> str:
         "ConfigureWithoutCarrier=yes\nKeepConfiguration=yes\n"
     )
     try:
-        with full_tunnel(), stopped_after(service, "systemd-networkd.socket"):
-            check_untouched(service)
-            shown = run("networkctl", "list", "--no-legend", NAME)
-            assert "unmanaged" in shown, shown
-            pywg("down", NAME)
-            pywg("up", NAME)
-            place.check_traffic(TUNNEL)
+        with full_tunnel() as before, stopped_after(service, "systemd-networkd.socket"):
+            check_untouched(service, before)
+            again(before)
+            uplink, ours = managed(UPLINK), managed(NAME)
+            assert uplink == "configured", f"networkctl says {UPLINK} is {uplink}"
+            assert ours == "unmanaged", f"networkctl says {NAME} is {ours}"
     finally:
         UPLINK_FILE.unlink()
     return "unmanaged; its start, restart and end changed nothing; up and down beside it"
 
 
 @contextlib.contextmanager
-def full_tunnel() -> Iterator[None]:
+def full_tunnel() -> Iterator[State]:
+    """Up, and what is to be kept of it."""
     place.write_config(TUNNEL, allowed="0.0.0.0/0, ::/0")
     pywg("up", "--no-heal", NAME)
     try:
         place.check_traffic(TUNNEL)
-        yield
+        yield state()
     finally:
         pywg("down", NAME)
 
@@ -77,23 +78,34 @@ def stopped_after(*services: str) -> Iterator[None]:
         systemctl("stop", *services, check=False)
 
 
-def check_untouched(service: str) -> None:
-    before = state()
+def check_untouched(service: str, before: State) -> None:
     for verb in ("start", "restart", "stop", "start"):
         systemctl(verb, service)
-        time.sleep(SETTLES)  # nothing tells that a manager will not do anything more
-        found = differences(before, state())
-        assert not found, f"after systemctl {verb} {service}: {'; '.join(found)}"
-        place.check_traffic(TUNNEL)
+        compare(before, f"systemctl {verb} {service}")
 
 
-def state() -> dict[str, Any]:
-    """All that a manager could take away from a tunnel, or add to it."""
+def again(before: State) -> None:
+    """Down and up while the manager runs."""
+    pywg("down", NAME)
+    pywg("up", "--no-heal", NAME)
+    compare(before, "down and up beside it")
+
+
+def compare(before: State, cause: str) -> None:
+    time.sleep(SETTLES)  # nothing tells that a manager will not do anything more
+    found = differences(before, state())
+    assert not found, f"after {cause}: {'; '.join(found)}"
+    place.check_traffic(TUNNEL)
+
+
+def state() -> State:
+    """All that a manager could take away from a tunnel, or add to it. What each interface makes up
+    for itself, its number and its link-local address, is left out."""
     link = json.loads(run("ip", "-d", "-j", "link", "show", NAME))[0]
     kept = ("mtu", "qdisc", "txqlen", "flags", "operstate", "inet6_addr_gen_mode")
     return {
         "link": {key: link.get(key) for key in kept},
-        "addresses": lines("address", "show", "dev", NAME),
+        "addresses": [line for line in lines("address", "show", "dev", NAME) if "inet" in line],
         "rules": lines("rule") + lines("-6", "rule"),
         "routes": [
             line
@@ -106,11 +118,11 @@ def state() -> dict[str, Any]:
 
 def lines(*arguments: str) -> list[str]:
     said = run("ip", *arguments)
-    found = (" ".join(line.split()) for line in said.splitlines())
-    return sorted(re.sub(r"(valid_lft|preferred_lft|expires) \S+", "", line) for line in found)
+    own = r"(valid_lft|preferred_lft|expires) \S+|(?<=fe80::)[\da-f]+:[\da-f:]+"
+    return sorted(" ".join(re.sub(own, "", line).split()) for line in said.splitlines())
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(before: State, now: State) -> list[str]:
     found = []
     for key, had in before.items():
         if isinstance(had, dict):
@@ -120,6 +132,11 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         more = [line for line in now[key] if line not in had]
         found += [f"{key}: gone {gone}, new {more}"] if gone or more else []
     return found
+
+
+def managed(name: str) -> str:
+    """What systemd-networkd makes of an interface."""
+    return run("networkctl", "list", "--no-legend", "--no-pager", name).split()[-1]
 
 
 def device_states() -> dict[str, str]:

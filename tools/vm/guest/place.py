@@ -55,10 +55,6 @@ def write_config(number: int, *lines: str, allowed: str = "", more: str = "") ->
     return path
 
 
-def pywg(*arguments: str, check: bool = True) -> str:
-    return run("/usr/local/bin/pywg", *arguments, check=check, timeout=PATIENCE)
-
-
 def systemctl(*arguments: str, check: bool = True) -> str:
     return run("systemctl", *arguments, check=check, timeout=2 * PATIENCE).strip()
 
@@ -95,9 +91,10 @@ def keepalive(number: int) -> str:
 
 
 def settle(number: int) -> None:
-    """The tunnel as a service, with its plain file, whatever a case before left."""
-    write_config(number)
-    systemctl("restart", unit(number))
+    """The tunnel as a service, whatever a case before left."""
+    if not is_active(unit(number)):
+        write_config(number)
+        systemctl("restart", unit(number))
     check_traffic(number)
 
 

@@ -6,7 +6,8 @@ from tools.lab.namespaces import run
 from tools.lab.waiting import wait_until
 from tools.vm.guest import place
 from tools.vm.guest.far import INSIDE, OUTSIDE, OUTSIDE_ADDRESS
-from tools.vm.guest.place import EVERY, FAR, PATIENCE, UPLINK, pywg
+from tools.vm.guest.place import EVERY, FAR, PATIENCE, UPLINK
+from tools.vm.guest.pywg_here import pywg
 
 SERVER = "10.99.1.2"
 

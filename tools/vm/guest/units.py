@@ -10,7 +10,8 @@ from pathlib import Path
 from tools.lab.namespaces import run
 from tools.lab.waiting import wait_until
 from tools.vm.guest import place
-from tools.vm.guest.place import PATIENCE, check_traffic, is_active, pywg, systemctl, unit
+from tools.vm.guest.place import PATIENCE, check_traffic, is_active, systemctl, unit
+from tools.vm.guest.pywg_here import pywg
 
 
 def enable() -> str:
