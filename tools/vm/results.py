@@ -3,6 +3,7 @@
     PWVM begin reload
     PWVM reload ok 3.2 sessions survive
     PWVM reload FAIL 3.2 why, in one line
+    PWVM asleep 15                 a wish: to be woken after so many seconds
     PWVM end
 
 Knows no case. A line may come amid other words of the console; what else is said is the log.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 MARK = "PWVM"
 LINE = re.compile(rf"{MARK} (\S+) (ok|FAIL|skip) (\d+\.\d) (.*)")
 BEGIN = re.compile(rf"{MARK} begin (\S+)")
+ASLEEP = re.compile(rf"{MARK} asleep (\d+)")
 END = f"{MARK} end"
 
 
@@ -32,6 +34,10 @@ class Result:
     def __str__(self) -> str:
         text = " ".join(self.text.split()) or "-"
         return f"{MARK} {self.case} {self.word} {self.seconds:.1f} {text}"
+
+
+def asleep(seconds: int) -> str:
+    return f"{MARK} asleep {seconds}"
 
 
 def read(line: str) -> Result | None:

@@ -24,6 +24,7 @@ CASES = {
     "networkd": Case(managers.networkd, 300),
     "backend": Case(backends.backend, 300),
     "beside": Case(backends.beside, 180),
-    "suspend": Case(sleeping.suspend, 180),
     "likeness": Case(likeness.likeness, 120),
+    # Last: a guest that does not wake up says nothing more.
+    "suspend": Case(sleeping.suspend, 180),
 }

@@ -23,13 +23,14 @@ TUNNEL = 2
 NAME = f"wg{TUNNEL}"
 # As of every interface that another program made and gave addresses to, the kernel's driver's too.
 LEFT_ALONE = ("unmanaged", "connected (externally)")
-SETTLES = 3.0  # seconds in which a manager that has started does what it does
+SETTLES = 2.0  # seconds in which a manager that has started does what it does
+SOCKETS = {"systemd-networkd.service": ["systemd-networkd.socket"]}
 UPLINK_FILE = Path("/etc/systemd/network/10-uplink.network")
 
 
 def network_manager() -> str:
     service = "NetworkManager.service"
-    with full_tunnel() as before, stopped_after(service):
+    with full_tunnel() as before, ended_without_harm(service, before):
         check_untouched(service, before)
         again(before)
         wait_until(lambda: NAME in device_states(), f"NetworkManager sees {NAME}", PATIENCE, EVERY)
@@ -47,7 +48,7 @@ def networkd() -> str:
         "ConfigureWithoutCarrier=yes\nKeepConfiguration=yes\n"
     )
     try:
-        with full_tunnel() as before, stopped_after(service, "systemd-networkd.socket"):
+        with full_tunnel() as before, ended_without_harm(service, before):
             check_untouched(service, before)
             again(before)
             uplink, ours = managed(UPLINK), managed(NAME)
@@ -71,15 +72,17 @@ def full_tunnel() -> Iterator[State]:
 
 
 @contextlib.contextmanager
-def stopped_after(*services: str) -> Iterator[None]:
+def ended_without_harm(service: str, before: State) -> Iterator[None]:
+    """The manager is stopped at the end, with the socket that would start it again."""
     try:
         yield
     finally:
-        systemctl("stop", *services, check=False)
+        systemctl("stop", service, *SOCKETS.get(service, ()))
+    compare(before, f"systemctl stop {service}")
 
 
 def check_untouched(service: str, before: State) -> None:
-    for verb in ("start", "restart", "stop", "start"):
+    for verb in ("start", "restart"):
         systemctl(verb, service)
         compare(before, f"systemctl {verb} {service}")
 
@@ -95,7 +98,7 @@ def compare(before: State, cause: str) -> None:
     time.sleep(SETTLES)  # nothing tells that a manager will not do anything more
     found = differences(before, state())
     assert not found, f"after {cause}: {'; '.join(found)}"
-    place.check_traffic(TUNNEL)
+    assert place.echoes(f"10.99.{TUNNEL}.2", 3), f"after {cause}: no traffic"
 
 
 def state() -> State:
