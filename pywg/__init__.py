@@ -16,6 +16,7 @@ from pywg.errors import (
     Status,
     UapiError,
 )
+from pywg.host.resolver import resolve_now as resolve
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.native.device import Device, LogLevel, Offload
 from pywg.native.interface import Interface, Now, Packet, Verdict, now
@@ -49,4 +50,5 @@ __all__ = [
     "cipher_path",
     "core_version",
     "now",
+    "resolve",
 ]

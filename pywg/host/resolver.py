@@ -29,6 +29,8 @@ FINAL = frozenset({socket.EAI_NONAME, socket.EAI_FAIL, getattr(socket, "EAI_NODA
 
 #: Whoever waits longer for an answer is told for what.
 TOLD_AFTER_S = 2.0
+#: For all names and all tries together, of whoever is not `wg`.
+PATIENCE_S = 5.0
 #: Questions at the same time.
 THREADS = 32
 
@@ -37,6 +39,8 @@ Question = tuple[Endpoint, Family]
 Answer = Sequence[Endpoint] | socket.gaierror
 LookUp = Callable[[Endpoint, Family], Sequence[Endpoint]]
 Tell = Callable[[str], None]
+
+SILENCE = socket.gaierror(socket.EAI_AGAIN, "the resolver does not answer")
 
 FAMILIES: dict[Family, socket.AddressFamily] = {
     "auto": socket.AF_UNSPEC,
@@ -131,6 +135,38 @@ def _resolve(
             tell(f"{error.strerror}: `{peer.endpoint}'. Trying again in {delay:.2f} seconds...")
         sleep(delay)
         delay = longer(delay)
+
+
+def resolve_now(config: Config, seconds: float = PATIENCE_S) -> Config:
+    """The same configuration with every endpoint numeric, for a program that has it in its hand.
+
+    All names are asked for at the same time, once, each in a thread of its own: `up` is what waits
+    longer, and asks again. Raises ConfigError for a name that has no address after so many seconds.
+    """
+    named = [peer for peer in config.peers if has_to_be_asked(peer.endpoint)]
+    answers = look_up_all({question(peer): look_up for peer in named}, seconds)
+    return replace(
+        config, peers=tuple(_answered(peer, config.path, answers) for peer in config.peers)
+    )
+
+
+def _answered(peer: PeerSection, path: str, answers: Mapping[Question, Answer]) -> PeerSection:
+    if not has_to_be_asked(peer.endpoint):
+        return peer
+    answer = answers.get(question(peer), SILENCE)
+    if isinstance(answer, socket.gaierror):
+        raise unknown(peer, path, answer)
+    return replace(peer, endpoint=answer[0])
+
+
+def has_to_be_asked(endpoint: Endpoint | None) -> bool:
+    """A name, or a zone, which becomes a number."""
+    return endpoint is not None and (is_name(endpoint) or "%" in endpoint.host)
+
+
+def question(peer: PeerSection) -> Question:
+    assert peer.endpoint is not None  # noqa: S101 - nobody asks for another
+    return peer.endpoint, family_of(peer)
 
 
 def asker(peer: PeerSection, outside: LookUp) -> LookUp:

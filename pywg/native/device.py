@@ -17,6 +17,7 @@ from typing import Self
 
 from pywg.config import Config
 from pywg.errors import DeviceError, Status
+from pywg.host import resolver
 from pywg.native import abi, library
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import of_config, synchronizing
@@ -135,7 +136,12 @@ class Device:
 
     def set(self, config: Config | str) -> None:
         """Makes it what a Config says, peers that stay in place, or applies UAPI `set` text as it
-        is. Endpoints of a Config are numeric, or it raises UapiError."""
+        is.
+
+        Names in a Config are looked up first, while packets move: five seconds at most, then it
+        raises ConfigError and nothing has changed. A program with an event loop of its own calls
+        this in another thread.
+        """
         data = (config if isinstance(config, str) else self._set_text(config)).encode("utf-8")
         diagnostic = new_diagnostic()
         with self._calls:
@@ -149,7 +155,8 @@ class Device:
         return uapi.add_bindings(uapi.parse_get(self.get_text()), self.report())
 
     def _set_text(self, config: Config) -> str:
-        return uapi.changes_text(synchronizing(of_config(config), self.get()))
+        numeric = resolver.resolve_now(config)
+        return uapi.changes_text(synchronizing(of_config(numeric), self.get()))
 
     def get_text(self) -> str:
         """The answer of UAPI `get`. It holds the private key."""

@@ -102,7 +102,7 @@ class Interface:
 
     def set(self, config: Config | str, now: Now | None = None) -> None:
         """Makes it what a Config says, peers that stay in place, or applies UAPI `set` text as it
-        is. Endpoints of a Config are numeric, or it raises UapiError."""
+        is. It asks nobody: names in a Config raise UapiError; ``pywg.resolve`` looks them up."""
         data = (config if isinstance(config, str) else self._set_text(config)).encode("utf-8")
         diagnostic = new_diagnostic()
         status = self._library.pywg_interface_set(

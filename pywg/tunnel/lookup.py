@@ -13,21 +13,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pywg.config import Config, Endpoint, PeerSection
+from pywg.config import Config, PeerSection
 from pywg.host import resolver
 from pywg.host.resolver import (
     DELAY_FIRST_S,
     DELAY_MAX_S,
     FINAL,
+    PATIENCE_S,
+    SILENCE,
     Answer,
     LookUp,
     Question,
     Tell,
+    has_to_be_asked,
     is_name,
+    question,
 )
 
-#: For all names and all tries together.
-PATIENCE_S = 5.0
 NOTHING_SENT = "nothing is sent to it until then"
 AS_BEFORE = "until then it keeps the address that it has, if it has one"
 
@@ -58,11 +60,6 @@ def numeric(
     return replace(config, peers=peers)
 
 
-def has_to_be_asked(endpoint: Endpoint | None) -> bool:
-    """A name, or a zone, which becomes a number."""
-    return endpoint is not None and (is_name(endpoint) or "%" in endpoint.host)
-
-
 def _search(
     asked: Sequence[PeerSection],
     tell: Tell,
@@ -87,30 +84,22 @@ def _search(
 
 
 def _askers(peers: Sequence[PeerSection], ask: LookUp) -> dict[Question, LookUp]:
-    return {_question(peer): resolver.asker(peer, ask) for peer in peers}
+    return {question(peer): resolver.asker(peer, ask) for peer in peers}
 
 
 def _check(config: Config, failed: Sequence[PeerSection], answers: Answers) -> None:
     """Raises ConfigError for a zone that is not here, which nobody will ask for again, and where
     there is no peer with an address, nor one that may come by itself, and none is to be had."""
     hopeless = [peer for peer in failed if not _is_temporary(_error(peer, answers))]
-    lost = [peer for peer in hopeless if not is_name(_question(peer)[0])]
+    lost = [peer for peer in hopeless if not is_name(question(peer)[0])]
     if {peer.public_key for peer in hopeless} == {peer.public_key for peer in config.peers}:
         lost = hopeless
     if lost:
-        raise resolver.unknown(lost[0], config.path, _error(lost[0], answers) or _SILENCE)
-
-
-_SILENCE = socket.gaierror(socket.EAI_AGAIN, "the resolver does not answer")
-
-
-def _question(peer: PeerSection) -> Question:
-    assert peer.endpoint is not None  # noqa: S101 - nobody asks for another
-    return peer.endpoint, resolver.family_of(peer)
+        raise resolver.unknown(lost[0], config.path, _error(lost[0], answers) or SILENCE)
 
 
 def _error(peer: PeerSection, answers: Answers) -> socket.gaierror | None:
-    answer = answers.get(_question(peer), _SILENCE)
+    answer = answers.get(question(peer), SILENCE)
     return answer if isinstance(answer, socket.gaierror) else None
 
 
@@ -121,17 +110,17 @@ def _is_temporary(error: socket.gaierror | None) -> bool:
 def _with_address(peer: PeerSection, answers: Answers) -> PeerSection:
     if not has_to_be_asked(peer.endpoint):
         return peer
-    answer = answers.get(_question(peer), _SILENCE)
+    answer = answers.get(question(peer), SILENCE)
     return replace(peer, endpoint=None if isinstance(answer, socket.gaierror) else answer[0])
 
 
 def _told(peer: PeerSection, answers: Answers) -> str:
-    endpoint, _ = _question(peer)
-    error = _error(peer, answers) or _SILENCE
+    endpoint, _ = question(peer)
+    error = _error(peer, answers) or SILENCE
     return f"peer {peer.public_key.short}: {endpoint.host} does not resolve ({error.strerror})"
 
 
 def _names(asked: Sequence[PeerSection]) -> str:
-    names = list(dict.fromkeys(_question(peer)[0].host for peer in asked))
+    names = list(dict.fromkeys(question(peer)[0].host for peer in asked))
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -60,7 +60,7 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
     if peer.endpoint is not None:
         if peer.endpoint.address() is None:
             host = shown_host(peer.endpoint.host)
-            raise UapiError(f"the endpoint {host} has not been resolved")
+            raise UapiError(f"{host} has not been resolved: pywg.resolve(config) looks names up")
         yield f"endpoint={peer.endpoint}"
     if peer.persistent_keepalive is not None:
         yield f"persistent_keepalive_interval={peer.persistent_keepalive}"

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
+import pywg
+from pywg.config import parse
+from pywg.errors import ConfigError, UapiError
 from pywg.native import interface, library
 from pywg.native.device import Device, realtime_by_default
 from pywg.native.interface import Interface
+from pywg.wireguard.status import InterfaceStatus
 
 
 class Core:
@@ -47,6 +51,27 @@ def test_a_signal_handler_may_stop_in_the_middle_of_a_call(core: Core) -> None:
     assert not thread.is_alive(), "stop waits for the call it interrupted"
     device.close()
     assert core.calls[-1] == "pywg_device_close"
+
+
+def test_names_are_looked_up_before_the_device_is_told(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "get", lambda self: InterfaceStatus())
+    config = parse(f"[Peer]\nPublicKey={'A' * 43}=\nEndpoint=localhost:5\n")
+    device = Device("wg0", config)
+    assert core.calls[-1] == "pywg_device_set"
+    with pytest.raises(ConfigError, match=r"cannot resolve nx\.invalid"):
+        device.set(parse(f"[Peer]\nPublicKey={'A' * 43}=\nEndpoint=nx.invalid:5\n"))
+    assert core.calls.count("pywg_device_set") == 1
+    device.close()
+
+
+def test_an_interface_says_who_looks_names_up(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interface, "get", lambda self: InterfaceStatus())
+    config = parse(f"[Peer]\nPublicKey={'A' * 43}=\nEndpoint=localhost:5\n")
+    with pytest.raises(UapiError, match=r"pywg\.resolve\(config\) looks names up"):
+        Interface(config)
+    assert Interface(pywg.resolve(config)) is not None
 
 
 def test_a_forked_child_does_not_stop_the_device_of_its_parent(

@@ -96,7 +96,7 @@ def test_the_environment_allows_fewer_tries_but_no_longer_wait(
     )
     assert done.peers[0].endpoint is None
     assert len(slept) == pauses
-    assert sum(slept) < lookup.PATIENCE_S
+    assert sum(slept) < resolver.PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -176,3 +176,36 @@ def test_many_names_are_asked_for_and_those_left_over_are_not(
     for thread in threads:
         thread.join(10)
     assert len(answers.asked) <= 1
+
+
+# ---- a program that has the configuration in its hand
+
+
+def test_all_names_are_asked_for_at_once_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    def look_up(endpoint: Endpoint, family: Family) -> Sequence[Endpoint]:
+        together.wait()
+        return [Endpoint("192.0.2.9", endpoint.port)]
+
+    monkeypatch.setattr(resolver, "look_up", look_up)
+    found = resolver.resolve_now(config("a.example:5", "192.0.2.1:6", "b.example:7"))
+    hosts = [str(peer.endpoint) for peer in found.peers]
+    assert hosts == ["192.0.2.9:5", "192.0.2.1:6", "192.0.2.9:7"]
+
+
+def test_a_name_without_an_address_is_an_error_with_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never = threading.Event()
+
+    def hang(endpoint: Endpoint, family: Family) -> Sequence[Endpoint]:
+        never.wait(30)
+        return []
+
+    monkeypatch.setattr(resolver, "look_up", hang)
+    try:
+        with pytest.raises(ConfigError, match=r"cannot resolve a\.example: the resolver does not"):
+            resolver.resolve_now(config("a.example:5"), 0.1)
+    finally:
+        never.set()

@@ -85,7 +85,7 @@ def test_set_text_leaves_out_what_the_file_leaves_out() -> None:
 
 
 def test_set_text_wants_numeric_endpoints() -> None:
-    with pytest.raises(UapiError, match="not been resolved"):
+    with pytest.raises(UapiError, match=r"example\.com has not been resolved: pywg\.resolve"):
         set_text(config("Endpoint=example.com:5"))
 
 

@@ -13,6 +13,7 @@ traffic     ping, TCP and UDP whose content is checked, iperf3
 stream      checked datagrams that go on while something else happens
 flood       handshake initiations from many addresses
 wire        counts WireGuard messages on the wire, by nftables
+seclusion   the folders that all daemons share, for one process alone
 relay       a UDP relay that loses and reorders
 handshake   a WireGuard initiator in Python that can also misbehave
 tracing     system calls that fail on purpose, by strace

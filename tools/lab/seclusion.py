@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 # Of mount(2).
@@ -20,7 +21,7 @@ def seclude() -> None:
     _mount(None, "/", None, _MS_REC | _MS_SLAVE)
     _mount(None, "/", None, _MS_REC | _MS_SHARED)
     for folder in SHARED_FOLDERS:
-        os.makedirs(folder, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         _mount("none", folder, "tmpfs", 0)
 
 

@@ -32,7 +32,6 @@ ALLOWED = {
     "pywg/_native": "made by scripts/build_core",
     "libpywg.so": "made by both",
     "libpywg.a": "made by both",
-    "gso_max_segs": "the kernel's: an attribute of a link",
     "txqueuelen": "the kernel's: an attribute of a link",
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",

@@ -24,13 +24,13 @@ MAY_IMPORT = {
     "plan": "errors config",
     "host": "errors config",
     "wireguard": "errors keys config host",
-    "native": "errors keys config wireguard",
+    "native": "errors keys config host wireguard",
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
     "demo": "errors keys config host native _version",
     "cli": "errors keys config plan host wireguard native service tunnel demo _version",
     "_version": "native",
-    "__init__": "errors keys config native _version",
+    "__init__": "errors keys config host native _version",
     "__main__": "cli",
 }
 # word -> the rooms that may import this library.
