@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import syslog
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,8 @@ from pywg.service.source_port import SourcePort
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
 _ENDED = b"ended"
+#: What a companion has to come to its end, in seconds, when the device has ended.
+COMPANION_S = 2.0
 
 
 # Names of endpoints, as endpoints.Name writes itself.
@@ -38,8 +41,8 @@ Names = tuple[list[str | int], ...]
 # Asked again and again: the names as they are by now, or None while they are the same.
 Renewed = Callable[[], Names | None]
 Log = Callable[[str], None]
-# Runs beside the device in a thread of its own, with all capabilities until it gives them up. It is
-# given where to log, and what to call when the network around has changed.
+# Runs beside the device in a thread of its own, with all capabilities until it gives them up, and
+# ends soon after it. Is given where to log, and what to call when the network around has changed.
 Companion = Callable[[Log, Callable[[], None]], None]
 
 
@@ -109,9 +112,7 @@ def host(
             log_fd=tuning.log_fd,
         )
         watcher = _watcher(device, hosting, renewed)
-        if companion is not None:
-            beside = (_log_to(hosting, LogLevel.ERROR), watcher.moved)
-            threading.Thread(target=companion, args=beside, name="pywg beside", daemon=True).start()
+        beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher.moved)
         capabilities.keep_only()  # before there are threads: each has its own
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
@@ -123,6 +124,8 @@ def host(
         finally:
             watcher.stop()
             device.close()
+            if beside is not None:
+                beside.join(COMPANION_S)
         if ready is not None:
             with contextlib.suppress(OSError):  # nobody waits for it but `up --foreground`
                 ready.sendall(_ENDED)
@@ -131,6 +134,16 @@ def host(
         while signal.sigtimedwait(signals, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _beside(
+    companion: Companion | None, log: Log, moved: Callable[[], None]
+) -> threading.Thread | None:
+    if companion is None:
+        return None
+    thread = threading.Thread(target=companion, args=(log, moved), name="pywg beside", daemon=True)
+    thread.start()
+    return thread
 
 
 def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpoints.Watcher:
@@ -157,14 +170,20 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
 
 
 def _log_to(hosting: Hosting, level: LogLevel) -> Log:
-    """Beside what the core logs; nowhere unless this level is wanted."""
+    """Beside what the core logs, or to the system's log where nobody asked for one; nowhere unless
+    this level is wanted."""
 
     tuning = hosting.tuning
 
     def log(line: str) -> None:
-        if tuning.log_fd >= 0 and tuning.log_level >= level:
-            with contextlib.suppress(OSError):
-                os.write(tuning.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
+        if tuning.log_level < level:
+            return
+        if tuning.log_fd < 0:
+            syslog.openlog("pywg", syslog.LOG_PID, syslog.LOG_DAEMON)
+            syslog.syslog(syslog.LOG_WARNING, f"{hosting.name}: {line}")
+            return
+        with contextlib.suppress(OSError):
+            os.write(tuning.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
 
     return log
 

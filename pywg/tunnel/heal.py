@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
@@ -21,7 +21,7 @@ from pywg.host.watch import Change, Watch
 from pywg.plan.build import inner_mtu
 from pywg.plan.change import change
 from pywg.plan.facts import Location
-from pywg.plan.steps import LinkUp, Replace, Step
+from pywg.plan.steps import AddRule, LinkUp, Replace, Step
 from pywg.service.capabilities import keep_only
 from pywg.service.supervisor import Companion, Log
 from pywg.tunnel import record
@@ -32,6 +32,8 @@ from pywg.tunnel.record import Record
 RESOLV_CONF = Path("/etc/resolv.conf")
 #: So often may a thing be taken away in so many seconds before it is left to whoever takes it.
 ROUNDS, WINDOW_S = 5, 60.0
+#: More of a kind than this, put back at once, are told in one line.
+EACH_TOLD = 4
 #: A change rarely comes alone: what follows within so many seconds is looked at together.
 SETTLE_S = 0.02
 
@@ -74,10 +76,12 @@ class Healer:
         self._log = log
         self._patience = Patience()
         self._version = (0, 0)
+        self._was_there = False
+        self._rules: set[AddRule] = set()  # that we put back
 
     def run(self, moved: Callable[[], None]) -> None:
-        """Ends with the network namespace. ``moved`` is called when the network around may be
-        another."""
+        """Ends with the interface, or with its network namespace. ``moved`` is called when the
+        network around may be another."""
         places = [] if self._place is None else [self._place]
         with Watch(self._name, [RESOLV_CONF], places) as watch:
             keep_only(for_programs=True)
@@ -89,12 +93,33 @@ class Healer:
                     continue
                 if self._place is not None and not self._place.exists():
                     return
+                if self._is_gone():
+                    self._take_back()
+                    return
                 try:
                     self.heal(found)
                 except (PywgError, OSError) as error:
                     self._log(f"cannot look after it: {error}")
                 if Change.AROUND in found:
                     moved()
+
+    def _is_gone(self) -> bool:
+        is_there = network.exists(self._name)
+        self._was_there |= is_there
+        return self._was_there and not is_there
+
+    def _take_back(self) -> None:
+        """Who takes rules away and then the interface, as `wg-quick down` does, wants the tunnel to
+        end: rules that we put back between the two are not to stay."""
+        if not self._rules:
+            return
+        with lock.held(self._log):
+            known = record.read(self._name)
+            if known is None or not known.is_up or network.exists(self._name):
+                return
+            with Applier(Location(known.location.backend), known.config, Quiet()) as applier:
+                rules = [step for step in known.steps if step in self._rules]
+                applier.undo_all(record.undoing(rules))
 
     def heal(self, found: Change) -> None:
         """One look, and what it asks for."""
@@ -123,8 +148,9 @@ class Healer:
             return
         for error in applier.best_effort(steps):
             self._log(f"cannot be put back: {error}")
-        for step in steps:
-            self._log(f"another program took this away, it is put back: {step}")
+        self._rules |= {step for step in steps if isinstance(step, AddRule)}
+        for line in told(steps):
+            self._log(f"another program took this away, it is put back: {line}")
         record.note_healed(self._name, steps)
 
     def _is_worth_it(self, step: Step) -> bool:
@@ -163,6 +189,21 @@ class Healer:
         if not mtus and default is None:
             return None
         return replace(old, mtu=inner_mtu(mtus, default))
+
+
+def told(steps: Sequence[Step]) -> list[str]:
+    """What is put back, a line each: of many of a kind, as the routes of a link that was down, the
+    first and how many more."""
+    kinds: dict[type[Step], list[Step]] = {}
+    for step in steps:
+        kinds.setdefault(type(step), []).append(step)
+    lines = []
+    for alike in kinds.values():
+        if len(alike) <= EACH_TOLD:
+            lines += [str(step) for step in alike]
+        else:
+            lines.append(f"{alike[0]}, and {len(alike) - 1} more of its kind")
+    return lines
 
 
 def companion(name: str, location: Location, home: int) -> Companion:

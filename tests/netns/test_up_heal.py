@@ -146,6 +146,24 @@ def test_what_a_hook_took_back_stays_so(host: Host) -> None:
     host.pywg("down", name)
 
 
+def test_what_was_taken_before_the_interface_stays_away(host: Host) -> None:
+    """As `wg-quick down` does it, which healing may meet half-way."""
+    name = unique("e")
+    before = host.look(name)
+    host.pywg("up", str(host.config(name, FULL)))
+    up = essence(host, name)
+    _rules(host, name)
+    wait_until(lambda: essence(host, name) == up, "all is back", seconds=20)
+    host.namespace.ip("link", "delete", name)
+    wait_until(lambda: not host.hosts_of(name), "its process ends", seconds=20)
+    after = host.look(name)
+    assert [after[f"rules {family}"] for family in ("-4", "-6")] == [
+        before[f"rules {family}"] for family in ("-4", "-6")
+    ]
+    assert host.attempt(sys.executable, "-m", "pywg", "down", name).returncode == 0
+    assert host.look(name) == before
+
+
 def test_a_program_that_insists_gets_its_way_and_is_told_of(host: Host, tmp_path: Path) -> None:
     name = unique("e")
     log = tmp_path / "log"

@@ -16,6 +16,7 @@ from pywg.config import Endpoint
 from pywg.errors import CoreLoadError, PywgError
 from pywg.host.outside import Outside
 from pywg.native import library
+from pywg.native.device import LogLevel
 from pywg.service import supervisor
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
 from pywg.wireguard.status import InterfaceStatus
@@ -53,6 +54,17 @@ def test_a_signal_ends_the_host_in_order(number: str) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed\nreturned\n", "")
+
+
+def test_what_nobody_asked_a_log_for_goes_to_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(
+        "pywg.service.supervisor.syslog.syslog", lambda level, line: told.append(line)
+    )
+    supervisor._log_to(Hosting("wg0"), LogLevel.ERROR)("healed")
+    supervisor._log_to(Hosting("wg0"), LogLevel.VERBOSE)("chatter")
+    supervisor._log_to(Hosting("wg0", Tuning(log_level=LogLevel.SILENT)), LogLevel.ERROR)("healed")
+    assert told == ["wg0: healed"]
 
 
 def test_a_missing_core_is_told_before_anything_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
