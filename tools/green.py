@@ -1,6 +1,6 @@
 """Whether the tests are green every time: runs those that meet the kernel again and again.
 
-    scripts/green [--zig 20] [--netns 10] [--load 2] [-- arguments for pytest]
+    scripts/green [--zig 20] [--netns 10] [--workers 3] [--load 2] [-- arguments for pytest]
 
 One line a run. The Zig tests are compiled once and their programs run: `zig build test` does not
 run again what has passed. Every second time they are in an empty network namespace, where nothing
@@ -67,10 +67,11 @@ def run_zig(programs: Sequence[Path], log: Path, *, in_an_empty_namespace: bool)
     return failed
 
 
-def run_netns(arguments: Sequence[str], log: Path) -> list[str]:
-    """The names of the tests that failed."""
+def run_netns(arguments: Sequence[str], workers: int, log: Path) -> list[str]:
+    """The names of the tests that failed. As scripts/test runs them: so many at once."""
     tests = [] if any(not word.startswith("-") for word in arguments) else ["tests/netns"]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE"]
+    pytest += ["-n", str(workers), "--dist", "loadfile"]
     code, said = _run([*pytest, *tests, *arguments], log)
     if code == 0:
         return []
@@ -121,6 +122,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="green", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--zig", type=int, default=20, metavar="N", help="runs of the Zig tests")
     parser.add_argument("--netns", type=int, default=10, metavar="N", help="runs of tests/netns")
+    parser.add_argument("--workers", type=int, default=3, metavar="K", help="tests at once")
     parser.add_argument("--load", type=int, default=0, metavar="K", help="busy loops beside them")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
@@ -134,7 +136,7 @@ def main() -> int:
             tally.run(what, partial(run_zig, programs, in_an_empty_namespace=is_empty))
         for number in range(options.netns):
             what = f"netns {number + 1}/{options.netns}"
-            tally.run(what, partial(run_netns, options.pytest))
+            tally.run(what, partial(run_netns, options.pytest, options.workers))
     print(f"{tally.red} of {options.zig + options.netns} runs failed")
     return 1 if tally.red else 0
 
