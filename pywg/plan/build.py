@@ -71,6 +71,7 @@ def setting(name: str, config: Config, facts: Facts) -> list[Step]:
     """All that depends on the host."""
     return [
         Configure(name, mark_of(config, facts)),
+        *_beside_others(name, config, facts),
         *_ipv6(name, config, facts),
         *_addresses(name, config, facts),
         LinkUp(name, choose_mtu(config, facts), config.interface.mtu is None),
@@ -81,6 +82,32 @@ def setting(name: str, config: Config, facts: Facts) -> list[Step]:
 
 def hooks(name: str, commands: Iterable[str]) -> list[RunHook]:
     return [RunHook(name, command.replace("%i", name)) for command in commands]
+
+
+def _beside_others(name: str, config: Config, facts: Facts) -> Iterator[Step]:
+    """Of two tunnels that carry everything the later one's rules go first, and its own datagrams,
+    which they pass over, meet those of the earlier one. A kill switch lets only its own tunnel
+    through."""
+    for other in facts.switched:
+        yield Note(
+            name,
+            f"the kill switch of {other} lets nothing into {name}, which carries nothing until it "
+            f"is gone (pywg unblock {other})",
+        )
+    if facts.others and config.interface.kill_switch not in (None, "off"):
+        others = " and ".join(facts.others)
+        yield Note(
+            name,
+            f"the kill switch of {name} lets nothing of {others} out, which carries nothing until "
+            f"it is gone (pywg unblock {name})",
+        )
+    if facts.carriers and config.interface.table == "auto" and default_networks(config):
+        others = " and ".join(facts.carriers)
+        yield Note(
+            name,
+            f"{others} carries everything here: {name} goes inside it, unless its endpoint is in "
+            f"a local network (to have {name} alone, take {others} down first)",
+        )
 
 
 def _ipv6(name: str, config: Config, facts: Facts) -> Iterator[Step]:

@@ -56,6 +56,9 @@ class Facts:
     rule_priorities: Mapping[int, tuple[int, ...]] = field(
         default_factory=lambda: dict(DEFAULT_PRIORITIES)
     )
+    carriers: tuple[str, ...] = ()  # other tunnels that carry a default route, by name or mark
+    others: tuple[str, ...] = ()  # other tunnels of ours that are up here
+    switched: tuple[str, ...] = ()  # those of them whose kill switch stands
     valid_mark: bool = False  # whether src_valid_mark is set already
     firewall: FirewallTool | None = "nft"
     dns: Dns = Dns("file", "/etc/resolv.conf")

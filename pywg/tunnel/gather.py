@@ -7,12 +7,14 @@ else concerns the one of the interface.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from pywg import wireguard
 from pywg.config import Config
 from pywg.host import dns, firewall, netns, network, tables
+from pywg.host.network import Rule
 from pywg.plan.build import FIRST_TABLE, default_networks
 from pywg.plan.facts import Dns, Facts, Ipv6, Location
 from pywg.tunnel import record
@@ -29,19 +31,38 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
     found = Dns(*dns.find(name, location.netns)) if servers else Dns("none", "there is no DNS")
     with netns.entered(location.netns), network.Network() as kernel:
         given = wireguard.fwmark(name)
-        basic = Facts(mtus, default, ipv6=ipv6_of(name), fwmark=given, dns=found)
+        others, switched = record.others(name)
+        basic = Facts(
+            mtus,
+            default,
+            ipv6=ipv6_of(name),
+            fwmark=given,
+            others=others,
+            switched=switched,
+            dns=found,
+        )
         if not default_networks(config):
             return basic
+        rules = {version: kernel.rules(version) for version in (4, 6)}
         return replace(
             basic,
             used_tables=used_tables(name),
             rule_priorities={
-                version: tuple(rule.priority for rule in kernel.rules(version))
-                for version in (4, 6)
+                version: tuple(rule.priority for rule in found) for version, found in rules.items()
             },
+            carriers=carriers(name, (*rules[4], *rules[6])),
             valid_mark=_read(VALID_MARK) == "1",
             firewall=firewall.find_tool(),
         )
+
+
+def carriers(name: str, rules: Iterable[Rule]) -> tuple[str, ...]:
+    """Other tunnels that lead everything into themselves, by their rules: names of ours, marks of
+    others'."""
+    names = record.leading_in()
+    marks = {rule.mark for rule in rules if rule.is_inverted and rule.table == rule.mark}
+    known = sorted(mark for mark in marks if mark is not None and names.get(mark) != name)
+    return tuple(names.get(mark, f"the tunnel with fwmark {mark}") for mark in known)
 
 
 def used_tables(name: str) -> frozenset[int]:

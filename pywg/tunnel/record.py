@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pywg.config import check_name
 from pywg.errors import PywgError, system_call
+from pywg.host import netns
 from pywg.plan import codec
 from pywg.plan.facts import Location
-from pywg.plan.steps import SetKillSwitch, Step
+from pywg.plan.steps import AddRule, SetKillSwitch, Step
 from pywg.service.supervisor import Names
 
 DIRECTORY = Path("/run/pywg")
@@ -121,13 +122,43 @@ def version(name: str) -> tuple[int, int]:
 
 def marks_of_others(name: str) -> set[int]:
     """What their kill switches let through, which they chose before they had routes."""
-    marks = set()
-    for path in DIRECTORY.glob("*.json"):
+    return {
+        step.mark
+        for found in readable()
+        for step in found.steps
+        if found.name != name and isinstance(step, SetKillSwitch)
+    }
+
+
+def others(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The other tunnels that are up from where we are, and those whose kill switch stands."""
+    here = netns.identity()
+    found = [one for one in readable() if one.name != name and one.home in (0, here)]
+    return (
+        tuple(one.name for one in found if one.is_up),
+        tuple(
+            one.name for one in found if any(isinstance(step, SetKillSwitch) for step in one.steps)
+        ),
+    )
+
+
+def leading_in() -> dict[int, str]:
+    """The mark of each tunnel that leads everything into itself, and its name."""
+    return {
+        step.mark: found.name
+        for found in readable()
+        for step in found.steps
+        if isinstance(step, AddRule) and step.mark is not None
+    }
+
+
+def readable() -> Iterator[Record]:
+    """Of all tunnels; a damaged one is for the command that names it."""
+    for path in sorted(DIRECTORY.glob("*.json")):
         with contextlib.suppress(PywgError):
-            found = read(path.stem) if path.stem != name else None
-            steps = () if found is None else found.steps
-            marks |= {step.mark for step in steps if isinstance(step, SetKillSwitch)}
-    return marks
+            found = read(path.stem)
+            if found is not None:
+                yield found
 
 
 def remove(name: str) -> None:

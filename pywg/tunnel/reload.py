@@ -18,6 +18,7 @@ from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import (
     AddAddress,
     AddRoute,
+    AddRule,
     BlockRoute,
     EnableIpv6,
     Ensure,
@@ -137,10 +138,14 @@ def without_own(facts: Facts, steps: Sequence[Step]) -> Facts:
     """As the host would be without this tunnel: its table is free for it."""
     own = {step.table for step in steps if isinstance(step, AddRoute | BlockRoute)}
     valid = facts.valid_mark and not any(isinstance(step, SetValidMark) for step in steps)
+    is_led = any(isinstance(step, AddRule) for step in steps)  # its place among others is settled
     is_given = any(isinstance(step, EnableIpv6) for step in steps) and facts.ipv6 == "on"
     return replace(
         facts,
         used_tables=facts.used_tables - own,
+        carriers=() if is_led else facts.carriers,
+        others=(),
+        switched=(),
         valid_mark=valid,
         fwmark=None,
         ipv6="off" if is_given else facts.ipv6,
