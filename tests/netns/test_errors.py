@@ -92,7 +92,7 @@ def test_without_the_tun_device_it_names_it(lab: Lab, space: Namespace, subject:
 def test_a_name_that_cannot_be_an_interface_is_refused(
     space: Namespace, subject: Program, name: str
 ) -> None:
-    answer = space.attempt(subject.path, "-f", name, timeout=5)
+    answer = space.attempt(subject.path, "-f", name, timeout=30)
     refused(answer, r"15|name|characters")
     assert len(space.run("ip", "-o", "link").splitlines()) == 1, "only lo is here"
 
@@ -103,7 +103,7 @@ def test_a_name_that_another_interface_has_is_refused(
 ) -> None:
     name = lab.name("w")
     space.ip("link", "add", name, "type", "veth", "peer", "name", "other")
-    refused(space.attempt(subject.path, "-f", name, timeout=5), name, r"exists|in use|taken|busy")
+    refused(space.attempt(subject.path, "-f", name, timeout=30), name, r"exists|in use|taken|busy")
     assert not socket_path(name).exists()
     link = space.link(name)
     assert link is not None and link["linkinfo"]["info_kind"] == "veth", (
@@ -117,7 +117,7 @@ def test_in_the_background_it_fails_just_as_loudly(
 ) -> None:
     name = lab.name("w")
     space.ip("link", "add", name, "type", "veth", "peer", "name", "other")
-    refused(space.attempt(subject.path, name, timeout=5), name, r"exists|in use|taken|busy")
+    refused(space.attempt(subject.path, name, timeout=30), name, r"exists|in use|taken|busy")
     assert pid_of(name) is None
 
 
@@ -127,7 +127,7 @@ def test_a_second_daemon_is_told_that_the_first_one_runs(
 ) -> None:
     daemon = lab.daemon(None, space)
     refused(
-        space.attempt(subject.path, "-f", daemon.name, timeout=5),
+        space.attempt(subject.path, "-f", daemon.name, timeout=30),
         daemon.name,
         r"in use|running|exists|busy",
     )
@@ -140,7 +140,7 @@ def test_a_second_daemon_is_told_that_the_first_one_runs(
 def test_a_wrong_command_line_is_answered_with_usage(
     space: Namespace, subject: Program, arguments: list[str]
 ) -> None:
-    answer = space.attempt(subject.path, *arguments, timeout=5)
+    answer = space.attempt(subject.path, *arguments, timeout=30)
     assert answer.returncode in (1, 2)
     assert "usage" in answer.stderr.lower() or "pywgd" in answer.stderr
     assert len(space.run("ip", "-o", "link").splitlines()) == 1
@@ -157,7 +157,7 @@ def test_an_unknown_offload_in_the_environment_is_refused(
             env={**os.environ, "PYWG_NO_OFFLOAD": "tun_tso,warp"},
             capture_output=True,
             text=True,
-            timeout=5,
+            timeout=30,
             check=False,
         )
     assert answer.returncode in (1, 2)

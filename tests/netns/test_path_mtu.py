@@ -74,8 +74,8 @@ def test_a_narrow_link_behind_a_router_carries_what_a_wide_one_does(lab: Lab, ou
     tunnel = path.tunnel
     tunnel.session()
     before = path.reassembled()
-    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, BYTES, BYTES, seconds=10)
-    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner6, BYTES, BYTES, seconds=10)
+    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, BYTES, BYTES, seconds=30)
+    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner6, BYTES, BYTES, seconds=30)
     ping(tunnel.a.namespace, tunnel.b.inner4, 1, size=1392, options=("-M", "do"))
     assert path.reassembled() > before
     if outer == 6:
@@ -115,4 +115,4 @@ def test_a_stream_goes_on_while_the_mtu_of_the_tunnel_changes(lab: Lab) -> None:
                 there.flows(SOON)
                 back.flows(SOON)
     ping(a.namespace, b.inner4, 1, size=1421 - 28, options=("-M", "do"))
-    exchange(a.namespace, b.namespace, b.inner4, BYTES, BYTES, seconds=10)
+    exchange(a.namespace, b.namespace, b.inner4, BYTES, BYTES, seconds=30)

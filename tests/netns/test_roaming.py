@@ -119,7 +119,7 @@ def speak_from(namespace: Namespace, address: str) -> socket.socket:
     made = namespace.socket()
     made.bind((address, 0))
     made.connect(("192.0.2.1", PORT))
-    made.settimeout(5)
+    made.settimeout(30)
     return made
 
 

@@ -69,7 +69,7 @@ def test_nobody_looks_into_its_memory(lab: Lab) -> None:
     assert core.split()[4:6] == ["0", "0"]
     wait_for_sandbox(daemon, len(threads(daemon)))
     weak = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
-    answer = daemon.namespace.attempt(*weak, "strace", "-p", str(daemon.pid), timeout=5)
+    answer = daemon.namespace.attempt(*weak, "strace", "-p", str(daemon.pid), timeout=30)
     assert "Operation not permitted" in answer.stderr
 
 

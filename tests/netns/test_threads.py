@@ -26,7 +26,7 @@ family = socket.AF_INET6 if ":" in target else socket.AF_INET
 flows = [socket.socket(family, socket.SOCK_DGRAM) for _ in range({FLOWS})]
 for flow in flows:
     flow.connect((target, 4242))
-    flow.settimeout(5)
+    flow.settimeout(30)
 for number in range({PACKETS}):
     for flow in flows:
         flow.send(number.to_bytes(4, "big") + bytes((number * 37) % 1200))

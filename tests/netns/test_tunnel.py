@@ -186,7 +186,7 @@ def test_addconf_adds_and_syncconf_takes_away(lab: Lab) -> None:
 def test_a_bad_request_is_answered_with_an_error_and_changes_nothing_else(lab: Lab) -> None:
     daemon = lab.daemon(None, lab.namespace("a"))
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(30)
         connection.connect(str(socket_path(daemon.name)))
         connection.sendall(b"set=1\nlisten_port=no number\n\n")
         answer = connection.recv(4096).decode()
@@ -310,9 +310,9 @@ def test_moving_an_allowed_ip_moves_the_traffic(lab: Lab) -> None:
         )
         assert "10.99.0.42/32" not in daemon.peer(other.key.public)["allowed_ips"]
         with tunnel.a.namespace.entered(), socket.create_server(("10.99.0.1", 0)) as listener:
-            listener.settimeout(5)
+            listener.settimeout(30)
             with peer.namespace.socket(kind=socket.SOCK_STREAM) as connection:
-                connection.settimeout(5)
+                connection.settimeout(30)
                 connection.bind(("10.99.0.42", 0))
                 connection.connect(listener.getsockname())
         assert (
@@ -434,7 +434,7 @@ def test_a_second_daemon_of_the_same_name_is_refused(lab: Lab, subject: Program)
     daemon = lab.daemon(None, lab.namespace("a"))
     # In the same namespace the interface is in the way, in another one the socket.
     for namespace in (daemon.namespace, lab.namespace("b")):
-        second = namespace.attempt(subject.path, "-f", daemon.name, timeout=10)
+        second = namespace.attempt(subject.path, "-f", daemon.name, timeout=30)
         assert second.returncode == 1, second.stdout + second.stderr
         assert namespace is daemon.namespace or namespace.link(daemon.name) is None
     assert is_listening(daemon.name)

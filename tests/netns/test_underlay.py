@@ -46,7 +46,7 @@ def test_hosts_with_one_family_outside_talk_and_follow_each_other(lab: Lab, fami
     for one, other, outer in ((sides[0], sides[1], family), (sides[1], sides[0], None)):
         one.daemon.setconf(one.interface_section() + other.peer_section(outer=outer))
         one.daemon.up(f"{one.inner4}/24")
-    exchange(a, b, "10.99.0.2", BYTES, BYTES, seconds=10)
+    exchange(a, b, "10.99.0.2", BYTES, BYTES, seconds=30)
     net, length = ("192.0.2.", 24) if family == 4 else ("2001:db8::", 64)
     with Stream(a, b, "10.99.0.2") as there, Stream(b, a, "10.99.0.1") as back:
         there.flows()
@@ -63,7 +63,7 @@ def test_link_local_endpoints_carry_the_tunnel_and_are_shown_with_their_zone(lab
     tunnel = tunnel_over(lab, ("fe80::a/64", "fe80::b/64"), (f"[fe80::b%veth]:{PORT}", None))
     a, b = tunnel.a, tunnel.b
     ping(a.namespace, b.inner4, 1)
-    exchange(b.namespace, a.namespace, a.inner4, BYTES, BYTES, seconds=10)
+    exchange(b.namespace, a.namespace, a.inner4, BYTES, BYTES, seconds=30)
     # b learnt where a is by hearing it; the zone is b's own.
     shown = b.namespace.run("wg", "show", b.daemon.name, "endpoints").split()[1]
     assert shown == f"[fe80::a%veth]:{PORT}"

@@ -232,7 +232,7 @@ def test_a_namespace_that_goes_takes_the_tunnel_with_it(
     answer = programs.pywg(here, "up", "--netns", inside.name, str(path))
     assert answer.returncode == 0, answer.stderr
     inside.close()
-    wait_until(lambda: not is_listening(name), "its process ends", seconds=10)
+    wait_until(lambda: not is_listening(name), "its process ends", seconds=30)
     if then == "up":
         answer = programs.pywg(here, "up", str(path))
         assert answer.returncode == 0, answer.stderr

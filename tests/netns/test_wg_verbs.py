@@ -170,7 +170,7 @@ def same(pair: Pair, pywg: Pywg, *words: str) -> str:
         return answers[-1][0] == answers[-1][1]
 
     try:
-        wait_until(equal, f"{words} print the same", 3)
+        wait_until(equal, f"{words} print the same")
     except AssertionError:
         theirs, ours = answers[-1]
         assert ours == theirs

@@ -29,7 +29,7 @@ def socket_path(name: str) -> Path:
 def ask(name: str, request: str) -> dict[str, str]:
     """One UAPI request; of keys that come more than once the last wins."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(30)
         connection.connect(str(socket_path(name)))
         connection.sendall(f"{request}\n\n".encode())
         answer = b""
@@ -117,7 +117,7 @@ class Daemon:
                 raise AssertionError(f"{self} ended with {self.process.returncode}: {self.log()}")
             return is_listening(self.name)
 
-        wait_until(ready, f"{self} listens at {socket_path(self.name)}", seconds=10)
+        wait_until(ready, f"{self} listens at {socket_path(self.name)}", seconds=30)
 
     # What it says.
 

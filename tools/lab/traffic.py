@@ -31,7 +31,7 @@ def ping(
     address: str,
     count: int = 3,
     *,
-    seconds: float = 8,
+    seconds: float = 20,
     size: int = 56,
     options: tuple[str, ...] = (),
     once: bool = False,
@@ -180,7 +180,7 @@ class Datagrams:
         self.receiver = receiver.socket(family)
         self.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.receiver.bind((address, 0))
-        self.receiver.settimeout(5)
+        self.receiver.settimeout(30)
         self.sender = sender.socket(family)
         self.sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.sender.connect((address, self.receiver.getsockname()[1]))

@@ -10,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 def wait_until(
-    question: Callable[[], Answer], what: str, seconds: float = 5.0, every: float = 0.005
+    question: Callable[[], Answer], what: str, seconds: float = 30.0, every: float = 0.005
 ) -> Answer:
     """Asks until the answer is true and returns it; after the deadline says what did not happen."""
     deadline = time.monotonic() + seconds
