@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -31,6 +32,7 @@ _OUTPUT_INTERFACE = 4  # RTA_OIF
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _EVENT = struct.Struct("=iIII")  # struct inotify_event
+_SIOCGIFFLAGS, _IFF_POINTOPOINT = 0x8913, 0x10
 _ROUTE_LENGTH = 12  # struct rtmsg
 _BUFFER = 1 << 16
 # IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF
@@ -122,7 +124,8 @@ class Watch:
             (index,) = struct.unpack_from("=i", body, 4)
             if index == self._index():
                 return Change.NOTHING if kind == _NEW_ADDRESS else Change.OURS
-            return Change.NOTHING if kind == _NEW_LINK else Change.AROUND
+            is_no_way = kind == _NEW_LINK or _is_point_to_point(index)
+            return Change.NOTHING if is_no_way else Change.AROUND
         if kind == _DEL_RULE:
             return Change.OURS
         if kind == _DEL_ROUTE and _output_of(body) in (self._index(), None):
@@ -167,6 +170,18 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind, data[at + _HEADER.size : at + length]
         at += (length + 3) & ~3
+
+
+def _is_point_to_point(index: int) -> bool:
+    """Of what has no neighbours, as another tunnel, only its routes are a way for us. What is gone
+    counts as what it may have been."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            request = struct.pack("16s24x", socket.if_indextoname(index).encode())
+            answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request)
+    except OSError:
+        return False
+    return bool(struct.unpack_from("=H", answer, 16)[0] & _IFF_POINTOPOINT)
 
 
 def _output_of(body: bytes) -> int | None:

@@ -34,6 +34,9 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 ROUNDS, WINDOW_S = 5, 60.0
 #: More of a kind than this, put back at once, are told in one line.
 EACH_TOLD = 4
+#: After a look that found nothing it rests so many times as long as it took, in seconds at most: a
+#: host that changes all the time costs a tenth of a core.
+REST, REST_MAX_S = 9, 0.5
 #: A change rarely comes alone: what follows within so many seconds is looked at together.
 SETTLE_S = 0.02
 
@@ -96,12 +99,16 @@ class Healer:
                 if self._is_gone():
                     self._take_back()
                     return
+                began = time.monotonic()
                 try:
-                    self.heal(found)
+                    has_healed = self.heal(found)
                 except (PywgError, OSError) as error:
+                    has_healed = False
                     self._log(f"cannot look after it: {error}")
                 if Change.AROUND in found:
                     moved()
+                if not has_healed:
+                    time.sleep(min(REST * (time.monotonic() - began), REST_MAX_S))
 
     def _is_gone(self) -> bool:
         is_there = network.exists(self._name)
@@ -121,20 +128,20 @@ class Healer:
                 rules = [step for step in known.steps if step in self._rules]
                 applier.undo_all(record.undoing(rules))
 
-    def heal(self, found: Change) -> None:
-        """One look, and what it asks for."""
+    def heal(self, found: Change) -> bool:
+        """One look, and what it asks for; whether it was for anything."""
         with lock.held(self._log):
             known = record.read(self._name)
             if known is None or not known.is_up or not network.exists(self._name):
-                return
+                return False
             if record.version(self._name) != self._version:
                 self._version, self._patience = record.version(self._name), Patience()
             with Applier(Location(known.location.backend), known.config, Quiet()) as applier:
                 if Change.AROUND in found:
                     known = self._follow(known, applier)
-                self._put_back(known, applier)
+                return self._put_back(known, applier)
 
-    def _put_back(self, known: Record, applier: Applier) -> None:
+    def _put_back(self, known: Record, applier: Applier) -> bool:
         left_out = set(known.left_out)
         held = [step for step in known.steps if step not in left_out]
         # Another MTU takes nothing away: it is somebody's wish, which SaveConfig may save.
@@ -145,13 +152,14 @@ class Healer:
         wanted = [step for step in held if step in stands or self._is_worth_it(step)]
         steps, _ = change(present, wanted)
         if not steps:
-            return
+            return False
         for error in applier.best_effort(steps):
             self._log(f"cannot be put back: {error}")
         self._rules |= {step for step in steps if isinstance(step, AddRule)}
         for line in told(steps):
             self._log(f"another program took this away, it is put back: {line}")
         record.note_healed(self._name, steps)
+        return True
 
     def _is_worth_it(self, step: Step) -> bool:
         match self._patience.asks(step):
