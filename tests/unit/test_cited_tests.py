@@ -1,4 +1,4 @@
-"""The tables of traps.md, security.md and PROTOCOL.md name tests: each of them exists.
+"""The tables of traps.md, security.md, PROTOCOL.md and field-reports.md name tests: each of them exists.
 
 Names in backticks, in every document, are looked up in house/test_documents.py."""
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TABLES = ["traps.md", "security.md", "PROTOCOL.md"]
+TABLES = ["traps.md", "security.md", "PROTOCOL.md", "field-reports.md"]
 
 
 def existing() -> set[str]:
