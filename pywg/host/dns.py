@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, assert_never
 
 from pywg.config import IPAddress
-from pywg.errors import PywgError
+from pywg.errors import HostError, PywgError
 from pywg.host import programs, resolv_conf
 
 ETC = Path("/etc")
@@ -25,6 +25,7 @@ RESOLVCONF_DIRECTORY = Path("/run/resolvconf")
 RESOLVCONF_ENTRIES = ("interface", "interfaces", "keys")
 # Where systemd-resolved listens.
 RESOLVED_SERVERS = ("127.0.0.53", "127.0.0.54")
+LOOPBACK = ("127.", "::1")
 
 
 Manager = Literal["resolvconf", "resolved", "file"]
@@ -42,15 +43,22 @@ class Found(NamedTuple):
 
 
 def find(name: str, netns: str | None = None) -> Found:
-    """Asks this host. A network namespace has a file of its own, which `ip netns exec` puts in the
-    place of /etc/resolv.conf."""
+    """The best way there is on this host."""
+    return ways(name, netns)[0]
+
+
+def ways(name: str, netns: str | None = None) -> list[Found]:
+    """All there are, the one to try first in front; the last one may be none. Whether one works
+    shows when it is used. A network namespace has a file of its own, which `ip netns exec` puts in
+    the place of /etc/resolv.conf."""
     if netns is not None:
-        return _file(ETC / "netns" / netns / "resolv.conf")
+        return [_file(ETC / "netns" / netns / "resolv.conf")]
+    found = []
     if shutil.which("resolvconf"):
-        return Found("resolvconf", f"{_prefix()}{name}")
+        found.append(Found("resolvconf", f"{_prefix()}{name}"))
     if shutil.which("resolvectl") and _resolved_is_asked():
-        return Found("resolved", name)
-    return _file(ETC / "resolv.conf")
+        found.append(Found("resolved", name))
+    return [*found, _file(ETC / "resolv.conf")]
 
 
 def _file(path: Path) -> Found:
@@ -101,7 +109,7 @@ def add(
     text = text_of(servers, search)
     match manager:
         case "resolvconf":
-            programs.run(["resolvconf", "-a", target, "-m", "0", "-x"], text)
+            _tell_resolvconf(target, text)
         case "resolved":
             _set_resolved(target, servers, search)
         case "file":
@@ -132,8 +140,7 @@ def stands(
     match manager:
         case "resolvconf":
             # What it makes of it is for it to decide; whether it still knows us can be seen.
-            folders = [RESOLVCONF_DIRECTORY / entry for entry in RESOLVCONF_ENTRIES]
-            known = [folder for folder in folders if folder.is_dir()]
+            known = _entries()
             return not known or any((folder / target).exists() for folder in known)
         case "resolved":
             asked = programs.output(["resolvectl", "dns", target]).split()
@@ -144,14 +151,43 @@ def stands(
             assert_never(manager)
 
 
+def _tell_resolvconf(target: str, text: str) -> None:
+    """It may note what it is told and fail, or not reach the file that programs read."""
+    command = ["resolvconf", "-a", target]
+    try:
+        programs.run([*command, "-m", "0", "-x"], text)
+        if not _is_led_to(target, servers_in(text)):
+            raise HostError(f"{' '.join(command)}: {ETC / 'resolv.conf'} stays as it was")
+    except HostError:
+        with contextlib.suppress(HostError):
+            programs.run(["resolvconf", "-d", target, "-f"])
+        raise
+
+
+def _is_led_to(target: str, servers: Sequence[str]) -> bool:
+    """Whether programs ask one of these, or a server on this host, which resolvconf tells. As far
+    as can be seen: a resolvconf of another kind is believed."""
+    if not any(folder.joinpath(target).exists() for folder in _entries()):
+        return True
+    asked = servers_in(_read(ETC / "resolv.conf"))
+    return any(server in servers or server.startswith(LOOPBACK) for server in asked)
+
+
+def _entries() -> list[Path]:
+    """The folders in which resolvconf keeps what it was told."""
+    folders = (RESOLVCONF_DIRECTORY / entry for entry in RESOLVCONF_ENTRIES)
+    return [folder for folder in folders if folder.is_dir()]
+
+
 def _set_resolved(target: str, servers: Sequence[str], search: Sequence[str]) -> None:
     """`~.`: every name is asked for here, as `resolvconf -x` means it."""
     programs.run(["resolvectl", "dns", target, *servers])
     try:
         programs.run(["resolvectl", "domain", target, "~.", *search])
         programs.run(["resolvectl", "default-route", target, "true"])
-    except PywgError:
-        programs.run(["resolvectl", "revert", target])
+    except HostError:
+        with contextlib.suppress(HostError):
+            programs.run(["resolvectl", "revert", target])
         raise
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Backend = Literal["userspace", "kernel"]
-FirewallTool = Literal["nft", "iptables"]
+FirewallTool = Literal["nft", "iptables", "iptables-nft", "iptables-legacy"]
 DnsManager = Literal["resolvconf", "resolved", "file"]
 # Whether the interface has IPv6: it does; it has none but can be given it; it cannot, though others
 # here have it; or nobody here has.

@@ -290,7 +290,7 @@ class SetFirewall(_Step):
         return RemoveFirewall(self.name, self.tool, self.version)
 
     def __str__(self) -> str:
-        return "nft -f -" if self.tool == "nft" else f"{_iptables(self.version)}-restore -n"
+        return "nft -f -" if self.tool == "nft" else _iptables(self.tool, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,7 @@ class RemoveFirewall(_Step):
         if self.tool == "nft":
             family = "ip" if self.version == 4 else "ip6"
             return f"nft delete table {family} {self.owner}-{self.name}"
-        return f"{_iptables(self.version)}-restore -n"
+        return _iptables(self.tool, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,5 +478,6 @@ def _rule(verb: str, version: int, mark: int | None) -> str:
     return f"ip -{version} rule {verb} not fwmark {mark} table {mark}"
 
 
-def _iptables(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"
+def _iptables(tool: FirewallTool, version: int) -> str:
+    program = tool if version == 4 else tool.replace("iptables", "ip6tables")
+    return f"{program}-restore -n"

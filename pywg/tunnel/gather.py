@@ -40,7 +40,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
                 for version in (4, 6)
             },
             valid_mark=_read(VALID_MARK) == "1",
-            firewall=firewall.find_tool(),
+            firewall=next(iter(firewall.tools()), None),
         )
 
 
