@@ -139,9 +139,11 @@ def stands(
     """Whether what ``add`` has set is what programs here still get."""
     match manager:
         case "resolvconf":
-            # What it makes of it is for it to decide; whether it still knows us can be seen.
+            # What it makes of it is for it to decide; whether it still knows us, and is heard, can
+            # be seen.
             known = _entries()
-            return not known or any((folder / target).exists() for folder in known)
+            is_known = not known or any((folder / target).exists() for folder in known)
+            return is_known and _is_led_to(target, servers)
         case "resolved":
             asked = programs.output(["resolvectl", "dns", target]).split()
             return set(servers) <= set(asked)

@@ -34,7 +34,8 @@ if [[ $text == *"-D "* ]]; then : > $file; else echo "$text" | sed "s/^-I /-A /"
 """
 SAVE = 'cat $RULES/$(basename "$0" -save) 2>/dev/null; true'
 MISMATCH = "echo 'resolvconf: signature mismatch: /etc/resolv.conf' >&2; [[ $1 == -l ]] || exit 1"
-TOOLS = ("nft", "iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save")
+IPTABLES = [f"ip{v}tables{kind}" for v in ("", "6") for kind in ("", "-nft", "-legacy")]
+TOOLS = ["nft", *(f"{name}-{verb}" for name in IPTABLES for verb in ("restore", "save"))]
 
 
 @pytest.fixture
