@@ -36,11 +36,13 @@ class Dns:
     """Which service manages resolv.conf here, and the name under which it knows this tunnel.
 
     ``file`` is a resolv.conf that no service manages, and ``target`` its path. With ``none``,
-    ``target`` says why name servers cannot be set.
+    ``target`` says why name servers cannot be set. ``splits``: it can ask them for some names
+    alone.
     """
 
     manager: DnsManager | Literal["none"]
     target: str
+    splits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, assert_never
 
-from pywg.config import IPInterface, IPNetwork
+from pywg.config import IPInterface, IPNetwork, split_dns
 from pywg.plan.facts import Backend, DnsManager, FirewallTool
 
 
@@ -338,7 +338,7 @@ class SetDns(_Step):
     manager: DnsManager
     target: str
     servers: tuple[str, ...]
-    search: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()  # with a `~` in it, the servers are for these names alone
 
     def undo(self) -> Step:
         return UnsetDns(self.name, self.manager, self.target)
@@ -346,7 +346,8 @@ class SetDns(_Step):
     def __str__(self) -> str:
         match self.manager:
             case "resolvconf":
-                return f"resolvconf -a {self.target} -m 0 -x"
+                flag = "-p" if split_dns.is_split(self.search) else "-x"
+                return f"resolvconf -a {self.target} -m 0 {flag}"
             case "resolved":
                 return f"resolvectl dns {self.target} {' '.join(self.servers)}"
             case "file":

@@ -149,7 +149,7 @@ class Applier:
                 errors.append(another)
                 continue
             self._instead[wanted] = other
-            self._reporter.warn(f"{errors[-1]}: this is done instead: {other}")
+            self._reporter.warn(instead.done(wanted, other, errors[-1]))
             if old is not None:
                 self.apply_all([steps.TakeBack(old.name, old)])
             return

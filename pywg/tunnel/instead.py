@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pywg.config import split_dns
 from pywg.errors import PywgError
 from pywg.host import dns, firewall
+from pywg.plan.build import unsplit
 from pywg.plan.steps import RemoveFirewall, SetDns, SetFirewall, Step, UnsetDns
 
 
@@ -20,13 +22,24 @@ def others(step: Step, netns: str | None) -> list[Step] | None:
     if isinstance(step, SetFirewall):
         return [replace(step, tool=tool) for tool in firewall.tools() if tool != step.tool]
     if isinstance(step, SetDns):
-        ways = [way for way in dns.ways(step.name, netns) if way.manager != step.manager]
-        return [
-            replace(step, manager=way.manager, target=way.target)
-            for way in ways
-            if way.manager != "none"
-        ]
+        found = dns.ways(step.name, netns, wants_split=split_dns.is_split(step.search))
+        return [_by(step, way) for way in found if way.manager not in ("none", step.manager)]
     return None
+
+
+def _by(step: SetDns, way: dns.Found) -> SetDns:
+    assert way.manager != "none"  # noqa: S101 - see above
+    is_lost = split_dns.is_split(step.search) and not dns.splits(way)
+    search = split_dns.searched(step.search) if is_lost else step.search
+    return replace(step, manager=way.manager, target=way.target, search=search)
+
+
+def done(step: Step, other: Step, reason: PywgError) -> str:
+    """That ``other`` was done in the place of ``step``, and what that costs."""
+    text = f"{reason}: this is done instead: {other}"
+    if isinstance(step, SetDns) and isinstance(other, SetDns) and step.search != other.search:
+        return f"{text}; {unsplit(step.servers, step.search)}"
+    return text
 
 
 def without(step: Step, reasons: Sequence[PywgError]) -> str:

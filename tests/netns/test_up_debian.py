@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tools.lab.host import Host, hosted
-from tools.lab.namespaces import unique
+from tools.lab.nameserver import NameServer
+from tools.lab.namespaces import add_address, unique
 from tools.lab.programs import Program
 from tools.lab.waiting import wait_until
 
@@ -190,7 +191,7 @@ def test_the_lock_of_the_tables_is_waited_for(host: Host) -> None:
         )
     assert coming.stderr is not None
     with holder, coming:
-        lines = []
+        lines: list[str] = []
         while not lines or "iptables-legacy" not in lines[-1]:
             lines.append(coming.stderr.readline())
             assert lines[-1], lines
@@ -205,3 +206,74 @@ def test_the_lock_of_the_tables_is_waited_for(host: Host) -> None:
 
 def waits_for_lock(host: Host) -> bool:
     return "-> FLOCK" in Path("/proc/locks").read_text()
+
+
+# Which names, by a resolver of the host's own: openresolv tells dnsmasq who is to be asked.
+
+RESOLVCONF_CONF = """
+resolv_conf=/etc/resolv.conf
+name_servers=127.0.0.1
+dnsmasq_conf=/run/names/servers.conf
+dnsmasq_resolv=/run/names/resolv.conf
+dnsmasq_restart=/etc/restart
+"""
+RESTART = """#!/bin/sh -e
+exec > /dev/null 2>&1 < /dev/null
+cd /run/names
+if [ -s pid ]; then
+    pid=$(cat pid)
+    kill $pid
+    while kill -0 $pid; do sleep 0.01; done
+fi
+exec dnsmasq --conf-file=/run/names/servers.conf --resolv-file=/run/names/resolv.conf \
+    --pid-file=/run/names/pid --user=root --listen-address=127.0.0.1 --bind-interfaces \
+    --no-hosts --cache-size=0
+"""
+SPLIT = FILES["split"].replace("[Peer]", "DNS = 192.0.2.2, ~corp.example\n[Peer]", 1)
+
+
+@pytest.fixture
+def dnsmasq(host: Host) -> None:
+    """127.0.0.1 asks whoever resolvconf knows; the network brought 192.0.2.53."""
+    add_address(host.far, "veth", "192.0.2.53/24")
+    host.unpack("openresolv", "dnsmasq-base")
+    script(host, f"cat > /etc/resolvconf.conf <<'END'\n{RESOLVCONF_CONF}\nEND")
+    script(host, f"cat > /etc/restart <<'END'\n{RESTART}\nEND\nchmod +x /etc/restart")
+    script(host, f"mkdir /run/names; printf '{BEFORE}' | resolvconf -a veth.dhcp")
+    assert servers(host) == ["127.0.0.1"]
+
+
+def asked(host: Host, name: str) -> tuple[bool, bool]:
+    """Whether the tunnel's server is asked for a name, and whether the network's is."""
+    records = {name: ["203.0.113.7"]}
+    with NameServer(host.far, "192.0.2.2", **records) as inside:
+        with NameServer(host.far, "192.0.2.53", **records) as outside:
+            assert "203.0.113.7" in host.run("getent", "ahostsv4", name)
+        return bool(inside.asked), bool(outside.asked)
+
+
+def test_some_names_go_to_the_tunnel_where_a_resolver_can_split(host: Host, dnsmasq: None) -> None:
+    name = unique("d")
+    path = host.directory / f"{name}.conf"
+    assert not up(host, name, SPLIT)
+    assert asked(host, "www.corp.example") == (True, False)
+    assert asked(host, "www.other.example") == (False, True)
+    host.pywg("save", name)
+    assert path.read_text() == SPLIT
+    path.write_text(SPLIT.replace("~corp", "corp"))
+    host.pywg("reload", name)
+    assert asked(host, "www.other.example") == (True, False), "no ~: all names"
+    host.pywg("down", name)
+    assert asked(host, "www.corp.example") == (False, True)
+
+
+def test_all_names_go_there_where_nobody_can_split_and_that_is_told(host: Host) -> None:
+    resolvconf(host, "resolvconf")
+    name = unique("d")
+    (said,) = up(host, name, SPLIT)
+    assert "all are asked for at 192.0.2.2, not only those in corp.example" in said
+    assert servers(host)[0] == "192.0.2.2"
+    assert "~" not in host.read("/etc/resolv.conf")
+    host.pywg("save", name)
+    assert (host.directory / f"{name}.conf").read_text() == SPLIT
+    host.pywg("down", name)
