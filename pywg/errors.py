@@ -87,6 +87,11 @@ class NetworkError(PywgError):
         self.os_errno = os_errno
 
 
+class HostError(PywgError):
+    """Something that this host has is broken: a program failed or never ended, or a file cannot be
+    written."""
+
+
 class Status(IntEnum):
     """``pywg_status`` of pywg.h."""
 

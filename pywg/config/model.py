@@ -97,7 +97,7 @@ class InterfaceSection:
     addresses: tuple[IPInterface, ...] = ()
     mtu: int | None = None
     dns_servers: tuple[IPAddress, ...] = ()
-    dns_search: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()  # those with a `~`: see split_dns.py
     table: Table = "auto"
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()

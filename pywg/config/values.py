@@ -261,9 +261,9 @@ def addresses(text: str) -> tuple[IPInterface, ...]:
 
 
 def dns(text: str, offset: int = 0) -> IPAddress | str:
-    """An address is a server, anything else a search domain."""
+    """An address is a server, anything else a domain; see split_dns.py."""
     if not re.fullmatch(r"[0-9.]+", text) and ":" not in text:
-        if not re.fullmatch(r"(?!-)[A-Za-z0-9_.~-]{1,253}", text):
+        if not re.fullmatch(r"(?!-|~$)[A-Za-z0-9_.~-]{1,253}", text):
             raise BadValue(f'"{mask(text)[:64]}" is no address and no domain', offset)
         return text
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from pywg.config import split_dns
 from pywg.config.model import (
     AllowedIP,
     ConfigWarning,
@@ -33,6 +34,7 @@ def warnings(
         *_excluded(peers, positions),
         *_keys(interface, peers, positions),
         *_mtu(interface),
+        *_dns(interface),
     ]
     return [ConfigWarning(path, at, message) for at, message in found]
 
@@ -95,3 +97,9 @@ def _mtu(interface: InterfaceSection) -> Iterator[tuple[Position, str]]:
         yield TOP, f"MTU: {mtu} cannot fit in a UDP datagram; at most {MTU_MOST}"
     if mtu < IPV6_MTU_MIN and any(address.version == 6 for address in interface.addresses):
         yield TOP, f"MTU: {mtu} is below {IPV6_MTU_MIN}: the kernel takes no IPv6 addresses then"
+
+
+def _dns(interface: InterfaceSection) -> Iterator[tuple[Position, str]]:
+    if split_dns.is_split(interface.dns_search) and not interface.dns_servers:
+        domain = next(filter(split_dns.is_routing, interface.dns_search))
+        yield TOP, f"DNS: {domain} does nothing without the address of a name server beside it"

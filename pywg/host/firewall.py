@@ -10,19 +10,38 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from pywg.host import programs
 
-Tool = Literal["nft", "iptables"]
+Tool = Literal["nft", "iptables", "iptables-nft", "iptables-legacy"]
 
 OURS = "pywg"
+# The two programs that call themselves iptables; rules of one are not those of the other.
+VARIANTS: tuple[Tool, ...] = ("iptables-nft", "iptables-legacy")
+#: What another program may take to let go of the lock of the tables.
+LOCK_WAIT_S = 5
 
 
-def find_tool() -> Tool | None:
-    if shutil.which("nft"):
-        return "nft"
-    return "iptables" if shutil.which("iptables-restore") else None
+def tools() -> list[Tool]:
+    """Those that are here, the one to try first in front. Whether one works shows when it is used.
+
+    A variant goes by its own name: what `iptables` leads to may change while a tunnel is up.
+    """
+    found: list[Tool] = ["nft"] if shutil.which("nft") else []
+    plain = _file("iptables")
+    variants = [tool for tool in VARIANTS if _file(tool)]
+    led_to: list[Tool] = [tool for tool in variants if _file(tool) == plain]
+    if plain and not led_to:
+        led_to = ["iptables"]
+    return [*found, *led_to, *(tool for tool in variants if tool not in led_to)]
+
+
+def _file(tool: Tool) -> Path | None:
+    """The program behind all links."""
+    path = shutil.which(f"{tool}-restore")
+    return None if path is None else Path(path).resolve()
 
 
 # ---- nft
@@ -107,9 +126,7 @@ def apply(tool: Tool, name: str, version: int, mark: int, addresses: Sequence[st
         programs.run(["nft", "-f", "-"], nft_rules(name, version, mark, addresses))
     else:
         remove(tool, name, version)
-        programs.run(
-            [_iptables(version, "restore"), "-n"], iptables_rules(name, version, mark, addresses)
-        )
+        _restore(tool, version, iptables_rules(name, version, mark, addresses))
 
 
 def remove(tool: Tool, name: str, version: int, owner: str = OURS) -> None:
@@ -117,10 +134,10 @@ def remove(tool: Tool, name: str, version: int, owner: str = OURS) -> None:
     if tool == "nft":
         programs.run(["nft", "-f", "-"], nft_removal(version, f"{owner}-{name}"))
         return
-    saved = programs.output([_iptables(version, "save")])
+    saved = programs.run([_iptables(tool, version, "save")])
     removal = iptables_removal(saved, comment(owner, name))
     if removal:
-        programs.run([_iptables(version, "restore"), "-n"], removal)
+        _restore(tool, version, removal)
 
 
 def stands(tool: Tool, name: str, version: int, mark: int, addresses: Sequence[str]) -> bool:
@@ -130,7 +147,7 @@ def stands(tool: Tool, name: str, version: int, mark: int, addresses: Sequence[s
         present = re.findall(r"^\t\t(?!type )\S.*", shown, re.MULTILINE)
         wanted = nft_rules(name, version, mark, addresses).count("add rule")
     else:
-        saved = programs.output([_iptables(version, "save")])
+        saved = programs.output([_iptables(tool, version, "save")])
         present = iptables_removal(saved, comment(OURS, name)).split("-D ")[1:]
         wanted = iptables_rules(name, version, mark, addresses).count("-I ")
     return len(present) >= wanted
@@ -138,17 +155,25 @@ def stands(tool: Tool, name: str, version: int, mark: int, addresses: Sequence[s
 
 def found(name: str) -> Iterator[tuple[Tool, int, str]]:
     """What guards this tunnel, ours or wg-quick's: tool, IP version, owner."""
-    tables = programs.output(["nft", "list", "tables"]).splitlines() if shutil.which("nft") else []
-    for version in (4, 6):
-        saved = (
-            programs.output([_iptables(version, "save")]) if shutil.which("iptables-save") else ""
-        )
-        for owner in (OURS, "wg-quick"):
-            if f"table {_family(version)} {owner}-{name}" in tables:
-                yield "nft", version, owner
-            if iptables_removal(saved, comment(owner, name)):
-                yield "iptables", version, owner
+    for tool in tools():
+        for version in (4, 6):
+            for owner in (OURS, "wg-quick"):
+                if _is_there(tool, name, version, owner):
+                    yield tool, version, owner
 
 
-def _iptables(version: int, verb: str) -> str:
-    return f"{'iptables' if version == 4 else 'ip6tables'}-{verb}"
+def _is_there(tool: Tool, name: str, version: int, owner: str) -> bool:
+    if tool == "nft":
+        table = f"table {_family(version)} {owner}-{name}"
+        return table in programs.output(["nft", "list", "tables"]).splitlines()
+    saved = programs.output([_iptables(tool, version, "save")])
+    return bool(iptables_removal(saved, comment(owner, name)))
+
+
+def _restore(tool: Tool, version: int, rules: str) -> None:
+    programs.run([_iptables(tool, version, "restore"), "-w", str(LOCK_WAIT_S), "-n"], rules)
+
+
+def _iptables(tool: Tool, version: int, verb: str) -> str:
+    program = tool if version == 4 else tool.replace("iptables", "ip6tables")
+    return f"{program}-{verb}"

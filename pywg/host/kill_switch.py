@@ -75,6 +75,7 @@ def stands(name: str, mark: int, *, allows_lan: bool) -> bool:
 
 
 def standing() -> list[str]:
-    """The names of the tunnels whose kill switch stands here."""
-    shown = programs.output(["nft", "list", "tables"])
+    """The names of the tunnels whose kill switch stands here. Raises PywgError where nft does not
+    say: none is something else."""
+    shown = programs.run(["nft", "list", "tables"])
     return re.findall(r"^table inet pywg-kill-(\S+)$", shown, re.MULTILINE)

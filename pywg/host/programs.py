@@ -8,23 +8,23 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 
-from pywg.errors import PywgError
+from pywg.errors import HostError
 
 Process = subprocess.Popen[bytes]
 TIMEOUT_S = 60.0
 
 
 def run(command: Sequence[str], text: str = "") -> str:
-    """Its standard output. Raises PywgError with the first line it complained with."""
+    """Its standard output. Raises HostError with the first line it complained with."""
     try:
         done = subprocess.run(
             command, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PywgError(f"{command[0]}: {error}") from None
+        raise HostError(f"{command[0]}: {error}") from None
     if done.returncode != 0:
         said = next(iter(done.stderr.strip().splitlines()), f"failed with {done.returncode}")
-        raise PywgError(f"{' '.join(command[:3])}: {said}")
+        raise HostError(f"{' '.join(command[:3])}: {said}")
     return done.stdout
 
 

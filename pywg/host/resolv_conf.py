@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from pywg.errors import PywgError, system_call
+from pywg.errors import HostError, system_call
 
 DIRECTORY = Path("/var/lib/pywg")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -136,12 +136,13 @@ def _locked(path: Path) -> Iterator[Stack]:
         DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(DIRECTORY / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise system_call(error, f"cannot note what {path} was in {DIRECTORY}") from None
+        doing = f"cannot note what {path} was in {DIRECTORY}"
+        raise HostError(str(system_call(error, doing))) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield _load(_record_of(path))[1]
     except OSError as error:
-        raise system_call(error, str(path)) from None
+        raise HostError(str(system_call(error, str(path)))) from None
     finally:
         os.close(lock)
 
@@ -158,7 +159,7 @@ def _load(record: Path) -> tuple[Path, Stack]:
     except FileNotFoundError:
         return Path(), Stack()
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise PywgError(f"{record} is damaged; look at it, remove it, and try again") from None
+        raise HostError(f"{record} is damaged; look at it, remove it, and try again") from None
 
 
 def _change(path: Path, stack: Stack, present: Content) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_network
 
-from pywg.config import Config, IPInterface, IPNetwork, PeerSection, Table
+from pywg.config import Config, IPInterface, IPNetwork, PeerSection, Table, split_dns
 from pywg.config.model import without
 from pywg.errors import PywgError
 from pywg.plan.facts import Facts, Location
@@ -152,7 +152,20 @@ def _dns(name: str, config: Config, facts: Facts) -> Iterator[Step]:
         yield Note(name, f"DNS is not set: {facts.dns.target}")
         return
     search = config.interface.dns_search
+    if split_dns.is_split(search) and not facts.dns.splits:
+        yield Note(name, unsplit(servers, search))
+        search = split_dns.searched(search)
     yield SetDns(name, facts.dns.manager, facts.dns.target, servers, search)
+
+
+def unsplit(servers: Iterable[str], domains: Iterable[str]) -> str:
+    """That all names are asked for where only some were to be."""
+    names = " and ".join(split_dns.bare(item) for item in domains if split_dns.is_routing(item))
+    return (
+        f"DNS: this host cannot tell names apart: all are asked for at {', '.join(servers)}, not "
+        f"only those in {names}: what others alone know is not found, and every name is seen there "
+        "(mend it with systemd-resolved, or with openresolv and a resolver of this host's own)"
+    )
 
 
 # ---- routes

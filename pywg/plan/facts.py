@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Backend = Literal["userspace", "kernel"]
-FirewallTool = Literal["nft", "iptables"]
+FirewallTool = Literal["nft", "iptables", "iptables-nft", "iptables-legacy"]
 DnsManager = Literal["resolvconf", "resolved", "file"]
 # Whether the interface has IPv6: it does; it has none but can be given it; it cannot, though others
 # here have it; or nobody here has.
@@ -36,11 +36,13 @@ class Dns:
     """Which service manages resolv.conf here, and the name under which it knows this tunnel.
 
     ``file`` is a resolv.conf that no service manages, and ``target`` its path. With ``none``,
-    ``target`` says why name servers cannot be set.
+    ``target`` says why name servers cannot be set. ``splits``: it can ask them for some names
+    alone.
     """
 
     manager: DnsManager | Literal["none"]
     target: str
+    splits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

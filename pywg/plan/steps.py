@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, assert_never
 
-from pywg.config import IPInterface, IPNetwork
+from pywg.config import IPInterface, IPNetwork, split_dns
 from pywg.plan.facts import Backend, DnsManager, FirewallTool
 
 
@@ -290,7 +290,7 @@ class SetFirewall(_Step):
         return RemoveFirewall(self.name, self.tool, self.version)
 
     def __str__(self) -> str:
-        return "nft -f -" if self.tool == "nft" else f"{_iptables(self.version)}-restore -n"
+        return "nft -f -" if self.tool == "nft" else _iptables(self.tool, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,7 @@ class RemoveFirewall(_Step):
         if self.tool == "nft":
             family = "ip" if self.version == 4 else "ip6"
             return f"nft delete table {family} {self.owner}-{self.name}"
-        return f"{_iptables(self.version)}-restore -n"
+        return _iptables(self.tool, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +338,7 @@ class SetDns(_Step):
     manager: DnsManager
     target: str
     servers: tuple[str, ...]
-    search: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()  # with a `~` in it, the servers are for these names alone
 
     def undo(self) -> Step:
         return UnsetDns(self.name, self.manager, self.target)
@@ -346,7 +346,8 @@ class SetDns(_Step):
     def __str__(self) -> str:
         match self.manager:
             case "resolvconf":
-                return f"resolvconf -a {self.target} -m 0 -x"
+                flag = "-p" if split_dns.is_split(self.search) else "-x"
+                return f"resolvconf -a {self.target} -m 0 {flag}"
             case "resolved":
                 return f"resolvectl dns {self.target} {' '.join(self.servers)}"
             case "file":
@@ -478,5 +479,6 @@ def _rule(verb: str, version: int, mark: int | None) -> str:
     return f"ip -{version} rule {verb} not fwmark {mark} table {mark}"
 
 
-def _iptables(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"
+def _iptables(tool: FirewallTool, version: int) -> str:
+    program = tool if version == 4 else tool.replace("iptables", "ip6tables")
+    return f"{program}-restore -n"

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, assert_never
 
-from pywg.errors import NetworkError, PywgError, system_call
+from pywg.errors import HostError, NetworkError, PywgError, system_call
 from pywg.host import dns, firewall, hooks, kill_switch, link_settings, lock, netns, network
 from pywg.plan import steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import Step
+from pywg.tunnel import instead
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.trace import Reporter, tell
 from pywg.wireguard import socket as uapi_socket
@@ -61,6 +62,11 @@ class Applier:
         self.configure = configure
         self._stack = contextlib.ExitStack()
         self._begun: list[Step] = []
+        #: Hears of a step in the place of another, before it is done.
+        self.noting: Callable[[Step], None] = lambda step: None
+        self._instead: dict[Step, Step | None] = {}
+        #: What a broken tool has left: steps that were to undo something.
+        self.left: list[Step] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -106,15 +112,62 @@ class Applier:
 
     def apply_all(self, wanted: Sequence[Step]) -> None:
         """Inside all_or_nothing. A step that is interrupted half-way may have worked, and is undone
-        too; one that raises an Exception says that it did nothing."""
+        too; one that raises an Exception says that it did nothing. What then came in the place of
+        one that this host cannot do is known to ``as_done``."""
         for step in wanted:
-            tell(self._reporter, step)
-            self._begun.append(step)
+            if isinstance(step, steps.TakeBack) and step.step in self._instead.values():
+                continue  # it was to be replaced, and came in the place of what was to replace it
             try:
-                self.apply(step)
-            except Exception:
-                self._begun.pop()
-                raise
+                self._begin(step)
+            except HostError as error:
+                if isinstance(step, steps.TakeBack):
+                    self._leave(step.step.undo(), error)
+                else:
+                    self._do_instead(step, error)
+
+    def _begin(self, step: Step) -> None:
+        tell(self._reporter, step)
+        self._begun.append(step)
+        try:
+            self.apply(step)
+        except Exception:
+            self._begun.pop()
+            raise
+
+    def _do_instead(self, step: Step, error: HostError) -> None:
+        """By the next tool that works, or not at all."""
+        wanted, old = (step.new, step.old) if isinstance(step, steps.Replace) else (step, None)
+        others = instead.others(wanted, self._location.netns)
+        if others is None:
+            raise error
+        errors = [error]
+        for other in others:
+            self.noting(other)
+            try:
+                self._begin(other)
+            except HostError as another:
+                errors.append(another)
+                continue
+            self._instead[wanted] = other
+            self._reporter.warn(instead.done(wanted, other, errors[-1]))
+            if old is not None:
+                self.apply_all([steps.TakeBack(old.name, old)])
+            return
+        self._instead[wanted] = old
+        self._reporter.warn(instead.without(wanted, errors))
+
+    def _leave(self, undoing: Step | None, error: HostError) -> None:
+        cost = None if undoing is None else instead.staying(undoing, error)
+        if undoing is None or cost is None:
+            raise error
+        self._reporter.warn(cost)
+        self.left.append(undoing)
+
+    def as_done(self, wanted: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step, ...]:
+        """``wanted`` as it came about; and what was done ``before`` and could not be undone."""
+        done = [self._instead.get(step, step) for step in wanted]
+        done += [step for step in before if step.undo() in self.left]
+        return tuple(dict.fromkeys(step for step in done if step is not None))
 
     def _roll_back(self, begun: Sequence[Step]) -> None:
         """One that fails must not keep the others from running, nor hide the first error."""
@@ -124,7 +177,7 @@ class Applier:
                 with contextlib.suppress(Exception):
                     tell(self._reporter, undo)
                 with contextlib.suppress(Exception):
-                    self.apply(undo)
+                    self.undo(undo)
 
     def undo_all(self, undoing: Iterable[Step]) -> list[PywgError]:
         """All of them in the order of `down`, whatever some may say; signals wait."""
@@ -148,8 +201,11 @@ class Applier:
     # One step
 
     def undo(self, step: Step) -> None:
-        """As apply, for what may be undone already."""
-        tolerating(_ABSENT, self.apply, step)
+        """As apply, for what may be undone already. What a broken tool leaves is told."""
+        try:
+            tolerating(_ABSENT, self.apply, step)
+        except HostError as error:
+            self._leave(step, error)
 
     def apply(self, step: Step) -> None:  # noqa: PLR0912, PLR0915 - one case for each kind
         """Raises PywgError, or OSError, if it did nothing."""

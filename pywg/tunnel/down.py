@@ -7,7 +7,7 @@ that and ends by itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def down(
     """By its record, else by the file at ``path``, if there is one, and by what can be seen.
 
     Raises PywgError; if something could not be undone, all else is, and ``down`` can be tried
-    again. ``timeout_s`` is what the hosting process has to end.
+    again: also where only a warning tells of it, since a tool of the host is broken. ``timeout_s``
+    is what the hosting process has to end.
     """
     reporter = Logged() if reporter is None else reporter
     found = mine(name, reporter)
@@ -65,43 +66,44 @@ def down(
             is_here = network.exists(name)
             errors = applier.undo_all(step for step in undoing if step not in switch)
             wait_for_end(name, is_here, timeout_s)
-            keep(found, errors, switch)
+            keep(found, errors, [*switch, *applier.left])
         if config is not None:
             errors += applier.best_effort(hook_steps(name, config.interface.post_down))
-        errors += unblock_last(name, switch, errors, applier, reporter)
+        errors += unblock_last(found, switch, errors, applier, reporter)
     if errors:
         raise errors[0]
 
 
-def keep(found: Record | None, errors: list[PywgError], switch: list[RemoveKillSwitch]) -> None:
-    """The record of what is still there: of all, so that it can be tried again, or of the kill
-    switch."""
+def keep(found: Record | None, errors: list[PywgError], left: Sequence[Step]) -> None:
+    """The record of what is still there: of all, so that it can be tried again, or of what the
+    steps ``left`` are to undo."""
     if found is None or errors:
         return
-    if switch:
-        steps = tuple(step for step in found.steps if isinstance(step, SetKillSwitch))
+    steps = tuple(step for step in found.steps if step.undo() in left)
+    if steps:
         record.write(replace(found, steps=steps))
     else:
         record.remove(found.name)
 
 
 def unblock_last(
-    name: str,
+    found: Record | None,
     switch: list[RemoveKillSwitch],
     errors: list[PywgError],
     applier: Applier,
     reporter: Reporter,
 ) -> list[PywgError]:
     """The kill switch goes after all else, hooks too, and stays if something else did."""
-    if not switch:
+    if not switch or found is None:
         return []
+    name = found.name
     if errors:
         reporter.warn(f"the kill switch of {name} stays (take it away: pywg unblock {name})")
         return []
     with lock.held(reporter.warn):
         failed = applier.undo_all(switch)
         if not failed:
-            record.remove(name)
+            keep(found, failed, applier.left)
             reporter.warn(f"the kill switch of {name} is gone: traffic leaves as it did before")
     return failed
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pywg import wireguard
-from pywg.config import Config
+from pywg.config import Config, split_dns
 from pywg.host import dns, firewall, netns, network, tables
 from pywg.host.network import Rule
 from pywg.plan.build import FIRST_TABLE, default_networks
@@ -27,8 +27,11 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
     with netns.entered(location.socket_netns), network.Network() as kernel:
         mtus = () if config.interface.mtu else kernel.path_mtus(_hosts(config), mark)
         default = None if config.interface.mtu or mtus else kernel.default_route_mtu(mark)
-    servers = config.interface.dns_servers
-    found = Dns(*dns.find(name, location.netns)) if servers else Dns("none", "there is no DNS")
+    found = Dns("none", "there is no DNS")
+    if config.interface.dns_servers:
+        wants_split = split_dns.is_split(config.interface.dns_search)
+        way = dns.find(name, location.netns, wants_split=wants_split)
+        found = Dns(way.manager, way.target, dns.splits(way))
     with netns.entered(location.netns), network.Network() as kernel:
         given = wireguard.fwmark(name)
         others, switched = record.others(name)
@@ -52,7 +55,7 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
             },
             carriers=carriers(name, (*rules[4], *rules[6])),
             valid_mark=_read(VALID_MARK) == "1",
-            firewall=firewall.find_tool(),
+            firewall=next(iter(firewall.tools()), None),
         )
 
 

@@ -104,8 +104,9 @@ def carry_out(steps: Sequence[Step], found: Record, changed: Record, applier: Ap
         afterwards.callback(record.write, found)
         afterwards.callback(ensure, found.steps, applier)
         record.write(replace(found, steps=both))
+        applier.noting = lambda other: record.write(replace(found, steps=(*both, other)))
         applier.apply_all(steps)
-    record.write(changed)
+    record.write(replace(changed, steps=applier.as_done(changed.steps, found.steps)))
 
 
 def ensure(steps: Sequence[Step], applier: Applier) -> None:

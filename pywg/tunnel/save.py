@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pywg import wireguard
-from pywg.config import AllowedIP, Config, InterfaceSection, PeerSection, document, parse, read
+from pywg.config import (
+    AllowedIP,
+    Config,
+    InterfaceSection,
+    PeerSection,
+    document,
+    parse,
+    read,
+    split_dns,
+)
 from pywg.errors import PywgError
 from pywg.host import dns, netns, network
 from pywg.plan.facts import Location
@@ -42,7 +52,8 @@ def save_running(name: str, path: Path, found: Record | None, reporter: Reporter
     if found is not None and dns_is_by_resolvconf(found):
         servers, search = dns.current(name)
         if servers:
-            interface = replace(interface, dns_servers=servers, dns_search=search)
+            domains = with_routing(config.interface.dns_search, search)
+            interface = replace(interface, dns_servers=servers, dns_search=domains)
     if found is not None and any(
         isinstance(step, AddRule) and step.mark == status.fwmark for step in found.steps
     ):
@@ -52,6 +63,14 @@ def save_running(name: str, path: Path, found: Record | None, reporter: Reporter
     changed = document.rewrite(text, after)
     if changed != text:
         document.write(path, changed)
+
+
+def with_routing(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+    """Domains as resolvconf has them, each with the `~` that the file gives it: resolvconf is told
+    such a domain without, or not at all."""
+    routing = {split_dns.bare(domain): domain for domain in before if split_dns.is_routing(domain)}
+    found = dict.fromkeys([*(routing.get(domain, domain) for domain in now), *routing.values()])
+    return tuple(before) if set(found) == set(before) else tuple(found)
 
 
 def dns_is_by_resolvconf(found: Record) -> bool:

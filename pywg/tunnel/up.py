@@ -153,7 +153,10 @@ def bring_up(
             steps = setting(name, config, with_mark_of(claim, facts))
             done = replace(claim, steps=(*claim.steps, *lasting(steps)))
             record.write(done)
+            applier.noting = lambda other: record.write(replace(done, steps=(*done.steps, other)))
             applier.apply_all(steps)
+            done = replace(done, steps=applier.as_done(done.steps))
+            record.write(done)
         applier.apply_all(hook_steps(name, config.interface.post_up))
         if config.interface.post_up:  # what a hook took back is the user's will
             kept = set(in_effect(name, done.steps, applier.kernel))

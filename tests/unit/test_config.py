@@ -521,6 +521,7 @@ def test_repr_of_a_configuration_hides_secrets() -> None:
             "6:12: warning: AllowedIPs: 10.0.0.0/8 is also on line 3",
         ),
         ("", "no PrivateKey"),
+        (interface("DNS = ~corp.example"), "DNS: ~corp.example does nothing without the address"),
         (peer("Endpoint = a.example:0"), "3:12: warning: Endpoint: nothing can be sent to port 0"),
         (
             peer("Endpoint = 2001:db8::1:51820"),

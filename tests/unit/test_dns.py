@@ -302,3 +302,70 @@ def test_a_program_that_fails_says_why(host: Callable[..., None]) -> None:
     host("resolvconf", "echo it is broken >&2; exit 3")
     with pytest.raises(PywgError, match="resolvconf -a wg0: it is broken"):
         dns.add("wg0", "resolvconf", "wg0", ("192.0.2.1",), ())
+
+
+# Which names.
+
+
+SPLIT = ("~corp.example", "lan.example")
+
+
+@pytest.mark.parametrize(
+    ("manager", "told"),
+    [
+        (
+            "resolvconf",
+            [
+                "resolvconf -a lo -m 0 -p",
+                "nameserver 192.0.2.1",
+                "search corp.example lan.example",
+            ],
+        ),
+        (
+            "resolved",
+            [
+                "resolvectl dns lo 192.0.2.1",
+                "resolvectl domain lo ~corp.example lan.example",
+                "resolvectl default-route lo false",
+            ],
+        ),
+    ],
+)
+def test_a_server_for_some_names_alone(
+    host: Callable[..., None],
+    tmp_path: Path,
+    manager: Manager,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = tmp_path / "said"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    for program in ("resolvconf", "resolvectl"):
+        host(program, f'echo "{program} $*" >> {said}; cat >> {said}')
+    dns.add("lo", manager, "lo", ("192.0.2.1",), SPLIT)
+    assert said.read_text().splitlines() == told
+
+
+def test_a_server_for_all_names_is_told_no_tilde(place: Path) -> None:
+    path = place / "resolv.conf"
+    dns.add("wg0", "file", str(path), ("192.0.2.1",), ("~.", "~corp.example", "lan.example"))
+    assert path.read_text().splitlines()[1:] == ["nameserver 192.0.2.1", "search lan.example"]
+    assert dns.stands("wg0", "file", str(path), ("192.0.2.1",), ("~.", "lan.example"))
+
+
+def test_who_can_split_goes_first_where_that_is_wanted(
+    host: Callable[..., None], place: Path
+) -> None:
+    host("resolvconf")
+    host("resolvectl")
+    path = place / "resolv.conf"
+    (place.parent / "resolve").mkdir()
+    path.write_text("nameserver 127.0.0.53\n")
+    assert dns.find("wg0") == Found("resolvconf", "wg0")
+    assert dns.find("wg0", wants_split=True) == Found("resolved", "wg0")
+    path.write_text("nameserver 127.0.0.1\n")
+    assert not dns.splits(Found("resolvconf", "wg0")), "no openresolv"
+    (place / "resolvconf.conf").touch()
+    assert dns.splits(dns.find("wg0", wants_split=True))
+    path.write_text("nameserver 192.0.2.1\n")
+    assert not dns.splits(Found("resolvconf", "wg0")), "no resolver of this host's own"

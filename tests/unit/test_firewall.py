@@ -56,21 +56,21 @@ def test_only_our_rules_are_removed() -> None:
 
 
 def test_iptables_is_used_where_there_is_no_nft(host: Callable[..., None], tmp_path: Path) -> None:
-    assert firewall.find_tool() is None
+    assert firewall.tools() == []
     (tmp_path / "saved").write_text(SAVED)
     told = tmp_path / "told"
     read = 'while read -r line; do echo "$line"; done'
     host("iptables-save", f"{read} < {tmp_path}/saved")
     host("iptables-restore", f'{{ echo "restore $*"; {read}; }} >> {told}')
-    assert firewall.find_tool() == "iptables"
+    assert firewall.tools() == ["iptables"]
     assert list(firewall.found("wg0")) == [("iptables", 4, "pywg")]
     firewall.apply("iptables", "wg0", 4, 51820, ["10.0.0.2"])
     removal = firewall.iptables_removal(SAVED, "pywg rule for wg0")
     rules = firewall.iptables_rules("wg0", 4, 51820, ["10.0.0.2"])
-    assert told.read_text() == f"restore -n\n{removal}restore -n\n{rules}"
+    assert told.read_text() == f"restore -w 5 -n\n{removal}restore -w 5 -n\n{rules}"
 
 
 def test_nft_comes_first(host: Callable[..., None]) -> None:
     host("nft", "")
     host("iptables-restore", "")
-    assert firewall.find_tool() == "nft"
+    assert firewall.tools() == ["nft", "iptables"]

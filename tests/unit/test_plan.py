@@ -144,6 +144,19 @@ def test_what_this_host_lacks_becomes_a_note() -> None:
     assert not any(isinstance(step, (steps.SetValidMark, steps.SetFirewall)) for step in planned)
 
 
+def test_a_host_that_cannot_tell_names_apart_asks_for_all_and_says_so() -> None:
+    wanted = config("DNS=10.0.0.1, ~corp.example, lan.example")
+    (note, step) = build.plan("wg0", wanted, Facts())[-2:]
+    assert isinstance(note, steps.Note)
+    assert "all are asked for at 10.0.0.1, not only those in corp.example" in note.text
+    assert isinstance(step, steps.SetDns)
+    assert step.search == ("lan.example",)
+    (step,) = build.plan("wg0", wanted, Facts(dns=Dns("resolvconf", "wg0", splits=True)))[-1:]
+    assert isinstance(step, steps.SetDns)
+    assert step.search == ("~corp.example", "lan.example")
+    assert str(step) == "resolvconf -a wg0 -m 0 -p"
+
+
 def test_search_domains_alone_set_nothing() -> None:
     assert not any("resolv" in line for line in lines(config("DNS=example.com")))
 

@@ -41,6 +41,26 @@ exec sleep infinity
 """
 
 
+# Unpacked packages over /usr and /etc, and a /run of its own. What is below stays as it is.
+_PACKAGES = """
+set -e
+bin="$1/bin"; work="$1/over"; shift
+usr=/usr; etc=/etc
+for tree; do usr="$tree/usr:$usr"; [ ! -d "$tree/etc" ] || etc="$tree/etc:$etc"; done
+mkdir "$work"; mount -t tmpfs none "$work"
+mkdir "$work/etc" "$work/work" "$work/run"
+mount --rbind /run "$work/run"
+mount -t tmpfs none /run
+for place in wireguard pywg netns; do mkdir /run/$place; mount --rbind "$work/run/$place" /run/$place; done
+mount -t overlay none -o "lowerdir=$usr" /usr
+mount --bind "$bin" /usr/local/sbin
+cp /etc/resolv.conf /etc/hosts "$work"
+mount -t overlay none -o "lowerdir=$etc,upperdir=$work/etc,workdir=$work/work" /etc
+rm -f /etc/resolv.conf /etc/hosts
+cp "$work/resolv.conf" "$work/hosts" /etc
+"""
+
+
 class Host:
     """Alive until close()."""
 
@@ -86,6 +106,13 @@ class Host:
         path = self.directory / "bin" / name
         path.write_text(f"#!/bin/bash\n{script}\n")
         path.chmod(0o755)
+
+    def unpack(self, *packages: str) -> None:
+        """Debian packages that only this host has; from now on, /etc is its own as a whole."""
+        trees = [programs.CACHE.parent / "debian" / package for package in packages]
+        for tree in trees:
+            assert tree.is_dir(), f"{tree.name} is not unpacked: run scripts/peers"
+        self.run("sh", "-c", _PACKAGES, "sh", str(self.directory), *map(str, trees))
 
     def config(self, name: str, text: str) -> Path:
         path = self.directory / f"{name}.conf"
