@@ -1,4 +1,4 @@
-"""The tables of traps.md, security.md, PROTOCOL.md and field-reports.md name tests: each of them exists.
+"""Tables in traps.md, security.md, PROTOCOL.md and field-reports.md name tests: each exists.
 
 Names in backticks, in every document, are looked up in house/test_documents.py."""
 

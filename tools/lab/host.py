@@ -51,7 +51,10 @@ mkdir "$work"; mount -t tmpfs none "$work"
 mkdir "$work/etc" "$work/work" "$work/run"
 mount --rbind /run "$work/run"
 mount -t tmpfs none /run
-for place in wireguard pywg netns; do mkdir /run/$place; mount --rbind "$work/run/$place" /run/$place; done
+for place in wireguard pywg netns; do
+    mkdir /run/$place
+    mount --rbind "$work/run/$place" /run/$place
+done
 mount -t overlay none -o "lowerdir=$usr" /usr
 mount --bind "$bin" /usr/local/sbin
 cp /etc/resolv.conf /etc/hosts "$work"
