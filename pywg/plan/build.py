@@ -31,6 +31,15 @@ from pywg.plan.steps import (
 MTU_DEFAULT = 1500
 OVERHEAD = 80  # IPv6 40, UDP 8, WireGuard 32: what wg-quick takes off
 FIRST_TABLE = 51820
+# What each costs, and how to mend it.
+NO_IPV6 = (
+    "IPv6 is disabled here, so the tunnel carries none (to have it: "
+    "sysctl net.ipv6.conf.all.disable_ipv6=0, and no ipv6.disable=1 at boot)"
+)
+UNGUARDED = (
+    "neighbours can reach the tunnel's addresses beside it, and a strict rp_filter drops what "
+    "peers answer"
+)
 ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
@@ -126,7 +135,7 @@ def _can_have(version: int, facts: Facts) -> bool:
 def _addresses(name: str, config: Config, facts: Facts) -> Iterator[Step]:
     for address in config.interface.addresses:
         if not _can_have(address.version, facts):
-            yield Note(name, f"IPv6 is disabled here: no address {address}")
+            yield Note(name, f"no address {address}: {NO_IPV6}")
         else:
             yield AddAddress(name, address)
 
@@ -149,7 +158,11 @@ def _dns(name: str, config: Config, facts: Facts) -> Iterator[Step]:
     if not servers:
         return
     if facts.dns.manager == "none":
-        yield Note(name, f"DNS is not set: {facts.dns.target}")
+        yield Note(
+            name,
+            f"DNS is not set: {facts.dns.target}: names are asked for as before, beside the tunnel "
+            f"(mend that, then: pywg reload {name})",
+        )
         return
     search = config.interface.dns_search
     if split_dns.is_split(search) and not facts.dns.splits:
@@ -186,7 +199,7 @@ def _routes(name: str, config: Config, facts: Facts) -> Iterator[Step]:
             if is_first and facts.ipv6 == "locked":
                 yield from _block(name, facts, mark or 0)
             elif network not in defaults or facts.ipv6 == "absent":
-                yield Note(name, f"IPv6 is disabled here: no route {network}")
+                yield Note(name, f"no route {network}: {NO_IPV6}")
             continue
         if is_first:
             yield from _lead_in(name, config, facts, version, mark or 0)
@@ -203,7 +216,11 @@ def _lead_in(name: str, config: Config, facts: Facts, version: int, mark: int) -
     if version == 4 and not facts.valid_mark:
         yield SetValidMark(name)
     if facts.firewall is None:
-        yield Note(name, f"neither nft nor iptables is here: no IPv{version} guard for {name}")
+        yield Note(
+            name,
+            f"neither nft nor iptables is here: no IPv{version} guard for {name}: {UNGUARDED} "
+            f"(install nftables, then: pywg reload {name})",
+        )
     else:
         own = tuple(str(item.ip) for item in config.interface.addresses if item.version == version)
         yield SetFirewall(name, facts.firewall, version, mark, own)
@@ -221,7 +238,11 @@ def _rules(name: str, version: int, facts: Facts, mark: int) -> Iterator[Step]:
 def _block(name: str, facts: Facts, mark: int) -> Iterator[Step]:
     """Else it would leave beside a tunnel that was to carry it."""
     locked = f"net.ipv6.conf.{name}.disable_ipv6 is 1 and cannot be written"
-    yield Note(name, f"{locked}: IPv6 is blocked, but for local networks, until {name} is down")
+    yield Note(
+        name,
+        f"{locked}: IPv6 is blocked, but for local networks, until {name} is down (to carry it, "
+        "make /proc/sys/net writable)",
+    )
     yield from _rules(name, 6, facts, mark)
     yield BlockRoute(name, ANYWHERE[6], mark)
 

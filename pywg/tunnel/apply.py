@@ -320,7 +320,8 @@ class Applier:
         except OSError as error:
             self._reporter.warn(
                 f"{VALID_MARK} cannot be written ({os.strerror(error.errno or 0)}): answers "
-                "may be dropped if rp_filter is strict"
+                "may be dropped if rp_filter is strict (set net.ipv4.conf.all.src_valid_mark=1 "
+                "where this container or host is made)"
             )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from pywg.config import Config
 from pywg.errors import PywgError, system_call
 from pywg.host import dns, hooks, kill_switch, lock, netns, network, resolv_conf
+from pywg.host.resolver import told_when_late
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import (
@@ -65,7 +66,9 @@ def down(
         with lock.held(reporter.warn):
             is_here = network.exists(name)
             errors = applier.undo_all(step for step in undoing if step not in switch)
-            wait_for_end(name, is_here, timeout_s)
+            late = f"waiting for the process of {name} to end, {timeout_s:g} s at most"
+            with told_when_late(reporter.warn, late):
+                wait_for_end(name, is_here, timeout_s)
             keep(found, errors, [*switch, *applier.left])
         if config is not None:
             errors += applier.best_effort(hook_steps(name, config.interface.post_down))

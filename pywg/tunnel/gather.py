@@ -20,6 +20,9 @@ from pywg.plan.facts import Dns, Facts, Ipv6, Location
 from pywg.tunnel import record
 from pywg.tunnel.apply import IPV6, VALID_MARK
 
+#: What a tool of the host that takes long is waited for.
+LATE = "waiting for what this host says of itself (nft, iptables, resolvconf, routes)"
+
 
 def facts(name: str, config: Config, location: Location, mark: int | None = None) -> Facts:
     """What is not needed for this configuration is not asked. The interface is there. ``mark`` is

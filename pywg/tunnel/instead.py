@@ -13,7 +13,7 @@ from dataclasses import replace
 from pywg.config import split_dns
 from pywg.errors import PywgError
 from pywg.host import dns, firewall
-from pywg.plan.build import unsplit
+from pywg.plan.build import UNGUARDED, unsplit
 from pywg.plan.steps import RemoveFirewall, SetDns, SetFirewall, Step, UnsetDns
 
 
@@ -47,10 +47,7 @@ def without(step: Step, reasons: Sequence[PywgError]) -> str:
     why = "; ".join(map(str, reasons))
     mend = f"(mend that, then: pywg reload {step.name})"
     if isinstance(step, SetFirewall):
-        return (
-            f"no IPv{step.version} guard for {step.name}: {why}: neighbours can reach the tunnel's "
-            f"addresses beside it, and a strict rp_filter drops what peers answer {mend}"
-        )
+        return f"no IPv{step.version} guard for {step.name}: {why}: {UNGUARDED} {mend}"
     return f"DNS is not set: {why}: names are asked for as before, beside the tunnel {mend}"
 
 

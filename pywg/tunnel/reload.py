@@ -12,6 +12,7 @@ from pywg.config import Config
 from pywg.config.model import KillSwitch
 from pywg.errors import PywgError
 from pywg.host import hooks, lock, netns, outside, resolver
+from pywg.host.resolver import told_when_late
 from pywg.plan.build import plan
 from pywg.plan.change import change
 from pywg.plan.facts import Facts, Location
@@ -57,9 +58,10 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
         lock.held(reporter.warn),
         Applier(location, path, reporter, configure=configurer) as applier,
     ):
-        found = with_what_is_there(recorded(name), applier)
+        with told_when_late(reporter.warn, gather.LATE):
+            found = with_what_is_there(recorded(name), applier)
         config = with_switch_of(found, config)
-        with applier.at_home():
+        with applier.at_home(), told_when_late(reporter.warn, gather.LATE):
             facts = gather.facts(name, config, location, mark_of(found))
         wanted = plan(name, config, without_own(facts, found.steps), location)
         steps, done = change(found.steps, wanted)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pywg.config import Config, check_name
 from pywg.errors import PywgError
 from pywg.host import hooks, lock, netns, network, outside, resolver
+from pywg.host.resolver import told_when_late
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.build import making, mark_of, setting, switching
 from pywg.plan.change import lasting
@@ -148,7 +149,7 @@ def bring_up(
                 config = lookup.numeric(config, reporter.warn, ask=asking(claim))
         applier.configure = Configurer(config)
         with lock.held(reporter.warn):
-            with applier.at_home():
+            with applier.at_home(), told_when_late(reporter.warn, gather.LATE):
                 facts = gather.facts(name, config, location)
             steps = setting(name, config, with_mark_of(claim, facts))
             done = replace(claim, steps=(*claim.steps, *lasting(steps)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pywg.plan.build import NO_IPV6
 from tools.lab import programs
 from tools.lab.daemon import is_listening, socket_path
 from tools.lab.host import RESOLV_CONF, Host, hosted
@@ -63,10 +64,11 @@ def test_ipv6_that_cannot_be_switched_on_is_blocked_and_does_not_leave_in_clear(
     path = host.config(name, FILES["full, both families"])
     warnings = [line for line in read_only(host, path) if "src_valid_mark" not in line]
     assert warnings == [
-        "[!] IPv6 is disabled here: no address fd99::2/64",
-        "[!] IPv6 is disabled here: no route fd30::/32",
+        f"[!] no address fd99::2/64: {NO_IPV6}",
+        f"[!] no route fd30::/32: {NO_IPV6}",
         f"[!] net.ipv6.conf.{name}.disable_ipv6 is 1 and cannot be written: "
-        f"IPv6 is blocked, but for local networks, until {name} is down",
+        f"IPv6 is blocked, but for local networks, until {name} is down "
+        "(to carry it, make /proc/sys/net writable)",
     ]
     way = host.attempt("ip", "-6", "route", "get", "2001:db8:9::1")
     assert "No route to host" in way.stderr
@@ -83,9 +85,9 @@ def test_where_nobody_has_ipv6_it_is_passed_over(host: Host) -> None:
     before = host.look(name)
     warnings = read_only(host, host.config(name, FILES["full, both families"]))
     assert [line for line in warnings if "src_valid_mark" not in line] == [
-        "[!] IPv6 is disabled here: no address fd99::2/64",
-        "[!] IPv6 is disabled here: no route fd30::/32",
-        "[!] IPv6 is disabled here: no route ::/0",
+        f"[!] no address fd99::2/64: {NO_IPV6}",
+        f"[!] no route fd30::/32: {NO_IPV6}",
+        f"[!] no route ::/0: {NO_IPV6}",
     ]
     host.pywg("down", name)
     assert host.look(name) == before
@@ -107,7 +109,8 @@ def test_without_nft_and_iptables_it_warns(host: Host) -> None:
     empty.mkdir()
     path = host.config(name, FILES["full"])
     (warning,) = up(host, path, "env", f"PATH={empty}")
-    assert warning == f"[!] neither nft nor iptables is here: no IPv4 guard for {name}"
+    assert warning.startswith(f"[!] neither nft nor iptables is here: no IPv4 guard for {name}: ")
+    assert warning.endswith(f"(install nftables, then: pywg reload {name})")
     host.pywg("down", name)
     assert host.look(name) == before
 
