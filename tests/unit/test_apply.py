@@ -7,10 +7,20 @@ from collections.abc import Callable
 
 import pytest
 
-from pywg.errors import NetworkError
+from pywg.errors import HostError, NetworkError
+from pywg.host import firewall
 from pywg.plan.build import plan
 from pywg.plan.facts import Facts, Location
-from pywg.plan.steps import Configure, DeleteAddress, LinkUp, Step
+from pywg.plan.steps import (
+    Configure,
+    DeleteAddress,
+    LinkUp,
+    RemoveFirewall,
+    Replace,
+    SetFirewall,
+    Step,
+    TakeBack,
+)
 from pywg.tunnel.apply import Applier
 from tests.unit.test_plan import config
 
@@ -141,3 +151,85 @@ def test_a_second_signal_does_not_keep_steps_from_being_undone(number: int) -> N
     finally:
         signal.signal(number, before)
     assert done[-1] == "ip link delete dev wg0"
+
+
+# ---- what a host has broken
+
+NFT = SetFirewall("wg0", "nft", 4, 1)
+IPTABLES = SetFirewall("wg0", "iptables", 4, 1)
+LINK = LinkUp("wg0", 1420)
+
+
+class Broken:
+    """An Applier on a host where some steps cannot be done. Beside nft, it has iptables."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *refused: Step) -> None:
+        self.done: list[Step] = []
+        self.said: list[str] = []
+        self.noted: list[Step] = []
+        self.refused = refused
+        self.applier = Applier(Location(), "", Trace(self.said.append))
+        self.applier.noting = self.noted.append
+        patch.setattr(self.applier, "apply", self._apply)
+        patch.setattr(firewall, "tools", lambda: ["nft", "iptables"])
+
+    def _apply(self, step: Step) -> None:
+        if step in self.refused:
+            raise HostError(f"cannot: {step}")
+        self.done.append(step)
+
+
+def test_the_next_tool_is_noted_before_it_is_used_and_known_as_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Broken(monkeypatch, NFT)
+    host.applier.apply_all([LINK, NFT])
+    assert host.done == [LINK, IPTABLES]
+    assert host.noted == [IPTABLES]
+    assert host.applier.as_done([LINK, NFT]) == (LINK, IPTABLES)
+    assert host.said[-1] == "cannot: nft -f -: this is done instead: iptables-restore -n"
+
+
+def test_where_no_tool_works_the_step_is_left_out_and_the_cost_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Broken(monkeypatch, NFT, IPTABLES)
+    host.applier.apply_all([NFT, LINK])
+    assert host.done == [LINK]
+    assert host.applier.as_done([NFT, LINK]) == (LINK,)
+    assert "no IPv4 guard for wg0: cannot: nft -f -; cannot: iptables" in host.said[-2]
+
+
+def test_what_came_instead_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Broken(monkeypatch, NFT)
+    with pytest.raises(NetworkError), host.applier.all_or_nothing():
+        host.applier.apply_all([NFT])
+        raise NetworkError("later")
+    assert host.done == [IPTABLES, RemoveFirewall("wg0", "iptables", 4)]
+
+
+def test_a_reload_that_must_use_the_old_tool_again_does_not_take_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Broken(monkeypatch, NFT)
+    host.applier.apply_all([NFT, TakeBack("wg0", IPTABLES)])
+    assert host.done == [IPTABLES]
+    assert host.applier.as_done([NFT], [IPTABLES]) == (IPTABLES,)
+
+
+def test_a_tool_that_broke_meanwhile_gives_way_and_what_it_left_stays_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = SetFirewall("wg0", "nft", 4, 2)
+    change, end = Replace("wg0", NFT, new), TakeBack("wg0", NFT)
+    host = Broken(monkeypatch, change, end)
+    host.applier.apply_all([change])
+    by_iptables = SetFirewall("wg0", "iptables", 4, 2)
+    assert host.applier.as_done([new], [NFT]) == (by_iptables, NFT)
+    assert "the IPv4 guard of wg0 stays" in host.said[-1]
+
+
+def test_no_other_step_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Broken(monkeypatch, LINK)
+    with pytest.raises(HostError):
+        host.applier.apply_all([LINK])
