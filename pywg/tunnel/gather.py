@@ -19,17 +19,26 @@ from pywg.tunnel import record
 from pywg.tunnel.apply import IPV6, VALID_MARK
 
 
-def facts(name: str, config: Config, location: Location, mark: int | None = None) -> Facts:
-    """What is not needed for this configuration is not asked. The interface is there. ``mark`` is
-    what a tunnel that is up marks its datagrams with: they take another way than ours."""
+def facts(
+    name: str,
+    config: Config,
+    location: Location,
+    mark: int | None = None,
+    *,
+    is_there: bool = True,
+) -> Facts:
+    """What is not needed for this configuration is not asked. ``mark`` is what a tunnel that is up
+    marks its datagrams with: they take another way than ours. An interface that is not there will
+    be as new ones are here."""
     with netns.entered(location.socket_netns), network.Network() as kernel:
         mtus = () if config.interface.mtu else kernel.path_mtus(_hosts(config), mark)
         default = None if config.interface.mtu or mtus else kernel.default_route_mtu(mark)
     servers = config.interface.dns_servers
     found = Dns(*dns.find(name, location.netns)) if servers else Dns("none", "there is no DNS")
     with netns.entered(location.netns), network.Network() as kernel:
-        given = wireguard.fwmark(name)
-        basic = Facts(mtus, default, ipv6=ipv6_of(name), fwmark=given, dns=found)
+        given = wireguard.fwmark(name) if is_there else None
+        ipv6 = ipv6_of(name if is_there else "default")
+        basic = Facts(mtus, default, ipv6=ipv6, fwmark=given, dns=found)
         if not default_networks(config):
             return basic
         return replace(
