@@ -69,6 +69,11 @@ def reason(step: Step) -> str:  # noqa: PLR0912 - one case for each kind
             return f"nothing may leave this host beside the tunnel{local}, until it is taken down"
         case steps.RemoveKillSwitch():
             return "traffic may leave beside the tunnel again"
+        case steps.SetOwners():
+            who = "only theirs goes" if step.is_only else "all but theirs goes"
+            return f"of what has no more exact route, {who} through the tunnel"
+        case steps.RemoveOwners():
+            return "everybody's packets go the same way again"
         case steps.SetDns():
             return "names are asked for through the tunnel, of its own name servers"
         case steps.UnsetDns():

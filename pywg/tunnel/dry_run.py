@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pywg.config import Config, check_name
-from pywg.host import hooks, netns, resolver
+from pywg.errors import ConfigError
+from pywg.host import hooks, netns, owners, resolver
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.build import making, mark_of, setting, switching
 from pywg.plan.facts import Location
@@ -56,6 +57,12 @@ def foreseen(name: str, config: Config, location: Location) -> Iterator[Step]:
     yield from making(name, location)
     yield from hook_steps(name, config.interface.pre_up)
     yield from _open_questions(name, config)
+    try:
+        config = owners.numeric(config)
+    except ConfigError as error:
+        if not config.interface.pre_up:
+            raise
+        yield Note(name, f"{error}: up fails, unless PreUp mends that")
     yield from setting(name, config, facts)
     yield from hook_steps(name, config.interface.post_up)
 

@@ -19,9 +19,10 @@ from .test_up_compare import FILES, PRIVATE, PSK
 
 pytestmark = pytest.mark.pywgd_only
 
-HOOKS = "PreUp = echo before %i\nPostUp = echo after %i\n#!pywg KillSwitch = on\n"
+HOOKS = "PreUp = echo before %i\nPostUp = echo after %i\n"
+HOOKS += "#!pywg KillSwitch = on\n#!pywg Only = user:root\n"
 ALL = FILES["full, both families"].replace("[Peer]", f"{HOOKS}[Peer]", 1)
-NAMED = FILES["split"].replace("192.0.2.2:51820", "vpn.example.test:51820")
+NAMED = FILES["full"].replace("192.0.2.2:51820", "vpn.example.test:51820")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def traced(stderr: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "text",
-    [ALL, FILES["split"], FILES["table by number"]],
-    ids=["all there is", "split", "table"],
+    [ALL, FILES["split"]],
+    ids=["all there is", "split"],
 )
 def test_it_prints_what_up_then_does_and_changes_nothing(host: Host, text: str) -> None:
     name = unique("d")
@@ -54,7 +55,7 @@ def test_it_prints_what_up_then_does_and_changes_nothing(host: Host, text: str) 
 
 def test_hooks_are_not_run_and_names_not_asked_for(host: Host) -> None:
     name = unique("d")
-    hook = f"PreUp = touch {host.directory}/ran"
+    hook = f"PreUp = touch {host.directory}/ran\n#!pywg Only = user:not-yet-here"
     path = host.config(name, NAMED.replace("[Peer]", f"{hook}\n[Peer]", 1))
     answer = host.attempt(sys.executable, "-m", "pywg", "up", "--dry-run", str(path))
     assert answer.returncode == 0, answer.stderr
@@ -63,6 +64,8 @@ def test_hooks_are_not_run_and_names_not_asked_for(host: Host) -> None:
     assert "PreUp is not run now" in answer.stderr
     assert "up asks for vpn.example.test:51820 here" in answer.stderr
     assert "the MTU may be another" in answer.stderr
+    assert "there is no user not-yet-here" in answer.stderr
+    assert "unless PreUp mends that" in answer.stderr
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ VALUES: dict[str, Any] = {
     "priority": 7,
     "text": "something",
     "command": "echo hi",
+    "is_only": True,
+    "owners": ("user:1000",),
     "tool": "nft",
     "manager": "file",
     "target": "/etc/resolv.conf",
