@@ -1,4 +1,5 @@
-"""What a command tells on stderr while it works: the trace that people paste into reports."""
+"""What a command tells on stderr while it works, the trace that people paste into reports; and a
+plan on stdout, which is a product and no trace."""
 
 from __future__ import annotations
 
@@ -14,6 +15,27 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         _print(f"[!] {text}")
+
+
+class Explained(Terminal):
+    """With the reason below each step."""
+
+    def because(self, reason: str) -> None:
+        _print(f"    {reason}")
+
+
+class Listing(Terminal):
+    """Steps on stdout, as plain commands."""
+
+    def doing(self, command: str) -> None:
+        print(command, flush=True)
+
+
+class ExplainedListing(Listing):
+    """With the reason behind each step, as a comment of the shell."""
+
+    def because(self, reason: str) -> None:
+        print(f"    # {reason}", flush=True)
 
 
 def _print(line: str) -> None:

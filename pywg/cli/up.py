@@ -11,7 +11,7 @@ from pywg import tunnel
 from pywg.cli import complete
 from pywg.cli.names import config_file, load, log_settings
 from pywg.cli.options import location_options, tuning_options
-from pywg.cli.terminal import Terminal
+from pywg.cli.terminal import Explained, ExplainedListing, Listing, Terminal
 from pywg.config import Config
 from pywg.errors import PywgError
 from pywg.plan.facts import Location
@@ -26,6 +26,8 @@ from pywg.tunnel.foreground import stay
 )
 @click.option("--kill-switch", is_flag=True, help="Let nothing leave beside the tunnel.")
 @click.option("--no-heal", is_flag=True, help="Leave what other programs take away as it is.")
+@click.option("--dry-run", is_flag=True, help="Print the steps on stdout, and do none of them.")
+@click.option("--explain", is_flag=True, help="Say after each step why it is done.")
 @location_options
 @tuning_options
 def up(
@@ -34,6 +36,8 @@ def up(
     foreground: bool,
     kill_switch: bool,
     no_heal: bool,
+    dry_run: bool,
+    explain: bool,
     location_of: Callable[[Config], Location],
     tuning: Tuning,
 ) -> None:
@@ -45,10 +49,14 @@ def up(
     location = location_of(parsed)
     if foreground and location.backend == "kernel":
         raise PywgError("--foreground is for a userspace interface: the kernel needs nobody")
+    if dry_run:
+        listing = ExplainedListing() if explain else Listing()
+        tunnel.dry_run(parsed, name, location=location, reporter=listing)
+        return
     level, keep_log = log_settings()
     log_fd = 2 if keep_log or foreground else -1
     tuning = replace(tuning, log_level=level, log_fd=log_fd)
-    reporter = Terminal()
+    reporter = Explained() if explain else Terminal()
     with tunnel.hosted(
         parsed, name, location=location, tuning=tuning, reporter=reporter, heals=not no_heal
     ) as supervisor:

@@ -177,6 +177,10 @@ KEYS: tuple[Row, ...] = (
         _plain(lambda text: values.number(text, 1, 1 << 20)), _written("memory_limit")),
     Row("KillSwitch", "Interface", "pywg", ("kill_switch",),
         _plain(values.kill_switch), _written("kill_switch")),
+    Row("Only", "Interface", "pywg", ("only",),
+        values.owners, _written("only", values.joined), accumulates=True),
+    Row("Except", "Interface", "pywg", ("excepted",),
+        values.owners, _written("excepted", values.joined), accumulates=True),
 
     Row("PublicKey", "Peer", "wg", ("public_key",),
         _plain(_public_key), _written("public_key"), word="peer"),

@@ -33,6 +33,7 @@ Family = Literal["auto", "ipv4", "ipv6"]
 KillSwitch = Literal["off", "on", "lan"]
 # Where a name is asked for while the tunnel is up.
 EndpointDns = Literal["outside", "tunnel"]
+OwnerKind = Literal["user", "group", "cgroup"]
 
 
 class Position(NamedTuple):
@@ -88,6 +89,19 @@ class AllowedIP:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose sockets are meant: a user or a group, by name or number, or a cgroup v2, by its path
+    below /sys/fs/cgroup."""
+
+    kind: OwnerKind
+    name: str
+    position: Position = field(default=Position(), repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceSection:
     """``[Interface]``. Hooks are shell text in which ``%i`` has not been replaced."""
 
@@ -112,6 +126,8 @@ class InterfaceSection:
     socket_netns: str | None = None
     memory_limit: int | None = None  # MiB
     kill_switch: KillSwitch | None = None
+    only: tuple[Owner, ...] = ()  # who goes through the tunnel; empty is everybody
+    excepted: tuple[Owner, ...] = ()  # who goes beside it
 
 
 def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:

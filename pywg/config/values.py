@@ -27,6 +27,8 @@ from pywg.config.model import (
     IPInterface,
     IPNetwork,
     KillSwitch,
+    Owner,
+    OwnerKind,
     Position,
     Table,
 )
@@ -34,6 +36,9 @@ from pywg.config.model import (
 MTU_MIN = 68  # the least IPv4 can live with (RFC 791)
 MTU_MAX = 65535
 PORT_MAX = 65535
+ID_MAX = (1 << 32) - 1  # of no user and no group
+_ACCOUNT = re.compile(r"[A-Za-z0-9_.@$-]{1,32}")
+_CGROUP = re.compile(r"[A-Za-z0-9_.@:+~=%\\/-]{1,1024}")
 _TABLES = {"default": 253, "main": 254, "local": 255}  # the names every rt_tables has
 # What isspace() takes in the C locale, where wg and wg-quick read; str.split() would take more.
 SPACES = " \t\n\v\f\r"
@@ -225,6 +230,23 @@ def kill_switch(text: str) -> KillSwitch:
     if word not in ("on", "off", "lan"):
         raise BadValue('expected "on", "off" or "lan"')
     return cast(KillSwitch, word)
+
+
+def owners(text: str, reading: Reading) -> tuple[Owner, ...]:
+    return tuple(_owner(item, offset, reading) for item, offset in words(text))
+
+
+def _owner(item: str, offset: int, reading: Reading) -> Owner:
+    kind, colon, name = item.partition(":")
+    if kind not in ("user", "group", "cgroup") or not colon:
+        raise BadValue("expected user:NAME, group:NAME or cgroup:PATH", offset)
+    if kind == "cgroup":
+        name = name.removeprefix("/sys/fs/cgroup").strip("/")
+        if not _CGROUP.fullmatch(name) or ".." in name.split("/"):
+            raise BadValue("expected the path of a cgroup, as in: systemd-cgls", offset)
+    elif not _ACCOUNT.fullmatch(name) or (name.isdigit() and int(name) >= ID_MAX):
+        raise BadValue(f"expected the name or the number of a {kind}", offset)
+    return Owner(cast(OwnerKind, kind), name, reading.position(offset))
 
 
 def device(text: str) -> str:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from pywg.config import Config, IPInterface, IPNetwork, PeerSection, Table, split_dns
 from pywg.config.model import without
-from pywg.errors import PywgError
+from pywg.errors import ConfigError, PywgError
 from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import (
     AddAddress,
@@ -24,6 +24,7 @@ from pywg.plan.steps import (
     SetDns,
     SetFirewall,
     SetKillSwitch,
+    SetOwners,
     SetValidMark,
     Step,
 )
@@ -67,6 +68,25 @@ def switching(name: str, config: Config, mark: int | None) -> list[Step]:
     return [SetKillSwitch(name, mark, wanted == "lan")]
 
 
+def check_owners(config: Config) -> None:
+    """Raises ConfigError for a tunnel that cannot tell who goes through it."""
+    interface = config.interface
+    for key, chosen in (("Only", interface.only), ("Except", interface.excepted)):
+        if not chosen:
+            continue
+        at = chosen[0].position
+        if interface.only and interface.excepted:
+            raise ConfigError(config.path, at.line, at.column, "either Only or Except, not both")
+        if interface.table != "auto" or not default_networks(config):
+            raise ConfigError(
+                config.path,
+                at.line,
+                at.column,
+                f"{key}: is for a tunnel that carries everything of a family: "
+                "AllowedIPs with 0.0.0.0/0 or ::/0, and Table = auto",
+            )
+
+
 def making(name: str, location: Location) -> list[Step]:
     """The interface. Nothing is asked of the host before PreUp, which may change any answer."""
     if location.is_split:
@@ -85,6 +105,7 @@ def setting(name: str, config: Config, facts: Facts) -> list[Step]:
         *_addresses(name, config, facts),
         LinkUp(name, choose_mtu(config, facts), config.interface.mtu is None),
         *_dns(name, config, facts),
+        *_owners(name, config, facts),
         *_routes(name, config, facts),
     ]
 
@@ -179,6 +200,22 @@ def unsplit(servers: Iterable[str], domains: Iterable[str]) -> str:
         f"only those in {names}: what others alone know is not found, and every name is seen there "
         "(mend it with systemd-resolved, or with openresolv and a resolver of this host's own)"
     )
+
+
+def _owners(name: str, config: Config, facts: Facts) -> Iterator[Step]:
+    """Before the rules that lead into the tunnel, or it would be everybody's until then."""
+    check_owners(config)
+    interface, mark = config.interface, mark_of(config, facts)
+    chosen = interface.only or interface.excepted
+    if chosen and mark is not None:
+        yield SetOwners(
+            name,
+            mark,
+            bool(interface.only),
+            tuple(map(str, chosen)),
+            tuple(str(address.ip) for address in interface.addresses),
+            tuple(map(str, interface.dns_servers)),
+        )
 
 
 # ---- routes

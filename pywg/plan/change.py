@@ -24,6 +24,7 @@ from pywg.plan.steps import (
     SetDns,
     SetFirewall,
     SetKillSwitch,
+    SetOwners,
     SetValidMark,
     Step,
     TakeBack,
@@ -87,8 +88,9 @@ def _replaces(new: Step, old: Step) -> bool:
         return (new.manager, new.target) == (old.manager, old.target)
     if isinstance(new, SetFirewall) and isinstance(old, SetFirewall):
         return (new.tool, new.version) == (old.tool, old.version)
-    if isinstance(new, SetKillSwitch) and isinstance(old, SetKillSwitch):
-        return True
+    for kind in (SetKillSwitch, SetOwners):
+        if isinstance(new, kind) and isinstance(old, kind):
+            return True
     return isinstance(new, LinkUp) and isinstance(old, LinkUp)
 
 

@@ -333,6 +333,34 @@ class RemoveKillSwitch(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class SetOwners(_Step):
+    """Whose packets go beside the tunnel: those of ``owners``, or of all but them."""
+
+    phase = Phase.FIREWALL
+
+    mark: int
+    is_only: bool
+    owners: tuple[str, ...]
+    addresses: tuple[str, ...] = ()  # of the tunnel
+    servers: tuple[str, ...] = ()  # name servers behind it
+
+    def undo(self) -> Step:
+        return RemoveOwners(self.name)
+
+    def __str__(self) -> str:
+        which = "only" if self.is_only else "except"
+        return f"nft -f - # {which} {', '.join(self.owners)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOwners(_Step):
+    phase = Phase.FIREWALL
+
+    def __str__(self) -> str:
+        return f"nft delete table inet pywg-owners-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetDns(_Step):
     phase = Phase.NAMES
     manager: DnsManager
@@ -442,6 +470,8 @@ Step = (
     | RemoveFirewall
     | SetKillSwitch
     | RemoveKillSwitch
+    | SetOwners
+    | RemoveOwners
     | SetDns
     | UnsetDns
     | Replace
@@ -460,6 +490,7 @@ Lasting = (
     | SetValidMark
     | SetFirewall
     | SetKillSwitch
+    | SetOwners
     | SetDns
 )
 

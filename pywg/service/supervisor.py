@@ -112,7 +112,7 @@ def host(
             log_fd=tuning.log_fd,
         )
         watcher = _watcher(device, hosting, renewed)
-        beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher.moved)
+        beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher)
         capabilities.keep_only()  # before there are threads: each has its own
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
@@ -137,11 +137,13 @@ def host(
 
 
 def _beside(
-    companion: Companion | None, log: Log, moved: Callable[[], None]
+    companion: Companion | None, log: Log, watcher: endpoints.Watcher
 ) -> threading.Thread | None:
     if companion is None:
         return None
-    thread = threading.Thread(target=companion, args=(log, moved), name="pywg beside", daemon=True)
+    thread = threading.Thread(
+        target=companion, args=(log, watcher.moved), name="pywg beside", daemon=True
+    )
     thread.start()
     return thread
 

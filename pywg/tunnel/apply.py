@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Self, assert_never
 
 from pywg.errors import HostError, NetworkError, PywgError, system_call
-from pywg.host import dns, firewall, hooks, kill_switch, link_settings, lock, netns, network
+from pywg.host import (
+    dns,
+    firewall,
+    hooks,
+    kill_switch,
+    link_settings,
+    lock,
+    netns,
+    network,
+    owners,
+)
 from pywg.plan import steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import Step
@@ -258,6 +268,10 @@ class Applier:
                 kill_switch.apply(step.name, step.mark, allows_lan=step.allows_lan)
             case steps.RemoveKillSwitch():
                 kill_switch.remove(step.name)
+            case steps.SetOwners():
+                owners.apply(step.name, owner_rules(step))
+            case steps.RemoveOwners():
+                owners.remove(step.name)
             case steps.SetDns():
                 dns.add(step.name, step.manager, step.target, step.servers, step.search)
             case steps.UnsetDns():
@@ -323,6 +337,17 @@ class Applier:
                 "may be dropped if rp_filter is strict (set net.ipv4.conf.all.src_valid_mark=1 "
                 "where this container or host is made)"
             )
+
+
+def owner_rules(step: steps.SetOwners) -> str:
+    return owners.rules(
+        step.name,
+        step.mark,
+        step.owners,
+        is_only=step.is_only,
+        addresses=step.addresses,
+        servers=step.servers,
+    )
 
 
 def _write(path: Path, value: str) -> None:

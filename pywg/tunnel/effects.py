@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from pywg.host import dns, firewall, kill_switch, network
+from pywg.host import dns, firewall, kill_switch, network, owners
 from pywg.host.network import Network
 from pywg.plan import steps
 from pywg.plan.steps import Lasting, Step
-from pywg.tunnel.apply import IPV6, VALID_MARK
+from pywg.tunnel.apply import IPV6, VALID_MARK, owner_rules
 
 
 def in_effect(name: str, done: Iterable[Step], kernel: Network) -> list[Step]:
@@ -59,6 +59,8 @@ class Effects:
                 )
             case steps.SetKillSwitch():
                 return kill_switch.stands(step.name, step.mark, allows_lan=step.allows_lan)
+            case steps.SetOwners():
+                return owners.stands(step.name, owner_rules(step))
             case steps.SetDns():
                 return dns.stands(step.name, step.manager, step.target, step.servers, step.search)
             case _:

@@ -24,9 +24,17 @@ from pywg.tunnel.apply import IPV6, VALID_MARK
 LATE = "waiting for what this host says of itself (nft, iptables, resolvconf, routes)"
 
 
-def facts(name: str, config: Config, location: Location, mark: int | None = None) -> Facts:
-    """What is not needed for this configuration is not asked. The interface is there. ``mark`` is
-    what a tunnel that is up marks its datagrams with: they take another way than ours."""
+def facts(
+    name: str,
+    config: Config,
+    location: Location,
+    mark: int | None = None,
+    *,
+    is_there: bool = True,
+) -> Facts:
+    """What is not needed for this configuration is not asked. ``mark`` is what a tunnel that is up
+    marks its datagrams with: they take another way than ours. An interface that is not there will
+    be as new ones are here."""
     with netns.entered(location.socket_netns), network.Network() as kernel:
         mtus = () if config.interface.mtu else kernel.path_mtus(_hosts(config), mark)
         default = None if config.interface.mtu or mtus else kernel.default_route_mtu(mark)
@@ -36,12 +44,12 @@ def facts(name: str, config: Config, location: Location, mark: int | None = None
         way = dns.find(name, location.netns, wants_split=wants_split)
         found = Dns(way.manager, way.target, dns.splits(way))
     with netns.entered(location.netns), network.Network() as kernel:
-        given = wireguard.fwmark(name)
+        given = wireguard.fwmark(name) if is_there else None
         others, switched = record.others(name)
         basic = Facts(
             mtus,
             default,
-            ipv6=ipv6_of(name),
+            ipv6=ipv6_of(name if is_there else "default"),
             fwmark=given,
             others=others,
             switched=switched,

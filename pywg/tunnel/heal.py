@@ -72,9 +72,13 @@ class Healer:
     """For the tunnel ``name`` whose interface is, or will be, in the network namespace of this
     thread. Tells one line of each thing that it does."""
 
-    def __init__(self, name: str, log: Log, place: Path | None = None) -> None:
-        """``place`` is the name of the network namespace; with it we go, or we would keep it."""
+    def __init__(
+        self, name: str, log: Log, place: Path | None = None, files: Sequence[Path] = ()
+    ) -> None:
+        """``place`` is the name of the network namespace; with it we go, or we would keep it.
+        ``files`` are watched besides resolv.conf."""
         self._name = name
+        self._files = files
         self._place = place
         self._log = log
         self._patience = Patience()
@@ -86,7 +90,7 @@ class Healer:
         """Ends with the interface, or with its network namespace. ``moved`` is called when the
         network around may be another."""
         places = [] if self._place is None else [self._place]
-        with Watch(self._name, [RESOLV_CONF], places) as watch:
+        with Watch(self._name, [RESOLV_CONF, *self._files], places) as watch:
             keep_only(for_programs=True)
             while True:
                 found = watch.wait()
@@ -214,7 +218,7 @@ def told(steps: Sequence[Step]) -> list[str]:
     return lines
 
 
-def companion(name: str, location: Location, home: int) -> Companion:
+def companion(name: str, location: Location, home: int, files: Sequence[Path] = ()) -> Companion:
     """A healer for the process that hosts the tunnel, which may be in another network namespace
     than the interface: ``home`` is a file descriptor of the one we are in."""
 
@@ -225,7 +229,7 @@ def companion(name: str, location: Location, home: int) -> Companion:
             place = netns.DIRECTORY / location.netns
         elif location.is_split:
             netns.enter_at(home)
-        Healer(name, log, place).run(moved)
+        Healer(name, log, place, files).run(moved)
 
     return run
 

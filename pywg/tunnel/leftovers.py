@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pywg import wireguard
 from pywg.config import Config
 from pywg.errors import PywgError
-from pywg.host import firewall
+from pywg.host import firewall, owners
 from pywg.host.network import Network
-from pywg.plan.steps import DeleteRule, RemoveFirewall, Step
+from pywg.plan.steps import DeleteRule, RemoveFirewall, RemoveOwners, Step
 
 
 def leftovers(name: str, config: Config | None, kernel: Network) -> list[Step]:
@@ -46,3 +46,5 @@ def _mark_of_default_route(name: str) -> int | None:
 def _guards(name: str) -> Iterator[Step]:
     for tool, version, owner in firewall.found(name):
         yield RemoveFirewall(name, tool, version, owner)
+    if owners.is_there(name):
+        yield RemoveOwners(name)

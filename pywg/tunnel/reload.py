@@ -11,7 +11,7 @@ from pywg import wireguard
 from pywg.config import Config
 from pywg.config.model import KillSwitch
 from pywg.errors import PywgError
-from pywg.host import hooks, lock, netns, outside, resolver
+from pywg.host import hooks, lock, netns, outside, owners, resolver
 from pywg.host.resolver import told_when_late
 from pywg.plan.build import plan
 from pywg.plan.change import change
@@ -51,7 +51,7 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
     location = found.location
     check_location(config, location, name)
     names = endpoints.names_to_json(config)
-    config = with_addresses(config, found, reporter)
+    config = owners.numeric(with_addresses(config, found, reporter))
     path = str(Path(config.path).absolute())
     configurer = Configurer(config)
     with (

@@ -6,8 +6,9 @@ Knows no terminal. Invariant: no line holds a key.
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from pywg.plan.explain import reason
 from pywg.plan.steps import Note, Step
 
 _log = logging.getLogger("pywg.tunnel")
@@ -21,6 +22,14 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None:
         """Something that is not done here, with what it costs."""
+
+
+@runtime_checkable
+class Explaining(Reporter, Protocol):
+    """A reporter that also wants to know why."""
+
+    def because(self, reason: str) -> None:
+        """After each step: one sentence."""
 
 
 class Logged:
@@ -39,3 +48,5 @@ def tell(reporter: Reporter, step: Step) -> None:
         reporter.warn(str(step))
     else:
         reporter.doing(str(step))
+        if isinstance(reporter, Explaining):
+            reporter.because(reason(step))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pywg.config import Config, check_name
 from pywg.errors import PywgError
-from pywg.host import hooks, lock, netns, network, outside, resolver
+from pywg.host import hooks, lock, netns, network, outside, owners, resolver
 from pywg.host.resolver import told_when_late
+from pywg.plan.build import check_owners, making, mark_of, setting, switching
 from pywg.plan.build import hooks as hook_steps
-from pywg.plan.build import making, mark_of, setting, switching
 from pywg.plan.change import lasting
 from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import SetKillSwitch
@@ -77,6 +77,7 @@ def hosted(
         name, tuning, names=names, netns=location.socket_netns, outside=beside, port_is_free=is_free
     )
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
+    cgroups = owners.cgroups(config)
     with contextlib.ExitStack() as stack:
         home = netns.here()
         stack.callback(os.close, home)
@@ -84,7 +85,7 @@ def hosted(
             Supervisor(
                 (*log, home),
                 renewed=record.renewed_names(name, names),
-                companion=companion(name, location, home) if heals else None,
+                companion=companion(name, location, home, cgroups) if heals else None,
             )
         )
         bring_up(
@@ -106,6 +107,7 @@ def tuned(tuning: Tuning, config: Config) -> Tuning:
 
 def check(name: str, config: Config, location: Location) -> None:
     """Raises for what would fail half-way, or take what is another's."""
+    check_owners(config)
     for space in {location.netns, location.socket_netns}:
         with netns.entered(space):
             if network.exists(name):
@@ -147,6 +149,7 @@ def bring_up(
                 config = resolver.resolve(config, tell=reporter.warn)
             else:
                 config = lookup.numeric(config, reporter.warn, ask=asking(claim))
+        config = owners.numeric(config)
         applier.configure = Configurer(config)
         with lock.held(reporter.warn):
             with applier.at_home(), told_when_late(reporter.warn, gather.LATE):

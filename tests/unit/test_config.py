@@ -363,6 +363,30 @@ WRONG = [
         "BindAddress: expected one IPv4 address, one IPv6 address or one of each",
     ),
     (interface("#!pywg KillSwitch = yes"), 2, 21, 'KillSwitch: expected "on", "off" or "lan"'),
+    (
+        interface("#!pywg Only = user:1, mallory"),
+        2,
+        23,
+        "Only: expected user:NAME, group:NAME or cgroup:PATH",
+    ),
+    (
+        interface("#!pywg Except = group:a b:c"),
+        2,
+        25,
+        "Except: expected user:NAME, group:NAME or cgroup:PATH",
+    ),
+    (
+        interface("#!pywg Only = user:4294967295"),
+        2,
+        15,
+        "Only: expected the name or the number of a user",
+    ),
+    (
+        interface('#!pywg Only = cgroup:a/../b"'),
+        2,
+        15,
+        "Only: expected the path of a cgroup, as in: systemd-cgls",
+    ),
     (interface("#!pywg MemoryLimit = 0"), 2, 22, "MemoryLimit: 0 is not between 1 and 1048576"),
     (
         interface("#!pywg BindAdress = 10.0.0.1"),
