@@ -25,9 +25,11 @@ FULL = FILES["full, both families"].replace("[Peer]", "#!pywg KillSwitch = on\n[
 # Each hook says that it runs, and waits until it may go on.
 HOOK = "touch {0}.began; while [ ! -e {0}.may ]; do sleep 0.01; done; rm {0}.may {0}.began"
 COUNTER = """table inet wire {
-    counter clear {}
+    counter ipv4 {}
+    counter ipv6 {}
     chain arriving { type filter hook prerouting priority -300;
-        iifname veth udp dport 51777 counter name clear
+        iifname veth meta nfproto ipv4 udp dport 51777 counter name ipv4
+        iifname veth meta nfproto ipv6 udp dport 51777 counter name ipv6
     }
 }
 """
@@ -62,7 +64,8 @@ def sending(host: Host) -> Iterator[None]:
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
-        wait_until(lambda: in_clear(host) > 0, "datagrams arrive")
+        # Of both families: what waits for a neighbour has passed the firewall, and leaves later.
+        wait_until(lambda: all(arrived(host)), "datagrams arrive")
         yield
     finally:
         process.kill()
@@ -70,13 +73,15 @@ def sending(host: Host) -> Iterator[None]:
         process.stdout.close()
 
 
-def in_clear(host: Host) -> int:
+def arrived(host: Host) -> list[int]:
+    """In clear, of each family."""
     text = host.far.run("nft", "-j", "list", "counters", "table", "inet", "wire")
-    return int(
-        next(
-            item["counter"]["packets"] for item in json.loads(text)["nftables"] if "counter" in item
-        )
-    )
+    items = json.loads(text)["nftables"]
+    return [item["counter"]["packets"] for item in items if "counter" in item]
+
+
+def in_clear(host: Host) -> int:
+    return sum(arrived(host))
 
 
 def start(host: Host, *arguments: str) -> subprocess.Popen[str]:
