@@ -44,7 +44,8 @@ def rules(name: str, mark: int, *, allows_lan: bool) -> str:
     for chain, accepted in chains.items():
         hook = f"type filter hook {chain} priority {_PRIORITY}; policy drop;"
         lines.append(f"add chain {table(name)} {chain} {{ {hook} }}")
-        lines += [f"add rule {table(name)} {chain} {rule}" for rule in accepted]
+        # For a moment a new chain has its rules and not yet its policy, so the last rule is that.
+        lines += [f"add rule {table(name)} {chain} {rule}" for rule in (*accepted, "drop")]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -67,11 +68,9 @@ def remove(name: str) -> None:
 def stands(name: str, mark: int, *, allows_lan: bool) -> bool:
     """Whether all of it is there."""
     shown = programs.output(["nft", "list", "table", *table(name).split()])
-    present = re.findall(r"^\t\t.*accept$|policy drop;", shown, re.MULTILINE)
-    wanted = re.findall(
-        r"accept$|policy drop;", rules(name, mark, allows_lan=allows_lan), re.MULTILINE
-    )
-    return len(present) >= len(wanted)
+    wanted = rules(name, mark, allows_lan=allows_lan)
+    verdicts = re.compile(r"\b(?:accept|drop)$|policy drop;", re.MULTILINE)
+    return len(verdicts.findall(shown)) >= len(verdicts.findall(wanted))
 
 
 def standing() -> list[str]:

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Interface,
@@ -43,6 +43,8 @@ _PRIORITY, _RULE_MARK, _SUPPRESS, _RULE_TABLE = 6, 10, 14, 15  # FRA_
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESSED = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg, and struct fib_rule_hdr
+# Of the discard-only block of RFC 6666, which nobody sends to.
+_NOBODY = IPv6Network("100::7079:7767/128")
 # Where a family, or a table, never was.
 _ABSENT = frozenset({errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _HINTS = {
@@ -276,6 +278,8 @@ class Network:
         with _wrapped():
             body = _route(network, table, _index(name))
             self._kernel.tell(rtnetlink.NEW_ROUTE, body, rtnetlink.EXCLUSIVELY)
+            if network.prefixlen == 0 and table is not None:
+                self._make_sockets_ask_again(network.version)
 
     def delete_route(self, name: str, network: IPNetwork, table: int | None) -> None:
         with _wrapped():
@@ -286,6 +290,7 @@ class Network:
         with _wrapped():
             body = _route(network, table)
             self._kernel.tell(rtnetlink.NEW_ROUTE, body, rtnetlink.EXCLUSIVELY)
+            self._make_sockets_ask_again(network.version)
 
     def unblock_route(self, network: IPNetwork, table: int) -> None:
         with _wrapped():
@@ -297,6 +302,17 @@ class Network:
         with _wrapped():
             body = _rule(version, priority, mark)
             self._kernel.tell(rtnetlink.NEW_RULE, body, rtnetlink.EXCLUSIVELY)
+            self._make_sockets_ask_again(version)
+
+    def _make_sockets_ask_again(self, version: int) -> None:
+        """A connected socket keeps the way it found. IPv4's forget it with each new rule or route;
+        IPv6's only with a new route in the table that they found it in, and would go on in clear by
+        the default route of the main table. So one comes and goes there."""
+        if version == 6:
+            body = _route(_NOBODY, None)
+            self._kernel.tell(rtnetlink.NEW_ROUTE, body, rtnetlink.ALSO_INSTEAD)
+            with suppress(OSError):  # another one who does the same took it away
+                self._kernel.tell(rtnetlink.DEL_ROUTE, body)
 
     def delete_rule(self, version: int, priority: int, mark: int | None) -> None:
         with _wrapped():

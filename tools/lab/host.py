@@ -148,6 +148,18 @@ class Host:
     def pywg(self, *arguments: str, **environment: str) -> str:
         return self.run(sys.executable, "-m", "pywg", *arguments, **environment)
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`pywg`, while we do something else; what it says is one text."""
+        with self.namespace.entered():
+            return subprocess.Popen(
+                self.inside(sys.executable, "-m", "pywg", *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            )
+
     def wg_quick(self, *arguments: str) -> str:
         daemon = programs.subject().path
         return self.run(
