@@ -73,13 +73,13 @@ def test_nothing_is_forwarded_beside_the_tunnel(place: Place) -> None:
 
 
 def test_a_switch_that_is_thrown_again_stands_meanwhile(place: Place) -> None:
-    """Four hundred times, each a transaction: a gap is one of microseconds."""
+    """250 times, each a transaction: a gap is one of microseconds."""
     with watched(place) as watch:
         place.host.pywg("up", place.config(SWITCH, "FwMark = 51820"))
         watch.goes(TUNNEL, *FAR)
         again = "; ".join(kill_switch.rules(place.name, 51820, allows_lan=False).splitlines())
         with watch.phase("thrown again"):
-            place.host.namespace.run("nft", "-i", text=f"{again}\n" * 400, timeout=60)
+            place.host.namespace.run("nft", "-i", text=f"{again}\n" * 250, timeout=60)
         place.host.pywg("down", place.name)
     assert [row for row in watch.rows() if row.clear] == []
 

@@ -41,6 +41,7 @@ FAR_PUBLIC = "wzgD8VHLYDB5VsHnl5du4FYvFN/1p9cBWga4iCO2T2U="
 IDS = {"a": 12345, "b": 12346}
 PORTS = {"a": 51710, "b": 51720}
 MARKER = 51730
+LATE = 51740
 WAYS = {"clear": "veth", "through": "FAR"}
 # What is sent: a datagram, one for an answer to it, TCP that was answered. And, at home: that all
 # of a connection came.
@@ -157,6 +158,36 @@ while True:
 """
 
 
+# A connection whose rest waits in a socket without owner until the far end reads on.
+LATE_READER = """
+import socket, sys
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+listener.bind(("198.51.100.10", int(sys.argv[1])))
+listener.listen()
+print("ready", flush=True)
+end, _ = listener.accept()
+input()
+end.settimeout(2)
+try:
+    while end.recv(1 << 16):
+        pass
+except OSError:
+    pass
+print("read", flush=True)
+"""
+LEAVER = """
+import socket, sys
+end = socket.create_connection(("198.51.100.10", int(sys.argv[1])))
+end.settimeout(0.2)
+try:
+    while end.send(bytes(4096)):
+        pass
+except OSError:
+    pass
+"""
+
+
 class Place:
     """The host, and the far end with its tunnel, its answers and its counters."""
 
@@ -226,7 +257,8 @@ def counters(far_name: str) -> str:
                         f'iifname "{device}" meta nfproto {family} '
                         f"{match.format(port, port + 1)} counter name {name}"
                     )
-    names.append("marker")
+    names += ["marker", "late"]
+    rules.append(f'iifname "veth" tcp dport {LATE} tcp flags & psh == psh counter name late')
     rules.append(f'iifname "veth" udp dport {MARKER} counter name marker')
     for who, port in PORTS.items():
         names.append(f"home_{who}_whole")
@@ -327,6 +359,28 @@ def test_each_goes_its_way_from_up_to_down(
 def standing(host: Host, name: str) -> bool:
     tables = host.namespace.run("nft", "list", "tables")
     return f"inet pywg-owners-{name}" in tables and f"inet pywg-kill-{name}" in tables
+
+
+def test_the_rest_of_a_connection_older_than_the_tunnel_stays_in_it(place: Place) -> None:
+    """To conntrack, what comes in of it is new."""
+    host, name = place.host, unique("w")
+    command = [sys.executable, "-c", LATE_READER, str(LATE)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with host.far.popen(command, text=True, **pipes) as reader:
+        assert reader.stdout is not None
+        assert reader.stdin is not None
+        assert reader.stdout.readline() == "ready\n"
+        as_a = ["setpriv", f"--reuid={IDS['a']}", "--clear-groups", "--"]
+        host.namespace.run(*as_a, sys.executable, "-c", LEAVER, str(LATE))
+        host.pywg("up", str(tunnel(place, name, f"Only = user:{IDS['a']}", "KillSwitch = on")))
+        place.settle()
+        stood = place.counts()["late"]
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "read\n"
+        place.settle()
+        assert place.counts()["late"] == stood
+    host.pywg("down", name)
 
 
 def test_a_group_and_a_reload_that_changes_who_is_meant(place: Place) -> None:
