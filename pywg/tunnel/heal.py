@@ -157,13 +157,19 @@ class Healer:
         steps, _ = change(present, wanted)
         if not steps:
             return False
-        for error in applier.best_effort(steps):
+        healed: list[Step] = []
+
+        def put_back(step: Step) -> None:
+            applier.apply(step)
+            healed.append(step)
+
+        for error in applier.best_effort(steps, put_back):
             self._log(f"cannot be put back: {error}")
-        self._rules |= {step for step in steps if isinstance(step, AddRule)}
-        for line in told(steps):
+        self._rules |= {step for step in healed if isinstance(step, AddRule)}
+        for line in told(healed):
             self._log(f"another program took this away, it is put back: {line}")
-        record.note_healed(self._name, steps)
-        return True
+        record.note_healed(self._name, healed)
+        return bool(healed)
 
     def _is_worth_it(self, step: Step) -> bool:
         match self._patience.asks(step):

@@ -99,7 +99,7 @@ cp "$root"/boot/initrd.img-* "$2/initrd.img"
 umount "$root"
 rmdir "$root"
 """
-BUILD_SECONDS = 1800
+BUILD_SECONDS = 600
 
 
 @dataclass(frozen=True)
