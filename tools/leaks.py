@@ -52,7 +52,7 @@ from tools.lab.ways import (
     Sniffer,
 )
 
-SECONDS = 30.0  # for what takes a moment, on a machine that is busy elsewhere
+SECONDS = 60.0  # for what takes a moment, on a machine that is busy elsewhere
 LASTS_S = 0.5  # each phase at least, at the pace that is asked for
 STOPPED_S = 2.0
 WORDS = {CLEAR: "in clear", TUNNEL: "through the tunnel", REFUSED: "nowhere"}

@@ -11,9 +11,10 @@ from tools.lab.nameserver import NameServer
 from tools.lab.namespaces import Namespace, add_address, run
 from tools.vm.guest.place import FAR, KEYS, NEAR, TUNNELS, UPLINK, Keys, keys
 
-# What every server here knows, and what only that of a tunnel knows: itself.
+# What every server here knows, and what only that of a tunnel knows: itself, by two names.
 OUTSIDE, OUTSIDE_ADDRESS = "outside.pywg.example", "198.51.100.7"
 INSIDE = "inside.pywg.example"
+ELSEWHERE = "elsewhere.pywg.example"
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
     for number in range(TUNNELS):
         make_tunnel(far, number, keys(number))
         address = f"10.99.{number}.2"
-        NameServer(far, address, **{OUTSIDE: [OUTSIDE_ADDRESS], INSIDE: [address]})
+        known = {OUTSIDE: [OUTSIDE_ADDRESS], INSIDE: [address], ELSEWHERE: [address]}
+        NameServer(far, address, **known)
     NameServer(far, FAR, **{OUTSIDE: [OUTSIDE_ADDRESS]})
     notify.ready()
     threading.Event().wait()

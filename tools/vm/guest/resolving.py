@@ -5,7 +5,7 @@ from __future__ import annotations
 from tools.lab.namespaces import run
 from tools.lab.waiting import wait_until
 from tools.vm.guest import place
-from tools.vm.guest.far import INSIDE, OUTSIDE, OUTSIDE_ADDRESS
+from tools.vm.guest.far import ELSEWHERE, INSIDE, OUTSIDE, OUTSIDE_ADDRESS
 from tools.vm.guest.place import EVERY, FAR, PATIENCE, UPLINK
 from tools.vm.guest.pywg_here import pywg
 
@@ -30,11 +30,24 @@ def resolved() -> str:
             assert "corp.pywg.example" in seen, seen
         finally:
             pywg("down", "wg1")
+        check_split()
         assert asked(INSIDE) == "", "the name is still known without the tunnel"
         assert asked(OUTSIDE) == OUTSIDE_ADDRESS, "the uplink's server is no longer asked"
     finally:
         run("resolvectl", "revert", UPLINK)
-    return "resolvectl and getent ask the tunnel's server; before up and after down they do not"
+    return "resolvectl and getent ask the tunnel's server, of ~domain alone; before and after not"
+
+
+def check_split() -> None:
+    """Names of one domain go to the tunnel's server, and no others."""
+    place.write_config(1, f"DNS = {SERVER}, ~{INSIDE}")
+    pywg("up", "wg1")
+    try:
+        wait_until(lambda: asked(INSIDE) == SERVER, "the tunnel's server", PATIENCE, EVERY)
+        assert asked(ELSEWHERE) == "", "the tunnel's server is asked for a name of others"
+        assert asked(OUTSIDE) == OUTSIDE_ADDRESS, "the uplink's server is not asked"
+    finally:
+        pywg("down", "wg1")
 
 
 def asked(name: str) -> str:
