@@ -149,16 +149,6 @@ def test_a_roll_back_goes_the_same_way_backwards(host: Host) -> None:
 # ---- several at once
 
 
-def start(host: Host, *arguments: str) -> subprocess.Popen[str]:
-    with host.namespace.entered():
-        return subprocess.Popen(
-            host.inside(sys.executable, "-m", "pywg", *arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-
 def test_two_full_tunnels_come_up_and_go_at_once(host: Host) -> None:
     names = [unique("o"), unique("o")]
     other = FULL.replace("10.9.0.", "10.8.0.").replace("fd99:", "fd88:")
@@ -167,7 +157,7 @@ def test_two_full_tunnels_come_up_and_go_at_once(host: Host) -> None:
     before = host.look("")
     for _ in range(5):
         for verb in ("up", "down"):
-            running = [start(host, verb, path) for path in paths]
+            running = [host.start(verb, path) for path in paths]
             for process in running:
                 said = process.communicate(timeout=60)[0]
                 assert process.returncode == 0, said
@@ -182,7 +172,7 @@ def test_the_same_tunnel_comes_up_once(host: Host) -> None:
     name = unique("o")
     path = str(host.config(name, with_hook(FULL, "PreUp = sleep 0.5")))
     before = host.look(name)
-    running = [start(host, "up", path) for _ in range(3)]
+    running = [host.start("up", path) for _ in range(3)]
     said = [process.communicate(timeout=60)[0] for process in running]
     assert sorted(process.returncode for process in running) == [0, 1, 1], said
     assert sum("already exists" in text for text in said) == 2, said
