@@ -279,7 +279,7 @@ def test_it_is_dropped_for_its_reason_and_the_tunnel_goes_on(peer: Peer, what: s
         now = peer.side.daemon.drops()
         return {name: count - before[name] for name, count in now.items() if count != before[name]}
 
-    wait_until(lambda: new_drops() == expected, f"drops are {expected}: {new_drops()}", 2)
+    wait_until(lambda: new_drops() == expected, f"drops are {expected}: {new_drops()}")
     passed = 1 if reason is NOTHING and "keepalive" not in what else 0
     assert peer.delivered() - delivered == 1 + passed, (
         "the ping, and nothing else, reached the kernel"

@@ -133,8 +133,8 @@ def test_two_ends_behind_routers_meet_again_when_both_forget(lab: Lab, way: str)
         homes.start(homes.a, knows=True, keepalive=KEEPALIVE)
         homes.start(homes.b, knows=True, keepalive=KEEPALIVE)
     # Of two who begin, the first may knock in vain: its second initiation is five seconds later.
-    wait_until(lambda: handshake_seconds(homes.a, homes.b), "a session", 12)
-    wait_until(lambda: handshake_seconds(homes.b, homes.a), "a session", 12)
+    wait_until(lambda: handshake_seconds(homes.a, homes.b), "a session")
+    wait_until(lambda: handshake_seconds(homes.b, homes.a), "a session")
     ping(homes.b.namespace, homes.a.inner4, 1)
     wires = [Wire(side.namespace) for side in (homes.a, homes.b)]
     for router in homes.routers():

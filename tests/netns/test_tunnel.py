@@ -68,7 +68,7 @@ def test_a_persistent_keepalive_opens_the_session_and_keeps_to_its_interval(lab:
     tunnel = lab.tunnel(knows="a")
     wire = Wire(tunnel.b.namespace)
     tunnel.a.daemon.set("peer", tunnel.b.key.public, "persistent-keepalive", "1")
-    wait_until(lambda: wire["keepalive_input"] >= 3, "three keepalives came", 12)
+    wait_until(lambda: wire["keepalive_input"] >= 3, "three keepalives came")
     assert wire["initiation_input"] == 1
     assert wire["keepalive_output"] == 0, "a keepalive was answered"
     assert int(tunnel.b.daemon.peer(tunnel.a.key.public)["rx"]) >= 148 + 3 * 32
