@@ -74,7 +74,7 @@ def test_it_comes_back_when_another_flushes_the_firewall(host: Host) -> None:
     name = unique("s")
     host.pywg("up", str(host.config(name, FULL)))
     host.namespace.run("nft", "flush", "ruleset")
-    wait_until(lambda: f"pywg-kill-{name}" in tables(host), "it is back", seconds=20)
+    wait_until(lambda: f"pywg-kill-{name}" in tables(host), "it is back")
     host.pywg("down", name)
 
 

@@ -120,7 +120,7 @@ def test_a_peer_that_moved_while_the_link_was_down_is_found_by_its_name(
         home.forget()
         home.resolver.hosts = ["192.0.2.99"]
         home.a.ip("link", "set", home.name, "up")
-        wait_until(home.handshake, "a handshake at the new address", seconds=20)
+        wait_until(home.handshake, "a handshake at the new address")
         assert endpoint_of(device) == f"192.0.2.99:{PORT}"
         ping(home.a, "10.99.0.2", 1)
         assert set(home.resolver.asked) == {NAME}
@@ -131,7 +131,7 @@ def test_the_other_family_is_tried_where_the_first_does_not_answer(
 ) -> None:
     home = Home(lab, ["2001:db8::99", "192.0.2.2"])
     with home.tunnel(stale_s=60, patience_s=0.5) as device:
-        wait_until(home.handshake, "a handshake over IPv4", seconds=20)
+        wait_until(home.handshake, "a handshake over IPv4")
         assert endpoint_of(device) == f"192.0.2.2:{PORT}"
         ping(home.a, "10.99.0.2", 1)
 
@@ -140,7 +140,7 @@ def test_a_family_this_host_lacks_is_passed_over(lab: Lab, subject: Program) -> 
     home = Home(lab, ["2001:db8::2", "192.0.2.2"])
     home.a.run("sysctl", "-q", "net.ipv6.conf.veth.disable_ipv6=1")
     with home.tunnel(stale_s=60, patience_s=0.5) as device:
-        wait_until(home.handshake, "a handshake over IPv4", seconds=20)
+        wait_until(home.handshake, "a handshake over IPv4")
         assert endpoint_of(device) == f"192.0.2.2:{PORT}"
 
 

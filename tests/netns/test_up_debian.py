@@ -78,7 +78,7 @@ def test_names_come_heal_and_go_with_resolvconf(host: Host, package: str) -> Non
     assert told[:2] == ["10.9.0.1", "fd99::1"], told
     assert "corp.example lab.example" in host.read("/etc/resolv.conf")
     script(host, f"resolvconf -d {step['target']} -f")
-    wait_until(lambda: servers(host) == told, "another program takes it away", seconds=20)
+    wait_until(lambda: servers(host) == told, "another program takes it away")
     script(host, "rm /etc/resolv.conf; echo nameserver 192.0.2.99 > /etc/resolv.conf")
     host.pywg("reload", name)
     assert servers(host)[:2] == told[:2], "another program writes the file"
@@ -147,7 +147,7 @@ def test_the_guard_of_either_iptables(host: Host, kind: str, other: str) -> None
     script(host, f"iptables-{kind} -t raw -F; ip6tables-{kind} -t mangle -F")
     if kind == "legacy":  # of which the kernel does not tell
         host.namespace.ip("route", "delete", "10.30.0.0/16")
-    wait_until(lambda: sorted(rules(host, kind, name)) == sorted(made), "it heals", seconds=20)
+    wait_until(lambda: sorted(rules(host, kind, name)) == sorted(made), "it heals")
     script(host, f"iptables-{kind} -t raw -F; ip6tables-{kind} -t mangle -F")
     host.pywg("reload", name)
     assert sorted(rules(host, kind, name)) == sorted(made)

@@ -123,7 +123,7 @@ def test_it_comes_back_by_itself_and_is_counted(
     host.pywg("up", str(host.config(name, FULL)))
     up = essence(host, name)
     take(host, name)
-    wait_until(lambda: essence(host, name) == up, "all is back", seconds=20)
+    wait_until(lambda: essence(host, name) == up, "all is back")
     wait_until(lambda: count(host, name) > 0, "it is counted")
     assert "put back" in host.pywg("show", name, "--offload")
     host.pywg("down", name)
@@ -140,7 +140,7 @@ def test_what_a_hook_took_back_stays_so(host: Host) -> None:
     host.pywg("up", str(host.config(name, FULL.replace("[Peer]", f"{hook}\n[Peer]", 1))))
     up = essence(host, name)
     _table(host, name)
-    wait_until(lambda: essence(host, name) == up, "the other route is back", seconds=20)
+    wait_until(lambda: essence(host, name) == up, "the other route is back")
     host.pywg("reload", name)
     assert "10.30.0.0/16" not in host.namespace.ip("route")
     host.pywg("down", name)
@@ -153,9 +153,9 @@ def test_what_was_taken_before_the_interface_stays_away(host: Host) -> None:
     host.pywg("up", str(host.config(name, FULL)))
     up = essence(host, name)
     _rules(host, name)
-    wait_until(lambda: essence(host, name) == up, "all is back", seconds=20)
+    wait_until(lambda: essence(host, name) == up, "all is back")
     host.namespace.ip("link", "delete", name)
-    wait_until(lambda: not host.hosts_of(name), "its process ends", seconds=20)
+    wait_until(lambda: not host.hosts_of(name), "its process ends")
     after = host.look(name)
     assert [after[f"rules {family}"] for family in ("-4", "-6")] == [
         before[f"rules {family}"] for family in ("-4", "-6")
@@ -178,7 +178,7 @@ def test_a_program_that_insists_gets_its_way_and_is_told_of(host: Host, tmp_path
         return "stays undone: ip -4 route add 10.30.0.0/16" in log.read_text()
 
     for _ in range(10):
-        wait_until(lambda: is_there() or has_given_up(), "it is back", seconds=20)
+        wait_until(lambda: is_there() or has_given_up(), "it is back")
         if has_given_up():
             break
         host.namespace.ip("route", "delete", "10.30.0.0/16")
@@ -187,7 +187,7 @@ def test_a_program_that_insists_gets_its_way_and_is_told_of(host: Host, tmp_path
     host.pywg("reload", name)
     assert is_there()
     host.namespace.ip("route", "delete", "10.30.0.0/16")
-    wait_until(is_there, "reload begins anew", seconds=20)
+    wait_until(is_there, "reload begins anew")
     host.pywg("down", name)
 
 
@@ -199,7 +199,7 @@ def test_without_healing_nothing_comes_back(host: Host) -> None:
     host.pywg("up", str(host.config(names[1], other)))
     host.namespace.ip("route", "delete", "10.30.0.0/16")
     host.namespace.ip("route", "delete", "10.20.0.0/16")
-    wait_until(lambda: "10.20.0.0/16" in host.namespace.ip("route"), "the second's", seconds=20)
+    wait_until(lambda: "10.20.0.0/16" in host.namespace.ip("route"), "the second's")
     assert "10.30.0.0/16" not in host.namespace.ip("route")
     for name in names:
         host.pywg("down", name)
@@ -213,7 +213,7 @@ def test_the_mtu_follows_the_way_unless_it_was_given(host: Host) -> None:
     host.pywg("up", str(host.config(names[1], given)))
     host.namespace.ip("-6", "route", "replace", "2001:db8::2/128", "dev", "veth", "mtu", "1400")
     host.namespace.ip("-6", "route", "replace", "default", "via", "2001:db8::2", "metric", "7")
-    wait_until(lambda: host.look("")["mtu"][names[0]] == 1320, "it follows", seconds=20)
+    wait_until(lambda: host.look("")["mtu"][names[0]] == 1320, "it follows")
     assert host.look("")["mtu"][names[1]] == 1400
     for name in names:
         host.pywg("down", name)

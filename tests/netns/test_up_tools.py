@@ -194,7 +194,7 @@ def test_after_a_resolvconf_that_fails_the_file_is_replaced_and_comes_back(host:
     assert "nameserver 10.9.0.1" in host.read("/etc/resolv.conf")
     assert [step["manager"] for step in recorded(host, name, "SetDns")] == ["file"]
     (host.directory / "resolv.conf").write_text(RESOLV_CONF)
-    wait_until(lambda: "10.9.0.1" in host.read("/etc/resolv.conf"), "it is healed", seconds=20)
+    wait_until(lambda: "10.9.0.1" in host.read("/etc/resolv.conf"), "it is healed")
     host.pywg("reload", name)
     assert "nameserver 10.9.0.1" in host.read("/etc/resolv.conf")
     host.pywg("down", name)
