@@ -1,6 +1,7 @@
 """Boots a Debian in qemu, runs pywg's cases in it and prints one table.
 
     scripts/vm [CASE ...] [--log FILE]
+    scripts/vm --build
 
 The guest has systemd, systemd-resolved, NetworkManager, systemd-networkd and the WireGuard of its
 kernel, and no network. Needs root and x86-64, no KVM; installs debootstrap, qemu-system-x86 and
@@ -35,12 +36,17 @@ def main() -> int:
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--log", type=Path, metavar="FILE", help="all that the guest says")
+    parser.add_argument("--build", action="store_true", help="only the guest's disk, if need be")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without cleaning up
     names = [name for name in CASES if name in options.cases] or list(CASES)
     try:
+        if options.build:
+            image.check_machine(tell)
+            image.image(tell)
+            return 0
         with (options.log or Path(os.devnull)).open("w", buffering=1) as log:
             found = run_cases(names, tell, lambda line: print(line, file=log))
     except Missing as missing:
