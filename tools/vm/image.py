@@ -185,17 +185,22 @@ def _build(folder: Path) -> None:
         words = (RELEASE, ",".join(PACKAGES), *map(" ".join, (DISABLED, MASKED, UNITS)))
         alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         log = FOLDER / "build.log"
-        with log.open("w") as said:
-            done = subprocess.run(
-                [*alone, "sh", "-euc", BUILD, "build", str(files), str(out), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                timeout=BUILD_SECONDS,
-                check=False,
-            )
-        if done.returncode != 0:
-            raise Missing(f"Debian could not be built: {_last_line(log.read_text())} ({log})")
+        command = [*alone, "sh", "-euc", BUILD, "build", str(files), str(out), *words]
+        try:
+            with log.open("w") as said:
+                subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    timeout=BUILD_SECONDS,
+                    check=True,
+                )
+        except subprocess.TimeoutExpired:
+            raise Missing(f"Debian is not built within {BUILD_SECONDS} s ({log})") from None
+        except subprocess.CalledProcessError:
+            why = f"{_last_line(log.read_text())} ({log})"
+            raise Missing(f"Debian could not be built: {why}") from None
         for old in FOLDER.iterdir():
             if old.is_dir() and old != Path(scratch):
                 shutil.rmtree(old)

@@ -105,14 +105,18 @@ def pip(*arguments: str) -> None:
 
 
 def run(*argv: str) -> None:
-    done = subprocess.run(
-        argv,
-        env={**os.environ, "PYWG_PREBUILT": str(NATIVE)},
-        capture_output=True,
-        text=True,
-        timeout=PIP_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = (done.stderr + done.stdout).strip().splitlines() or ["it said nothing"]
-        raise Missing(f"{' '.join(argv[:4])} failed: {said[-1]}")
+    what = " ".join(argv[:4])
+    try:
+        subprocess.run(
+            argv,
+            env={**os.environ, "PYWG_PREBUILT": str(NATIVE)},
+            capture_output=True,
+            text=True,
+            timeout=PIP_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{what} has not ended within {PIP_SECONDS} s") from None
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr + error.stdout).strip().splitlines() or ["it said nothing"]
+        raise Missing(f"{what} failed: {said[-1]}") from None
