@@ -43,6 +43,7 @@ def facts(
         wants_split = split_dns.is_split(config.interface.dns_search)
         way = dns.find(name, location.netns, wants_split=wants_split)
         found = Dns(way.manager, way.target, dns.splits(way))
+    used = used_tables(name, location) if default_networks(config) else frozenset()
     with netns.entered(location.netns), network.Network() as kernel:
         given = wireguard.fwmark(name) if is_there else None
         others, switched = record.others(name)
@@ -60,7 +61,7 @@ def facts(
         rules = {version: kernel.rules(version) for version in (4, 6)}
         return replace(
             basic,
-            used_tables=used_tables(name),
+            used_tables=used,
             rule_priorities={
                 version: tuple(rule.priority for rule in found) for version, found in rules.items()
             },
@@ -79,9 +80,19 @@ def carriers(name: str, rules: Iterable[Rule]) -> tuple[str, ...]:
     return tuple(names.get(mark, f"the tunnel with fwmark {mark}") for mark in known)
 
 
-def used_tables(name: str) -> frozenset[int]:
-    """By anybody but this tunnel, in the network namespace of this thread."""
-    return tables.used_from(FIRST_TABLE, record.marks_of_others(name))
+def used_tables(name: str, location: Location) -> frozenset[int]:
+    """By anybody but this tunnel. The number is also the mark of its datagrams, so it is to be free
+    where its sockets are, too: there it may be the mark of a tunnel that is to carry them."""
+    promised = record.marks_of_others(name)
+    places = list(dict.fromkeys((location.netns, location.socket_netns)))
+    used: frozenset[int] = frozenset()
+    while True:
+        before = used
+        for place in places:
+            with netns.entered(place):
+                used = tables.used_from(FIRST_TABLE, promised | used)
+        if used == before or len(places) == 1:
+            return used
 
 
 def _hosts(config: Config) -> list[str]:

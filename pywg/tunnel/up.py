@@ -180,7 +180,8 @@ def claimed(
     name = claim.name
     with applier.at_home():
         left = record.read(name)
-    switch = tuple(lasting(switching(name, config, mark_for_switch(name, config))))
+        mark = mark_for_switch(name, config, claim.location)
+    switch = tuple(lasting(switching(name, config, mark)))
     stood = left is not None and any(isinstance(step, SetKillSwitch) for step in left.steps)
     if stood:
         for step in switch:
@@ -200,10 +201,10 @@ def claimed(
     return known
 
 
-def mark_for_switch(name: str, config: Config) -> int | None:
+def mark_for_switch(name: str, config: Config, location: Location) -> int | None:
     if config.interface.kill_switch in (None, "off"):
         return None
-    return mark_of(config, Facts(used_tables=gather.used_tables(name)))
+    return mark_of(config, Facts(used_tables=gather.used_tables(name, location)))
 
 
 def asking(claim: Record) -> resolver.LookUp:

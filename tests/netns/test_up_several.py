@@ -21,7 +21,7 @@ import pytest
 from tools.lab.daemon import Daemon
 from tools.lab.host import Host, hosted
 from tools.lab.keys import Key, new_key
-from tools.lab.namespaces import add_address, unique
+from tools.lab.namespaces import Namespace, add_address, unique
 from tools.lab.programs import Program
 from tools.lab.traffic import ping, ping_attempt
 
@@ -164,6 +164,22 @@ def test_a_tunnel_may_carry_the_endpoint_of_another(ends: Ends, first: int) -> N
     assert not ends.in_clear()
     host.pywg("down", ends.names[1])
     host.pywg("down", ends.names[0])
+    assert host.look("") == before
+
+
+def test_a_tunnel_may_have_its_sockets_where_only_another_leads_out(ends: Ends) -> None:
+    host, between = ends.host, Namespace("between")
+    before = host.look("")
+    try:
+        up(host, ends.config(0, EVERYTHING, f"#!pywg Netns = {between.name}"))
+        up(host, ends.config(1, EVERYTHING, f"#!pywg SocketNetns = {between.name}"))
+        ping(host.namespace, GOAL, 2)
+        assert not ends.in_clear()
+        host.pywg("down", ends.names[1])
+        host.pywg("down", ends.names[0])
+        assert between.link(ends.names[0]) is None
+    finally:
+        between.close()
     assert host.look("") == before
 
 

@@ -164,14 +164,17 @@ def _apt(*argv: str) -> bool:
 
 def _apt_says(*argv: str) -> str:
     """Why it failed, or nothing."""
-    done = subprocess.run(
-        argv,
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it has not ended within {BUILD_SECONDS} s"
     return _last_line(done.stderr + done.stdout) if done.returncode else ""
 
 
