@@ -103,7 +103,7 @@ def _all_of(peer: PeerSection | PeerStatus, networks: Iterable[IPNetwork]) -> Pe
 
 def synchronizing(changes: Changes, present: InterfaceStatus) -> Changes:
     """The same end for a device that runs, but peers that stay are changed in place and keep their
-    sessions.
+    sessions, and what is as it is to be is left out.
 
     What a file leaves out is reset where it is set: the preshared key, the keepalive, and what the
     sockets are bound to. An endpoint is not, since one that was learned is better than none.
@@ -120,8 +120,33 @@ def synchronizing(changes: Changes, present: InterfaceStatus) -> Changes:
         for peer in present.peers
         if peer.public_key not in wanted
     )
-    kept = _with_resets(changes.peers, {peer.public_key: peer for peer in present.peers})
+    running = {peer.public_key: peer for peer in present.peers}
+    kept = _with_resets(changes.peers, dict(running))
+    if _each_has_its_own(changes.peers):
+        kept = (peer for peer in kept if not _is_so(peer, running.get(peer.public_key)))
     return replace(changes, replace_peers=False, peers=(*gone, *kept))
+
+
+def _each_has_its_own(peers: tuple[PeerChange, ...]) -> bool:
+    """Whether no peer comes twice and no network is two peers': else the last of them has it, and
+    none may be left out."""
+    networks = [change.network for peer in peers for change in peer.allowed_ips]
+    return len({peer.public_key for peer in peers}) == len(peers) and len(set(networks)) == len(
+        networks
+    )
+
+
+def _is_so(peer: PeerChange, status: PeerStatus | None) -> bool:
+    """Whether nothing would be another one."""
+    return (
+        status is not None
+        and peer.preshared_key in (None, status.preshared_key)
+        and peer.endpoint in (None, status.endpoint)
+        and peer.persistent_keepalive in (None, status.persistent_keepalive)
+        and peer.replace_allowed_ips
+        and not any(change.remove for change in peer.allowed_ips)
+        and {change.network for change in peer.allowed_ips} == set(status.allowed_ips)
+    )
 
 
 def _with_resets(

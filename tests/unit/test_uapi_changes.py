@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -364,3 +365,55 @@ def test_an_empty_file_takes_the_key_away_and_an_empty_pipe_does_not() -> None:
             words("private-key", f"/proc/self/fd/{reading}")
     finally:
         os.close(reading)
+
+
+# ---- what is so already is left out
+
+
+def test_a_peer_that_is_as_it_is_to_be_is_left_out() -> None:
+    text = (
+        f"[Peer]\nPublicKey={A}\nAllowedIPs=10.0.0.0/8\nEndpoint=192.0.2.1:5\n"
+        f"PersistentKeepalive=25\n[Peer]\nPublicKey={B}\nAllowedIPs=11.0.0.0/8\n"
+    )
+    with Interface(config.parse(text)) as interface:
+        wanted = changes.of_config(config.parse(text.replace("11.0.0.0/8", "12.0.0.0/8")))
+        (peer,) = changes.synchronizing(wanted, interface.get()).peers
+    assert peer.public_key == B
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_left_out_the_end_is_the_same(seed: int) -> None:
+    """Also where several peers have one network, or a peer comes twice."""
+    choose = random.Random(seed)
+
+    def file() -> config.Config:
+        sections = []
+        for _ in range(choose.randrange(5)):
+            networks = choose.sample([f"10.{number}.0.0/16" for number in range(4)], 2)
+            more = choose.choice(
+                ["", "PersistentKeepalive=9\n", f"PresharedKey={PSK.to_base64()}\n"]
+            )
+            sections.append(
+                f"[Peer]\nPublicKey={choose.choice([A, B, C])}\n"
+                f"AllowedIPs={', '.join(networks[: choose.randrange(3)])}\n{more}"
+            )
+        return config.parse("".join(sections))
+
+    def state(interface: Interface) -> list[Any]:
+        peers = interface.get().peers
+        return sorted(
+            (
+                str(peer.public_key),
+                peer.preshared_key == PSK,
+                peer.persistent_keepalive,
+                sorted(map(str, peer.allowed_ips)),
+            )
+            for peer in peers
+        )
+
+    with Interface() as changed:
+        for _ in range(5):
+            wanted = file()
+            changed.set(wanted)
+            with Interface(wanted) as fresh:
+                assert state(changed) == state(fresh)
