@@ -321,8 +321,7 @@ class Applier:
             with netns.at(self._outside), network.Network() as kernel:  # it was not moved yet
                 _ask(step, lambda: kernel.delete_link(step.name))
         except Exception:
-            # A signal inside pyroute2 can leave its event loop of no use: without its socket the
-            # process ends too.
+            # The interface may be out of our reach: without its socket the process ends too.
             if network.exists(step.name):
                 uapi_socket.socket_path(step.name).unlink(missing_ok=True)
             raise
