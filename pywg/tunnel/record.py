@@ -98,7 +98,8 @@ def write(record: Record) -> None:
         raise system_call(error, f"cannot record what is done in {path}") from None
 
 
-# What was read last. A command asks more than once, and a record of many peers takes its time.
+# What was read last of each. A command asks more than once, and a record of many peers takes its
+# time.
 _known: dict[str, tuple[tuple[int, int], Record]] = {}
 
 
@@ -111,7 +112,6 @@ def read(name: str) -> Record | None:
         return known
     try:
         found = Record.from_json(path.read_text())
-        _known.clear()
         _known[name] = (present, found)
         return found
     except FileNotFoundError:

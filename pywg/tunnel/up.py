@@ -159,8 +159,9 @@ def bring_up(
             record.write(done)
             applier.noting = lambda other: record.write(replace(done, steps=(*done.steps, other)))
             applier.apply_all(steps)
-            done = replace(done, steps=applier.as_done(done.steps))
-            record.write(done)
+            if (steps_done := applier.as_done(done.steps)) != done.steps:
+                done = replace(done, steps=steps_done)
+                record.write(done)
         applier.apply_all(hook_steps(name, config.interface.post_up))
         if config.interface.post_up:  # what a hook took back is the user's will
             kept = set(in_effect(name, done.steps, applier.kernel))
