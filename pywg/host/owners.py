@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pywg.config import Config
-from pywg.config.model import Owner
+from pywg.config.model import Owner, OwnerKind
 from pywg.errors import ConfigError, PywgError
 from pywg.host import programs
 
@@ -156,32 +156,22 @@ def numeric(config: Config) -> Config:
 def _numeric(owner: Owner, key: str, path: str) -> Owner:
     at, name = owner.position, owner.name
     try:
-        match owner.kind:
-            case "user":
-                return replace(owner, name=name if name.isdigit() else str(_uid(name)))
-            case "group":
-                return replace(owner, name=name if name.isdigit() else str(_gid(name)))
-            case "cgroup":
-                _check_cgroup(name)
-                return owner
+        if owner.kind != "cgroup":
+            return replace(owner, name=_id(owner.kind, name))
+        _check_cgroup(name)
+        return owner
     except LookupError as error:
         raise ConfigError(path, at.line, at.column, f"{key}: {error.args[0]}") from None
 
 
-def _uid(name: str) -> int:
+def _id(kind: OwnerKind, name: str) -> str:
+    if name.isdigit():
+        return name
     try:
-        return pwd.getpwnam(name).pw_uid
+        return str(pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid)
     except KeyError:
-        hint = f"make it: useradd {name}; or give its number"
-        raise LookupError(f"there is no user {name} ({hint})") from None
-
-
-def _gid(name: str) -> int:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        hint = f"make it: groupadd {name}; or give its number"
-        raise LookupError(f"there is no group {name} ({hint})") from None
+        hint = f"make it: {kind}add {name}; or give its number"
+        raise LookupError(f"there is no {kind} {name} ({hint})") from None
 
 
 def _check_cgroup(name: str) -> None:
