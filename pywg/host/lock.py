@@ -11,14 +11,13 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pywg.errors import system_call
+from pywg.host.patience import Tell, told_when_late
 
 PATH = Path("/run/pywg/lock")
-#: Who waits longer says so, in seconds.
-PATIENCE_S = 2.0
 
 
 class _Thread(threading.local):
@@ -29,7 +28,7 @@ _this_thread = _Thread()
 
 
 @contextlib.contextmanager
-def held(tell: Callable[[str], None]) -> Iterator[None]:
+def held(tell: Tell) -> Iterator[None]:
     """``tell`` is given one line if another holds it for long. A thread that holds it may ask
     again."""
     if _this_thread.holds:
@@ -40,15 +39,10 @@ def held(tell: Callable[[str], None]) -> Iterator[None]:
         file = os.open(PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise system_call(error, str(PATH)) from None
-    late = threading.Timer(
-        PATIENCE_S, tell, (f"another pywg changes this host's network: waiting for it ({PATH})",)
-    )
+    late = f"another pywg changes this host's network: waiting for it ({PATH})"
     try:
-        late.start()
-        try:
+        with told_when_late(tell, late):
             fcntl.flock(file, fcntl.LOCK_EX)
-        finally:
-            late.cancel()
         _this_thread.holds = True
         yield
     finally:

@@ -13,12 +13,13 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pywg.config import Config, Endpoint, Family, PeerSection
 from pywg.config.values import shown_host
 from pywg.errors import ConfigError
+from pywg.host.patience import Tell, told_when_late
 
 RETRIES_DEFAULT = 15
 DELAY_FIRST_S = 1.0
@@ -27,8 +28,6 @@ DELAY_MAX_S = 20.0
 # The name does not exist: waiting will not help.
 FINAL = frozenset({socket.EAI_NONAME, socket.EAI_FAIL, getattr(socket, "EAI_NODATA", -5)})
 
-#: Whoever waits longer for an answer is told for what.
-TOLD_AFTER_S = 2.0
 #: For all names and all tries together, of whoever is not `wg`.
 PATIENCE_S = 5.0
 #: Questions at the same time.
@@ -38,7 +37,6 @@ THREADS = 32
 Question = tuple[Endpoint, Family]
 Answer = Sequence[Endpoint] | socket.gaierror
 LookUp = Callable[[Endpoint, Family], Sequence[Endpoint]]
-Tell = Callable[[str], None]
 
 SILENCE = socket.gaierror(socket.EAI_AGAIN, "the resolver does not answer")
 
@@ -188,18 +186,6 @@ def unknown(peer: PeerSection, path: str, error: socket.gaierror) -> ConfigError
     host = shown_host(peer.endpoint.host)
     message = f"Endpoint: cannot resolve {host}{what}: {error.strerror}"
     return ConfigError(path, at.line, at.column, message)
-
-
-@contextlib.contextmanager
-def told_when_late(tell: Tell, text: str) -> Iterator[None]:
-    """``tell`` hears what is waited for, if it takes long."""
-    late = threading.Timer(TOLD_AFTER_S, tell, (text,))
-    late.daemon = True
-    late.start()
-    try:
-        yield
-    finally:
-        late.cancel()
 
 
 def look_up_all(askers: Mapping[Question, LookUp], seconds: float) -> dict[Question, Answer]:

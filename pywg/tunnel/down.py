@@ -14,7 +14,7 @@ from pathlib import Path
 from pywg.config import Config
 from pywg.errors import PywgError, system_call
 from pywg.host import dns, hooks, kill_switch, lock, netns, network, resolv_conf
-from pywg.host.resolver import told_when_late
+from pywg.host.patience import told_when_late
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.facts import Location
 from pywg.plan.steps import (

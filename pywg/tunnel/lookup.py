@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from pywg.config import Config, PeerSection
 from pywg.host import resolver
+from pywg.host.patience import Tell, told_when_late
 from pywg.host.resolver import (
     DELAY_FIRST_S,
     DELAY_MAX_S,
@@ -24,7 +25,6 @@ from pywg.host.resolver import (
     Answer,
     LookUp,
     Question,
-    Tell,
     has_to_be_asked,
     is_name,
     question,
@@ -49,7 +49,7 @@ def numeric(
     waits; ``meanwhile`` says what becomes of its peer. Raises ConfigError."""
     asked = [peer for peer in config.peers if has_to_be_asked(peer.endpoint)]
     late = f"waiting for the resolver, {patience_s:g} s at most: {_names(asked)}"
-    with resolver.told_when_late(tell, late):
+    with told_when_late(tell, late):
         answers = _search(asked, tell, ask, sleep, patience_s)
     failed = [peer for peer in asked if _error(peer, answers)]
     _check(config, failed, answers)

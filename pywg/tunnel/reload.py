@@ -12,7 +12,7 @@ from pywg.config import Config
 from pywg.config.model import KillSwitch
 from pywg.errors import PywgError
 from pywg.host import hooks, lock, netns, outside, owners, resolver
-from pywg.host.resolver import told_when_late
+from pywg.host.patience import told_when_late
 from pywg.plan.build import plan
 from pywg.plan.change import change
 from pywg.plan.facts import Facts, Location

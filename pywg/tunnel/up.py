@@ -11,7 +11,7 @@ from pathlib import Path
 from pywg.config import Config, check_name
 from pywg.errors import PywgError
 from pywg.host import hooks, lock, netns, network, outside, owners, resolver
-from pywg.host.resolver import told_when_late
+from pywg.host.patience import told_when_late
 from pywg.plan.build import check_owners, making, mark_of, setting, switching
 from pywg.plan.build import hooks as hook_steps
 from pywg.plan.change import lasting

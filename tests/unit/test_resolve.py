@@ -13,6 +13,7 @@ import pytest
 from pywg.config import Config, Endpoint, parse
 from pywg.config.model import Family, PeerSection
 from pywg.errors import ConfigError
+from pywg.host import patience
 from pywg.host import resolver as resolve
 from pywg.keys import PrivateKey
 from pywg.service import endpoints as watch
@@ -137,7 +138,7 @@ def test_each_try_is_told_in_the_words_of_wg(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_resolver_that_takes_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "TOLD_AFTER_S", 0.01)
+    monkeypatch.setattr(patience, "TOLD_AFTER_S", 0.01)
     heard = threading.Event()
     told: list[str] = []
 
