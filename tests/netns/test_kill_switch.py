@@ -4,14 +4,11 @@ beside the tunnel meanwhile: test_leaks.py."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.namespaces import unique
-from tools.lab.programs import Program
 from tools.lab.waiting import wait_until
 
 from .test_up_compare import FILES
@@ -19,12 +16,6 @@ from .test_up_compare import FILES
 pytestmark = pytest.mark.pywgd_only
 
 FULL = FILES["full, both families"].replace("[Peer]", "#!pywg KillSwitch = on\n[Peer]", 1)
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def tables(host: Host) -> str:

@@ -22,11 +22,10 @@ from pathlib import Path
 import pytest
 
 from pywg.host import marked_dns
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.lab import PORT, Lab, Side
 from tools.lab.nameserver import NameServer
 from tools.lab.namespaces import add_address, unique
-from tools.lab.programs import Program
 from tools.lab.traffic import ping
 from tools.lab.waiting import wait_until
 
@@ -36,12 +35,6 @@ pytestmark = pytest.mark.pywgd_only
 
 NAME, SERVER, OTHER_SERVER = "vpn.example.test", "198.51.100.53", "198.51.100.54"
 BOTH = "AllowedIPs = 10.1.0.0/16\nEndpoint = 192.0.2.2:51820"
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -6,16 +6,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.nameserver import NameServer
 from tools.lab.namespaces import add_address, unique
-from tools.lab.programs import Program
 from tools.lab.waiting import wait_until
 
 from .test_up_compare import FILES
@@ -25,12 +23,6 @@ pytestmark = pytest.mark.pywgd_only
 FULL = FILES["full, both families"]
 RESOLVCONFS = ("openresolv", "resolvconf")
 BEFORE = "nameserver 192.0.2.53\nsearch lan.example\n"
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def script(host: Host, text: str) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.namespaces import unique
-from tools.lab.programs import Program
 from tools.lab.waiting import wait_until
 
 from .test_up_compare import FILES
@@ -21,12 +20,6 @@ from .test_up_reload import essence
 pytestmark = pytest.mark.pywgd_only
 
 FULL = FILES["full, both families"]
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def _rules(host: Host, name: str) -> None:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.namespaces import unique
-from tools.lab.programs import Program
 
 from .test_up_compare import FILES
 
 pytestmark = pytest.mark.pywgd_only
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def test_a_hash_in_a_hook_is_the_shells(host: Host) -> None:

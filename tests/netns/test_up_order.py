@@ -6,16 +6,13 @@ from __future__ import annotations
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tools.lab import programs
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.lab import Lab
 from tools.lab.namespaces import unique
-from tools.lab.programs import Program
 from tools.lab.waiting import wait_until
 
 from .test_up_compare import FILES, file
@@ -23,12 +20,6 @@ from .test_up_compare import FILES, file
 pytestmark = pytest.mark.pywgd_only
 
 FULL = FILES["full, both families"]
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def with_hook(text: str, hook: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,15 @@ import pytest
 from pywg.plan.build import NO_IPV6
 from tools.lab import programs
 from tools.lab.daemon import is_listening, socket_path
-from tools.lab.host import RESOLV_CONF, Host, hosted
+from tools.lab.host import RESOLV_CONF, Host
 from tools.lab.lab import Lab
 from tools.lab.namespaces import unique
-from tools.lab.programs import Program
 from tools.lab.traffic import ping
 from tools.lab.waiting import wait_until
 
 from .test_up_compare import FILES, file
 
 pytestmark = pytest.mark.pywgd_only
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def up(host: Host, path: Path, *prefix: str) -> list[str]:

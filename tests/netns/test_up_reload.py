@@ -4,17 +4,15 @@ follows the tunnel."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tools.lab import programs
 from tools.lab.daemon import ask
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.lab import Lab
 from tools.lab.namespaces import unique
-from tools.lab.programs import Program
 from tools.lab.traffic import ping
 
 from .test_up_compare import FILES, file
@@ -46,12 +44,6 @@ CHANGES = {
     ),
     "everything": (FILES["full, both families"], FILES["several addresses"]),
 }
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def essence(host: Host, name: str) -> dict[str, object]:

@@ -14,12 +14,11 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tools.lab.daemon import Daemon
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.keys import Key, new_key
 from tools.lab.namespaces import Namespace, add_address, unique
 from tools.lab.programs import Program
@@ -52,12 +51,6 @@ COUNTERS = """table inet wire {
     }
 }
 """
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 @dataclass

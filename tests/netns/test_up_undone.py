@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tools.lab.daemon import pid_of, socket_path
-from tools.lab.host import Host, hosted
+from tools.lab.host import Host
 from tools.lab.namespaces import unique
-from tools.lab.programs import REPOSITORY, Program
+from tools.lab.programs import REPOSITORY
 from tools.lab.waiting import wait_until
 
 from .test_up_compare import FILES, RESOLVCONF
@@ -59,12 +57,6 @@ while up(index) is not None:
 """
 
 HOOKS = "PreUp = true\nPostUp = ip route show dev %i > /dev/null\nPostUp = true\n"
-
-
-@pytest.fixture
-def host(subject: Program, tmp_path: Path) -> Iterator[Host]:
-    with hosted(tmp_path) as made:
-        yield made
 
 
 def nothing_is_left(host: Host, name: str) -> None:
