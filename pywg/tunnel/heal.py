@@ -35,7 +35,7 @@ ROUNDS, WINDOW_S = 5, 60.0
 #: More of a kind than this, put back at once, are told in one line.
 EACH_TOLD = 4
 #: After a look that found nothing it rests so many times as long as it took, in seconds at most: a
-#: host that changes all the time costs a tenth of a core.
+#: host that changes all the time is not to keep it busy.
 REST, REST_MAX_S = 9, 0.5
 #: A change rarely comes alone: what follows within so many seconds is looked at together.
 SETTLE_S = 0.02
