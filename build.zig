@@ -168,7 +168,7 @@ fn addTests(self: *const Build) void {
     const step = b.step("test", "Run the Zig tests");
     const programs = b.step("test-programs", "Compile the Zig tests into zig-out/test/");
     const all = self.rooms(.safe);
-    for ([_][]const u8{ "wire", "protocol", "cipher", "io", "device", "daemon" }) |name| {
+    for ([_][]const u8{ "wire", "protocol", "cipher", "io", "device", "abi", "daemon" }) |name| {
         const tests = b.addTest(.{ .name = name, .root_module = all.get(name), .use_llvm = true });
         step.dependOn(&b.addRunArtifact(tests).step);
         programs.dependOn(&b.addInstallArtifact(tests, .{ .dest_dir = .{ .override = .{ .custom = "test" } } }).step);

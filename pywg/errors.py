@@ -1,19 +1,38 @@
 """Every error pywg raises, and the one table that turns a status and an errno into advice.
 
-Knows no other module. Invariant: no message holds a private or preshared key.
+Knows no other module. Invariant: no message holds a private or preshared key, also when somebody
+put one in the place of a name, a number or a file.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+# As wg and UAPI write keys; then what may be part of one. Paths are as long, but begin with a
+# slash; and no word has digits and letters of both sizes.
+_KEY = re.compile(
+    r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=|[0-9A-Fa-f]{64}"
+    r"|(?<![A-Za-z0-9+/])(?=[A-Za-z+/]*[0-9])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])"
+    r"[A-Za-z0-9+][A-Za-z0-9+/]{31,}=*"
+)
+
+
+def hide_keys(text: str) -> str:
+    """The same length, with asterisks for what could be a key. Errors do it by themselves; whoever
+    repeats words of a user elsewhere has to."""
+    return _KEY.sub(lambda found: "*" * len(found[0]), text)
+
 
 class PywgError(Exception):
     """The base of all errors of this package; ``str()`` is one line for a human."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide_keys(message))
 
 
 class KeyFormatError(PywgError, ValueError):
@@ -46,10 +65,13 @@ class ConfigError(PywgError):
         return error
 
     def _fill(self, path: str, problems: tuple[Problem, ...]) -> None:
-        self.path = path
-        self.problems = problems
-        self.line, self.column, self.message, _ = problems[0]
-        super().__init__("\n".join(self._headline(problem) for problem in problems))
+        self.path = hide_keys(path)
+        self.problems = tuple(
+            problem._replace(message=hide_keys(problem.message), source=hide_keys(problem.source))
+            for problem in problems
+        )
+        self.line, self.column, self.message, _ = self.problems[0]
+        super().__init__("\n".join(self._headline(problem) for problem in self.problems))
 
     def _headline(self, problem: Problem) -> str:
         return f"{self.path}:{problem.line}:{problem.column}: {problem.message}"
@@ -107,6 +129,7 @@ class Status(IntEnum):
     LIMIT = -9
     CLOSED = -10
     SYSTEM = -11
+    FORKED = -12
 
 
 NEEDS_PRIVILEGE = "making an interface needs CAP_NET_ADMIN: run it with sudo"
@@ -154,8 +177,12 @@ _ADVICE: dict[tuple[int, int], tuple[str, str]] = {
         "the interface name is too long",
         "at most 15 characters",
     ),
-    (Status.CLOSED, 0): ("the device is closed", "open a new one"),
+    (Status.CLOSED, 0): ("it is closed", "open a new one"),
     (Status.SYSTEM, 0): ("a system call failed", ""),
+    (Status.FORKED, 0): (
+        "it belongs to the process that opened it, and its keys may be used by no other",
+        "open a new one after fork",
+    ),
     (Status.SYSTEM, errno.ENODEV): ("the kernel has no TUN driver", NO_TUN),
     (Status.SYSTEM, errno.ENOENT): ("there is no /dev/net/tun", NO_TUN),
     (Status.SYSTEM, errno.EROFS): (

@@ -66,3 +66,7 @@ fn dropName(drop: u32) callconv(.c) ?[*:0]const u8 {
 
 pub const std_options = runtime.std_options;
 pub const panic = runtime.panic;
+
+test {
+    _ = @import("overlap.zig");
+}

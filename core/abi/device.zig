@@ -22,7 +22,22 @@ pub const Options = extern struct {
     memory_limit: u64,
 };
 
-pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+/// A forked child finds all of it wiped.
+const gpa = io.fork.allocator;
+
+/// What a caller holds. A child must not move packets with its parent's keys and counters.
+pub const Handle = struct {
+    owner: io.fork.Owner,
+    device: *Device,
+
+    fn enter(handle: ?*Handle) status.Refused!*Device {
+        const target = handle orelse return error.NoHandle;
+        if (!target.owner.isThisProcess()) return error.Forked;
+        return target.device;
+    }
+};
+
+pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
@@ -33,8 +48,10 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
     if (given.log_level > @backingInt(device.LogLevel.verbose)) {
         return status.fail(diagnostic, .invalid_argument, "options.log_level is unknown");
     }
+    const handle = gpa.create(Handle) catch return status.fail(diagnostic, .out_of_memory, "out of memory");
+    handle.owner.claim();
     var why: device.Diagnostic = .{};
-    target.* = Device.open(std.heap.page_allocator, &.{
+    handle.device = Device.open(gpa, &.{
         .name = if (given.name) |name_pointer| std.mem.span(name_pointer) else "",
         .mtu = if (given.mtu == 0) device.mtu_default else given.mtu,
         .tun_fd = if (given.tun_fd < 0) null else given.tun_fd,
@@ -45,13 +62,17 @@ pub fn open(options: ?*const Options, out: ?*?*Device, diagnostic: ?*Diagnostic)
         .log_level = @fromBackingInt(given.log_level),
         .log_fd = given.log_fd,
         .has_uapi = given.no_uapi == 0,
-    }, &why) catch |err| return status.report(diagnostic, status.fromOpen(err), &why);
+    }, &why) catch |err| {
+        gpa.destroy(handle);
+        return status.report(diagnostic, status.fromOpen(err), &why);
+    };
+    target.* = handle;
     return status.Status.ok.value();
 }
 
-pub fn set(handle: ?*Device, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn set(handle: ?*Handle, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
-    const target = handle orelse return status.fail(diagnostic, .invalid_argument, "device is NULL");
+    const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     const bytes = text_file.slice(text, length) orelse
         return status.fail(diagnostic, .invalid_argument, "text is NULL");
     var why: device.Diagnostic = .{};
@@ -59,32 +80,37 @@ pub fn set(handle: ?*Device, text: ?[*]const u8, length: usize, diagnostic: ?*Di
     return status.Status.ok.value();
 }
 
-pub fn get(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    return text_file.fill(handle, Device.get, buffer, capacity, length);
+pub fn get(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    return text_file.fill(target, Device.get, buffer, capacity, length);
 }
 
-pub fn report(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    return text_file.fill(handle, Device.report, buffer, capacity, length);
+pub fn report(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    return text_file.fill(target, Device.report, buffer, capacity, length);
 }
 
-pub fn name(handle: ?*Device, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    return text_file.fill(handle, Device.name, buffer, capacity, length);
+pub fn name(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    return text_file.fill(target, Device.name, buffer, capacity, length);
 }
 
-pub fn run(handle: ?*Device, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn run(handle: ?*Handle, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
-    const target = handle orelse return status.fail(diagnostic, .invalid_argument, "device is NULL");
+    const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     var why: device.Diagnostic = .{};
     target.run(&why) catch |err| return status.report(diagnostic, status.fromRun(err), &why);
     return status.Status.ok.value();
 }
 
-pub fn stop(handle: ?*Device) callconv(.c) i32 {
-    const target = handle orelse return status.Status.invalid_argument.value();
+pub fn stop(handle: ?*Handle) callconv(.c) i32 {
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     target.stop();
     return status.Status.ok.value();
 }
 
-pub fn close(handle: ?*Device) callconv(.c) void {
-    if (handle) |target| target.close();
+pub fn close(handle: ?*Handle) callconv(.c) void {
+    const target = Handle.enter(handle) catch return; // interface and socket are the parent's
+    target.close();
+    gpa.destroy(handle.?);
 }

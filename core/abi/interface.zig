@@ -1,18 +1,24 @@
 //! pywg_interface_*: the protocol alone, bytes in and bytes out, time and randomness from the caller.
 //! Batched: a batch of one is fine. Contracts are in include/pywg.h.
 const std = @import("std");
+const linux = std.os.linux;
 const cipher = @import("cipher");
 const device = @import("device");
 const io = @import("io");
 const protocol = @import("protocol");
 const status = @import("status.zig");
+const overlap = @import("overlap.zig");
+const packet_file = @import("packet.zig");
+const Endpoint = packet_file.Endpoint;
+const Packet = packet_file.Packet;
 const text_file = @import("text.zig");
 const Diagnostic = status.Diagnostic;
 const Status = status.Status;
 const wire = @import("wire");
 const messages = wire.messages;
 
-const gpa = std.heap.page_allocator;
+/// A forked child finds all of it wiped.
+const gpa = io.fork.allocator;
 const header_length = @sizeOf(messages.TransportHeader);
 /// Header, tag and at most 15 bytes of padding, rounded up.
 const seal_room = 48;
@@ -26,54 +32,6 @@ pub const Now = extern struct {
     }
 };
 
-pub const Endpoint = extern struct {
-    family: u8,
-    reserved: u8,
-    port: u16,
-    scope_id: u32,
-    address: [16]u8,
-
-    fn from(remote: wire.SocketAddress) Endpoint {
-        return .{
-            .family = @backingInt(remote.address.family),
-            .reserved = 0,
-            .port = remote.port,
-            .scope_id = remote.scope_id,
-            .address = remote.address.bytes,
-        };
-    }
-
-    fn value(endpoint: *const Endpoint) ?wire.Endpoint {
-        const address: wire.Address = switch (endpoint.family) {
-            4 => .fromIpv4(endpoint.address[0..4].*),
-            6 => .fromIpv6(endpoint.address),
-            else => return null,
-        };
-        return .{ .remote = .{ .address = address, .port = endpoint.port, .scope_id = endpoint.scope_id } };
-    }
-};
-
-pub const Verdict = enum(u32) { dropped = 0, sealed = 1, staged = 2, deliver = 3, handshake = 4, keepalive = 5 };
-
-pub const Packet = extern struct {
-    data: ?[*]u8,
-    length: usize,
-    capacity: usize,
-    endpoint: Endpoint,
-    verdict: u32,
-    drop: u32,
-
-    fn settle(packet: *Packet, verdict: Verdict) void {
-        packet.verdict = @backingInt(verdict);
-        packet.drop = 0;
-    }
-
-    fn refuse(packet: *Packet, reason: protocol.Drop) void {
-        packet.verdict = @backingInt(Verdict.dropped);
-        packet.drop = @backingInt(reason);
-    }
-};
-
 pub const EntropyFn = *const fn (context: ?*anyopaque, out: [*]u8, length: usize) callconv(.c) i32;
 
 pub const Options = extern struct {
@@ -84,11 +42,30 @@ pub const Options = extern struct {
     entropy_context: ?*anyopaque,
 };
 
-/// The value and what its entropy needs, at one address for life.
+/// The value and what its entropy needs, at one address for life. Each call is between `enter` and `leave`: neither a
+/// forked child nor a second thread may seal another packet with the same nonce.
 pub const Handle = struct {
+    owner: io.fork.Owner,
+    mutex: device.Mutex,
+    /// The thread that is in the caller's entropy function; 0 for none.
+    asking: std.atomic.Value(i32),
     interface: protocol.Interface,
     entropy: ?EntropyFn,
     entropy_context: ?*anyopaque,
+
+    /// Waits for another thread's call to end.
+    fn enter(handle: ?*Handle) status.Refused!*Handle {
+        const target = handle orelse return error.NoHandle;
+        if (!target.owner.isThisProcess()) return error.Forked;
+        const asking = target.asking.load(.monotonic);
+        if (asking != 0 and asking == linux.gettid()) return error.Reentered;
+        target.mutex.acquire();
+        return target;
+    }
+
+    fn leave(handle: *Handle) void {
+        handle.mutex.release();
+    }
 
     fn fill(context: ?*anyopaque, out: []u8) bool {
         const handle: *Handle = @ptrCast(@alignCast(context.?));
@@ -96,6 +73,8 @@ pub const Handle = struct {
             io.entropy.fill(out);
             return true;
         };
+        handle.asking.store(linux.gettid(), .monotonic);
+        defer handle.asking.store(0, .monotonic);
         return entropy(handle.entropy_context, out.ptr, out.len) == 0;
     }
 };
@@ -112,6 +91,9 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
         return status.fail(diagnostic, .invalid_argument, "options.mtu is larger than 65535");
     }
     const handle = gpa.create(Handle) catch return status.fail(diagnostic, .out_of_memory, "out of memory");
+    handle.owner.claim();
+    handle.mutex = .{};
+    handle.asking = .init(0);
     handle.entropy = given.entropy;
     handle.entropy_context = given.entropy_context;
     handle.interface = protocol.Interface.init(.{
@@ -138,7 +120,8 @@ pub fn set(
     diagnostic: ?*Diagnostic,
 ) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
-    const target = handle orelse return status.fail(diagnostic, .invalid_argument, "interface is NULL");
+    const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
+    defer target.leave();
     if (now == null) return status.fail(diagnostic, .invalid_argument, "now is NULL");
     const bytes = text_file.slice(text, length) orelse
         return status.fail(diagnostic, .invalid_argument, "text is NULL");
@@ -158,7 +141,9 @@ pub fn set(
 }
 
 pub fn get(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
-    return text_file.fill(handle, writeConfiguration, buffer, capacity, length);
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
+    return text_file.fill(target, writeConfiguration, buffer, capacity, length);
 }
 
 /// Its length, and the text if it fits.
@@ -176,7 +161,8 @@ fn writeConfiguration(handle: *Handle, out: []u8) usize {
 }
 
 pub fn seal(handle: ?*Handle, now: ?*const Now, in: ?[*]const Packet, out: ?[*]Packet, count: usize) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
     const instant = (now orelse return Status.invalid_argument.value()).value();
     if (count == 0) return Status.ok.value();
     const sources = (in orelse return Status.invalid_argument.value())[0..count];
@@ -185,6 +171,7 @@ pub fn seal(handle: ?*Handle, now: ?*const Now, in: ?[*]const Packet, out: ?[*]P
         if (source.data == null or destination.data == null) return Status.invalid_argument.value();
         if (destination.capacity < source.length +| seal_room) return Status.buffer_too_small.value();
     }
+    if (overlap.isForbidden(sources, destinations)) return Status.invalid_argument.value();
     for (sources, destinations) |*source, *destination| sealOne(&target.interface, instant, source, destination);
     return Status.ok.value();
 }
@@ -213,9 +200,9 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
     };
     const datagram = destination.data.?[0..length];
     const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
-    datagram[0..header_length].* = std.mem.toBytes(header);
     const body = datagram[header_length..];
-    @memcpy(body[0..packet.len], packet);
+    @memmove(body[0..packet.len], packet); // it may lie in the datagram
+    datagram[0..header_length].* = std.mem.toBytes(header);
     @memset(body[packet.len..padded], 0);
     cipher.sealBatch(
         ticket.key,
@@ -234,7 +221,8 @@ pub fn receive(
     count: usize,
     under_load: u32,
 ) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
     const instant = (now orelse return Status.invalid_argument.value()).value();
     if (count == 0) return Status.ok.value();
     const batch = (packets orelse return Status.invalid_argument.value())[0..count];
@@ -278,14 +266,16 @@ fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet
 }
 
 pub fn expire(handle: ?*Handle, now: ?*const Now) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
     target.interface.expire((now orelse return Status.invalid_argument.value()).value());
     cipher.scrubStack();
     return Status.ok.value();
 }
 
 pub fn poll(handle: ?*Handle, now: ?*const Now, packets: ?[*]Packet, count: usize, written: ?*usize) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
     const instant = (now orelse return Status.invalid_argument.value()).value();
     const filled = written orelse return Status.invalid_argument.value();
     filled.* = 0;
@@ -307,14 +297,16 @@ pub fn poll(handle: ?*Handle, now: ?*const Now, packets: ?[*]Packet, count: usiz
 }
 
 pub fn deadline(handle: ?*Handle, boot_ns: ?*u64) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
     const out = boot_ns orelse return Status.invalid_argument.value();
     out.* = if (target.interface.deadline()) |instant| instant.ns else std.math.maxInt(u64);
     return Status.ok.value();
 }
 
 pub fn dropped(handle: ?*Handle, drop: u32, count: ?*u64) callconv(.c) i32 {
-    const target = handle orelse return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
     const out = count orelse return Status.invalid_argument.value();
     if (drop >= protocol.Drop.count) return Status.not_found.value();
     out.* = target.interface.counters.values[drop];
@@ -322,7 +314,7 @@ pub fn dropped(handle: ?*Handle, drop: u32, count: ?*u64) callconv(.c) i32 {
 }
 
 pub fn close(handle: ?*Handle) callconv(.c) void {
-    const target = handle orelse return;
+    const target = Handle.enter(handle) catch return; // what a child could free is wiped
     target.interface.deinit();
     cipher.scrubStack();
     gpa.destroy(target);

@@ -15,6 +15,7 @@ pub const Status = enum(i32) {
     limit = -9,
     closed = -10,
     system = -11,
+    forked = -12,
 
     pub fn value(status: Status) i32 {
         return @backingInt(status);
@@ -55,6 +56,30 @@ pub fn fail(out: ?*Diagnostic, status: Status, text: []const u8) i32 {
     var diagnostic: device.Diagnostic = .{};
     diagnostic.set("{s}", .{text});
     return report(out, status, &diagnostic);
+}
+
+/// Why a call is not let in.
+pub const Refused = error{
+    NoHandle,
+    /// Another process opened the handle.
+    Forked,
+    /// From within the caller's entropy function.
+    Reentered,
+};
+
+pub fn fromRefused(refused: Refused) Status {
+    return switch (refused) {
+        error.NoHandle, error.Reentered => .invalid_argument,
+        error.Forked => .forked,
+    };
+}
+
+pub fn refuse(diagnostic: ?*Diagnostic, refused: Refused) i32 {
+    return fail(diagnostic, fromRefused(refused), switch (refused) {
+        error.NoHandle => "the handle is NULL",
+        error.Forked => "opened by another process: after fork, open one in the child",
+        error.Reentered => "called from the entropy function of the same interface",
+    });
 }
 
 pub fn fromOpen(err: device.OpenError) Status {

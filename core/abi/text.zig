@@ -7,16 +7,15 @@ pub fn slice(pointer: ?[*]const u8, length: usize) ?[]const u8 {
     return (pointer orelse return null)[0..length];
 }
 
-/// What `write` says of `handle`, into the caller's buffer if it fits; how long it is in any case.
+/// What `write` says of `target`, into the caller's buffer if it fits; how long it is in any case.
 pub fn fill(
-    handle: anytype,
+    target: anytype,
     comptime write: anytype,
     buffer: ?[*]u8,
     capacity: usize,
     length: ?*usize,
 ) i32 {
     const invalid = status.Status.invalid_argument.value();
-    const target = handle orelse return invalid;
     const out: []u8 = if (capacity == 0) &.{} else (buffer orelse return invalid)[0..capacity];
     const size = length orelse return invalid;
     size.* = write(target, out);

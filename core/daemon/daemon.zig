@@ -108,9 +108,14 @@ fn descriptor(variable: []const u8, text: []const u8) error{Invalid}!i32 {
     return fd;
 }
 
+/// A word of a user in a message. No value of ours is as long; what is may be a key in the wrong place.
+fn shown(text: []const u8) []const u8 {
+    return if (text.len <= 40) text else "(a long word)";
+}
+
 fn offloads(text: []const u8) error{Invalid}!u32 {
     return io.offload.parseList(text) catch {
-        complain("unknown offload in '{s}': the names are tun_tso, tun_uso, udp_gso, udp_gro, all", .{text});
+        complain("unknown offload in '{s}': the names are tun_tso, tun_uso, udp_gso, udp_gro, all", .{shown(text)});
         return error.Invalid;
     };
 }
@@ -118,13 +123,13 @@ fn offloads(text: []const u8) error{Invalid}!u32 {
 fn threadCount(text: []const u8) error{Invalid}!u8 {
     const count = std.fmt.parseInt(u8, text, 10) catch 0;
     if (count >= 1 and count <= device.threads_max) return count;
-    complain("'{s}' is no number of threads: 1 to {d}", .{ text, device.threads_max });
+    complain("'{s}' is no number of threads: 1 to {d}", .{ shown(text), device.threads_max });
     return error.Invalid;
 }
 
 fn priority(text: []const u8) error{Invalid}!Priority {
     return std.meta.stringToEnum(Priority, text) orelse {
-        complain("'{s}' is no priority: auto, realtime or normal", .{text});
+        complain("'{s}' is no priority: auto, realtime or normal", .{shown(text)});
         return error.Invalid;
     };
 }
@@ -133,7 +138,7 @@ fn priority(text: []const u8) error{Invalid}!Priority {
 fn mebibytes(text: []const u8) error{Invalid}!u64 {
     const count = std.fmt.parseInt(u20, text, 10) catch 0;
     if (count >= 1) return @as(u64, count) << 20;
-    complain("'{s}' is no memory limit: a number of MiB", .{text});
+    complain("'{s}' is no memory limit: a number of MiB", .{shown(text)});
     return error.Invalid;
 }
 

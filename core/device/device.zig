@@ -28,6 +28,7 @@ const Worker = @import("worker.zig").Worker;
 const Workers = @import("workers.zig").Workers;
 
 pub const Diagnostic = @import("diagnostic.zig").Diagnostic;
+pub const Mutex = @import("mutex.zig").Mutex;
 pub const LogLevel = @import("log.zig").Level;
 pub const Options = options_file.Options;
 pub const mtu_default = options_file.mtu_default;
@@ -84,6 +85,7 @@ pub const Device = struct {
         for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
         device.link.settle();
         device.link.follow();
+        options.closeGiven();
         const facts = .{ shared.interface.mtu, cipher.path(), workers.count };
         shared.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", facts);
         return device;

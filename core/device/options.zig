@@ -14,6 +14,7 @@ pub const threads_max = workers_max;
 pub const Options = struct {
     name: []const u8,
     mtu: u32 = mtu_default,
+    /// To take over. They stay the caller's until the device is open, and are closed then.
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     offload_disable: u32 = 0,
@@ -32,9 +33,10 @@ pub const Options = struct {
         if (options.name.len == 0 and options.tun_fd == null) {
             diagnostic.set("the interface needs a name of 1 to 15 characters", .{});
         } else if (options.name.len > name_max) {
+            // Not repeated: a key has more characters.
             diagnostic.set(
-                "interface name '{s}' has {d} characters: the kernel takes at most {d}, choose a shorter one",
-                .{ options.name, options.name.len, name_max },
+                "the interface name has {d} characters: the kernel takes at most {d}, choose a shorter one",
+                .{ options.name.len, name_max },
             );
         } else if (options.name.len != 0 and !io.tun.isValidName(options.name)) {
             diagnostic.set("interface name '{s}' may only have letters, digits and _ = + . -", .{options.name});
@@ -44,6 +46,12 @@ pub const Options = struct {
             diagnostic.set("mtu {d} is out of range: {d} to {d}", .{ options.mtu, mtu_min, mtu_max });
         } else return;
         return error.InvalidArgument;
+    }
+
+    /// The device has descriptors of its own for the same files.
+    pub fn closeGiven(options: *const Options) void {
+        if (options.tun_fd) |fd| io.linux.close(fd);
+        if (options.uapi_fd) |fd| io.linux.close(fd);
     }
 };
 

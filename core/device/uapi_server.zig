@@ -33,7 +33,7 @@ pub const Server = struct {
         else
             uapi_listener.Listener.listen(options.uapi_folder, name, &failure);
         var listener = opened catch |err| return refuse(err, options.uapi_folder, name, failure, diagnostic);
-        errdefer listener.close();
+        errdefer if (options.uapi_fd == null) listener.close() else listener.letGo();
         errdefer diagnostic.set("no memory left to watch the UAPI socket", .{});
         poller.add(listener.fd, Token.uapi_listener.value(), io.poller.in) catch return error.System;
         if (listener.watch_fd) |fd| {

@@ -10,6 +10,9 @@
  *   - No thread is started, no libc is needed, no signal handler is set.
  *   - Strings and buffers belong to the caller and are not kept after the call returns.
  *   - A NULL where a pointer is needed, or a wrong `size`, gives PYWG_INVALID_ARGUMENT.
+ *   - A handle is of use only in the process that opened it. In a forked child every function that takes it gives
+ *     PYWG_FORKED, and the close functions do nothing: two processes that seal with the same key and counter give
+ *     away what they seal.
  *   - On failure a pywg_diagnostic, if one was passed, says why in one line of English.
  */
 #ifndef PYWG_H
@@ -52,6 +55,7 @@ typedef int32_t pywg_status;
 #define PYWG_LIMIT (-9)
 #define PYWG_CLOSED (-10) /* for bindings: the handle was closed; no function here returns it */
 #define PYWG_SYSTEM (-11)
+#define PYWG_FORKED (-12) /* another process opened the handle: after fork, open one in the child */
 
 /* Static string such as "PYWG_NAME_IN_USE"; "PYWG_UNKNOWN" for any other number. */
 const char *pywg_status_name(pywg_status status);
@@ -94,7 +98,8 @@ typedef struct pywg_device_options {
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
- * tun_fd and uapi_fd belong to the device from here on, and are closed on failure too once they were taken over.
+ * tun_fd and uapi_fd belong to the device then. On failure they are still the caller's, but may have become
+ * non-blocking, and the TUN's offloads may have changed.
  * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.
@@ -119,7 +124,7 @@ pywg_status pywg_device_stop(pywg_device *device);
 /* Removes interface and socket, zeroes all keys, frees. Not while another call on it is running. NULL is fine. */
 void pywg_device_close(pywg_device *device);
 
-/* ---- interface: one thread at a time for each handle --------------------------------------- */
+/* ---- interface: one call at a time for each handle, others wait ----------------------------- */
 
 typedef struct pywg_interface pywg_interface;
 
@@ -154,7 +159,9 @@ typedef struct pywg_packet {
     uint32_t drop;          /* out: why, if dropped */
 } pywg_packet;
 
-/* Fills a buffer with random bytes: 0 on success. Anything else makes the call that needed it fail. */
+/* Fills a buffer with random bytes: 0 on success. Anything else makes the call that needed it fail. It must not repeat
+ * itself: two sessions of equal randomness have equal keys. It may not call functions of the same interface: they give
+ * INVALID_ARGUMENT. */
 typedef int32_t (*pywg_entropy)(void *context, uint8_t *out, size_t length);
 
 typedef struct pywg_interface_options {
@@ -173,7 +180,9 @@ pywg_status pywg_interface_set(pywg_interface *interface, const pywg_now *now, c
 pywg_status pywg_interface_get(pywg_interface *interface, char *buffer, size_t capacity, size_t *length);
 /* Inner packets to datagrams: in[i] is read, out[i] gets datagram, length, endpoint and verdict SEALED,
  * STAGED or DROPPED. out[i].capacity must be at least in[i].length + 48, else BUFFER_TOO_SMALL before
- * anything is done. A packet longer than the MTU is DROPPED as malformed_outgoing. in and out do not overlap. */
+ * anything is done. A packet longer than the MTU is DROPPED as malformed_outgoing. in[i] may lie in out[i], at any
+ * place in it: 16 bytes from its beginning nothing need be moved. Otherwise no packet and no buffer may meet another
+ * buffer of the batch, else INVALID_ARGUMENT before anything is done. */
 pywg_status pywg_interface_seal(pywg_interface *interface, const pywg_now *now, const pywg_packet *in, pywg_packet *out, size_t count);
 /* Datagrams to inner packets, decrypted in place: packets[i].endpoint says where it came from; on DELIVER
  * data and length are moved to the inner packet inside the same bytes. Verdicts DELIVER, HANDSHAKE,
@@ -189,7 +198,7 @@ pywg_status pywg_interface_poll(pywg_interface *interface, const pywg_now *now, 
 pywg_status pywg_interface_deadline(pywg_interface *interface, uint64_t *boot_ns);
 /* Packets dropped so far for reason `drop`; NOT_FOUND when there is no such reason. */
 pywg_status pywg_interface_dropped(pywg_interface *interface, uint32_t drop, uint64_t *count);
-/* Zeroes all keys and frees. NULL is fine. */
+/* Zeroes all keys and frees. Not while another call on it is running. NULL is fine. */
 void pywg_interface_close(pywg_interface *interface);
 
 /* Static string such as "invalid_mac1", or NULL: reasons are numbered from 0 without a gap. */

@@ -3,6 +3,7 @@
 pub const linux = @import("linux.zig");
 pub const clock = @import("clock.zig");
 pub const entropy = @import("entropy.zig");
+pub const fork = @import("fork.zig");
 pub const priority = @import("priority.zig");
 pub const offload = @import("offload.zig");
 pub const vnet_header = @import("vnet_header.zig");
@@ -32,6 +33,7 @@ test {
     _ = linux;
     _ = clock;
     _ = entropy;
+    _ = fork;
     _ = priority;
     _ = offload;
     _ = vnet_header;

@@ -210,6 +210,11 @@ comptime {
     std.debug.assert(@sizeOf(SockaddrIn6) == @sizeOf(linux.sockaddr.in6));
 }
 
+/// Another descriptor of the same file, to be closed on its own.
+pub fn duplicate(fd: fd_t) Result {
+    return result(linux.fcntl(fd, linux.F.DUPFD_CLOEXEC, 0));
+}
+
 /// Tests that need interfaces of their own work in a fresh network namespace and come back.
 pub const TestNamespace = struct {
     saved: fd_t,

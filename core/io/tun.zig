@@ -180,7 +180,7 @@ pub const Tun = struct {
         return .{ .descriptor = fd, .name = request.name };
     }
 
-    /// Takes over an open TUN (WG_TUN_FD). It belongs to the Tun only on success.
+    /// Takes over an open TUN (WG_TUN_FD), by a descriptor of its own: the one given stays the caller's to close.
     pub fn fromFd(calls: *const sys.Calls, fd: sys.fd_t, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
         var request: sys.Ifreq = .{};
         const errno = linux.errno(calls.ioctl(fd, sys.TUNGETIFF, @intFromPtr(&request)));
@@ -198,11 +198,18 @@ pub const Tun = struct {
             failure.set("fcntl", blocked);
             return error.SystemResources;
         }
+        const own: sys.fd_t = switch (sys.duplicate(fd)) {
+            .value => |value| @intCast(value),
+            .failure => |code| {
+                failure.set("fcntl", code);
+                return error.SystemResources;
+            },
+        };
         var tun: Tun = .{
             .calls = calls,
             .offload = offload,
-            .fd = fd,
-            .write_fd = fd,
+            .fd = own,
+            .write_fd = own,
             .has_vnet_header = flags & sys.IFF_VNET_HDR != 0,
         };
         tun.name_buffer = request.name;
@@ -734,6 +741,7 @@ test "a descriptor is taken over as it is, with or without vnet headers" {
         var failure: sys.Failure = .{};
         var tun: Tun = try .fromFd(&sys.real, fd, &offload, &failure);
         defer tun.close();
+        sys.close(fd);
         try testing.expectEqual(extra != 0, tun.has_vnet_header);
         try testing.expectEqual(extra != 0, offload.isActive(.tun_tso));
         try testing.expectEqualStrings("pywgtest1", tun.name());

@@ -77,9 +77,10 @@ pub const Listener = struct {
         return listener;
     }
 
-    /// Takes over a listening socket (WG_UAPI_FD). Its file is unlinked on close, as its maker expects.
+    /// Takes over a listening socket (WG_UAPI_FD), by a descriptor of its own: the one given stays the caller's to
+    /// close. Its file is unlinked on close, as its maker expects.
     pub fn fromFd(fd: sys.fd_t, failure: *sys.Failure) ListenError!Listener {
-        var listener: Listener = .{ .fd = fd };
+        var listener: Listener = .{ .fd = -1 };
         var accepting: c_int = 0;
         var length: linux.socklen_t = @sizeOf(c_int);
         const rc = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.ACCEPTCONN, std.mem.asBytes(&accepting), &length);
@@ -91,12 +92,15 @@ pub const Listener = struct {
         if (linux.errno(flags) != .SUCCESS) return fail(failure, "fcntl", linux.errno(flags));
         const non_blocking: u32 = @bitCast(linux.O{ .NONBLOCK = true });
         _ = linux.fcntl(fd, linux.F.SETFL, flags | non_blocking);
-        _ = linux.fcntl(fd, linux.F.SETFD, linux.FD_CLOEXEC);
         var address: linux.sockaddr.un = .{ .path = @splat(0) };
         length = @sizeOf(linux.sockaddr.un);
         const named = linux.errno(linux.getsockname(fd, @ptrCast(&address), &length));
         if (named != .SUCCESS) return fail(failure, "getsockname", named);
         if (address.family != linux.AF.UNIX) return error.NotListening;
+        listener.fd = switch (sys.duplicate(fd)) {
+            .value => |value| @intCast(value),
+            .failure => |code| return fail(failure, "fcntl", code),
+        };
         if (address.path[0] == '/' and address.path[address.path.len - 1] == 0) {
             listener.path = address.path;
             listener.inode = inodeOf(listener.pathZ()) orelse 0;
@@ -110,6 +114,11 @@ pub const Listener = struct {
     /// Unlinks the file if it is still ours.
     pub fn close(listener: *Listener) void {
         if (listener.owns_path and !listener.wasRemoved()) _ = linux.unlink(listener.pathZ());
+        listener.letGo();
+    }
+
+    /// As `close`, but the file stays.
+    pub fn letGo(listener: *Listener) void {
         if (listener.watch_fd) |fd| sys.close(fd);
         if (listener.spare_fd) |fd| sys.close(fd);
         sys.close(listener.fd);
@@ -152,7 +161,7 @@ pub const Listener = struct {
     }
 
     fn openSpare(listener: *Listener) void {
-        listener.spare_fd = switch (sys.result(linux.fcntl(listener.fd, linux.F.DUPFD_CLOEXEC, 0))) {
+        listener.spare_fd = switch (sys.duplicate(listener.fd)) {
             .value => |fd| @intCast(fd),
             .failure => null,
         };
@@ -353,8 +362,8 @@ test "a listening descriptor is taken over, any other is refused" {
     defer folder.deinit();
     var failure: sys.Failure = .{};
     var first: Listener = try .listen(folder.path(), "wg0", &failure);
-    const duplicate: sys.fd_t = @intCast(linux.dup(first.fd));
-    var second: Listener = try .fromFd(duplicate, &failure);
+    var second: Listener = try .fromFd(first.fd, &failure);
+    try testing.expect(second.fd != first.fd);
     try testing.expectEqualStrings(first.pathSlice(), second.pathSlice());
     const client = try connectTo(&second);
     defer sys.close(client);

@@ -922,11 +922,13 @@ test "packets out of order are taken once each, deep into the window" {
 const Source = struct {
     prng: std.Random.DefaultPrng = .init(9),
     is_missing: bool = false,
+    repeats_itself: bool = false,
     asked: usize = 0,
 
     fn fill(context: ?*anyopaque, out: []u8) bool {
         const source: *Source = @ptrCast(@alignCast(context.?));
         source.asked += 1;
+        if (source.repeats_itself) source.prng = .init(9);
         source.prng.random().bytes(out);
         return !source.is_missing;
     }
@@ -1025,6 +1027,20 @@ test "randomness that is missing for a while ends neither retransmission nor the
         try net.pass(26 * second);
         try testing.expect(net.b.keepalives_received + net.b.delivered_count > 0);
     }
+}
+
+test "randomness that repeats itself sends nothing rather than look for ever for an index that is free" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var source: Source = .{ .repeats_itself = true };
+    net.a.interface.entropy = source.entropy();
+    try net.send(&net.a, 100);
+    try testing.expectEqual(1, net.b.delivered_count);
+    try net.pass(constants.REKEY_AFTER_TIME + second);
+    try net.send(&net.a, 100); // the session lives, and has the only index there is
+    try testing.expectEqual(2, net.b.delivered_count);
+    try testing.expectEqual(1, net.a.initiations_sent);
 }
 
 test "an initiation that could not be answered is forgotten in time" {

@@ -67,6 +67,9 @@ comptime {
 /// Bytes a transport data message adds to its padded plaintext.
 pub const transport_overhead = @sizeOf(TransportHeader) + tag_length;
 
+/// A whole IP packet, sealed. No longer one can have been meant, whatever carries it.
+pub const transport_length_max = std.math.maxInt(u16) + transport_overhead;
+
 /// The largest handshake message: what a buffer for `pollTransmit` without data must hold.
 pub const handshake_length_max = @sizeOf(Initiation);
 
@@ -90,7 +93,7 @@ pub fn classify(datagram: []const u8) ?Kind {
         1 => if (datagram.len == @sizeOf(Initiation)) .initiation else null,
         2 => if (datagram.len == @sizeOf(Response)) .response else null,
         3 => if (datagram.len == @sizeOf(CookieReply)) .cookie_reply else null,
-        4 => if (datagram.len >= transport_overhead) .transport else null,
+        4 => if (datagram.len >= transport_overhead and datagram.len <= transport_length_max) .transport else null,
         else => null,
     };
 }
@@ -116,6 +119,13 @@ test "messages are told apart by type, reserved bytes and length" {
     }
     datagram[0] = 5;
     for (0..datagram.len) |length| try testing.expectEqual(null, classify(datagram[0..length]));
+}
+
+test "a transport message holds at most the longest IP packet" {
+    var datagram: [transport_length_max + 1]u8 = @splat(0);
+    datagram[0] = 4;
+    try testing.expectEqual(.transport, classify(datagram[0..transport_length_max]).?);
+    try testing.expectEqual(null, classify(&datagram));
 }
 
 test "padding goes to 16 and stops at the MTU" {

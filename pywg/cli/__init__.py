@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import click
 
 from pywg._version import __version__
-from pywg.errors import ConfigError, PywgError, system_call
+from pywg.errors import ConfigError, PywgError, hide_keys, system_call
 
 # name -> (module, what `pywg --help` says)
 COMMANDS = {
@@ -146,7 +146,7 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split("\n"))
+    line = hide_keys(" ".join(message.split("\n")))
     with contextlib.suppress(OSError):  # the code still says it
         print(f"pywg: {line}", file=sys.stderr)
     return code

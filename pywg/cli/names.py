@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pywg.config import Config, check_name
-from pywg.errors import PywgError
+from pywg.errors import PywgError, hide_keys
 from pywg.native.device import LogLevel
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
@@ -36,7 +36,7 @@ def load(path: Path) -> Config:
     warn_if_world_accessible(path)
     config = Config.load(path)
     for warning in config.warnings:
-        print(warning, file=sys.stderr)
+        print(hide_keys(str(warning)), file=sys.stderr)
     return config
 
 
@@ -47,7 +47,7 @@ def warn_if_world_accessible(path: Path) -> None:
     except OSError:
         return
     if mode & 0o007:
-        print(f"Warning: `{path}' is world accessible", file=sys.stderr)
+        print(hide_keys(f"Warning: `{path}' is world accessible"), file=sys.stderr)
 
 
 def log_settings() -> tuple[LogLevel, bool]:

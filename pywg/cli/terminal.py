@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from pywg.errors import hide_keys
+
 
 class Terminal:
     """A Reporter: steps as wg-quick echoes them, ``[#] command``; warnings as ``[!] text``."""
@@ -40,4 +42,4 @@ class ExplainedListing(Listing):
 
 def _print(line: str) -> None:
     with contextlib.suppress(OSError):  # nobody may be reading it any more (`| head`)
-        print(line, file=sys.stderr, flush=True)
+        print(hide_keys(line), file=sys.stderr, flush=True)

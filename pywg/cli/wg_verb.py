@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from pywg.cli import complete
-from pywg.errors import PywgError
+from pywg.errors import PywgError, hide_keys
 
 
 def one_of_wg(
@@ -53,4 +53,4 @@ def _interface_then_file(
 
 
 def warn(message: str) -> None:
-    print(message, file=sys.stderr)
+    print(hide_keys(message), file=sys.stderr)

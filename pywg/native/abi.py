@@ -37,6 +37,7 @@ PYWG_NOT_FOUND = -8
 PYWG_LIMIT = -9
 PYWG_CLOSED = -10
 PYWG_SYSTEM = -11
+PYWG_FORKED = -12
 
 
 class pywg_diagnostic(Structure):

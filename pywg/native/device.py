@@ -19,6 +19,7 @@ from pywg.config import Config
 from pywg.errors import DeviceError, Status
 from pywg.host import resolver
 from pywg.native import abi, library
+from pywg.native.owned import Owned
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import of_config, synchronizing
 from pywg.wireguard.status import InterfaceStatus, Report
@@ -68,14 +69,15 @@ def realtime_by_default(threads: int) -> bool:
     return threads < len(os.sched_getaffinity(0))
 
 
-class Device:
+class Device(Owned):
     """An interface of this process: made by the constructor (link down), gone after ``close``.
 
     ``with Device("wg0", config) as device:`` also gives it its threads for the length of the block.
     Each of the ``threads`` has a queue of the TUN and sockets of its own. Any thread may call
     ``set``, ``get``, ``report`` and ``stop``. With ``realtime`` those that ``start`` makes come
     before ordinary programs, where that is allowed (CAP_SYS_NICE). It takes ``memory_limit`` bytes
-    at most, 0 for no limit: buffers when it is made, then peers.
+    at most, 0 for no limit: buffers when it is made, then peers. In a forked child it is of no use
+    and harmless: DeviceError with Status.FORKED.
     """
 
     def __init__(
@@ -94,19 +96,13 @@ class Device:
         log_level: LogLevel = LogLevel.ERROR,
         log_fd: int = -1,
     ) -> None:
-        self._handle: ctypes.c_void_p | None = None
+        super().__init__(name)
         self._library = library.load()
-        self._pid = os.getpid()
-        self._calls = threading.Lock()  # close must not overlap with another call
-        # Nor with stop. A lock of its own, for a signal handler may stop in the middle of a call.
-        self._stopping = threading.RLock()
         self._runs = 0  # threads in run()
-        self._run_ended = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._threads_wanted = threads
         self._realtime = realtime
         self._failure: DeviceError | None = None
-        self._subject = name
         options = abi.pywg_device_options(
             size=ctypes.sizeof(abi.pywg_device_options),
             name=name.encode("utf-8", "surrogateescape"),
@@ -243,16 +239,14 @@ class Device:
 
     def stop(self) -> None:
         """Makes ``run`` return soon; harmless when it does not run. For signal handlers too."""
-        if os.getpid() != self._pid:
-            return  # a fork shares what wakes the parent up
         with self._stopping:
             if self._handle is not None:
                 self._library.pywg_device_stop(self._handle)
 
     def close(self) -> None:
         """Removes interface and socket and zeroes all keys. A second time is harmless."""
-        if self._handle is None or os.getpid() != self._pid:
-            return  # after a fork the device belongs to the parent
+        if self._handle is None:
+            return
         self.stop()
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -280,12 +274,15 @@ class Device:
         state = "closed" if self._handle is None else "open"
         return f"<pywg.Device {self._subject} {state}>"
 
-    def _open_handle(self) -> ctypes.c_void_p:
-        if self._handle is None:
-            raise DeviceError.explain(Status.CLOSED, subject=self._subject)
-        if os.getpid() != self._pid:
-            raise DeviceError(f"{self._subject}: belongs to the parent process", Status.CLOSED)
-        return self._handle
+    def _make_locks(self) -> None:
+        self._calls = threading.Lock()  # close must not overlap with another call
+        # Nor with stop. A lock of its own, for a signal handler may stop in the middle of a call.
+        self._stopping = threading.RLock()
+        self._run_ended = threading.Condition()
+
+    def _leave_to_parent(self) -> None:
+        super()._leave_to_parent()
+        self._threads = []  # they are not here
 
     def _read(self, function: Callable[..., int]) -> str:
         with self._calls:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from enum import IntEnum
 from typing import NamedTuple, Self
 
 from pywg.config import Config
-from pywg.errors import DeviceError, Status
 from pywg.native import abi, library
 from pywg.native.device import check, new_diagnostic, read_text
+from pywg.native.owned import Owned
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import of_config, synchronizing
 from pywg.wireguard.status import InterfaceStatus
@@ -64,8 +65,9 @@ class Packet:
     drop: str | None = None  # why, if dropped: "invalid_mac1", ...
 
 
-class Interface:
-    """A private key and its peers. Not for several threads at once."""
+class Interface(Owned):
+    """A private key and its peers. Threads wait for one another; in a forked child it is of no use:
+    DeviceError with Status.FORKED."""
 
     def __init__(
         self,
@@ -75,8 +77,9 @@ class Interface:
         entropy: Callable[[int], bytes] | None = None,
         now: Now | None = None,
     ) -> None:
-        """``entropy(length)`` replaces the kernel's random bytes: for tests that repeat."""
-        self._handle: ctypes.c_void_p | None = None
+        """``entropy(length)`` replaces the kernel's random bytes: for tests that repeat. It may not
+        call methods of the interface."""
+        super().__init__("")
         self._library = library.load()
         self.mtu = mtu or MTU_DEFAULT
         # ctypes keeps no reference to a callback: this attribute does, for the life of the handle.
@@ -105,8 +108,12 @@ class Interface:
         is. It asks nobody: names in a Config raise UapiError; ``pywg.resolve`` looks them up."""
         data = (config if isinstance(config, str) else self._set_text(config)).encode("utf-8")
         diagnostic = new_diagnostic()
-        status = self._library.pywg_interface_set(
-            self._open_handle(), _clock(now), data, len(data), ctypes.byref(diagnostic)
+        status = self._call(
+            self._library.pywg_interface_set,
+            _clock(now),
+            data,
+            len(data),
+            ctypes.byref(diagnostic),
         )
         check(status, diagnostic, "")
 
@@ -118,14 +125,15 @@ class Interface:
 
     def get_text(self) -> str:
         """The answer of UAPI `get`. It holds the private key."""
-        return read_text(self._library.pywg_interface_get, self._open_handle(), "")
+        with self._calls:
+            return read_text(self._library.pywg_interface_get, self._open_handle(), "")
 
     def seal(self, packets: Sequence[bytes], now: Now | None = None) -> list[Packet]:
         """Inner packets to datagrams: SEALED, STAGED (then call ``poll``) or DROPPED, in order."""
         plain = _Batch(packets)
         sealed = _Batch.empty([len(packet) + OVERHEAD for packet in packets])
-        status = self._library.pywg_interface_seal(
-            self._open_handle(), _clock(now), plain.array, sealed.array, len(packets)
+        status = self._call(
+            self._library.pywg_interface_seal, _clock(now), plain.array, sealed.array, len(packets)
         )
         check(status, None, "")
         return sealed.results(self._drop_name)
@@ -141,8 +149,12 @@ class Interface:
         batch = _Batch([data for data, _ in datagrams])
         for packet, (_, address) in zip(batch.array, datagrams, strict=False):
             packet.endpoint = _to_endpoint(address)
-        status = self._library.pywg_interface_receive(
-            self._open_handle(), _clock(now), batch.array, len(datagrams), int(under_load)
+        status = self._call(
+            self._library.pywg_interface_receive,
+            _clock(now),
+            batch.array,
+            len(datagrams),
+            int(under_load),
         )
         check(status, None, "")
         return batch.results(self._drop_name)
@@ -155,8 +167,12 @@ class Interface:
         written = ctypes.c_size_t(POLL_BATCH)
         while written.value == POLL_BATCH:
             batch = _Batch.empty([capacity] * POLL_BATCH)
-            status = self._library.pywg_interface_poll(
-                self._open_handle(), clock, batch.array, POLL_BATCH, ctypes.byref(written)
+            status = self._call(
+                self._library.pywg_interface_poll,
+                clock,
+                batch.array,
+                POLL_BATCH,
+                ctypes.byref(written),
             )
             check(status, None, "")
             packets += batch.results(self._drop_name, written.value, Verdict.SEALED)
@@ -164,12 +180,12 @@ class Interface:
 
     def expire(self, now: Now | None = None) -> None:
         """Lets due timers fire: call it when ``deadline`` has passed, and then ``poll``."""
-        check(self._library.pywg_interface_expire(self._open_handle(), _clock(now)), None, "")
+        check(self._call(self._library.pywg_interface_expire, _clock(now)), None, "")
 
     def deadline(self) -> int | None:
         """When ``expire`` is next due, on the boot_ns clock; None for never."""
         boot_ns = ctypes.c_uint64()
-        status = self._library.pywg_interface_deadline(self._open_handle(), ctypes.byref(boot_ns))
+        status = self._call(self._library.pywg_interface_deadline, ctypes.byref(boot_ns))
         check(status, None, "")
         return None if boot_ns.value == NEVER else boot_ns.value
 
@@ -179,9 +195,7 @@ class Interface:
         number = 0
         while (name := self._drop_name(number)) is not None:
             count = ctypes.c_uint64()
-            status = self._library.pywg_interface_dropped(
-                self._open_handle(), number, ctypes.byref(count)
-            )
+            status = self._call(self._library.pywg_interface_dropped, number, ctypes.byref(count))
             check(status, None, "")
             counts[name] = count.value
             number += 1
@@ -189,9 +203,10 @@ class Interface:
 
     def close(self) -> None:
         """Zeroes all keys. A second time is harmless."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            self._library.pywg_interface_close(handle)
+        with self._calls:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                self._library.pywg_interface_close(handle)
 
     def __enter__(self) -> Self:
         return self
@@ -203,10 +218,14 @@ class Interface:
         if getattr(self, "_handle", None) is not None:
             self.close()
 
-    def _open_handle(self) -> ctypes.c_void_p:
-        if self._handle is None:
-            raise DeviceError("the interface is closed", Status.CLOSED)
-        return self._handle
+    def _make_locks(self) -> None:
+        # close must not overlap with another call. Whoever calls from its entropy function is
+        # told so by the core.
+        self._calls = threading.RLock()
+
+    def _call(self, function: Callable[..., int], *arguments: object) -> int:
+        with self._calls:
+            return function(self._open_handle(), *arguments)
 
     def _drop_name(self, number: int) -> str | None:
         name = self._library.pywg_drop_name(number)

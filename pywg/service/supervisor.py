@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from pywg.config import Endpoint, Family
-from pywg.errors import PywgError, system_call
+from pywg.errors import PywgError, hide_keys, system_call
 from pywg.host import netns, resolver
 from pywg.host.outside import Outside
 from pywg.native import library
@@ -180,6 +180,7 @@ def _log_to(hosting: Hosting, level: LogLevel) -> Log:
     def log(line: str) -> None:
         if tuning.log_level < level:
             return
+        line = hide_keys(line)
         if tuning.log_fd < 0:
             syslog.openlog("pywg", syslog.LOG_PID, syslog.LOG_DAEMON)
             syslog.syslog(syslog.LOG_WARNING, f"{hosting.name}: {line}")

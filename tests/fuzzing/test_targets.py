@@ -146,7 +146,8 @@ def _tells_the_line(text: str) -> object:
     try:
         return parse(text)
     except ConfigError as error:
-        raise ConfigError(error.path, error.line, 1, text) from None
+        error.args = (text,)  # past the constructor, which hides keys
+        raise
 
 
 def _loses_a_space(text: str, after: object) -> str:

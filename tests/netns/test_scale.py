@@ -13,7 +13,7 @@ import pytest
 
 from pywg.host import rtnetlink, tables
 from pywg.host.network import Network
-from tools.lab.namespaces import Namespace, run, unique
+from tools.lab.namespaces import Namespace, run, unique, wait_for_link
 
 MANY = 2000
 QUESTIONS: dict[str, Callable[[Network, str], Any]] = {
@@ -38,6 +38,8 @@ def host() -> Iterator[tuple[Namespace, str, str]]:
         for name in (ours, other):
             namespace.ip("link", "set", name, "addrgenmode", "none")
             namespace.ip("link", "set", name, "up")
+        for name in (ours, other):
+            wait_for_link(namespace, name)
         namespace.ip("address", "add", "192.0.2.1/24", "dev", ours)
         namespace.ip("address", "add", "2001:db8::1/64", "dev", ours, "nodad")
         namespace.ip("route", "add", "203.0.113.0/24", "dev", ours, "table", "51820")

@@ -28,7 +28,6 @@ from typing import Any
 from tools.lab import programs
 from tools.lab.namespaces import Namespace, cable, run
 from tools.lab.programs import REPOSITORY
-from tools.lab.waiting import wait_until
 
 RESOLV_CONF = "nameserver 192.0.2.53\n"
 _MOUNTS = """
@@ -76,8 +75,6 @@ class Host:
             (namespace, "veth", ["192.0.2.1/24", "2001:db8::1/64"]),
             (far, "veth", ["192.0.2.2/24", "2001:db8::2/64"]),
         )
-        # Routes and addresses are shown with what the kernel notices of a link a moment later.
-        wait_until(lambda: (namespace.link("veth") or {})["operstate"] == "UP", "the link is up")
         namespace.ip("route", "add", "default", "via", "192.0.2.2")
         namespace.ip("-6", "route", "add", "default", "via", "2001:db8::2")
         (directory / "bin").mkdir()

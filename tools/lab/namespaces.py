@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.lab.waiting import wait_until
+
 CLONE_NEWNET = 0x40000000
 PREFIX = "pywgtest"
 # Ports that tests name; the kernel must not choose one of them for a socket without a port.
@@ -149,6 +151,13 @@ def cable(
         for address in addresses:
             add_address(namespace, name, address)
         namespace.ip("link", "set", name, "up")
+    for namespace, name, _ in (left, right):
+        wait_for_link(namespace, name)
+
+
+def wait_for_link(namespace: Namespace, name: str) -> None:
+    """The kernel shows routes and addresses with what it notices of a link a moment later."""
+    wait_until(lambda: (namespace.link(name) or {})["operstate"] == "UP", f"{name} is up")
 
 
 def add_address(namespace: Namespace, interface: str, address: str) -> None:

@@ -413,15 +413,20 @@ fn noteHandshakeSent(peer: *Peer, bytes: u64, now: Now) void {
     peer.timers.anyAuthenticatedPacketSent();
 }
 
+/// The table is never so full that more would be needed, but for a source that repeats itself.
+const index_attempts = 32;
+
+/// Null when there is no randomness: then nothing is sent.
 fn freshIndexAndEphemeral(interface: *Interface, peer_index: u32, ephemeral: *[32]u8) ?u32 {
     if (!interface.entropy.fill(ephemeral)) return null;
-    while (true) {
+    for (0..index_attempts) |_| {
         var bytes: [4]u8 = undefined;
         if (!interface.entropy.fill(&bytes)) return null;
         bytes[0] = inShard(bytes[0], peer_index, interface.index_shards);
         const index = std.mem.readInt(u32, &bytes, .little);
         if (!interface.by_index.contains(index)) return index;
     }
+    return null;
 }
 
 /// A random byte, bent to a peer's shard.

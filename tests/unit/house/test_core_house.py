@@ -45,7 +45,7 @@ SHELVES: Mapping[str, Shelves] = {
         ("device_test",),
     ),
     "io": (
-        ("clock", "entropy", "linux", "priority", "vnet_header"),
+        ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
         ("control_message", "netlink", "offload", "poller", "sockaddr"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send"),
         ("gro", "link_settings", "route", "udp"),

@@ -1,0 +1,122 @@
+//! Memory that belongs to one process: a forked child finds it wiped (MADV_WIPEONFORK, Linux 4.14, madvise(2)). A child
+//! with a copy of keys and counters would seal other packets with the same nonces.
+//! Invariant: an Owner in this memory is that of no other process.
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Alignment = std.mem.Alignment;
+const linux = std.os.linux;
+
+const pages = std.heap.page_allocator;
+
+/// Pages of their own for each allocation. Where the kernel does not wipe them, a child has a copy, and only `Owner`
+/// can tell.
+pub const allocator: Allocator = .{
+    .ptr = undefined,
+    .vtable = &.{ .alloc = alloc, .resize = resize, .remap = remap, .free = free },
+};
+
+fn alloc(_: *anyopaque, length: usize, alignment: Alignment, return_address: usize) ?[*]u8 {
+    const memory = pages.rawAlloc(length, alignment, return_address) orelse return null;
+    _ = wipeInChildren(memory, length);
+    return memory;
+}
+
+// What grows is the same mapping, with the same advice.
+
+fn resize(_: *anyopaque, memory: []u8, alignment: Alignment, length: usize, return_address: usize) bool {
+    return pages.rawResize(memory, alignment, length, return_address);
+}
+
+fn remap(_: *anyopaque, memory: []u8, alignment: Alignment, length: usize, return_address: usize) ?[*]u8 {
+    return pages.rawRemap(memory, alignment, length, return_address);
+}
+
+fn free(_: *anyopaque, memory: []u8, alignment: Alignment, return_address: usize) void {
+    pages.rawFree(memory, alignment, return_address);
+}
+
+/// Whether the kernel said that it will. Only whole pages can be.
+fn wipeInChildren(memory: [*]const u8, length: usize) bool {
+    const whole = std.mem.alignForward(usize, length, std.heap.pageSize());
+    // An emulator that agrees to anything keeps no promise.
+    const nonsense = std.math.maxInt(u32);
+    if (linux.errno(linux.madvise(@constCast(memory), whole, nonsense)) == .SUCCESS) return false;
+    return linux.errno(linux.madvise(@constCast(memory), whole, linux.MADV.WIPEONFORK)) == .SUCCESS;
+}
+
+/// Who may use what it lies in: first member of something that `allocator` lent.
+pub const Owner = extern struct {
+    mark: u64,
+
+    /// Zero is what a child finds.
+    const whoever_sees_this: u64 = std.math.maxInt(u64);
+
+    /// Must stay where it is.
+    pub fn claim(owner: *Owner) void {
+        owner.* = .of(wipeInChildren(std.mem.asBytes(owner), @sizeOf(Owner)));
+    }
+
+    fn of(is_wiped: bool) Owner {
+        if (is_wiped) return .{ .mark = whoever_sees_this };
+        return .{ .mark = @intCast(linux.getpid()) };
+    }
+
+    /// Whether this process made the claim. Without a system call where memory is wiped; elsewhere by its number, which
+    /// processes of two PID namespaces may have both.
+    pub fn isThisProcess(owner: *const Owner) bool {
+        return switch (owner.mark) {
+            0 => false,
+            whoever_sees_this => true,
+            else => |pid| pid == @as(u64, @intCast(linux.getpid())),
+        };
+    }
+};
+
+const testing = std.testing;
+
+/// What a forked child answers, as its exit status.
+fn askChild(question: *const fn (context: *const anyopaque) bool, context: *const anyopaque) !bool {
+    const rc = linux.fork();
+    if (linux.errno(rc) != .SUCCESS) return error.SkipZigTest;
+    if (rc == 0) linux.exit_group(@intFromBool(question(context)));
+    var status: i32 = 0;
+    while (linux.errno(linux.waitpid(@intCast(rc), &status, 0)) == .INTR) {}
+    return status >> 8 & 0xff == 1;
+}
+
+fn isOwner(context: *const anyopaque) bool {
+    const owner: *const Owner = @ptrCast(@alignCast(context));
+    return owner.isThisProcess();
+}
+
+test "a child is not the owner, the parent stays it" {
+    const owner = try allocator.create(Owner);
+    defer allocator.destroy(owner);
+    owner.claim();
+    try testing.expect(owner.isThisProcess());
+    try testing.expect(!try askChild(isOwner, owner));
+    try testing.expect(owner.isThisProcess());
+}
+
+test "nor where memory is not wiped" {
+    const owner: Owner = .of(false);
+    try testing.expect(owner.isThisProcess());
+    try testing.expect(!try askChild(isOwner, &owner));
+}
+
+const grown_length = 1 << 20;
+
+fn isEmpty(context: *const anyopaque) bool {
+    const secret: *const [grown_length]u8 = @ptrCast(context);
+    return std.mem.allEqual(u8, secret, 0);
+}
+
+test "what has grown is wiped in a child as well" {
+    var secret = try allocator.alloc(u8, 100);
+    defer allocator.free(secret);
+    if (!wipeInChildren(secret.ptr, 1)) return error.SkipZigTest;
+    secret = try allocator.realloc(secret, grown_length);
+    @memset(secret, 0x5a);
+    try testing.expect(try askChild(isEmpty, secret.ptr));
+    try testing.expect(std.mem.allEqual(u8, secret, 0x5a));
+}
