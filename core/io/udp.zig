@@ -130,9 +130,9 @@ pub const Udp = struct {
         out.* = udp.sockets;
     }
 
-    /// Lets others of ours bind to the same port beside `sockets`, or no longer. By SO_REUSEPORT, which the kernel grants
-    /// to sockets of one user only. SO_REUSEADDR would do as well, but for every user: whoever binds to a more specific
-    /// address then gets what is sent there.
+    /// Lets others of ours bind to the same port beside `sockets`, or no longer. By SO_REUSEPORT, which the kernel
+    /// grants to sockets of one user only. SO_REUSEADDR would do as well, but for every user: whoever binds to a more
+    /// specific address then gets what is sent there.
     pub fn share(udp: *Udp, sockets: *const Sockets, shares: bool) void {
         for (sockets) |socket| {
             _ = udp.set(socket orelse continue, linux.SOL.SOCKET, linux.SO.REUSEPORT, @intFromBool(shares));
