@@ -11,6 +11,7 @@ daemon      one running daemon: its pid, its log, its UAPI socket
 lab         everything one test has made, and its removal; a whole tunnel in one call
 traffic     ping, TCP and UDP whose content is checked, iperf3
 stream      checked datagrams that go on while something else happens
+burst       many datagrams in one system call
 flood       handshake initiations from many addresses
 squatter    somebody else on the host who tries for a UDP port all the time
 ways        which way datagrams take, each known by its number, while something else happens
