@@ -96,9 +96,25 @@ const program = blk: {
             allow,
         };
     };
-    code = code ++ socketRule() ++ optionRule() ++ ioctlRule() ++ &[_]Instruction{refuse};
+    code = code ++ schedulerRule() ++ socketRule() ++ optionRule() ++ ioctlRule() ++ &[_]Instruction{refuse};
     break :blk code[0..code.len].*;
 };
+
+/// A thread may put itself among the ordinary ones, or come before them again; and touch no other's place.
+fn schedulerRule() []const Instruction {
+    const ordinary: linux.SCHED = .{ .mode = .NORMAL, .RESET_ON_FORK = true };
+    const realtime: linux.SCHED = .{ .mode = .RR, .RESET_ON_FORK = true };
+    const rule = [_]Instruction{
+        loadArgument(0),
+        unless(jump_equal, 0, 4),
+        loadArgument(1),
+        .{ .code = jump_equal, .jt = 1, .k = @bitCast(ordinary) },
+        unless(jump_equal, @bitCast(realtime), 1),
+        allow,
+        refuse,
+    };
+    return &([_]Instruction{unless(jump_equal, numberOf("sched_setscheduler").?, rule.len)} ++ rule);
+}
 
 const ip_hdrincl = 3;
 const ipv6_hdrincl = 36;
@@ -204,6 +220,11 @@ fn setOption(level: u32, option: u32) usize {
     return linux.syscall5(.setsockopt, std.math.maxInt(u32), level, option, 0, 0);
 }
 
+/// Without parameters: EFAULT unless the filter comes before.
+fn setScheduler(pid: linux.pid_t, policy: linux.SCHED) usize {
+    return linux.syscall3(.sched_setscheduler, @as(u32, @bitCast(pid)), @as(u32, @bitCast(policy)), 1);
+}
+
 fn mapPage(protection: linux.PROT) usize {
     return linux.mmap(null, 4096, protection, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
 }
@@ -237,6 +258,9 @@ test "what a tunnel has no use for is refused" {
                 isRefused(setOption(linux.SOL.IPV6, ipv6_hdrincl)),
                 isRefused(linux.prctl(@backingInt(linux.PR.SET_DUMPABLE), 1, 0, 0, 0)),
                 isRefused(linux.ioctl(0, linux.T.IOCSTI, 0)),
+                isRefused(setScheduler(0, .{ .mode = .FIFO, .RESET_ON_FORK = true })),
+                isRefused(setScheduler(0, .{ .mode = .RR })),
+                isRefused(setScheduler(1, .{ .mode = .NORMAL, .RESET_ON_FORK = true })),
                 isRefused(linux.ptrace(linux.PTRACE.TRACEME, 0, 0, 0, 0)),
             };
             for (refused, 1..) |was, number| if (!was) return @intCast(number);
@@ -264,6 +288,8 @@ test "what a tunnel does is allowed" {
                 .{ @intCast(sys.SOL_NETLINK), 8 },
             }) |option| if (isRefused(setOption(option[0], option[1]))) return 6;
             if (isRefused(linux.ioctl(@intCast(udp), sys.TUNGETIFF, 0))) return 5;
+            if (isRefused(setScheduler(0, .{ .mode = .NORMAL, .RESET_ON_FORK = true }))) return 7;
+            if (isRefused(setScheduler(0, .{ .mode = .RR, .RESET_ON_FORK = true }))) return 8;
             return 0;
         }
     };

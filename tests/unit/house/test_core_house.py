@@ -31,7 +31,15 @@ SHELVES: Mapping[str, Shelves] = {
         ("protocol",),
     ),
     "device": (
-        ("cipher_pool", "diagnostic", "limited_allocator", "log", "moderation", "mutex"),
+        (
+            "cipher_pool",
+            "diagnostic",
+            "limited_allocator",
+            "log",
+            "moderation",
+            "mutex",
+            "precedence",
+        ),
         ("sweep", "ticket_lock", "token", "train", "under_load", "zones"),
         ("options", "inbound", "outbound"),
         ("shared", "uapi_server"),
