@@ -86,19 +86,16 @@ pub const Loop = struct {
             is_behind = loop.sendFromTun(worker, now) or is_behind;
             is_behind = worker.transmit(now) or is_behind;
         }
-        is_behind = loop.initiate(worker, now) or is_behind;
+        loop.initiate(worker, now);
         if (!worker.isFirst()) loop.watchDeadline();
         worker.logOffload();
         return is_behind;
     }
 
-    /// Handshakes come last, for they take longest. Those that a turn leaves are the first worker's, which has the most
-    /// time for them when the others move packets.
-    fn initiate(loop: *Loop, worker: *Worker, now: protocol.Now) bool {
-        const has_more = worker.initiate(now);
-        if (worker.isFirst() or !has_more) return has_more;
-        loop.workers.first().wakeup.signal();
-        return false;
+    /// Handshakes come last, for they take longest. What other workers leave of them is the first one's, which knows when
+    /// to go on.
+    fn initiate(loop: *Loop, worker: *Worker, now: protocol.Now) void {
+        if (worker.initiate(now) and !worker.isFirst()) loop.workers.first().wakeup.signal();
     }
 
     fn sendFromTun(loop: *Loop, worker: *Worker, now: protocol.Now) bool {
@@ -168,9 +165,13 @@ pub const Loop = struct {
     fn nextDeadline(loop: *Loop) protocol.Instant {
         loop.shared.mutex.acquire();
         defer loop.shared.mutex.release();
-        loop.watched_deadline = loop.shared.interface.deadline() orelse .never;
-        const due = loop.link.sources.due();
-        return if (due.isBefore(loop.watched_deadline)) due else loop.watched_deadline;
+        const interface = &loop.shared.interface;
+        loop.watched_deadline = interface.deadline() orelse .never;
+        var earliest = loop.watched_deadline;
+        if (loop.link.sources.due().isBefore(earliest)) earliest = loop.link.sources.due();
+        const initiations_due = loop.workers.first().initiations_due;
+        if (interface.wantsInitiation() and initiations_due.isBefore(earliest)) earliest = initiations_due;
+        return earliest;
     }
 
     /// After a turn of another worker: if that made an earlier deadline, the first one has to know.

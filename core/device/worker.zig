@@ -27,6 +27,9 @@ const responses_max = 4;
 /// Each takes two or three operations on the curve.
 const initiations_max = 4;
 const initiation_looks = 256;
+/// How long to rest after initiations, in the time that they took: they take a third of a core at most, however many
+/// peers are silent. A realtime thread that takes nearly all is stopped by the kernel for some 50 ms in each second.
+const initiation_rest_factor = 2;
 
 pub const Worker = struct {
     shared: *Shared,
@@ -50,6 +53,8 @@ pub const Worker = struct {
     /// Where the protocol's own datagrams are written: as many as one send takes.
     transmit_buffers: []u8,
     drafts: [initiations_max]protocol.Draft = undefined,
+    /// When the next initiations may be computed.
+    initiations_due: protocol.Instant = .{ .ns = 0 },
 
     // ---- life ----
 
@@ -189,20 +194,30 @@ pub const Worker = struct {
     }
 
     /// Begins handshakes, a few in a turn: however many peers are silent, packets of the others pass in between. They
-    /// are computed while others have the mutex. Answers whether some had to be left for the next turn.
+    /// are computed while others may have the mutex. Answers whether some had to be left for `initiations_due`.
     pub fn initiate(worker: *Worker, now: protocol.Now) bool {
         if (!worker.canTransmit()) return false;
         const shared = worker.shared;
         const interface = &shared.interface;
+        const is_due = !now.boot.isBefore(worker.initiations_due);
         var count: usize = 0;
-        var looks: u32 = initiation_looks;
+        var looks: u32 = if (is_due) initiation_looks else 0;
         shared.mutex.acquire();
         while (count < initiations_max and interface.beginInitiation(&worker.drafts[count], &looks, now)) count += 1;
         const has_more = interface.wantsInitiation();
         shared.mutex.release();
-        if (count == 0) return has_more;
+        if (count != 0) worker.finishInitiations(count, now);
+        return has_more;
+    }
+
+    fn finishInitiations(worker: *Worker, count: usize, now: protocol.Now) void {
+        const shared = worker.shared;
+        const interface = &shared.interface;
+        const began_ns = io.clock.bootNs();
         // Our own key changes only while the turns of all workers are held.
         for (worker.drafts[0..count]) |*draft| draft.compute(&interface.local.?);
+        const ended_ns = io.clock.bootNs();
+        worker.initiations_due = .{ .ns = ended_ns +| (ended_ns -| began_ns) *| initiation_rest_factor };
         shared.mutex.acquire();
         defer shared.mutex.release();
         var batch: TransmitBatch = .{};
@@ -212,7 +227,6 @@ pub const Worker = struct {
             batch.add(buffer, &next);
         }
         worker.send(&batch, now);
-        return has_more;
     }
 
     fn transmitBuffer(worker: *Worker, i: usize) []u8 {

@@ -149,6 +149,7 @@ fn consumeResponse(
     peer.timers.handshakeComplete();
     peer.last_handshake_unix_ns = now.unix_ns;
     peer.pending.initiation = false;
+    peer.pending.attempt = false;
     peer.pending.keepalive = true; // confirms the session to the responder, unless data does
     interface.reschedule(index);
     requestStaged(interface, index);
@@ -273,17 +274,25 @@ pub fn requestStaged(interface: *Interface, index: u32) void {
 
 /// What takes a session waits for it elsewhere: the queues of what can be sent stay short, however many peers have none.
 fn wish(peer: *Peer, what: wishes.Wish) void {
-    const has_session = peer.sessions.current != null;
-    if (!has_session) peer.timers.handshake_attempts = 0;
-    peer.pending.put(if (has_session) what else .initiation, true);
+    if (peer.sessions.current != null) return peer.pending.put(what, true);
+    peer.timers.handshake_attempts = 0;
+    wishInitiation(peer, .first);
 }
 
+/// Of thousands that do not answer none comes before one for whom something waits.
+fn wishInitiation(peer: *Peer, attempt: Attempt) void {
+    const is_awaited = attempt == .first and (peer.staged.packets != 0 or peer.sessions.current != null);
+    peer.pending.put(if (is_awaited) .initiation else .attempt, true);
+}
+
+const Attempt = enum { first, retry };
+
 /// A new handshake, as soon as it is allowed.
-pub fn requestInitiation(interface: *Interface, index: u32, now: Now, attempt: enum { first, retry }) void {
+pub fn requestInitiation(interface: *Interface, index: u32, now: Now, attempt: Attempt) void {
     const peer = interface.peers.at(index);
     if (attempt == .first) peer.timers.handshake_attempts = 0;
     if (postponeInitiation(interface, peer, index, now)) return;
-    peer.pending.initiation = true;
+    wishInitiation(peer, attempt);
     enqueue(interface, index);
 }
 
@@ -356,7 +365,7 @@ pub fn wantsUrgent(interface: *const Interface) bool {
 
 /// Whether `beginInitiation` left something.
 pub fn wantsInitiation(interface: *const Interface) bool {
-    return !interface.queues.isEmpty(.initiation);
+    return !interface.queues.isEmpty(.initiation) or !interface.queues.isEmpty(.attempt);
 }
 
 fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
@@ -429,17 +438,17 @@ pub const Draft = struct {
 /// Begins the next initiation that is due; false when there is none, or `looks` peers were looked at. The draft is to
 /// be computed and given to `finishInitiation`. Until then no configuration may change.
 pub fn beginInitiation(interface: *Interface, draft: *Draft, looks: *u32, now: Now) bool {
-    while (wishes.first(interface, .initiation)) |index| {
+    for ([_]wishes.Wish{ .initiation, .attempt }) |kind| while (wishes.first(interface, kind)) |index| {
         if (looks.* == 0) return false;
         looks.* -= 1;
         const peer = interface.peers.at(index);
-        const is_wanted = peer.in_use and interface.is_active and peer.pending.initiation;
-        wishes.drop(interface, .initiation);
+        const is_wanted = peer.in_use and interface.is_active and peer.pending.has(kind);
+        wishes.drop(interface, kind);
         if (!is_wanted or peer.endpoint == null) continue;
         // Asked again: a response may have gone out since it was requested.
         if (postponeInitiation(interface, peer, index, now)) continue;
         if (begin(interface, peer, index, draft, now)) return true;
-    }
+    };
     return false;
 }
 

@@ -6,39 +6,43 @@ const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
 
 /// In the order in which they are sent.
-pub const Wish = enum(u2) {
+pub const Wish = enum(u3) {
     /// A packet that waited, and now there is a session.
     staged,
     /// An answer to an initiation.
     response,
     keepalive,
-    /// The beginning of a handshake: it takes the longest, and nobody waits for us yet.
+    /// A handshake that a packet waits for, or that renews a session.
     initiation,
+    /// One that nobody waits for: with a peer that has not answered before, or for the sake of a keepalive.
+    attempt,
 
-    pub const all = [_]Wish{ .staged, .response, .keepalive, .initiation };
+    pub const all = [_]Wish{ .staged, .response, .keepalive, .initiation, .attempt };
 };
 
-pub const Set = packed struct(u4) {
+pub const Set = packed struct(u8) {
     staged: bool = false,
     response: bool = false,
     keepalive: bool = false,
     initiation: bool = false,
+    attempt: bool = false,
+    unused: u3 = 0,
 
     pub fn any(set: Set) bool {
-        return @as(u4, @bitCast(set)) != 0;
+        return @as(u8, @bitCast(set)) != 0;
     }
 
     pub fn has(set: Set, wish: Wish) bool {
-        return @as(u4, @bitCast(set)) & bit(wish) != 0;
+        return @as(u8, @bitCast(set)) & bit(wish) != 0;
     }
 
     pub fn put(set: *Set, wish: Wish, value: bool) void {
-        const others = @as(u4, @bitCast(set.*)) & ~bit(wish);
+        const others = @as(u8, @bitCast(set.*)) & ~bit(wish);
         set.* = @bitCast(others | if (value) bit(wish) else 0);
     }
 
-    fn bit(wish: Wish) u4 {
-        return @as(u4, 1) << @backingInt(wish);
+    fn bit(wish: Wish) u8 {
+        return @as(u8, 1) << @backingInt(wish);
     }
 };
 
