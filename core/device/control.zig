@@ -265,17 +265,19 @@ pub const Control = struct {
         const gpa = control.shared.gpa;
         var text: SecretText = .{};
         defer text.deinit(gpa);
+        text.grow(gpa, control.shared.interface.peer_count * usual_peer_length) catch return null;
         var rest: protocol.Interface.Answer = .begin;
         while (!rest.isComplete()) {
             var writer: Writer = .fixed(text.room());
             if (rest.writeNext(&control.shared.interface, &writer)) |_| {
                 text.length += writer.end;
                 pause.offer();
-            } else |_| text.grow(gpa) catch return null;
+            } else |_| text.grow(gpa, 0) catch return null;
         }
-        while (text.room().len < get_tail.len) text.grow(gpa) catch return null;
+        while (text.room().len < get_tail.len) text.grow(gpa, 0) catch return null;
         @memcpy(text.room()[0..get_tail.len], get_tail);
-        return gpa.dupe(u8, text.memory[0 .. text.length + get_tail.len]) catch null;
+        text.length += get_tail.len;
+        return text.take(gpa);
     }
 
     fn answerReport(control: *Control) ?[]u8 {
@@ -314,6 +316,8 @@ pub const Control = struct {
 };
 
 const get_tail = "errno=0\n\n";
+/// Of a peer with one allowed IP in the answer to "get".
+const usual_peer_length = 400;
 
 /// What one request is answered with.
 const Request = struct {
@@ -339,11 +343,18 @@ const SecretText = struct {
         return text.memory[text.length..];
     }
 
-    fn grow(text: *SecretText, gpa: Allocator) Allocator.Error!void {
-        const grown = try gpa.alloc(u8, @max(4096, text.memory.len * 2));
+    fn grow(text: *SecretText, gpa: Allocator, least: usize) Allocator.Error!void {
+        const grown = try gpa.alloc(u8, @max(4096, least, text.memory.len * 2));
         @memcpy(grown[0..text.length], text.memory[0..text.length]);
         text.deinit(gpa);
         text.memory = grown;
+    }
+
+    /// The text alone. Nothing was written behind it.
+    fn take(text: *SecretText, gpa: Allocator) ?[]u8 {
+        if (!gpa.resize(text.memory, text.length)) return gpa.dupe(u8, text.memory[0..text.length]) catch null;
+        defer text.* = .{};
+        return text.memory[0..text.length];
     }
 };
 

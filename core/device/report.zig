@@ -67,27 +67,34 @@ pub fn writeInto(workers: *const Workers, buffer: []u8) usize {
     return length;
 }
 
-/// The length of the answer to UAPI `get`, which holds keys. If it does not fit, the buffer is zeroed. Packets pass in
-/// between.
+/// The length of the answer to UAPI `get`, which holds keys; it is written only if it fits. Packets pass in between, so
+/// it may grow while it is written: then the buffer is zeroed, and the caller tries again.
 pub fn writeConfigurationInto(workers: *const Workers, pause: *Pause, buffer: []u8) usize {
+    const measured = writeParts(workers, pause, null);
+    if (measured > buffer.len) return measured;
+    const written = writeParts(workers, pause, buffer);
+    if (written > buffer.len) std.crypto.secureZero(u8, buffer);
+    return written;
+}
+
+/// Measures what there is no buffer for, or no room.
+fn writeParts(workers: *const Workers, pause: *Pause, buffer: ?[]u8) usize {
     const interface = &workers.shared.interface;
     var scratch: [256]u8 = undefined;
     defer std.crypto.secureZero(u8, &scratch);
     var length: usize = 0;
     var rest: protocol.Interface.Answer = .begin;
     while (!rest.isComplete()) : (pause.offer()) {
-        const before = rest;
-        if (length <= buffer.len) {
-            var writer: Writer = .fixed(buffer[length..]);
+        if (buffer) |room| if (length <= room.len) {
+            var writer: Writer = .fixed(room[length..]);
             if (rest.writeNext(interface, &writer)) |_| {
                 length += writer.end;
                 continue;
-            } else |_| rest = before;
-        }
+            } else |_| {}
+        };
         var counting: Writer.Discarding = .init(&scratch);
         rest.writeNext(interface, &counting.writer) catch unreachable; // it cannot fail
         length += @intCast(counting.fullCount());
     }
-    if (length > buffer.len) std.crypto.secureZero(u8, buffer);
     return length;
 }
