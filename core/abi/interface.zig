@@ -193,7 +193,7 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
     const ticket = switch (interface.reserve(id, 1, length, now)) {
         .seal => |ticket| ticket,
         .stage => {
-            interface.stage(id, packet);
+            if (!interface.stage(id, packet)) return destination.refuse(.staging_full);
             return destination.settle(.staged);
         },
         .drop => |reason| return destination.refuse(reason),

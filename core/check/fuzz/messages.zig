@@ -380,7 +380,7 @@ const Net = struct {
         const padded = messages.paddedLength(length, mtu);
         switch (end.interface.reserve(id, 1, padded + messages.transport_overhead, self.now)) {
             .drop => {},
-            .stage => end.interface.stage(id, packet[0..length]),
+            .stage => _ = end.interface.stage(id, packet[0..length]),
             .seal => |ticket| {
                 var datagram: [datagram_max]u8 = undefined;
                 const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);

@@ -101,7 +101,7 @@ pub fn send(world: *World, host: *Host, place: u32, count: u32, is_odd: bool) Er
         .drop => {},
         .stage => for (0..count) |i| {
             stamp.id = first + i;
-            host.interface.stage(id, packet.write(&plain, source, destination, stamp, length));
+            _ = host.interface.stage(id, packet.write(&plain, source, destination, stamp, length));
         },
         .seal => |ticket| {
             const key = ticket.key.*;
