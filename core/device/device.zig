@@ -191,6 +191,7 @@ test {
     _ = @import("log.zig");
     _ = @import("moderation.zig");
     _ = @import("mutex.zig");
+    _ = @import("outbound.zig");
     _ = @import("precedence.zig");
     _ = @import("sweep.zig");
     _ = @import("ticket_lock.zig");

@@ -155,6 +155,7 @@ pub const Worker = struct {
         return worker.outbound.run(&.{
             .interface = &worker.shared.interface,
             .mutex = &worker.shared.mutex,
+            .reserved = &worker.shared.reserved,
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,

@@ -240,7 +240,7 @@ test "a source that no interface has any more is dropped, and the datagrams go" 
     }
 }
 
-test "EIO on a train switches GSO off for good and resends singly, in order" {
+test "EIO on a train switches GSO off for that destination and resends singly, in order" {
     var fixture: Fixture = .{};
     try fixture.start(&Fault.calls);
     defer fixture.stop();
@@ -253,12 +253,18 @@ test "EIO on a train switches GSO off for good and resends singly, in order" {
         .{ .bytes = train[400..], .segment_size = 100, .endpoint = fixture.target(.ipv4) },
     };
     try testing.expectEqual(SendResult{ .sent_datagrams = 8 }, fixture.a.send(&transmits, 0));
-    try testing.expectEqual(.stepped_down, fixture.offload.state(.udp_gso));
+    try testing.expect(fixture.offload.isActive(.udp_gso));
+    try testing.expect(!fixture.offload.gsoAllowed(transmits[0].endpoint.remote, 0));
     try fixture.expectNumbered(.ipv4, ascending[0..8], 100);
     Fault.reset(&.{});
     try testing.expectEqual(8, fixture.a.send(&transmits, 0).sent_datagrams);
     try testing.expectEqual(1, Fault.calls_made);
     try fixture.expectNumbered(.ipv4, ascending[0..8], 100);
+    // Another destination still gets trains.
+    var elsewhere = [1]Transmit{transmits[2]};
+    elsewhere[0].endpoint.remote.address = .fromIpv4(.{ 127, 0, 0, 2 });
+    try testing.expectEqual(4, fixture.a.send(&elsewhere, 0).sent_datagrams);
+    try testing.expect(fixture.offload.gsoAllowed(elsewhere[0].endpoint.remote, 0));
 }
 
 test "EMSGSIZE and EINVAL refuse GSO to that destination for a minute, with or without a source" {
