@@ -5,7 +5,7 @@
 //!   a packet out       loop -> worker -> outbound: Tun.read, Interface.route, train, Interface.reserve,
 //!                      cipher_pool, Udp.send. No session: Interface.stage
 //!   a datagram in      loop -> worker -> inbound: Udp.receive, Interface.prepareOpen, cipher_pool,
-//!                      Interface.finishOpen, Coalescer, Tun.writeFrame. A handshake: under_load, handleHandshake
+//!                      Interface.finishOpen, Coalescer, Tun.writeFrame. A handshake: handleHandshake
 //!   what the protocol
 //!   itself wants sent  loop, link or control -> worker.transmit: Interface.pollTransmit, Udp.send
 //!   time *             loop: Interface.deadline, wait, Interface.expire; another worker's earlier deadline wakes it

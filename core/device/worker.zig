@@ -125,7 +125,6 @@ pub const Worker = struct {
         return worker.inbound.run(&.{
             .interface = &worker.shared.interface,
             .mutex = &worker.shared.mutex,
-            .under_load = &worker.shared.under_load,
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,
@@ -153,9 +152,35 @@ pub const Worker = struct {
         const shared = worker.shared;
         // A worker that got no sockets, and only helps, must not take what it cannot send.
         if (!worker.isFirst() and !worker.udp.isOpen()) return;
+        worker.sendCookieReplies(now);
         shared.mutex.acquire();
         defer shared.mutex.release();
         while (worker.transmitBatch(&shared.interface, now) == transmits_max) {}
+    }
+
+    /// Those that wait, in one send, and without the mutex: a flood asks for many, and others need the tables.
+    fn sendCookieReplies(worker: *Worker, now: protocol.Now) void {
+        const shared = worker.shared;
+        var buffers: [protocol.cookie_replies_max][@sizeOf(wire.messages.CookieReply)]u8 = undefined;
+        var transmits: [protocol.cookie_replies_max]io.udp.Transmit = undefined;
+        var count: usize = 0;
+        shared.mutex.acquire();
+        while (count < transmits.len) : (count += 1) {
+            const reply = shared.interface.pollCookieReply(&buffers[count]) orelse break;
+            transmits[count] = .{
+                .bytes = buffers[count][0..reply.length],
+                .segment_size = 0,
+                .endpoint = reply.endpoint,
+                .tos = reply.tos,
+            };
+        }
+        shared.mutex.release();
+        if (count == 0) return;
+        const result = worker.udp.send(transmits[0..count], now.boot.ns);
+        if (result.failed_datagrams == 0) return;
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        shared.interface.counters.add(.send_failed, result.failed_datagrams);
     }
 
     fn transmitBatch(worker: *Worker, interface: *protocol.Interface, now: protocol.Now) usize {

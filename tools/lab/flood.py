@@ -1,23 +1,24 @@
-"""A flood of handshake initiations from many addresses, in a process of its own.
+"""A flood of datagrams from many addresses, in a process of its own.
 
     python -m tools.lab.flood ADDRESS PORT PUBLIC_KEY KIND PER_SECOND SECONDS
 
-KIND: `valid` has a right MAC1, as anybody can make who knows the public key; `junk` has none. They
-come from 16 384 addresses, all local to the namespace it runs in, unless KIND ends in `-one`.
+KIND: see KINDS. They come from 16 384 addresses, all local to the namespace it runs in, unless KIND
+ends in `-one`.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import hashlib
 import os
 import random
 import socket
-import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tools.lab.namespaces import Namespace, cable
@@ -27,6 +28,7 @@ SOURCES = "198.18.128.0/18"
 _FIRST_SOURCE = int.from_bytes(socket.inet_aton("198.18.128.0"), "big")
 _SOURCE_COUNT = 1 << 14
 _POOL = 4096
+_BATCH = 64
 TARGET = "198.18.0.1"
 
 
@@ -59,35 +61,133 @@ def flooding(  # noqa: PLR0917
         process.stdout.close()
 
 
-def messages(public_key: bytes, *, valid: bool) -> list[bytes]:
-    """Initiations whose contents mean nothing."""
+# ---- what is sent ----
+
+
+def _initiation(public_key: bytes, *, valid: bool) -> bytes:
     label = hashlib.blake2s(b"mac1----" + public_key).digest()
-    made = []
-    for _ in range(_POOL):
-        body = b"\1\0\0\0" + os.urandom(112)
-        mac1 = hashlib.blake2s(body, digest_size=16, key=label).digest()
-        made.append(body + (mac1 if valid else os.urandom(16)) + bytes(16))
-    return made
+    body = b"\1\0\0\0" + os.urandom(112)
+    mac1 = hashlib.blake2s(body, digest_size=16, key=label).digest()
+    return body + (mac1 if valid else os.urandom(16)) + bytes(16)
+
+
+def _any_length() -> int:
+    """Of a UDP payload: so that the IP packet has 64 to 1500 bytes."""
+    return random.randrange(36, 1473)
+
+
+KINDS: dict[str, Callable[[bytes], bytes]] = {
+    # An initiation with a right MAC1, as anybody can make who knows the public key.
+    "valid": lambda key: _initiation(key, valid=True),
+    # What anybody can send: an initiation and a response without a right MAC1, ...
+    "junk": lambda key: _initiation(key, valid=False),
+    "junk-response": lambda _: b"\2\0\0\0" + os.urandom(88),
+    # ... a cookie reply, ...
+    "cookie-reply": lambda _: b"\3\0\0\0" + os.urandom(60),
+    # ... data for a session that there is not, and what is no message at all.
+    "wrong-receiver": lambda _: b"\4\0\0\0" + os.urandom(_any_length() - 4),
+    "noise": lambda _: os.urandom(_any_length()),
+}
+
+
+def messages(public_key: bytes, kind: str) -> list[bytes]:
+    """Messages whose contents mean nothing."""
+    make = KINDS[kind.removesuffix("-one")]
+    return [make(public_key) for _ in range(_POOL)]
+
+
+# ---- how it is sent: sendmmsg, for a core has to make a hundred thousand a second ----
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+class _Msghdr(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iov_length", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    ]
+
+
+class _Mmsghdr(ctypes.Structure):
+    _fields_ = [("header", _Msghdr), ("length", ctypes.c_uint)]
+
+
+class _PacketInfo(ctypes.Structure):
+    """A control message of IP_PKTINFO: struct cmsghdr, struct in_pktinfo, padding."""
+
+    _fields_ = [
+        ("length", ctypes.c_size_t),
+        ("level", ctypes.c_int),
+        ("kind", ctypes.c_int),
+        ("interface", ctypes.c_int),
+        ("source", ctypes.c_uint32),
+        ("address", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    ]
+
+
+class _Batches:
+    """All of the pool, each message with a source, to be sent a part at a time."""
+
+    def __init__(self, pool: list[bytes], target: tuple[str, int], sources: int) -> None:
+        family = socket.AF_INET.to_bytes(2, sys.byteorder)
+        name = family + target[1].to_bytes(2, "big") + socket.inet_aton(target[0]) + bytes(8)
+        self.name = ctypes.create_string_buffer(name, 16)
+        self.buffers = [ctypes.create_string_buffer(message, len(message)) for message in pool]
+        self.iovecs = (_Iovec * len(pool))()
+        self.controls = (_PacketInfo * len(pool))()
+        self.headers = (_Mmsghdr * len(pool))()
+        self.sources, self.chance, self.next = sources, random.Random(1), 0
+        for buffer, iovec, control, entry in zip(
+            self.buffers, self.iovecs, self.controls, self.headers, strict=True
+        ):
+            iovec.base, iovec.length = ctypes.addressof(buffer), len(buffer)
+            control.length, control.level, control.kind = 28, socket.IPPROTO_IP, 8  # IP_PKTINFO
+            header = entry.header
+            header.name, header.name_length = ctypes.addressof(self.name), 16
+            header.iov, header.iov_length = ctypes.addressof(iovec), 1
+            header.control, header.control_length = ctypes.addressof(control), 32
+        self.sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
+
+    def send(self, sender: socket.socket, count: int) -> int:
+        """The number that left: at most _BATCH, and never beyond the end of the pool."""
+        if self.next == len(self.headers):
+            self.next = 0
+        if self.next == 0:
+            for control in self.controls:
+                control.source = socket.htonl(_FIRST_SOURCE + self.chance.randrange(self.sources))
+        count = min(count, _BATCH, len(self.headers) - self.next)
+        first = ctypes.byref(self.headers, self.next * ctypes.sizeof(_Mmsghdr))
+        sent: int = self.sendmmsg(sender.fileno(), first, count, 0)
+        if sent <= 0:  # the kernel has no room: what cannot be sent is lost
+            sent = count
+        self.next += sent
+        return sent
 
 
 def main() -> None:
     address, port, key, kind, per_second, seconds = sys.argv[1:]
-    pool = messages(base64.b64decode(key), valid=kind.startswith("valid"))
-    sources = 1 if kind.endswith("-one") else _SOURCE_COUNT
+    pool = messages(base64.b64decode(key), kind)
+    batches = _Batches(pool, (address, int(port)), 1 if kind.endswith("-one") else _SOURCE_COUNT)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    target = (address, int(port))
-    chance = random.Random(1)
+    # A trickle comes once a second, all of it at once: that is worse than one by one.
+    pause = 1 if int(per_second) < 1000 else 0.0005
     print("flooding", flush=True)
-    began, sent = time.monotonic(), 0
+    began, sent = time.monotonic() - pause, 0
     while (now := time.monotonic() - began) < float(seconds):
-        for _ in range(int(now * int(per_second)) - sent):
-            source = _FIRST_SOURCE + chance.randrange(sources)
-            information = struct.pack("=iIi", 0, socket.htonl(source), 0)  # struct in_pktinfo
-            with contextlib.suppress(OSError):
-                control = [(socket.IPPROTO_IP, 8, information)]  # IP_PKTINFO
-                sender.sendmsg([pool[sent % _POOL]], control, 0, target)
-            sent += 1
-        time.sleep(0.0005)
+        due = int(now * int(per_second)) - sent
+        while due > 0:
+            gone = batches.send(sender, due)
+            sent += gone
+            due -= gone
+        time.sleep(pause)
 
 
 if __name__ == "__main__":
