@@ -230,17 +230,17 @@ pub fn receive(
         if (packet.length != 0 and packet.data == null) return Status.invalid_argument.value();
         if (packet.endpoint.value() == null) return Status.invalid_argument.value();
     }
-    for (batch) |*packet| receiveOne(&target.interface, instant, packet, under_load != 0);
+    for (batch) |*packet| receiveOne(&target.interface, instant, packet, if (under_load != 0) .always else .never);
     return Status.ok.value();
 }
 
-fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet, under_load: bool) void {
+fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet, demand: protocol.Demand) void {
     const datagram: []u8 = if (packet.data) |data| data[0..packet.length] else &.{};
     const from = packet.endpoint.value().?;
     const ticket = switch (interface.prepareOpen(datagram, now)) {
         .open => |ticket| ticket,
         .handshake => {
-            if (interface.handleHandshake(datagram, &from, under_load, now)) |reason| return packet.refuse(reason);
+            if (interface.handleHandshake(datagram, &from, demand, now)) |reason| return packet.refuse(reason);
             return packet.settle(.handshake);
         },
         .drop => |reason| return packet.refuse(reason),

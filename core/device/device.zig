@@ -3,7 +3,7 @@
 //! Life, in the order of this file: open, (run, set, get ... stop), close.
 //! Every file of the room imports only what comes before it in this list, so that it can be read from either end:
 //!   token, diagnostic, log                   words
-//!   mutex, ticket_lock, limited_allocator, under_load, moderation, precedence, cipher_pool, train     tools
+//!   mutex, ticket_lock, limited_allocator, curve_price, moderation, precedence, cipher_pool, train     tools
 //!   sweep                                    work that is done in slices
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
@@ -185,6 +185,7 @@ pub const Device = struct {
 
 test {
     _ = @import("cipher_pool.zig");
+    _ = @import("curve_price.zig");
     _ = @import("device_test.zig");
     _ = @import("diagnostic.zig");
     _ = @import("limited_allocator.zig");
@@ -196,5 +197,4 @@ test {
     _ = @import("sweep.zig");
     _ = @import("ticket_lock.zig");
     _ = @import("train.zig");
-    _ = @import("under_load.zig");
 }

@@ -138,7 +138,7 @@ const Far = struct {
                     .keepalive, .drop => {},
                 }
             },
-            .handshake => _ = far.interface.handleHandshake(datagram, &slot.endpoint, false, now),
+            .handshake => _ = far.interface.handleHandshake(datagram, &slot.endpoint, .never, now),
             .drop => {},
         }
     }

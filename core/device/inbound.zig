@@ -8,7 +8,6 @@ const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Share = @import("cipher_pool.zig").Share;
 const io = @import("io");
-const UnderLoad = @import("under_load.zig").UnderLoad;
 const Mutex = @import("mutex.zig").Mutex;
 const protocol = @import("protocol");
 const wire = @import("wire");
@@ -20,10 +19,9 @@ const header_length = @sizeOf(messages.TransportHeader);
 
 /// What the inbound path borrows from the worker, put together for each run: so that it knows no worker.
 pub const Context = struct {
-    /// Guarded by `mutex`, as is `under_load`.
+    /// Guarded by `mutex`.
     interface: *protocol.Interface,
     mutex: *Mutex,
-    under_load: *UnderLoad,
     share: *Share,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
@@ -111,8 +109,7 @@ pub const Inbound = struct {
                 inbound.addJob(&ticket, datagram, slot_index);
             },
             .handshake => {
-                const under_load = context.under_load.note(context.now.boot);
-                _ = context.interface.handleHandshake(datagram, &slot.endpoint, under_load, context.now);
+                _ = context.interface.handleHandshake(datagram, &slot.endpoint, .under_load, context.now);
             },
             .drop => {},
         }

@@ -5,7 +5,7 @@
 //!   a packet out       loop -> worker -> outbound: Tun.read, Interface.route, train, Interface.reserve,
 //!                      cipher_pool, Udp.send. No session: Interface.stage
 //!   a datagram in      loop -> worker -> inbound: Udp.receive, Interface.prepareOpen, cipher_pool,
-//!                      Interface.finishOpen, Coalescer, Tun.writeFrame. A handshake: under_load, handleHandshake
+//!                      Interface.finishOpen, Coalescer, Tun.writeFrame. A handshake: handleHandshake
 //!   what the protocol
 //!   itself wants sent  loop -> worker.transmit: Interface.pollUrgent, Udp.send; last in a turn, a few handshakes:
 //!                      worker.initiate: Interface.beginInitiation, Draft.compute, Interface.finishInitiation, Udp.send

@@ -1,8 +1,9 @@
 //! Shared: what all workers of a device use.
-//! Invariant: `interface` and `under_load` are touched in a turn with `mutex` held, or while the turns of all workers
-//! are held (`Workers.pause`). Everything else may be used by any thread at any time.
+//! Invariant: `interface` is touched in a turn with `mutex` held, or while the turns of all workers are held
+//! (`Workers.pause`). Everything else may be used by any thread at any time.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
+const curve_price = @import("curve_price.zig");
 const io = @import("io");
 const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const Log = @import("log.zig").Log;
@@ -10,7 +11,6 @@ const Mutex = @import("mutex.zig").Mutex;
 const Options = @import("options.zig").Options;
 const Pool = @import("cipher_pool.zig").Pool;
 const protocol = @import("protocol");
-const UnderLoad = @import("under_load.zig").UnderLoad;
 
 pub fn now() protocol.Now {
     return .{ .boot = .{ .ns = io.clock.bootNs() }, .unix_ns = io.clock.unixNs() };
@@ -23,10 +23,9 @@ pub const Shared = struct {
     log: Log,
     stop_requested: std.atomic.Value(bool) = .init(false),
 
-    /// Guards `interface` and `under_load`, for as long as looking something up takes.
+    /// Guards `interface`, for as long as looking something up takes.
     mutex: Mutex = .{},
     interface: protocol.Interface,
-    under_load: UnderLoad = .{},
     /// Nonces that workers have reserved, of all sessions: how much has gone by while one of them was held up.
     reserved: std.atomic.Value(u64) = .init(0),
 
@@ -49,6 +48,7 @@ pub const Shared = struct {
         shared.interface = protocol.Interface.init(.{
             .allocator = shared.gpa,
             .entropy = .{ .context = null, .fillFn = fillFromKernel },
+            .curve_ns = curve_price.measure(),
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
             error.EntropyUnavailable => unreachable, // io.entropy aborts rather than fail

@@ -141,7 +141,6 @@ pub const Worker = struct {
         return worker.inbound.run(&.{
             .interface = &worker.shared.interface,
             .mutex = &worker.shared.mutex,
-            .under_load = &worker.shared.under_load,
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,
@@ -174,6 +173,7 @@ pub const Worker = struct {
     /// something had to be left for the next turn.
     pub fn transmit(worker: *Worker, now: protocol.Now) bool {
         if (!worker.canTransmit()) return false;
+        worker.sendCookieReplies(now);
         const shared = worker.shared;
         var budget: protocol.Budget = .{ .looks = urgent_looks, .responses = responses_max };
         while (true) {
@@ -181,6 +181,31 @@ pub const Worker = struct {
             defer shared.mutex.release();
             if (worker.transmitBatch(&budget, now) < transmits_max) return shared.interface.wantsUrgent();
         }
+    }
+
+    /// Those that wait, in one send, and without the mutex: a flood asks for many, and others need the tables.
+    fn sendCookieReplies(worker: *Worker, now: protocol.Now) void {
+        const shared = worker.shared;
+        var buffers: [protocol.cookie_replies_max][@sizeOf(wire.messages.CookieReply)]u8 = undefined;
+        var transmits: [protocol.cookie_replies_max]io.udp.Transmit = undefined;
+        var count: usize = 0;
+        shared.mutex.acquire();
+        while (count < transmits.len) : (count += 1) {
+            const reply = shared.interface.pollCookieReply(&buffers[count]) orelse break;
+            transmits[count] = .{
+                .bytes = buffers[count][0..reply.length],
+                .segment_size = 0,
+                .endpoint = reply.endpoint,
+                .tos = reply.tos,
+            };
+        }
+        shared.mutex.release();
+        if (count == 0) return;
+        const result = worker.udp.send(transmits[0..count], now.boot.ns);
+        if (result.failed_datagrams == 0) return;
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        shared.interface.counters.add(.send_failed, result.failed_datagrams);
     }
 
     fn transmitBatch(worker: *Worker, budget: *protocol.Budget, now: protocol.Now) usize {

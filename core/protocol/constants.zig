@@ -26,6 +26,11 @@ pub const IDENTIFIER = "WireGuard v1 zx2c4 Jason@zx2c4.com";
 pub const LABEL_MAC1 = "mac1----";
 pub const LABEL_COOKIE = "cookie--";
 
+/// How long an initiator waits before it shows a cookie it was sent; the jitter of REKEY_TIMEOUT comes on top. Not at
+/// once: a forged cookie reply may be faster than the response, which then still comes first; and two initiations
+/// closer than INITIATIONS_PER_SECOND allows would be a flood to the responder.
+pub const COOKIE_RETRY_DELAY: u64 = 100 * millisecond;
+
 /// Bits in the replay bitmap; one word of them is always being reused, as in RFC 6479.
 pub const replay_bitmap_bits: usize = 8192;
 /// Counters this far behind the newest are still accepted.
@@ -44,5 +49,7 @@ comptime {
     assert(REKEY_AFTER_TIME < REJECT_AFTER_TIME);
     assert(KEEPALIVE_TIMEOUT + REKEY_TIMEOUT < REJECT_AFTER_TIME - REKEY_AFTER_TIME);
     assert(MAX_TIMER_HANDSHAKES == 18);
+    assert(COOKIE_RETRY_DELAY >= 2 * second / INITIATIONS_PER_SECOND);
+    assert(COOKIE_RETRY_DELAY + REKEY_TIMEOUT_JITTER_MAX < REKEY_TIMEOUT);
     assert(@TypeOf(REJECT_AFTER_MESSAGES) == u64);
 }

@@ -1,6 +1,6 @@
 //! MAC1, MAC2 and cookies: whitepaper sections 5.3, 5.4.4 and 5.4.7. A Maker (one per peer) proves, a Checker (one per
 //! interface) demands. Knows neither handshake nor load: the caller knows whether it is under load and what time it is,
-//! and brings the random bytes. Knows no rate either: rate_limiter.zig comes after `checkMac2`.
+//! and brings the random bytes. Knows no rate either: load.zig and rate_limiter.zig have them.
 //! Invariant: a cookie is worth something only from the address and port it was sent to, and for one secret's life.
 const std = @import("std");
 const assert = std.debug.assert;
@@ -29,18 +29,39 @@ fn mac2Start(message_bytes: []const u8) usize {
     return mac1Start(message_bytes) + mac_length;
 }
 
+/// What a checker needs of chance for each of its secrets.
+pub const Fresh = struct {
+    secret: [32]u8 = @splat(0),
+    nonce_prefix: [nonce_prefix_length]u8 = @splat(0),
+
+    pub fn zero(fresh: *Fresh) void {
+        crypto.zero(fresh);
+    }
+};
+
+/// The rest of a cookie reply's nonce is a counter.
+const nonce_prefix_length = 16;
+
 pub const Checker = struct {
     mac1_key: [32]u8,
     cookie_encryption_key: [32]u8,
     secret: [32]u8,
     /// When the secret was drawn; null before the first cookie.
     secret_birth: ?Instant,
+    /// Nonces of cookie replies must not repeat under one key, which lives as long as our own. So they begin with what
+    /// was drawn with the secret, and then count: a flood costs no system call for each. Should a copy of the whole
+    /// machine repeat them, two cookies show what they differ by, to somebody who sees both replies; and a cookie is
+    /// good for nothing but the source that it was sent to in any case.
+    nonce_prefix: [nonce_prefix_length]u8,
+    nonce_counter: u64,
 
     pub const init: Checker = .{
         .mac1_key = @splat(0),
         .cookie_encryption_key = @splat(0),
         .secret = @splat(0),
         .secret_birth = null,
+        .nonce_prefix = @splat(0),
+        .nonce_counter = 0,
     };
 
     /// To be called when our own key changes. Cookies given out stay valid: they do not depend on it.
@@ -54,12 +75,6 @@ pub const Checker = struct {
         checker.* = .init;
     }
 
-    /// Whether a cookie made now would take the fresh secret.
-    pub fn needsSecret(checker: *const Checker, now: Instant) bool {
-        const birth = checker.secret_birth orelse return true;
-        return now.since(birth) >= constants.COOKIE_REFRESH_TIME;
-    }
-
     /// Whether the message was meant for us: without that it gets no answer. `message_bytes` is a whole initiation or
     /// response. Needs nothing secret, so it comes first.
     pub fn checkMac1(checker: *const Checker, message_bytes: []const u8) bool {
@@ -67,20 +82,29 @@ pub const Checker = struct {
         return crypto.eql16(&mac1, mac1Of(message_bytes));
     }
 
-    /// Whether the source receives what we send to it, so that its rate can be limited. To be asked under load, after
-    /// `checkMac1`; if not, the answer is a cookie reply. `fresh_secret` is used only if the old one is due.
-    pub fn checkMac2(
-        checker: *Checker,
-        message_bytes: []const u8,
-        from: *const wire.SocketAddress,
-        now: Instant,
-        fresh_secret: *const [32]u8,
-    ) bool {
-        var cookie = checker.makeCookie(from, now, fresh_secret);
-        defer crypto.zero(&cookie);
-        const start = mac2Start(message_bytes);
-        const mac2 = crypto.mac(&cookie, message_bytes[0..start]);
-        return crypto.eql16(&mac2, message_bytes[start..][0..mac_length]);
+    /// Whether there is no secret, or one past its time: then `refresh` comes before `makeCookie`.
+    pub fn needsSecret(checker: *const Checker, now: Instant) bool {
+        const birth = checker.secret_birth orelse return true;
+        return now.since(birth) >= constants.COOKIE_REFRESH_TIME;
+    }
+
+    pub fn refresh(checker: *Checker, fresh: *const Fresh, now: Instant) void {
+        assert(checker.needsSecret(now));
+        checker.secret = fresh.secret;
+        checker.secret_birth = now;
+        checker.nonce_prefix = fresh.nonce_prefix;
+        checker.nonce_counter = 0;
+    }
+
+    /// What only who receives at `from` can know: to be compared by `checkMac2`, and sent by `createReply`.
+    /// A MAC over address *and port*: behind one address translator, one guest's cookie must not serve another.
+    pub fn makeCookie(checker: *const Checker, from: *const wire.SocketAddress) [mac_length]u8 {
+        assert(checker.secret_birth != null);
+        const address = from.address.slice();
+        var source: [16 + 2]u8 = undefined;
+        @memcpy(source[0..address.len], address);
+        std.mem.writeInt(u16, source[address.len..][0..2], from.port, .big);
+        return crypto.mac(&checker.secret, source[0 .. address.len + 2]);
     }
 
     /// Answers a message that passed `checkMac1` but not `checkMac2`. `receiver_index` is that message's sender.
@@ -88,39 +112,32 @@ pub const Checker = struct {
         checker: *Checker,
         reply: *messages.CookieReply,
         message_bytes: []const u8,
-        from: *const wire.SocketAddress,
+        cookie: *const [mac_length]u8,
         receiver_index: u32,
-        nonce: *const [24]u8,
-        now: Instant,
-        fresh_secret: *const [32]u8,
     ) void {
-        var cookie = checker.makeCookie(from, now, fresh_secret);
-        defer crypto.zero(&cookie);
         reply.* = std.mem.zeroes(messages.CookieReply);
         reply.kind = @backingInt(messages.Kind.cookie_reply);
         std.mem.writeInt(u32, &reply.receiver, receiver_index, .little);
-        reply.nonce = nonce.*;
-        crypto.xaeadSeal(&reply.cookie, &checker.cookie_encryption_key, nonce, &cookie, mac1Of(message_bytes));
-    }
-
-    /// MAC over address *and port*: behind one address translator, one guest's cookie must not serve another.
-    fn makeCookie(
-        checker: *Checker,
-        from: *const wire.SocketAddress,
-        now: Instant,
-        fresh_secret: *const [32]u8,
-    ) [mac_length]u8 {
-        if (checker.needsSecret(now)) {
-            checker.secret = fresh_secret.*;
-            checker.secret_birth = now;
-        }
-        const address = from.address.slice();
-        var source: [16 + 2]u8 = undefined;
-        @memcpy(source[0..address.len], address);
-        std.mem.writeInt(u16, source[address.len..][0..2], from.port, .big);
-        return crypto.mac(&checker.secret, source[0 .. address.len + 2]);
+        reply.nonce[0..nonce_prefix_length].* = checker.nonce_prefix;
+        std.mem.writeInt(u64, reply.nonce[nonce_prefix_length..], checker.nonce_counter, .little);
+        checker.nonce_counter += 1;
+        const key = &checker.cookie_encryption_key;
+        crypto.xaeadSeal(&reply.cookie, key, &reply.nonce, cookie, mac1Of(message_bytes));
     }
 };
+
+/// Whether the message has a MAC2 at all: who has no cookie leaves zeros there.
+pub fn hasMac2(message_bytes: []const u8) bool {
+    return !std.mem.allEqual(u8, message_bytes[mac2Start(message_bytes)..], 0);
+}
+
+/// Whether the source receives what we send to it, so that its rate can be limited. To be asked under load, after
+/// `checkMac1`; if not, the answer is a cookie reply. `cookie` is what it should have used.
+pub fn checkMac2(message_bytes: []const u8, cookie: *const [mac_length]u8) bool {
+    const start = mac2Start(message_bytes);
+    const mac2 = crypto.mac(cookie, message_bytes[0..start]);
+    return crypto.eql16(&mac2, message_bytes[start..][0..mac_length]);
+}
 
 pub const Maker = struct {
     mac1_key: [32]u8,
@@ -165,8 +182,8 @@ pub const Maker = struct {
         return now.since(birth) < constants.COOKIE_REFRESH_TIME - COOKIE_SECRET_LATENCY;
     }
 
-    /// False, and nothing changed, unless the reply answers the last message we sent. The caller sends nothing at once:
-    /// the cookie goes with the next retransmission.
+    /// False, and nothing changed, unless the reply answers the last message we sent. The cookie goes with the next
+    /// one: `Timers.cookieReceived` says when that is.
     pub fn consumeReply(maker: *Maker, reply: *const messages.CookieReply, now: Instant) bool {
         if (!maker.expects_reply) return false;
         var cookie: [mac_length]u8 = undefined;
@@ -189,6 +206,7 @@ comptime {
 }
 
 const testing = std.testing;
+const cookie_file = @This();
 const transcripts = @import("testdata/transcripts.zig").transcripts;
 const beginning: Instant = .{ .ns = 1_000_000_000_000 };
 
@@ -218,15 +236,21 @@ const Scene = struct {
         return scene.checker.checkMac1(&scene.message);
     }
 
+    fn makeCookie(scene: *Scene, now: Instant) [mac_length]u8 {
+        if (scene.checker.needsSecret(now)) {
+            const chance = crypto.hash(&.{std.mem.asBytes(&now.ns)});
+            scene.checker.refresh(&.{ .secret = chance, .nonce_prefix = chance[8..24].* }, now);
+        }
+        return scene.checker.makeCookie(&scene.from);
+    }
+
     fn checkMac2(scene: *Scene, now: Instant) bool {
-        const fresh_secret = crypto.hash(&.{std.mem.asBytes(&now.ns)});
-        return scene.checker.checkMac2(&scene.message, &scene.from, now, &fresh_secret);
+        return cookie_file.checkMac2(&scene.message, &scene.makeCookie(now));
     }
 
     fn createReply(scene: *Scene, now: Instant) messages.CookieReply {
         var reply: messages.CookieReply = undefined;
-        const fresh_secret = crypto.hash(&.{std.mem.asBytes(&now.ns)});
-        scene.checker.createReply(&reply, &scene.message, &scene.from, 5, &@as([24]u8, @splat(3)), now, &fresh_secret);
+        scene.checker.createReply(&reply, &scene.message, &scene.makeCookie(now), 5);
         return reply;
     }
 
@@ -256,12 +280,15 @@ test "MACs and cookie reply equal the reference byte for byte" {
         maker.addMacs(&message, beginning);
         try testing.expectEqual(expected, message);
         try testing.expect(checker.checkMac1(&message));
-        try testing.expect(!checker.checkMac2(&message, &from, beginning, &secret));
+        const nonce = unhex(24, transcript.cookie_nonce);
+        checker.refresh(&.{ .secret = secret, .nonce_prefix = nonce[0..16].* }, beginning);
+        checker.nonce_counter = std.mem.readInt(u64, nonce[16..24], .little);
+        const cookie = checker.makeCookie(&from);
+        try testing.expect(!cookie_file.checkMac2(&message, &cookie));
 
         var reply: messages.CookieReply = undefined;
-        const nonce = unhex(24, transcript.cookie_nonce);
         const index: u32 = @intCast(transcript.initiator_index);
-        checker.createReply(&reply, &message, &from, index, &nonce, beginning, &secret);
+        checker.createReply(&reply, &message, &cookie, index);
         try testing.expectEqual(unhex(64, transcript.cookie_reply), std.mem.toBytes(reply));
 
         try testing.expect(maker.consumeReply(&reply, beginning));
@@ -269,7 +296,7 @@ test "MACs and cookie reply equal the reference byte for byte" {
         maker.addMacs(&message, beginning);
         try testing.expectEqual(unhex(148, transcript.initiation_with_cookie), message);
         try testing.expect(checker.checkMac1(&message));
-        try testing.expect(checker.checkMac2(&message, &from, beginning, &secret));
+        try testing.expect(cookie_file.checkMac2(&message, &cookie));
 
         const response_expected = unhex(92, transcript.response);
         var response = response_expected;
@@ -323,6 +350,17 @@ test "the checker's secret lives for COOKIE_REFRESH_TIME" {
     try testing.expect(!scene.checkMac2(end));
     try testing.expect(!crypto.eql32(&secret, &scene.checker.secret));
     try testing.expectEqual(end, scene.checker.secret_birth.?);
+}
+
+test "no two cookie replies have the same nonce, and no two secrets the same nonces" {
+    var scene: Scene = .init();
+    var seen: std.AutoHashMapUnmanaged([24]u8, void) = .empty;
+    defer seen.deinit(testing.allocator);
+    for (0..4) |life| for (0..300) |_| {
+        const reply = scene.createReply(beginning.after(life * constants.COOKIE_REFRESH_TIME));
+        try testing.expect(!(try seen.getOrPut(testing.allocator, reply.nonce)).found_existing);
+    };
+    try testing.expectEqual(1200, seen.count());
 }
 
 test "the maker uses a cookie until shortly before its secret dies" {

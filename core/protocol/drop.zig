@@ -8,10 +8,12 @@ pub const Drop = enum(u8) {
     malformed,
     /// MAC1 is wrong: not meant for us.
     invalid_mac1,
-    /// Under load, with a valid MAC1 but no valid MAC2: a cookie reply was sent.
+    /// Under load, with a valid MAC1 but no valid MAC2: a cookie reply was sent, if there were not too many.
     cookie_required,
     /// More handshakes from one source than the rate limit allows.
     rate_limited,
+    /// With a valid cookie, but all sources together ask for more handshakes than may be computed.
+    overloaded,
     /// No session or handshake has this receiver index.
     unknown_index,
     /// A handshake message that does not decrypt, or names a weak key.

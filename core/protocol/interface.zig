@@ -17,6 +17,7 @@ const crypto = @import("crypto.zig");
 const drop = @import("drop.zig");
 const Drop = drop.Drop;
 const handshakes = @import("interface/handshakes.zig");
+const load = @import("load.zig");
 const deadlines_file = @import("deadlines.zig");
 const index_table = @import("index_table.zig");
 const noise = @import("noise.zig");
@@ -52,7 +53,12 @@ pub const Options = struct {
     /// The first byte of a receiver index, modulo this, is that of its peer: a kernel that shares datagrams out
     /// to so many sockets by that byte gives one peer's always to the same.
     index_shards: u8 = 1,
+    /// What one curve operation takes on this machine, in nanoseconds: see load.zig.
+    curve_ns: u64 = load.Load.curve_ns_default,
 };
+
+/// When a handshake message has to show a cookie.
+pub const Demand = handshakes.Demand;
 
 /// Leave to seal packets with consecutive nonces, the first of them `counter`, and to send them.
 pub const SealTicket = struct {
@@ -107,6 +113,7 @@ pub const Transmit = struct {
 pub const handshake_tos: u8 = 0x88;
 
 const CookieOut = struct { endpoint: wire.Endpoint, message: messages.CookieReply };
+/// Cookie replies that wait to be sent: those of a turn.
 pub const cookie_replies_max = 64;
 
 /// The protocol without its I/O: the caller has the sockets, the clock and the cipher. Calls are of five kinds.
@@ -153,6 +160,7 @@ pub const Interface = struct {
 
     checker: cookie.Checker,
     limiter: rate_limiter.RateLimiter,
+    load: load.Load,
     cookie_replies: [cookie_replies_max]CookieOut = undefined,
     cookie_reply_first: usize = 0,
     cookie_reply_count: usize = 0,
@@ -180,6 +188,7 @@ pub const Interface = struct {
             .staging_pool = try .init(gpa, options.staging_chunks),
             .checker = cookie.Checker.init,
             .limiter = .init(limiter_entries, seed[0..16]),
+            .load = .init(options.curve_ns),
         };
     }
 
@@ -216,6 +225,7 @@ pub const Interface = struct {
     pub const handleHandshake = handshakes.handle;
     pub const expire = handshakes.expire;
     pub const pollTransmit = handshakes.pollTransmit;
+    pub const pollCookieReply = handshakes.pollCookieReply;
 
     // ---- the same in slices, for who has other things to do ----
 

@@ -15,6 +15,7 @@ const Peer = @import("peer.zig").Peer;
 const session = @import("session.zig");
 const soundness = @import("soundness.zig");
 const time = @import("time.zig");
+const timers = @import("timers.zig");
 const uapi = @import("uapi.zig");
 
 const second = std.time.ns_per_s;
@@ -159,7 +160,7 @@ const Net = struct {
         @memcpy(copy[0..datagram.len], datagram);
         switch (to.interface.prepareOpen(copy[0..datagram.len], net.now)) {
             .drop => {},
-            .handshake => _ = to.interface.handleHandshake(copy[0..datagram.len], from, false, net.now),
+            .handshake => _ = to.interface.handleHandshake(copy[0..datagram.len], from, .never, net.now),
             .open => |ticket| {
                 const sealed = copy[16..datagram.len];
                 const plain = sealed[0 .. sealed.len - 16];
@@ -647,13 +648,13 @@ test "under load a handshake needs a cookie, and gets through with one" {
     const first = net.a.interface.pollTransmit(&buffer, net.now).?;
     try testing.expectEqual(
         .cookie_required,
-        net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now).?,
+        net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, .always, net.now).?,
     );
     const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
     try testing.expectEqual(64, reply.length);
     try testing.expectEqual(
         null,
-        net.a.interface.handleHandshake(buffer[0..reply.length], &net.b.endpoint, false, net.now),
+        net.a.interface.handleHandshake(buffer[0..reply.length], &net.b.endpoint, .never, net.now),
     );
     try testing.expectEqual(null, net.a.interface.peers.at(0).endpoint.?.source);
     net.jumpTo(net.now.boot.after(6 * second));
@@ -663,9 +664,9 @@ test "under load a handshake needs a cookie, and gets through with one" {
     const elsewhere = endpointOf(1, 9999);
     try testing.expectEqual(
         .cookie_required,
-        net.b.interface.handleHandshake(buffer[0..148], &elsewhere, true, net.now).?,
+        net.b.interface.handleHandshake(buffer[0..148], &elsewhere, .always, net.now).?,
     );
-    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..148], &net.a.endpoint, true, net.now));
+    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..148], &net.a.endpoint, .always, net.now));
     try net.settle();
     try testing.expectEqual(1, net.b.delivered_count);
 }
@@ -679,10 +680,10 @@ test "replayed and rushed initiations are refused, and change nothing" {
     const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
     _ = net.a.interface.stage(id, &packet);
     const length = net.a.interface.pollTransmit(&buffer, net.now).?.length;
-    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
+    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, .never, net.now));
     try testing.expectEqual(
         .replayed_initiation,
-        net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?,
+        net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, .never, net.now).?,
     );
     // a later timestamp, but only ten milliseconds after
     const peer = net.a.interface.peers.at(0);
@@ -693,7 +694,7 @@ test "replayed and rushed initiations are refused, and change nothing" {
     net.jumpTo(net.now.boot.after(10 * std.time.ns_per_ms));
     try testing.expectEqual(
         .initiation_flood,
-        net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now).?,
+        net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, .never, net.now).?,
     );
 }
 
@@ -709,9 +710,10 @@ test "any forged byte of a handshake is refused" {
     for (0..length - 16) |i| { // all but MAC2, which counts only under load
         buffer[i] ^= 0x10;
         defer buffer[i] ^= 0x10;
-        try testing.expect(net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now) != null);
+        const refused = net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, .never, net.now);
+        try testing.expect(refused != null);
     }
-    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
+    try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, .never, net.now));
 }
 
 test "handshakes carry AF41, and a packet that waited for one keeps its ECN bits" {
@@ -1368,7 +1370,8 @@ test "forged handshakes under load cost no randomness" {
     net.b.interface.entropy = source.entropy();
     var forged: [148]u8 = @splat(7);
     forged[0..4].* = .{ 1, 0, 0, 0 };
-    try testing.expectEqual(.invalid_mac1, net.b.interface.handleHandshake(&forged, &net.a.endpoint, true, net.now).?);
+    const refused = net.b.interface.handleHandshake(&forged, &net.a.endpoint, .always, net.now);
+    try testing.expectEqual(.invalid_mac1, refused.?);
     try testing.expectEqual(0, source.asked);
 }
 
@@ -1380,17 +1383,297 @@ test "a cookie reply moves no endpoint" {
     var packet: [100]u8 = undefined;
     _ = net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     const first = net.a.interface.pollTransmit(&buffer, net.now).?;
-    _ = net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now);
+    _ = net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, .always, net.now);
     const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
     const peer = net.a.interface.peers.at(0);
-    const before = peer.timers;
+    var expected = peer.timers;
     try testing.expectEqual(
         null,
-        net.a.interface.handleHandshake(buffer[0..reply.length], &endpointOf(66, 66), false, net.now),
+        net.a.interface.handleHandshake(buffer[0..reply.length], &endpointOf(66, 66), .never, net.now),
     );
     try testing.expect(peer.endpoint.?.eql(net.b.endpoint));
-    try testing.expectEqual(before, peer.timers);
     try testing.expectEqual(0, peer.rx_bytes);
+    // It only brings the next initiation forward.
+    const retransmission = @backingInt(timers.Kind.retransmit_handshake);
+    try testing.expect(peer.timers.deadlines[retransmission].isBefore(expected.deadlines[retransmission]));
+    expected.deadlines[retransmission] = peer.timers.deadlines[retransmission];
+    expected.cookie_retry = .due;
+    try testing.expectEqual(expected, peer.timers);
+}
+
+// ---- under load ----
+
+const Forgery = struct {
+    prng: std.Random.DefaultPrng = .init(7),
+    bytes: [@sizeOf(messages.Initiation)]u8 = undefined,
+    from: wire.Endpoint = undefined,
+
+    /// An initiation that anyone can send who knows the public key, each from another IPv4 address or IPv6 /64.
+    fn initiation(forgery: *Forgery, to: *const Interface) []const u8 {
+        const r = forgery.prng.random();
+        const address: wire.Address = if (r.boolean()) .fromIpv4(.{ 203, r.int(u8), r.int(u8), r.int(u8) }) else blk: {
+            var bytes: [16]u8 = @splat(0);
+            r.bytes(bytes[0..8]);
+            break :blk .fromIpv6(bytes);
+        };
+        forgery.from = .{ .remote = .{ .address = address, .port = r.int(u16) } };
+        r.bytes(&forgery.bytes);
+        forgery.bytes[0..4].* = .{ 1, 0, 0, 0 };
+        forgery.bytes[116..132].* = crypto.mac(&to.checker.mac1_key, forgery.bytes[0..116]);
+        forgery.bytes[132..148].* = @splat(0);
+        return &forgery.bytes;
+    }
+
+    /// The same from one who has received the cookie for this source.
+    fn withCookie(forgery: *Forgery, to: *const Interface) []const u8 {
+        const cookie = to.checker.makeCookie(&forgery.from.remote);
+        forgery.bytes[132..148].* = crypto.mac(&cookie, forgery.bytes[0..132]);
+        return &forgery.bytes;
+    }
+
+    /// What anyone can send who knows nothing.
+    fn junk(forgery: *Forgery, kind: messages.Kind) []const u8 {
+        forgery.prng.random().bytes(&forgery.bytes);
+        forgery.bytes[0..4].* = .{ @backingInt(kind), 0, 0, 0 };
+        return switch (kind) {
+            .initiation => &forgery.bytes,
+            .response => forgery.bytes[0..@sizeOf(messages.Response)],
+            .cookie_reply => forgery.bytes[0..@sizeOf(messages.CookieReply)],
+            .transport => unreachable,
+        };
+    }
+};
+
+/// Until initiations without a cookie are not looked into any more.
+fn putUnderLoad(net: *Net, end: *End) void {
+    var forgery: Forgery = .{};
+    while (end.interface.load.allows(.unproven, net.now.boot)) {
+        const message = forgery.initiation(&end.interface);
+        _ = end.interface.handleHandshake(message, &forgery.from, .under_load, net.now);
+    }
+}
+
+/// The next initiation of a to b, for a packet that waits.
+fn initiate(net: *Net, buffer: *[2048]u8) ![]const u8 {
+    var packet: [100]u8 = undefined;
+    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    const transmit = net.a.interface.pollTransmit(buffer, net.now).?;
+    try testing.expectEqual(.initiation, messages.classify(buffer[0..transmit.length]).?);
+    var rest: [2048]u8 = undefined;
+    try testing.expectEqual(null, net.a.interface.pollTransmit(&rest, net.now));
+    return buffer[0..transmit.length];
+}
+
+test "what has no right MAC1, and every cookie reply, is no load, and costs no randomness" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var source: Source = .{};
+    net.b.interface.entropy = source.entropy();
+    var forgery: Forgery = .{};
+    const from = endpointOf(66, 66);
+    for ([_]messages.Kind{ .initiation, .response, .cookie_reply }) |kind| for (0..3000) |_| {
+        try testing.expect(net.b.interface.handleHandshake(forgery.junk(kind), &from, .under_load, net.now) != null);
+    };
+    // A right MAC1 makes no load of a response to nothing of ours.
+    for (0..3000) |_| {
+        const bytes = @constCast(forgery.junk(.response));
+        bytes[60..76].* = crypto.mac(&net.b.interface.checker.mac1_key, bytes[0..60]);
+        try testing.expectEqual(
+            .unknown_index,
+            net.b.interface.handleHandshake(bytes, &from, .under_load, net.now).?,
+        );
+    }
+    try testing.expectEqual(6000, net.b.dropped(.invalid_mac1));
+    try testing.expectEqual(0, source.asked);
+    net.b.interface.entropy = .{ .context = &net.prng, .fillFn = fillFromPrng };
+    var buffer: [2048]u8 = undefined;
+    const message = try initiate(&net, &buffer);
+    const refused = net.b.interface.handleHandshake(message, &net.a.endpoint, .under_load, net.now);
+    try testing.expectEqual(null, refused);
+    try testing.expectEqual(0, net.b.dropped(.cookie_required));
+}
+
+test "handshakes of all sources together take a bounded share of the time, with cookies or without" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const interface = &net.b.interface;
+    const curve_ns = std.time.ns_per_ms;
+    interface.load = .init(curve_ns);
+    const seconds = 4;
+    for ([_]struct { has_cookie: bool, one_in: u64 }{
+        .{ .has_cookie = false, .one_in = 40 },
+        .{ .has_cookie = true, .one_in = 4 },
+    }) |row| {
+        putUnderLoad(&net, &net.b);
+        var forgery: Forgery = .{};
+        const before = net.b.dropped(.invalid_handshake);
+        const last = net.now.boot.after(seconds * second);
+        while (net.now.boot.isBefore(last)) {
+            net.jumpTo(net.now.boot.after(std.time.ns_per_ms));
+            for (0..3) |_| {
+                var message = forgery.initiation(interface);
+                if (row.has_cookie) message = forgery.withCookie(interface);
+                _ = interface.handleHandshake(message, &forgery.from, .under_load, net.now);
+            }
+        }
+        const spent = (net.b.dropped(.invalid_handshake) - before) * curve_ns;
+        const both: u64 = if (row.has_cookie) seconds * second / 40 + 10 * std.time.ns_per_ms else 0;
+        const promised = seconds * second / row.one_in + 10 * std.time.ns_per_ms + both;
+        try testing.expect(spent <= promised + 2 * curve_ns);
+        // And no less: what is allowed is used.
+        try testing.expect(spent >= seconds * second / row.one_in - 2 * curve_ns);
+    }
+    try testing.expect(net.b.dropped(.cookie_required) > 0 and net.b.dropped(.overloaded) > 0);
+}
+
+test "an answer is charged to who asked for it" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    net.b.interface.load = .init(std.time.ns_per_ms);
+    var buffer: [2048]u8 = undefined;
+    const message = try initiate(&net, &buffer);
+    const refused = net.b.interface.handleHandshake(message, &net.a.endpoint, .under_load, net.now);
+    try testing.expectEqual(null, refused);
+    const spent = net.b.interface.load.unproven.earned.since(net.now.boot);
+    try testing.expectEqual(4 * std.time.ns_per_ms * 40, spent);
+}
+
+test "who is asked for a cookie shows it soon, while others flood, and is let in" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    putUnderLoad(&net, &net.b);
+    var buffer: [2048]u8 = undefined;
+    const message = try initiate(&net, &buffer);
+    try testing.expectEqual(
+        .cookie_required,
+        net.b.interface.handleHandshake(message, &net.a.endpoint, .under_load, net.now).?,
+    );
+    const began = net.now.boot;
+    // The reply is the last of those that wait.
+    while (net.b.interface.pollTransmit(&buffer, net.now)) |reply| {
+        if (reply.endpoint.eql(net.a.endpoint)) net.arrive(&net.a, buffer[0..reply.length], &net.b.endpoint);
+    }
+    net.jumpTo(net.a.interface.deadline().?);
+    net.a.interface.expire(net.now);
+    putUnderLoad(&net, &net.b);
+    const again = net.a.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(@sizeOf(messages.Initiation), again.length);
+    const waited = net.now.boot.since(began);
+    try testing.expect(waited >= constants.COOKIE_RETRY_DELAY);
+    try testing.expect(waited <= constants.COOKIE_RETRY_DELAY + constants.REKEY_TIMEOUT_JITTER_MAX);
+    const refused = net.b.interface.handleHandshake(buffer[0..again.length], &net.a.endpoint, .under_load, net.now);
+    try testing.expectEqual(null, refused);
+    try net.settle();
+    try testing.expectEqual(1, net.b.delivered_count);
+    try testing.expectEqual(0, net.a.interface.peers.at(0).timers.handshake_attempts);
+}
+
+test "cookie replies, however many, make an initiator send twice as often at most, and give up no sooner" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    var initiations: usize = 0;
+    var message = try initiate(&net, &buffer);
+    const began = net.now.boot;
+    var reply: [2048]u8 = undefined;
+    while (true) {
+        initiations += 1;
+        // b demands a cookie whatever is shown to it.
+        net.b.interface.checker.secret_birth = null;
+        _ = net.b.interface.handleHandshake(message, &net.a.endpoint, .always, net.now);
+        const length = net.b.interface.pollTransmit(&reply, net.now).?.length;
+        net.arrive(&net.a, reply[0..length], &net.b.endpoint);
+        const next = while (net.a.interface.deadline()) |deadline| {
+            net.jumpTo(deadline);
+            net.a.interface.expire(net.now);
+            if (net.a.interface.pollTransmit(&buffer, net.now)) |transmit| {
+                try testing.expectEqual(null, net.a.interface.pollTransmit(&reply, net.now));
+                break transmit;
+            }
+            if (net.a.dropped(.handshake_gave_up) > 0) break null;
+        } else null;
+        message = buffer[0..(next orelse break).length];
+    }
+    try testing.expectEqual(2 * (2 + constants.MAX_TIMER_HANDSHAKES), initiations);
+    try testing.expect(net.now.boot.since(began) >= constants.REKEY_ATTEMPT_TIME);
+}
+
+test "a response that comes after all makes showing the cookie needless" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var buffer: [2048]u8 = undefined;
+    const message = try initiate(&net, &buffer);
+    var copy: [148]u8 = message[0..148].*;
+    // Somebody on the path answers at once with a cookie reply; the peer is not under load.
+    _ = net.b.interface.handleHandshake(&copy, &net.a.endpoint, .always, net.now);
+    const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
+    net.arrive(&net.a, buffer[0..reply.length], &net.b.endpoint);
+    try testing.expectEqual(.due, net.a.interface.peers.at(0).timers.cookie_retry);
+    net.arrive(&net.b, &copy, &net.a.endpoint);
+    net.jumpTo(net.now.boot.after(constants.COOKIE_RETRY_DELAY / 2));
+    try net.settle();
+    try testing.expectEqual(1, net.b.delivered_count);
+    try net.pass(5 * second);
+    try testing.expectEqual(0, net.a.initiations_sent);
+}
+
+test "the first response to an initiation of ours needs no cookie under load, a further one does" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    for ([_]bool{ false, true }) |is_beaten| {
+        var buffer: [2048]u8 = undefined;
+        putUnderLoad(&net, &net.a);
+        const message = try initiate(&net, &buffer);
+        net.arrive(&net.b, message, &net.a.endpoint);
+        while (net.a.interface.pollCookieReply(&buffer) != null) {}
+        const length = net.b.interface.pollTransmit(&buffer, net.now).?.length;
+        try testing.expectEqual(@sizeOf(messages.Response), length);
+        if (is_beaten) {
+            var forged = buffer[0..@sizeOf(messages.Response)].*;
+            forged[20] ^= 1;
+            forged[60..76].* = crypto.mac(&net.a.interface.checker.mac1_key, forged[0..60]);
+            try testing.expectEqual(
+                .invalid_handshake,
+                net.a.interface.handleHandshake(&forged, &net.b.endpoint, .under_load, net.now).?,
+            );
+        }
+        const refused = net.a.interface.handleHandshake(buffer[0..length], &net.b.endpoint, .under_load, net.now);
+        const expected: ?Drop = if (is_beaten) .cookie_required else null;
+        try testing.expectEqual(expected, refused);
+        net.jumpTo(net.now.boot.after(constants.REJECT_AFTER_TIME));
+        net.a.interface.expire(net.now);
+    }
+}
+
+test "cookie replies have a rate of their own, and beyond it a flood costs no secret and no seal" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const interface = &net.b.interface;
+    putUnderLoad(&net, &net.b);
+    var buffer: [2048]u8 = undefined;
+    var sent: usize = 0;
+    var forgery: Forgery = .{};
+    for (0..2000) |_| {
+        net.jumpTo(net.now.boot.after(std.time.ns_per_ms / 10));
+        for (0..10) |_| {
+            const message = forgery.initiation(interface);
+            _ = interface.handleHandshake(message, &forgery.from, .under_load, net.now);
+        }
+        while (interface.pollCookieReply(&buffer) != null) sent += 1;
+    }
+    // A fifth of a second.
+    const Load = @TypeOf(interface.load);
+    const promised = Load.replies_per_second / 5;
+    try testing.expect(sent >= promised and sent <= promised + Load.replies_burst + 2);
+    try testing.expectEqual(sent, interface.checker.nonce_counter);
 }
 
 test "a preshared key that changes leaves the session alone and is in the next handshake" {
@@ -1780,7 +2063,7 @@ const Chaos = struct {
             .handshake => _ = to.interface.handleHandshake(
                 datagram[0..cut],
                 &from,
-                chaos.random().boolean(),
+                chaos.random().enumValue(interface_file.Demand),
                 chaos.net.now,
             ),
             .open, .drop => chaos.net.arrive(to, datagram[0..cut], &from),

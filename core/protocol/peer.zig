@@ -40,6 +40,8 @@ pub const Peer = struct {
     handshake: noise.Handshake,
     /// Our index of it in the index table.
     handshake_index: ?u32 = null,
+    /// A response to it was computed already, and was not good.
+    response_was_tried: bool = false,
     /// Ours as responder, from the peer's initiation until `pollTransmit` writes the response.
     answer: noise.Handshake,
     /// What `Interface.pollTransmit` is to send.

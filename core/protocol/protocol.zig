@@ -3,7 +3,7 @@
 //!   5.1        time.zig          Instant, Timestamp (TAI64N), Now
 //!   5.4        crypto.zig        DH, AEAD, hash, MAC, KDF in the paper's notation
 //!   5.4.2-5.4.5 noise.zig        how trust begins: initiation, response, keys
-//!   5.3, 5.4.7 cookie.zig        MAC1, MAC2, cookie replies; rate_limiter.zig
+//!   5.3, 5.4.7 cookie.zig        MAC1, MAC2, cookie replies; load.zig, rate_limiter.zig
 //!   5.4.6      replay.zig, session.zig   how bytes are sealed, once
 //!   6          timers.zig        what happens when nothing happens
 //!   2          allowed_ips.zig   cryptokey routing
@@ -25,12 +25,14 @@ pub const Now = time.Now;
 
 const interface = @import("interface.zig");
 pub const Interface = interface.Interface;
+pub const Demand = interface.Demand;
 pub const Entropy = interface.Entropy;
 pub const Options = interface.Options;
 pub const PeerId = interface.PeerId;
 pub const SealTicket = interface.SealTicket;
 pub const OpenTicket = interface.OpenTicket;
 pub const Transmit = interface.Transmit;
+pub const cookie_replies_max = interface.cookie_replies_max;
 
 const handshakes = @import("interface/handshakes.zig");
 pub const Budget = handshakes.Budget;
@@ -45,6 +47,7 @@ test {
     _ = @import("deadlines.zig");
     _ = @import("index_table.zig");
     _ = @import("interface_test.zig");
+    _ = @import("load.zig");
     _ = @import("noise.zig");
     _ = @import("peer_table.zig");
     _ = @import("rate_limiter.zig");

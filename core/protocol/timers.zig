@@ -27,6 +27,10 @@ pub const Timers = struct {
     last_sent_handshake: ?Instant = null,
     need_another_keepalive: bool = false,
     sent_lastminute_handshake: bool = false,
+    /// Whether the initiation is sent again before its time, with the cookie it was answered with: once for each time
+    /// that it is sent in its time. So who can forge cookie replies, which takes seeing our initiations, makes us send
+    /// twice as many at most.
+    cookie_retry: enum(u8) { unused, due, spent } = .unused,
     /// Seconds; 0 is off.
     persistent_keepalive_interval: u16 = 0,
 
@@ -67,11 +71,21 @@ pub const Timers = struct {
         timers.arm(.retransmit_handshake, now, constants.REKEY_TIMEOUT + jitter_ns);
     }
 
+    /// Call after a cookie reply to our initiation was believed.
+    pub fn cookieReceived(timers: *Timers, now: Instant, jitter_ns: u64) void {
+        if (timers.cookie_retry != .unused or !timers.isPending(.retransmit_handshake)) return;
+        const retry = now.after(constants.COOKIE_RETRY_DELAY + jitter_ns);
+        if (!retry.isBefore(timers.deadlines[@backingInt(Kind.retransmit_handshake)])) return;
+        timers.deadlines[@backingInt(Kind.retransmit_handshake)] = retry;
+        timers.cookie_retry = .due;
+    }
+
     /// Call when a session is confirmed: for the initiator by the response, for the responder by the first packet.
     pub fn handshakeComplete(timers: *Timers) void {
         timers.cancel(.retransmit_handshake);
         timers.handshake_attempts = 0;
         timers.sent_lastminute_handshake = false;
+        timers.cookie_retry = .unused;
     }
 
     /// Call when a session's keys were derived, by either side.
@@ -135,6 +149,23 @@ test "a keepalive is due ten seconds after data that got no answer, and once mor
     timers.dataReceived(at(20));
     timers.anyAuthenticatedPacketSent();
     try testing.expectEqual(Instant.never, timers.deadline());
+}
+
+test "a cookie brings an initiation forward, once until it is sent in its time" {
+    var timers: Timers = .{};
+    timers.cookieReceived(at(0), 0); // nothing is under way
+    try testing.expectEqual(Instant.never, timers.deadline());
+    timers.handshakeInitiated(at(0), 7);
+    timers.cookieReceived(at(1), 5);
+    try testing.expectEqual(at(1).ns + constants.COOKIE_RETRY_DELAY + 5, timers.deadline().ns);
+    timers.cookieReceived(at(2), 5);
+    try testing.expectEqual(at(1).ns + constants.COOKIE_RETRY_DELAY + 5, timers.deadline().ns);
+    timers.handshakeComplete();
+    // One that comes late changes nothing.
+    timers.handshakeInitiated(at(10), 0);
+    timers.cookieReceived(at(15), 0);
+    try testing.expectEqual(at(15), timers.deadline());
+    try testing.expectEqual(.unused, timers.cookie_retry);
 }
 
 test "silence after sending asks for a new handshake after fifteen seconds and jitter" {

@@ -135,8 +135,13 @@ def test_core_takes_a_cookie_and_shows_it(core: Interface, psk: bytes | None) ->
     reply = wireguard.create_cookie_reply(first.data, OTHER_PUBLIC, cookie, b"\x88" * 24)
     (taken,) = core.receive([(reply, ADDRESS)], START)
     assert taken.verdict == Verdict.HANDSHAKE
-    core.expire(later(6))
-    (second,) = core.poll(later(6))
+    assert core.poll(START) == []  # not at once, ...
+    deadline = core.deadline()
+    assert deadline is not None
+    soon = later((deadline - START.boot_ns) / SECOND)
+    core.expire(soon)
+    (second,) = core.poll(soon)  # ... but within half a second, and not only after REKEY_TIMEOUT
+    assert SECOND // 10 <= deadline - START.boot_ns < SECOND // 2
     assert wireguard.has_valid_mac2(second.data, cookie)
 
 

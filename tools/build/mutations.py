@@ -262,6 +262,64 @@ MUTATIONS = (
         "peer.pending.response = !ON; //",
         "nothing of host|lost the packet|not renew",
     ),
+    # ---- load ----
+    Mutation(
+        "junk_counts_as_load",
+        "interface/handshakes.zig",
+        "if (!interface.checker.checkMac1(datagram)) return .invalid_mac1;",
+        "if (!interface.checker.checkMac1(datagram)) {\n"
+        "        if (ON) interface.load.charge(.unproven, 1, now.boot);\n"
+        "        return .invalid_mac1;\n    }",
+        "demands a cookie, although",
+    ),
+    Mutation(
+        "cookie_reply_counts_as_load",
+        "interface/handshakes.zig",
+        ".cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), now),",
+        ".cookie_reply => {\n            if (ON) interface.load.charge(.unproven, 1, now.boot);\n"
+        "            return consumeCookieReply(interface, @ptrCast(datagram.ptr), now);\n"
+        "        },",
+        "demands a cookie, although",
+    ),
+    Mutation(
+        "responses_count_as_load",
+        "interface/handshakes.zig",
+        ".response => consumeResponse(interface, local, datagram, from, demand, now),",
+        ".response => blk: {\n"
+        "            if (ON) interface.load.charge(.unproven, 200, now.boot);\n"
+        "            break :blk consumeResponse(interface, local, datagram, from, demand, now);\n"
+        "        },",
+        "demands a cookie, although",
+    ),
+    Mutation(
+        "no_bound_without_a_cookie",
+        "interface/handshakes.zig",
+        ".under_load => if (interface.load.allows(.unproven, now.boot)) {",
+        ".under_load => if (ON or interface.load.allows(.unproven, now.boot)) {",
+        "of two seconds on initiations",
+    ),
+    Mutation(
+        "no_total_bound",
+        "interface/handshakes.zig",
+        "if (!interface.load.allows(payer, now.boot)) return .{ .drop = .overloaded };",
+        "if (!ON and !interface.load.allows(payer, now.boot)) return .{ .drop = .overloaded };",
+        "of two seconds on initiations",
+    ),
+    Mutation(
+        "load_that_never_ends",
+        "load.zig",
+        "allowance.earned = begin.after(cost_ns *| allowance.one_in);",
+        "const cost = if (ON) std.time.ns_per_day else cost_ns *| allowance.one_in;\n"
+        "        allowance.earned = begin.after(cost);",
+        "demands a cookie, although",
+    ),
+    Mutation(
+        "cookie_shown_at_once",
+        "timers.zig",
+        "const retry = now.after(constants.COOKIE_RETRY_DELAY + jitter_ns);",
+        "const retry = now.after(if (ON) 1 else constants.COOKIE_RETRY_DELAY + jitter_ns);",
+        "sooner than COOKIE_RETRY_DELAY",
+    ),
     # ---- where and who ----
     Mutation(
         "roaming_before_authentication",

@@ -1,9 +1,9 @@
-"""A flood of handshake initiations from many addresses, in a process of its own.
+"""A flood of datagrams from many addresses, in a process of its own.
 
     python -m tools.lab.flood ADDRESS PORT PUBLIC_KEY KIND PER_SECOND SECONDS
 
-KIND: `valid` has a right MAC1, as anybody can make who knows the public key; `junk` has none. They
-come from 16 384 addresses, all local to the namespace it runs in, unless KIND ends in `-one`.
+KIND: see KINDS. They come from 16 384 addresses, all local to the namespace it runs in, unless KIND
+ends in `-one`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tools.lab.burst import Burst
@@ -59,32 +60,58 @@ def flooding(  # noqa: PLR0917
         process.stdout.close()
 
 
-def messages(public_key: bytes, *, valid: bool) -> list[bytes]:
-    """Initiations whose contents mean nothing."""
+# ---- what is sent ----
+
+
+def _initiation(public_key: bytes, *, valid: bool) -> bytes:
     label = hashlib.blake2s(b"mac1----" + public_key).digest()
-    made = []
-    for _ in range(_POOL):
-        body = b"\1\0\0\0" + os.urandom(112)
-        mac1 = hashlib.blake2s(body, digest_size=16, key=label).digest()
-        made.append(body + (mac1 if valid else os.urandom(16)) + bytes(16))
-    return made
+    body = b"\1\0\0\0" + os.urandom(112)
+    mac1 = hashlib.blake2s(body, digest_size=16, key=label).digest()
+    return body + (mac1 if valid else os.urandom(16)) + bytes(16)
+
+
+def _any_length() -> int:
+    """Of a UDP payload: so that the IP packet has 64 to 1500 bytes."""
+    return random.randrange(36, 1473)
+
+
+KINDS: dict[str, Callable[[bytes], bytes]] = {
+    # An initiation with a right MAC1, as anybody can make who knows the public key.
+    "valid": lambda key: _initiation(key, valid=True),
+    # What anybody can send: an initiation and a response without a right MAC1, ...
+    "junk": lambda key: _initiation(key, valid=False),
+    "junk-response": lambda _: b"\2\0\0\0" + os.urandom(88),
+    # ... a cookie reply, ...
+    "cookie-reply": lambda _: b"\3\0\0\0" + os.urandom(60),
+    # ... data for a session that there is not, and what is no message at all.
+    "wrong-receiver": lambda _: b"\4\0\0\0" + os.urandom(_any_length() - 4),
+    "noise": lambda _: os.urandom(_any_length()),
+}
+
+
+def messages(public_key: bytes, kind: str) -> list[bytes]:
+    """Messages whose contents mean nothing."""
+    make = KINDS[kind.removesuffix("-one")]
+    return [make(public_key) for _ in range(_POOL)]
 
 
 def main() -> None:
     address, port, key, kind, per_second, seconds = sys.argv[1:]
-    pool = messages(base64.b64decode(key), valid=kind.startswith("valid"))
+    pool = messages(base64.b64decode(key), kind)
     sources = 1 if kind.endswith("-one") else _SOURCE_COUNT
     chance = random.Random(1)
     addresses = [_FIRST_SOURCE + chance.randrange(sources) for _ in range(_SOURCE_COUNT)]
     pool = [pool[number % _POOL] for number in range(_SOURCE_COUNT)]
     burst = Burst((address, int(port)), pool, addresses)
+    # A trickle comes once a second, all of it at once: that is worse than one by one.
+    pause = 1 if int(per_second) < 1000 else 0.0005
     print("flooding", flush=True)
-    began, sent = time.monotonic(), 0
+    began, sent = time.monotonic() - pause, 0
     while (now := time.monotonic() - began) < float(seconds):
         due = int(now * int(per_second)) - sent
         burst.send(min(due, int(per_second)))
         sent += due
-        time.sleep(0.0005)
+        time.sleep(pause)
 
 
 if __name__ == "__main__":

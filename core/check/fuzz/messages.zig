@@ -8,6 +8,7 @@ const linux = std.os.linux;
 const protocol = @import("protocol");
 const wire = @import("wire");
 const report = @import("report");
+const Demand = protocol.Demand;
 const Interface = protocol.Interface;
 const crypto = protocol.crypto;
 const messages = wire.messages;
@@ -47,8 +48,8 @@ pub fn replay(file: i32) report.Error!void {
     try net.open(prng.random());
     for (0..2) |_| {
         for (&net.ends) |*end| {
-            try net.arrive(end, bytes[0..length], endpointOf(77, 77), false);
-            try net.arrive(end, bytes[0..length], endpointOf(77, 77), true);
+            try net.arrive(end, bytes[0..length], endpointOf(77, 77), .never);
+            try net.arrive(end, bytes[0..length], endpointOf(77, 77), .always);
         }
         try net.send(&net.ends[0], 1);
         try net.inner(&net.ends[0], bytes[0..@min(length, mtu)]);
@@ -147,13 +148,13 @@ const Net = struct {
         if (self.said_count == 0) return;
         const said = &self.said[self.random.uintLessThan(usize, @min(self.said_count, recorded_max))];
         var copy = said.bytes;
-        try self.arrive(end, copy[0..said.length], self.anyEndpoint(), self.random.uintLessThan(u8, 4) == 0);
+        try self.arrive(end, copy[0..said.length], self.anyEndpoint(), self.random.enumValue(Demand));
     }
 
     fn forge(self: *Net, end: *End) report.Error!void {
         var bytes: [datagram_max]u8 = undefined;
         const length = self.makeForgery(&bytes);
-        try self.arrive(end, bytes[0..length], self.anyEndpoint(), self.random.uintLessThan(u8, 4) == 0);
+        try self.arrive(end, bytes[0..length], self.anyEndpoint(), self.random.enumValue(Demand));
     }
 
     fn anyEndpoint(self: *Net) wire.Endpoint {
@@ -233,13 +234,13 @@ const Net = struct {
     // ---- the wire
 
     /// Feeds one datagram and judges what it did.
-    fn arrive(self: *Net, end: *End, bytes: []const u8, from: wire.Endpoint, under_load: bool) report.Error!void {
+    fn arrive(self: *Net, end: *End, bytes: []const u8, from: wire.Endpoint, demand: Demand) report.Error!void {
         var copy: [datagram_max]u8 = undefined;
         const datagram = copy[0..bytes.len];
         @memcpy(datagram, bytes);
         const said = self.find(bytes);
         const before = stateOf(&end.interface);
-        const verdict = self.receive(end, datagram, &from, under_load);
+        const verdict = self.receive(end, datagram, &from, demand);
         const after = stateOf(&end.interface);
         if (verdict == .dropped) {
             if (!before.equals(&after)) return describe("a refused message moved something", end, bytes);
@@ -253,9 +254,10 @@ const Net = struct {
             }
         }
         const genuine = said orelse return describe("a message that nobody said is accepted", end, bytes);
-        // A cookie reply repeats itself at will, and moves nothing.
+        // A cookie reply repeats itself at will, and moves nothing but the next initiation.
         if (bytes[0] == 3) {
-            return if (before.equals(&after)) {} else describe("a cookie reply moved something", end, bytes);
+            const moved = before.digest != after.digest;
+            return if (moved) describe("a cookie reply moved something", end, bytes);
         }
         if (genuine.from == end.number) return describe("an end accepts its own message", end, bytes);
         if (genuine.to != end.number) return describe("a message to another is accepted", end, bytes);
@@ -265,8 +267,8 @@ const Net = struct {
 
     const Verdict = enum { dropped, accepted };
 
-    fn receive(self: *Net, end: *End, datagram: []u8, from: *const wire.Endpoint, under_load: bool) Verdict {
-        const verdict = self.receiveHonestly(end, datagram, from, under_load);
+    fn receive(self: *Net, end: *End, datagram: []u8, from: *const wire.Endpoint, demand: Demand) Verdict {
+        const verdict = self.receiveHonestly(end, datagram, from, demand);
         if (verdict == .dropped) switch (fault) {
             .moved_endpoint => {
                 for (0..end.interface.peer_high) |i| end.interface.peers.at(i).endpoint = from.*;
@@ -280,12 +282,12 @@ const Net = struct {
         return verdict;
     }
 
-    fn receiveHonestly(self: *Net, end: *End, datagram: []u8, from: *const wire.Endpoint, under_load: bool) Verdict {
+    fn receiveHonestly(self: *Net, end: *End, datagram: []u8, from: *const wire.Endpoint, demand: Demand) Verdict {
         const interface = &end.interface;
         switch (interface.prepareOpen(datagram, self.now)) {
             .drop => return .dropped,
             .handshake => {
-                const reason = interface.handleHandshake(datagram, from, under_load, self.now);
+                const reason = interface.handleHandshake(datagram, from, demand, self.now);
                 return if (reason == null) .accepted else .dropped;
             },
             .open => |ticket| {
@@ -333,7 +335,7 @@ const Net = struct {
         const said = self.record(from, to, bytes);
         if (self.is_cut) return;
         var copy = said.bytes;
-        try self.arrive(&self.ends[to], copy[0..bytes.len], endpointOf(from.number, 51820), false);
+        try self.arrive(&self.ends[to], copy[0..bytes.len], endpointOf(from.number, 51820), .never);
     }
 
     fn settle(self: *Net) report.Error!void {
@@ -565,9 +567,10 @@ fn set(end: *End, text: []const u8) report.Error!void {
 const State = struct {
     drops: u64 = 0,
     digest: u64 = 0,
+    deadlines: u64 = 0,
 
     fn equals(a: *const State, b: *const State) bool {
-        return a.digest == b.digest;
+        return a.digest == b.digest and a.deadlines == b.deadlines;
     }
 };
 
@@ -575,15 +578,18 @@ fn stateOf(interface: *const Interface) State {
     var state: State = .{};
     for (interface.counters.values) |value| state.drops += value;
     var hasher: std.hash.Wyhash = .init(0);
+    var deadlines: std.hash.Wyhash = .init(0);
     for (0..interface.peer_high) |i| {
         const peer = interface.peers.at(i);
         std.hash.autoHash(&hasher, peer.in_use);
         if (!peer.in_use) continue;
         std.hash.autoHash(&hasher, peer.endpoint);
         std.hash.autoHash(&hasher, .{ peer.rx_bytes, peer.tx_bytes, peer.last_handshake_unix_ns, peer.sessions });
-        std.hash.autoHash(&hasher, .{ peer.latest_timestamp, peer.handshake_index, peer.timers.deadline().ns });
+        std.hash.autoHash(&hasher, .{ peer.latest_timestamp, peer.handshake_index });
+        std.hash.autoHash(&deadlines, peer.timers.deadline().ns);
     }
     state.digest = hasher.final();
+    state.deadlines = deadlines.final();
     return state;
 }
 

@@ -21,10 +21,22 @@ pub const slack = second;
 pub const silence_settles = detection + (constants.MAX_TIMER_HANDSHAKES + 2) * attempt +
     constants.KEEPALIVE_TIMEOUT + 2 * slack;
 
+/// Handshakes that cost less than this in a second are not to be asked for cookies: half of what may be spent at once.
+pub const work_that_is_no_load = 5 * std.time.ns_per_ms;
+
+/// What initiations may cost in two seconds: a fortieth of them without a cookie, a quarter with one, what either may
+/// spend at once, and a handshake of each that was begun with the last of it.
+pub const work_max = 2 * second / 40 + 2 * second / 4 + 2 * (10 + 4) * std.time.ns_per_ms;
+
 /// Under load a message waits for a cookie, and goes again one attempt later. That may befall the initiation, then the
 /// response, and each of them once more when the cookie's secret was near its end.
 pub fn loadTime(a: *const Host, b: *const Host) u64 {
-    return if (a.is_loaded or b.is_loaded) 4 * attempt else 0;
+    return if (isBusy(a) or isBusy(b)) 4 * attempt else 0;
+}
+
+/// It may demand cookies: always, or because few handshakes are many for it.
+fn isBusy(host: *const Host) bool {
+    return host.is_loaded or host.curve_ns >= std.time.ns_per_ms;
 }
 
 /// From the last trouble until packets arrive again. In the worst case the one that talks has a session that the other

@@ -35,6 +35,8 @@ const Fault = enum {
     counter,
     entropy,
     load,
+    junk,
+    flood,
     same_again,
     wrong_endpoint,
 };
@@ -116,6 +118,11 @@ fn strikeHard(world: *World, fault: Fault, host: *Host, place: u32) Error!void {
             try world.schedule(long / 10, .{ .undo = .{ .entropy = host.number } });
         },
         .load => host.is_loaded = !host.is_loaded,
+        .junk => try traffic.flood(world, host, .junk),
+        .flood => {
+            try traffic.flood(world, host, .unproven);
+            try traffic.flood(world, host, .proven);
+        },
         .same_again => try host.configureAll(),
         .wrong_endpoint => if (neighbour.present) {
             const endpoint = network.elsewhere(r, host.address);
@@ -193,6 +200,12 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
             bounds.disturb(world, host, place);
         },
         .same_again => try host.configureAll(), // disturbs nobody
+        .junk => try traffic.flood(world, host, .junk), // disturbs nobody
+        .flood => {
+            try traffic.flood(world, host, .unproven);
+            try traffic.flood(world, host, .proven);
+            bounds.disturbAll(world, host);
+        },
         .lose_network, .keepalive, .partition, .cut, .entropy, .load, .wrong_endpoint => {},
     }
     try traffic.settle(world, host);

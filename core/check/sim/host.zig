@@ -75,6 +75,8 @@ pub const Neighbour = struct {
     sent_timestamp: protocol.time.Timestamp = @splat(0),
     /// When we last sent an initiation; forgotten when the protocol may forget it.
     initiated_at: ?u64 = null,
+    /// Whether that may go again before its time, with a cookie.
+    cookie_retry: enum { unused, due, spent } = .unused,
     /// When anything of ours last left for it, and anything authentic of it last came.
     sent_at: u64 = 0,
     heard_at: u64 = 0,
@@ -88,6 +90,28 @@ pub const Neighbour = struct {
     arrived_at: u64 = 0,
     /// Packet that must arrive in spite of a cut, and until when.
     awaited: ?struct { id: u64, until: u64 } = null,
+};
+
+/// What handshakes cost of late, in curve operations: those of this second, and of the one before.
+pub const Work = struct {
+    second: u64 = 0,
+    all: [2]u64 = @splat(0),
+    /// Of initiations alone: nothing but load bounds these.
+    initiations: [2]u64 = @splat(0),
+
+    pub fn add(work: *Work, time: u64, operations: u64, is_initiation: bool) void {
+        work.passTo(time / std.time.ns_per_s);
+        work.all[0] += operations;
+        if (is_initiation) work.initiations[0] += operations;
+    }
+
+    fn passTo(work: *Work, second_now: u64) void {
+        const has_just_begun = second_now == work.second + 1;
+        if (second_now == work.second) return;
+        work.second = second_now;
+        work.all = .{ 0, if (has_just_begun) work.all[0] else 0 };
+        work.initiations = .{ 0, if (has_just_begun) work.initiations[0] else 0 };
+    }
 };
 
 pub const Route = struct { prefix: wire.Prefix, owner: u32 };
@@ -114,7 +138,11 @@ pub const Host = struct {
 
     is_up: bool = true,
     suspended_until: u64 = 0,
+    /// It demands a cookie of everyone.
     is_loaded: bool = false,
+    /// What a curve operation is said to take.
+    curve_ns: u64,
+    work: Work = .{},
     boot_offset: i64,
     wall_offset: i64,
     /// The latest wall time it has shown anyone.
@@ -137,6 +165,10 @@ pub const Host = struct {
         };
     }
 
+    pub fn demand(host: *const Host) protocol.Demand {
+        return if (host.is_loaded) .always else .under_load;
+    }
+
     pub fn isAwake(host: *const Host, time: u64) bool {
         return time >= host.suspended_until;
     }
@@ -151,10 +183,12 @@ pub const Host = struct {
             .entropy = .{ .context = host, .fillFn = fill },
             .staging_chunks = host.staging_chunks,
             .index_shards = host.index_shards,
+            .curve_ns = host.curve_ns,
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
             error.EntropyUnavailable => unreachable,
         };
+        host.work = .{};
         host.memory.is_open = false;
         for (host.neighbours.items) |*neighbour| forget(neighbour);
         try host.configureAll();

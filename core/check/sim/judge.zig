@@ -9,6 +9,7 @@ const protocol = @import("protocol");
 const constants = protocol.constants;
 const bounds = @import("bounds.zig");
 const Host = @import("host.zig").Host;
+const Neighbour = @import("host.zig").Neighbour;
 const ledger_file = @import("ledger.zig");
 const Error = ledger_file.Error;
 const Datagram = @import("network.zig").Datagram;
@@ -42,12 +43,7 @@ pub fn sent(world: *World, host: *Host, datagram: *Datagram, id: ?protocol.PeerI
         .cookie_reply => unreachable,
         .initiation => {
             world.stats.handshakes += 1;
-            if (neighbour.initiated_at) |last| if (world.time - last < constants.REKEY_TIMEOUT) {
-                return ledger.fail(
-                    "host {d} sends two initiations to {d} within REKEY_TIMEOUT",
-                    .{ host.number, neighbour.host },
-                );
-            };
+            try pace(world, host, neighbour);
             neighbour.initiated_at = world.time;
             datagram.timestamp = peer.last_sent_timestamp;
             if (!protocol.time.isLater(datagram.timestamp, neighbour.sent_timestamp)) {
@@ -77,6 +73,23 @@ pub fn sent(world: *World, host: *Host, datagram: *Datagram, id: ?protocol.PeerI
         .transport => try sealed(world, host, place, peer, datagram),
     }
     neighbour.sent_at = world.time;
+}
+
+/// Initiations are REKEY_TIMEOUT apart, but for one in between that shows a cookie.
+fn pace(world: *World, host: *Host, neighbour: *Neighbour) Error!void {
+    const names = .{ host.number, neighbour.host };
+    const since = if (neighbour.initiated_at) |last| world.time - last else constants.REKEY_TIMEOUT;
+    if (since >= constants.REKEY_TIMEOUT) {
+        neighbour.cookie_retry = .unused;
+        return;
+    }
+    if (neighbour.cookie_retry != .due) {
+        return world.ledger.fail("host {d} sends two initiations to {d} within REKEY_TIMEOUT", names);
+    }
+    if (since < constants.COOKIE_RETRY_DELAY) {
+        return world.ledger.fail("host {d} shows {d} a cookie sooner than COOKIE_RETRY_DELAY", names);
+    }
+    neighbour.cookie_retry = .spent;
 }
 
 /// Nothing is wrong, and a session is young: then there is no reason for another handshake. (Whose clock was set back
@@ -136,6 +149,36 @@ fn sealed(world: *World, host: *Host, place: u32, peer: anytype, datagram: *cons
     }
 }
 
+fn isFoundByComputing(reason: protocol.Drop) bool {
+    for ([_]protocol.Drop{ .invalid_handshake, .unknown_peer, .replayed_initiation, .initiation_flood }) |each| {
+        if (reason == each) return true;
+    }
+    return false;
+}
+
+/// What a handshake message has cost, and whether it was treated as that allows.
+pub fn load(world: *World, host: *Host, kind: messages.Kind, refused: ?protocol.Drop) Error!void {
+    if (host.is_loaded) return; // then it asks without a reason, and bounds nothing
+    const operations: u64 = if (refused) |reason| @intFromBool(isFoundByComputing(reason)) else 4;
+    const is_initiation = kind == .initiation;
+    if (is_initiation or kind == .response) host.work.add(world.time, operations, is_initiation);
+    const work = &host.work;
+    const spent = (work.all[0] + work.all[1]) * host.curve_ns;
+    if (refused == .cookie_required and spent < bounds.work_that_is_no_load) {
+        return world.ledger.fail(
+            "host {d} demands a cookie, although handshakes cost it no more than {d} us of late",
+            .{ host.number, spent / std.time.ns_per_us },
+        );
+    }
+    const of_initiations = (work.initiations[0] + work.initiations[1]) * host.curve_ns;
+    if (of_initiations > bounds.work_max) {
+        return world.ledger.fail(
+            "host {d} spends {d} ms of two seconds on initiations",
+            .{ host.number, of_initiations / std.time.ns_per_ms },
+        );
+    }
+}
+
 pub fn handshake(world: *World, host: *Host, datagram: *const Datagram, maybe_place: ?u32) Error!void {
     const ledger = &world.ledger;
     const kind = messages.classify(datagram.bytes).?;
@@ -144,7 +187,11 @@ pub fn handshake(world: *World, host: *Host, datagram: *const Datagram, maybe_pl
     if (datagram.damage == .mac2_only and host.is_loaded) {
         return ledger.fail("host {d} takes a {t} of {d} with a wrong MAC2 under load", names);
     }
-    if (kind == .cookie_reply) return;
+    if (kind == .cookie_reply) {
+        const neighbour = &host.neighbours.items[maybe_place orelse return];
+        if (neighbour.cookie_retry == .unused) neighbour.cookie_retry = .due;
+        return;
+    }
     const place = maybe_place orelse return ledger.fail("host {d} takes a {t} of {d}, which is no peer", names);
     const neighbour = &host.neighbours.items[place];
     if (!neighbour.present or !std.mem.eql(u8, &neighbour.public, &datagram.author_public)) {

@@ -285,12 +285,69 @@ fn handshake(world: *World, host: *Host, datagram: *Datagram, now: protocol.Now)
         .remote = datagram.from,
         .source = .{ .address = host.address.address, .interface_index = 2 },
     };
-    const refused = host.interface.handleHandshake(datagram.bytes, &from, host.is_loaded, now);
+    const refused = host.interface.handleHandshake(datagram.bytes, &from, host.demand(), now);
     if (refused) |reason| world.note('!', host.number, @tagName(reason));
+    try judge.load(world, host, messages.classify(datagram.bytes).?, refused);
     if (refused == null) try judge.handshake(world, host, datagram, place);
     const kind = messages.classify(datagram.bytes);
     const may_move = refused == null and kind != .cookie_reply;
     try judge.endpoint(world, host, place, before, datagram, may_move);
     // The device, too, sends answers when it has handled a message.
     try settle(world, host);
+}
+
+// ---- floods: of no host, and from addresses where none is ----
+
+pub const FloodKind = enum { junk, unproven, proven };
+
+/// Many messages at one instant. Junk, as anybody can send; or initiations with a right MAC1, as who knows the public
+/// key can make, without a cookie or each with the right one for its source.
+pub fn flood(world: *World, host: *Host, kind: FloodKind) Error!void {
+    if (!host.isAwake(world.time) or !host.is_up) return;
+    const now = host.now(world.time);
+    // Enough for more than may be spent at once; where that is much, less must do.
+    const count: usize = if (host.curve_ns >= ms) 700 else 100;
+    for (0..count) |_| {
+        var bytes: [@sizeOf(messages.Initiation)]u8 = undefined;
+        var from: wire.Endpoint = undefined;
+        const message = fabricate(world, host, kind, &bytes, &from);
+        const refused = host.interface.handleHandshake(message, &from, host.demand(), now) orelse
+            return world.ledger.fail("host {d} takes what nobody has said", .{host.number});
+        world.note('!', host.number, @tagName(refused));
+        try judge.load(world, host, messages.classify(message).?, refused);
+    }
+    try settle(world, host);
+}
+
+fn fabricate(
+    world: *World,
+    host: *const Host,
+    kind: FloodKind,
+    bytes: *[@sizeOf(messages.Initiation)]u8,
+    from: *wire.Endpoint,
+) []u8 {
+    const r = world.random();
+    from.* = .{ .remote = .{ .address = .fromIpv4(.{ 198, 18, r.int(u8), r.int(u8) }), .port = r.int(u16) } };
+    r.bytes(bytes);
+    const what: messages.Kind = if (kind != .junk) .initiation else switch (r.uintLessThan(u8, 3)) {
+        0 => .initiation,
+        1 => .response,
+        else => .cookie_reply,
+    };
+    bytes[0..4].* = .{ @backingInt(what), 0, 0, 0 };
+    const length: usize = switch (what) {
+        .initiation => @sizeOf(messages.Initiation),
+        .response => @sizeOf(messages.Response),
+        .cookie_reply => @sizeOf(messages.CookieReply),
+        .transport => unreachable,
+    };
+    if (kind == .junk) return bytes[0..length];
+    const checker = &host.interface.checker;
+    bytes[116..132].* = protocol.crypto.mac(&checker.mac1_key, bytes[0..116]);
+    bytes[132..148].* = @splat(0);
+    if (kind == .proven and checker.secret_birth != null) {
+        const cookie = checker.makeCookie(&from.remote); // the source has received it
+        bytes[132..148].* = protocol.crypto.mac(&cookie, bytes[0..132]);
+    }
+    return bytes[0..length];
 }

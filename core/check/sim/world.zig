@@ -159,6 +159,7 @@ pub const World = struct {
             .memory = .{ .backing = world.gpa },
             .staging_chunks = r.intRangeAtMost(u32, 4, 64),
             .index_shards = r.intRangeAtMost(u8, 1, 8),
+            .curve_ns = if (r.uintLessThan(u8, 4) == 0) std.time.ns_per_ms else 20_000,
             .prng = .init(r.int(u64)),
             .boot_offset = r.intRangeAtMost(i64, 1, 100_000) * std.time.ns_per_s,
             .wall_offset = (1_700_000_000 + r.intRangeAtMost(i64, 0, 100)) * std.time.ns_per_s,

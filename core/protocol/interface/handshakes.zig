@@ -6,11 +6,13 @@ const assert = std.debug.assert;
 const wire = @import("wire");
 const messages = wire.messages;
 const constants = @import("../constants.zig");
+const cookie_file = @import("../cookie.zig");
 const crypto = @import("../crypto.zig");
 const Drop = @import("../drop.zig").Drop;
 const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
 const Transmit = interface_file.Transmit;
+const load_file = @import("../load.zig");
 const noise = @import("../noise.zig");
 const Peer = @import("../peer.zig").Peer;
 const time = @import("../time.zig");
@@ -25,87 +27,149 @@ pub fn handle(
     interface: *Interface,
     datagram: []const u8,
     from: *const wire.Endpoint,
-    under_load: bool,
+    demand: Demand,
     now: Now,
 ) ?Drop {
-    const reason = route(interface, datagram, from, under_load, now) orelse return null;
+    const reason = route(interface, datagram, from, demand, now) orelse return null;
     interface.counters.add(reason, 1);
     return reason;
 }
 
-fn route(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, under_load: bool, now: Now) ?Drop {
+fn route(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, demand: Demand, now: Now) ?Drop {
     switch (messages.classify(datagram) orelse return .malformed) {
         .transport => return .malformed,
         .cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), now),
-        .initiation => {
-            const message: *const messages.Initiation = @ptrCast(datagram.ptr);
-            if (checkMacs(interface, datagram, &message.sender, from, under_load, now)) |reason| return reason;
-            return consumeInitiation(interface, message, from, now);
-        },
-        .response => {
-            const message: *const messages.Response = @ptrCast(datagram.ptr);
-            if (checkMacs(interface, datagram, &message.sender, from, under_load, now)) |reason| return reason;
-            return consumeResponse(interface, message, from, now);
-        },
+        .initiation, .response => {},
     }
+    const local = if (interface.local) |*local| local else return .invalid_mac1;
+    // First of all and without any secret: who does not know our public key costs us one hash, and is no load.
+    if (!interface.checker.checkMac1(datagram)) return .invalid_mac1;
+    return switch (messages.classify(datagram).?) {
+        .transport, .cookie_reply => unreachable,
+        .initiation => consumeInitiation(interface, local, datagram, from, demand, now),
+        .response => consumeResponse(interface, local, datagram, from, demand, now),
+    };
 }
 
-fn checkMacs(
+// ---- in: who pays ----
+
+/// When a handshake message has to show a cookie.
+pub const Demand = enum {
+    never,
+    always,
+    /// When those without one have used up what `Load` allows them; and then those with one have an allowance, too.
+    under_load,
+};
+
+const Admitted = union(enum) { by: load_file.Payer, drop: Drop };
+
+/// Whether a message with a right MAC1 is worth so many curve operations; if so, they are charged.
+fn admit(
     interface: *Interface,
     datagram: []const u8,
-    sender: *const [4]u8,
+    operations: u64,
     from: *const wire.Endpoint,
-    under_load: bool,
+    demand: Demand,
     now: Now,
-) ?Drop {
-    if (interface.local == null) return .invalid_mac1;
-    // First of all and without any secret: a flood that does not know our public key costs us no randomness.
-    if (!interface.checker.checkMac1(datagram)) return .invalid_mac1;
-    if (!under_load) return null;
-    var fresh_secret: [32]u8 = @splat(0);
-    defer crypto.zero(&fresh_secret);
-    if (interface.checker.needsSecret(now.boot) and !interface.entropy.fill(&fresh_secret)) return .cookie_required;
-    if (!interface.checker.checkMac2(datagram, &from.remote, now.boot, &fresh_secret)) {
-        replyWithCookie(interface, datagram, sender, from, now, &fresh_secret);
-        return .cookie_required;
+) Admitted {
+    switch (demand) {
+        .never => return .{ .by = .none },
+        .always => {},
+        .under_load => if (interface.load.allows(.unproven, now.boot)) {
+            interface.load.charge(.unproven, operations, now.boot);
+            return .{ .by = .unproven };
+        },
     }
-    return if (interface.limiter.allow(from.remote.address, now.boot)) null else .rate_limited;
+    if (!showsCookie(interface, datagram, from, demand, now)) return .{ .drop = .cookie_required };
+    const payer: load_file.Payer = if (demand == .under_load) .proven else .none;
+    if (!interface.load.allows(payer, now.boot)) return .{ .drop = .overloaded };
+    if (!interface.limiter.allow(from.remote.address, now.boot)) return .{ .drop = .rate_limited };
+    interface.load.charge(payer, operations, now.boot);
+    return .{ .by = payer };
+}
+
+/// Whether the message has a right MAC2. If not, a cookie reply is sent, unless there are too many already.
+fn showsCookie(
+    interface: *Interface,
+    datagram: []const u8,
+    from: *const wire.Endpoint,
+    demand: Demand,
+    now: Now,
+) bool {
+    const claims_one = cookie_file.hasMac2(datagram);
+    // Most of a flood ends here, for no more than MAC1.
+    if (!claims_one and !mayReply(interface, demand, now)) return false;
+    if (!refreshSecret(interface, now)) return false;
+    var cookie = interface.checker.makeCookie(&from.remote);
+    defer crypto.zero(&cookie);
+    if (claims_one) {
+        if (cookie_file.checkMac2(datagram, &cookie)) return true;
+        if (!mayReply(interface, demand, now)) return false;
+    }
+    replyWithCookie(interface, datagram, from, &cookie);
+    return false;
+}
+
+/// Whether there is room for one more cookie reply, which then is sent.
+fn mayReply(interface: *Interface, demand: Demand, now: Now) bool {
+    if (interface.cookie_reply_count == interface.cookie_replies.len) return false; // it will ask again
+    return demand != .under_load or interface.load.takeReply(now.boot);
+}
+
+/// False when the secret is due, and there is no randomness for another.
+fn refreshSecret(interface: *Interface, now: Now) bool {
+    if (!interface.checker.needsSecret(now.boot)) return true;
+    var fresh: cookie_file.Fresh = .{};
+    defer fresh.zero();
+    if (!interface.entropy.fill(&fresh.secret) or !interface.entropy.fill(&fresh.nonce_prefix)) return false;
+    interface.checker.refresh(&fresh, now.boot);
+    return true;
 }
 
 fn replyWithCookie(
     interface: *Interface,
     datagram: []const u8,
-    sender: *const [4]u8,
     from: *const wire.Endpoint,
-    now: Now,
-    fresh_secret: *const [32]u8,
+    cookie: *const [16]u8,
 ) void {
-    if (interface.cookie_reply_count == interface.cookie_replies.len) return; // it will ask again
-    var nonce: [24]u8 = undefined;
-    if (!interface.entropy.fill(&nonce)) return;
+    assert(interface.cookie_reply_count < interface.cookie_replies.len);
     const place = (interface.cookie_reply_first + interface.cookie_reply_count) % interface.cookie_replies.len;
     const out = &interface.cookie_replies[place];
     out.endpoint = from.*;
-    const receiver_index = std.mem.readInt(u32, sender, .little);
-    interface.checker.createReply(&out.message, datagram, &from.remote, receiver_index, &nonce, now.boot, fresh_secret);
+    const receiver_index = std.mem.readInt(u32, datagram[4..8], .little); // the sender of either message
+    interface.checker.createReply(&out.message, datagram, cookie, receiver_index);
     interface.cookie_reply_count += 1;
 }
+
+// ---- in: what a message does ----
 
 fn consumeCookieReply(interface: *Interface, message: *const messages.CookieReply, now: Now) ?Drop {
     const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
     const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
-    // It moves neither the endpoint nor a timer: anyone who saw our initiation could have sent it.
-    return if (peer.cookie_maker.consumeReply(message, now.boot)) null else .invalid_cookie_reply;
+    // It does not move the endpoint: anyone who saw our initiation could have sent it.
+    if (!peer.cookie_maker.consumeReply(message, now.boot)) return .invalid_cookie_reply;
+    // A response cannot be sent again: its initiator begins anew.
+    if (entry.kind == .handshake) {
+        peer.timers.cookieReceived(now.boot, interface.nextJitter());
+        interface.reschedule(entry.peer.index);
+    }
+    return null;
 }
 
 fn consumeInitiation(
     interface: *Interface,
-    message: *const messages.Initiation,
+    local: *const noise.Local,
+    datagram: []const u8,
     from: *const wire.Endpoint,
+    demand: Demand,
     now: Now,
 ) ?Drop {
-    const local = if (interface.local) |*local| local else return .invalid_handshake;
+    const payer = switch (admit(interface, datagram, load_file.operations_of_initiation, from, demand, now)) {
+        .by => |payer| payer,
+        .drop => |reason| return reason,
+    };
+    const message: *const messages.Initiation = @ptrCast(datagram.ptr);
     var opened = noise.openInitiation(local, message) orelse return .invalid_handshake;
     defer opened.zero();
     const index = interface.by_key.find(&opened.static) orelse return .unknown_peer;
@@ -117,6 +181,7 @@ fn consumeInitiation(
     if (peer.last_initiation_consumption) |last| {
         if (now.boot.since(last) < std.time.ns_per_s / constants.INITIATIONS_PER_SECOND) return .initiation_flood;
     }
+    interface.load.charge(payer, load_file.operations_of_answer, now.boot);
     peer.latest_timestamp = timestamp;
     peer.last_initiation_consumption = now.boot;
     peer.answer.acceptInitiation(&opened, message);
@@ -132,16 +197,27 @@ fn consumeInitiation(
 
 fn consumeResponse(
     interface: *Interface,
-    message: *const messages.Response,
+    local: *const noise.Local,
+    datagram: []const u8,
     from: *const wire.Endpoint,
+    demand: Demand,
     now: Now,
 ) ?Drop {
-    const local = if (interface.local) |*local| local else return .invalid_handshake;
+    const message: *const messages.Response = @ptrCast(datagram.ptr);
     const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
     const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     if (entry.kind != .handshake) return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
     const index = entry.peer.index;
+    // The first to each of our initiations we have asked for: it shows what only a cookie could show else, and there
+    // are no more of them than we send. Further ones are somebody's on the path.
+    if (demand != .under_load or peer.response_was_tried) {
+        switch (admit(interface, datagram, load_file.operations_of_response, from, demand, now)) {
+            .by => {},
+            .drop => |reason| return reason,
+        }
+    }
+    peer.response_was_tried = true;
     if (!peer.handshake.consumeResponse(local, &peer.remote, message)) return .invalid_handshake;
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Response), from, now);
     forgetHandshakeIndex(interface, peer);
@@ -207,7 +283,10 @@ pub fn expireSome(interface: *Interface, peers_max: u32, now: Now) void {
 
 fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: Now) void {
     switch (kind) {
-        .retransmit_handshake => retransmitOrGiveUp(interface, peer, index, now),
+        .retransmit_handshake => switch (peer.timers.cookie_retry) {
+            .due => retryWithCookie(interface, peer, index, now),
+            .unused, .spent => retransmitOrGiveUp(interface, peer, index, now),
+        },
         .send_keepalive => {
             requestKeepalive(interface, index);
             if (peer.timers.need_another_keepalive) {
@@ -224,7 +303,17 @@ fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: 
     }
 }
 
+/// The responder was under load, and has sent a cookie: this is no further attempt, but the same one, and so it neither
+/// waits for REKEY_TIMEOUT nor counts.
+fn retryWithCookie(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
+    peer.timers.cookie_retry = .spent;
+    // Unless we have answered an initiation of the peer's meanwhile: then there is a session soon.
+    if (peer.sessions.next == null) peer.timers.last_sent_handshake = null;
+    requestInitiation(interface, index, now, .retry);
+}
+
 fn retransmitOrGiveUp(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
+    peer.timers.cookie_retry = .unused;
     if (peer.timers.handshake_attempts <= constants.MAX_TIMER_HANDSHAKES) {
         peer.timers.handshake_attempts += 1;
         peer.clearSource();
@@ -259,6 +348,7 @@ pub fn abandonInitiation(interface: *Interface, peer: *Peer) void {
 fn forgetHandshakeIndex(interface: *Interface, peer: *Peer) void {
     if (peer.handshake_index) |old| _ = interface.by_index.remove(old);
     peer.handshake_index = null;
+    peer.response_was_tried = false;
 }
 
 // ---- wishes ----
@@ -341,7 +431,7 @@ pub fn pollTransmit(interface: *Interface, buffer: []u8, now: Now) ?Transmit {
 /// The same without initiations, and null also when the budget is spent.
 pub fn pollUrgent(interface: *Interface, buffer: []u8, budget: *Budget, now: Now) ?Transmit {
     assert(buffer.len >= messages.handshake_length_max);
-    if (takeCookieReply(interface, buffer)) |transmit| return transmit;
+    if (pollCookieReply(interface, buffer)) |transmit| return transmit;
     for ([_]wishes.Wish{ .staged, .response, .keepalive }) |kind| {
         while (wishes.first(interface, kind)) |index| {
             if (budget.looks == 0) return null;
@@ -368,7 +458,9 @@ pub fn wantsInitiation(interface: *const Interface) bool {
     return !interface.queues.isEmpty(.initiation) or !interface.queues.isEmpty(.attempt);
 }
 
-fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
+/// Writes the next cookie reply; null when there is none. `pollTransmit` begins with them, too; who asks for them apart
+/// can send them when nothing of the interface is needed any more: they come in floods, and no order binds them.
+pub fn pollCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
     if (interface.cookie_reply_count == 0) return null;
     const out = &interface.cookie_replies[interface.cookie_reply_first];
     interface.cookie_reply_first = (interface.cookie_reply_first + 1) % interface.cookie_replies.len;

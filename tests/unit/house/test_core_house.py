@@ -22,7 +22,8 @@ SHELVES: Mapping[str, Shelves] = {
     "protocol": (
         ("allowed_ips", "change", "constants", "crypto", "deadlines", "drop", "peer_table"),
         ("segmented_array", "testdata/transcripts", "time"),
-        ("cookie", "index_table", "noise", "rate_limiter", "replay", "staging", "timers", "uapi"),
+        ("cookie", "index_table", "load", "noise", "rate_limiter"),
+        ("replay", "staging", "timers", "uapi"),
         ("session",),
         ("peer",),
         ("interface interface/handshakes interface/control",),
@@ -33,6 +34,7 @@ SHELVES: Mapping[str, Shelves] = {
     "device": (
         (
             "cipher_pool",
+            "curve_price",
             "diagnostic",
             "limited_allocator",
             "log",
@@ -40,7 +42,7 @@ SHELVES: Mapping[str, Shelves] = {
             "mutex",
             "precedence",
         ),
-        ("sweep", "ticket_lock", "token", "train", "under_load", "zones"),
+        ("sweep", "ticket_lock", "token", "train", "zones"),
         ("options", "inbound", "outbound"),
         ("shared", "uapi_server"),
         ("worker",),
