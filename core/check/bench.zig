@@ -299,7 +299,7 @@ const Pair = struct {
         const datagram = buffer[0..transmit.length];
         if (wire.messages.classify(datagram) != kind) @panic("not the message expected");
         const sender = endpointOf(if (source == &pair.initiator) 1 else 2);
-        if (target.handleHandshake(datagram, &sender, false, pair.now) != null) @panic("a message was refused");
+        if (target.handleHandshake(datagram, &sender, .never, pair.now) != null) @panic("a message was refused");
     }
 };
 

@@ -353,7 +353,7 @@ const Bench = struct {
         farthest = 0;
         // A packet that waits asks for the handshake, and confirms it.
         const packet = packetOf(64);
-        bench.near.stage(bench.near.route(&packet).peer, &packet);
+        _ = bench.near.stage(bench.near.route(&packet).peer, &packet);
         try exchange(&bench.near, &bench.far);
         try exchange(&bench.far, &bench.near);
         try exchange(&bench.near, &bench.far);
@@ -401,7 +401,7 @@ const Bench = struct {
         const from: wire.Endpoint = .{ .remote = .{ .address = .fromIpv4(.{ 192, 0, 2, 1 }), .port = 1 } };
         switch (interface.prepareOpen(datagram, now)) {
             .handshake => {
-                _ = interface.handleHandshake(datagram, &from, false, now);
+                _ = interface.handleHandshake(datagram, &from, .never, now);
                 return false;
             },
             .drop => return false,
@@ -477,7 +477,7 @@ test "a worker that was held up seals again what would come too late, and nothin
     defer bench.deinit();
     const context = bench.context();
     bench.fill(&workers[0], 1000);
-    const ready = workers[0].prepare(&context, workers[0].trains.all());
+    const ready = workers[0].prepare(&context, workers[0].trains.all()).ready;
     workers[0].seal(&context, ready);
     // The other sends as much as the whole window holds.
     for (0..10) |_| {
@@ -492,7 +492,7 @@ test "a worker that was held up seals again what would come too late, and nothin
     // Not so late: they go as they are.
     workers[0].trains.clear();
     bench.fill(&workers[0], 1000);
-    try testing.expectEqual(ready, workers[0].prepare(&context, workers[0].trains.all()));
+    try testing.expectEqual(ready, workers[0].prepare(&context, workers[0].trains.all()).ready);
     const first = workers[0].tickets[0].counter;
     workers[0].seal(&context, ready);
     bench.fill(&workers[1], 1000);

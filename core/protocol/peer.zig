@@ -17,8 +17,10 @@ const wishes = @import("interface/wishes.zig");
 pub const Peer = struct {
     cookie_maker: cookie.Maker align(64),
     remote: noise.Remote align(8),
-    last_initiation_consumption: ?time.Instant = null,
-    last_handshake_unix_ns: ?u64 = null,
+    /// Another initiation before then would be one of a flood.
+    initiations_admitted_from: time.Instant = .{ .ns = 0 },
+    /// 0 for never.
+    last_handshake_unix_ns: u64 = 0,
 
     timers: Timers = .{},
     /// Key of this peer in the deadline heap; never when it is not in there.

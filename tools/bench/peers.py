@@ -3,9 +3,9 @@
     scripts/bench_peers [--peers N] [--seconds S] [--rounds N]
 
 Through one tunnel goes an echo request each millisecond. Meanwhile one end is given N peers that
-never answer, each with a persistent keepalive, in one request; then their handshakes are tried for S
-seconds; all is asked for; they are given again in the place of the same; the mark of the sockets is
-changed, which forgets every source that was learnt; and they are taken away. Each line tells the
+never answer, each with a persistent keepalive, in one request; then their handshakes are tried for
+S seconds; all is asked for; they are given again in the place of the same; the mark of the sockets
+is changed, which forgets every source that was learnt; and they are taken away. Each line tells the
 longest that a request of that time took, how many were lost, and how long the request at the socket
 took. A pause is a long answer. Needs root.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from tools.lab.daemon import Daemon, socket_path
 from tools.lab.lab import Lab, Tunnel
 from tools.lab.namespaces import sweep
-from tools.lab.prober import Probes, probing
+from tools.lab.prober import probing
 
 # Nobody listens there, and the other end does not say so.
 SILENT_PORT = 9
@@ -92,7 +92,6 @@ def one_round(count: int, seconds: float) -> dict[str, tuple[float, int, float]]
                 ("set, none left", f"set=1\n{gone}"),
             ]
             whole = len(steps) * REST * 4 + seconds + 5
-            found = Probes()
             with probing(tunnel.b.namespace, tunnel.a.inner4, whole) as found:
                 time.sleep(REST)
                 for name, words in steps:

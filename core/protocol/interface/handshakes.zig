@@ -178,12 +178,10 @@ fn consumeInitiation(
     peer.remote.agree(local);
     if (!noise.finishInitiation(&opened, &peer.remote, message, &timestamp)) return .invalid_handshake;
     if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;
-    if (peer.last_initiation_consumption) |last| {
-        if (now.boot.since(last) < std.time.ns_per_s / constants.INITIATIONS_PER_SECOND) return .initiation_flood;
-    }
+    if (now.boot.isBefore(peer.initiations_admitted_from)) return .initiation_flood;
     interface.load.charge(payer, load_file.operations_of_answer, now.boot);
     peer.latest_timestamp = timestamp;
-    peer.last_initiation_consumption = now.boot;
+    peer.initiations_admitted_from = now.boot.after(std.time.ns_per_s / constants.INITIATIONS_PER_SECOND);
     peer.answer.acceptInitiation(&opened, message);
     // Without randomness there may be no answer, and so no session whose end would forget this.
     if (!peer.timers.isPending(.zero_key_material)) {
