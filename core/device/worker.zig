@@ -152,19 +152,19 @@ pub const Worker = struct {
         const shared = worker.shared;
         // A worker that got no sockets, and only helps, must not take what it cannot send.
         if (!worker.isFirst() and !worker.udp.isOpen()) return;
-        worker.sendCookieReplies(now);
         shared.mutex.acquire();
         defer shared.mutex.release();
+        if (shared.interface.cookie_reply_count != 0) worker.sendCookieReplies(now);
         while (worker.transmitBatch(&shared.interface, now) == transmits_max) {}
     }
 
-    /// Those that wait, in one send, and without the mutex: a flood asks for many, and others need the tables.
+    /// Those that wait, in one send. The mutex is given back meanwhile: a flood asks for many, nothing has to go before
+    /// or after them, and others need the tables.
     fn sendCookieReplies(worker: *Worker, now: protocol.Now) void {
         const shared = worker.shared;
         var buffers: [protocol.cookie_replies_max][@sizeOf(wire.messages.CookieReply)]u8 = undefined;
         var transmits: [protocol.cookie_replies_max]io.udp.Transmit = undefined;
         var count: usize = 0;
-        shared.mutex.acquire();
         while (count < transmits.len) : (count += 1) {
             const reply = shared.interface.pollCookieReply(&buffers[count]) orelse break;
             transmits[count] = .{
@@ -175,11 +175,8 @@ pub const Worker = struct {
             };
         }
         shared.mutex.release();
-        if (count == 0) return;
         const result = worker.udp.send(transmits[0..count], now.boot.ns);
-        if (result.failed_datagrams == 0) return;
         shared.mutex.acquire();
-        defer shared.mutex.release();
         shared.interface.counters.add(.send_failed, result.failed_datagrams);
     }
 
