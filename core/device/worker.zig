@@ -173,23 +173,23 @@ pub const Worker = struct {
     /// something had to be left for the next turn.
     pub fn transmit(worker: *Worker, now: protocol.Now) bool {
         if (!worker.canTransmit()) return false;
-        worker.sendCookieReplies(now);
         const shared = worker.shared;
         var budget: protocol.Budget = .{ .looks = urgent_looks, .responses = responses_max };
         while (true) {
             shared.mutex.acquire();
             defer shared.mutex.release();
+            if (shared.interface.cookie_reply_count != 0) worker.sendCookieReplies(now);
             if (worker.transmitBatch(&budget, now) < transmits_max) return shared.interface.wantsUrgent();
         }
     }
 
-    /// Those that wait, in one send, and without the mutex: a flood asks for many, and others need the tables.
+    /// Those that wait, in one send. The mutex is given back meanwhile: a flood asks for many, nothing has to go before
+    /// or after them, and others need the tables.
     fn sendCookieReplies(worker: *Worker, now: protocol.Now) void {
         const shared = worker.shared;
         var buffers: [protocol.cookie_replies_max][@sizeOf(wire.messages.CookieReply)]u8 = undefined;
         var transmits: [protocol.cookie_replies_max]io.udp.Transmit = undefined;
         var count: usize = 0;
-        shared.mutex.acquire();
         while (count < transmits.len) : (count += 1) {
             const reply = shared.interface.pollCookieReply(&buffers[count]) orelse break;
             transmits[count] = .{
@@ -200,11 +200,8 @@ pub const Worker = struct {
             };
         }
         shared.mutex.release();
-        if (count == 0) return;
         const result = worker.udp.send(transmits[0..count], now.boot.ns);
-        if (result.failed_datagrams == 0) return;
         shared.mutex.acquire();
-        defer shared.mutex.release();
         shared.interface.counters.add(.send_failed, result.failed_datagrams);
     }
 

@@ -73,8 +73,10 @@ class Scene:
 
 
 def measure(tunnel: Tunnel, seconds: float) -> float:
-    """Gbit/s into the side that is flooded."""
+    """Gbit/s into the side that is flooded; 0 when the stream ended before its time."""
     report = iperf3(tunnel.b.namespace, tunnel.a.namespace, tunnel.a.inner4, seconds)
+    if "sum_received" not in report["end"]:
+        return 0.0
     return received_bits_per_second(report) / 1e9
 
 

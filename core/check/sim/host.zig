@@ -106,11 +106,13 @@ pub const Work = struct {
     }
 
     fn passTo(work: *Work, second_now: u64) void {
-        const has_just_begun = second_now == work.second + 1;
         if (second_now == work.second) return;
+        const has_just_begun = second_now == work.second + 1;
         work.second = second_now;
-        work.all = .{ 0, if (has_just_begun) work.all[0] else 0 };
-        work.initiations = .{ 0, if (has_just_begun) work.initiations[0] else 0 };
+        for ([_]*[2]u64{ &work.all, &work.initiations }) |sums| {
+            sums[1] = if (has_just_begun) sums[0] else 0;
+            sums[0] = 0;
+        }
     }
 };
 
