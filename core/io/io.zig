@@ -4,6 +4,7 @@ pub const linux = @import("linux.zig");
 pub const clock = @import("clock.zig");
 pub const entropy = @import("entropy.zig");
 pub const priority = @import("priority.zig");
+pub const line_writer = @import("line_writer.zig");
 pub const offload = @import("offload.zig");
 pub const vnet_header = @import("vnet_header.zig");
 pub const gso = @import("gso.zig");
@@ -33,6 +34,7 @@ test {
     _ = clock;
     _ = entropy;
     _ = priority;
+    _ = line_writer;
     _ = offload;
     _ = vnet_header;
     _ = gso;

@@ -54,7 +54,7 @@ SHELVES: Mapping[str, Shelves] = {
     ),
     "io": (
         ("clock", "entropy", "linux", "priority", "vnet_header"),
-        ("control_message", "netlink", "offload", "poller", "sockaddr"),
+        ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
