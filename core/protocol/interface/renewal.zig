@@ -1,7 +1,7 @@
 //! The memory that holds our keys may exist twice: a virtual machine was cloned or set back, or a host woke from an
 //! image that can be woken from again. The other one would seal other packets by the same keys and counters, which
-//! tells whoever sees both what is in them. So nothing more is sent by the sessions there are, as in the kernel's driver
-//! (wg_vm_notification); unlike there, who had one begins another at once. Does not know how that was found out.
+//! tells whoever sees both what is in them. So nothing more is sent by the sessions there are, as in the kernel's
+//! driver (wg_vm_notification); unlike there, who had one begins another at once. Does not know how that was found out.
 //! Invariant: after it no nonce is used with a sending key from before.
 const handshakes = @import("handshakes.zig");
 const Interface = @import("../interface.zig").Interface;
