@@ -27,6 +27,9 @@ const allowed = .{
     "rt_sigreturn",       "sigreturn", "restart_syscall", "exit",                   "exit_group",
 };
 
+/// Of the log, for which nobody waits.
+const log_calls = .{ "pwritev2", "poll", "ppoll", "ppoll_time64" };
+
 /// Requests that are made of TUN while it runs.
 const ioctls = [_]u32{ sys.TUNSETQUEUE, sys.TUNGETIFF, sys.TUNGETDEVNETNS, sys.TUNSETOFFLOAD, linux.SIOCGIFINDEX };
 
@@ -82,7 +85,7 @@ const program = blk: {
         refuse,
         load(@offsetOf(SECCOMP.data, "nr")),
     };
-    for (allowed) |name| {
+    for (allowed ++ log_calls) |name| {
         if (numberOf(name)) |number| code = code ++ &[_]Instruction{ unless(jump_equal, number, 1), allow };
     }
     for (memory_calls) |name| if (numberOf(name)) |number| {
