@@ -255,14 +255,25 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
         interface.peers.at(fresh).initEmpty();
         break :blk fresh;
     };
-    const peer = interface.peers.at(index);
-    peer.init(public_key);
-    peer.previous = interface.last_peer;
-    if (peer.previous == none) interface.first_peer = index else interface.peers.at(peer.previous).next = index;
-    interface.last_peer = index;
+    interface.peers.at(index).init(public_key);
+    joinOrder(interface, index);
     interface.by_key.insertAssumeCapacity(public_key, index);
     interface.peer_count += 1;
     return index;
+}
+
+fn joinOrder(interface: *Interface, index: u32) void {
+    const last = interface.last_peer;
+    interface.peers.at(index).previous = last;
+    if (last == none) interface.first_peer = index else interface.peers.at(last).next = index;
+    interface.last_peer = index;
+}
+
+fn leaveOrder(interface: *Interface, peer: *const Peer) void {
+    const previous = peer.previous;
+    const next = peer.next;
+    if (previous == none) interface.first_peer = next else interface.peers.at(previous).next = next;
+    if (next == none) interface.last_peer = previous else interface.peers.at(next).previous = previous;
 }
 
 fn removePeer(interface: *Interface, index: u32) void {
@@ -273,8 +284,7 @@ fn removePeer(interface: *Interface, index: u32) void {
     interface.allowed_ips.removePeer(index);
     _ = interface.by_key.remove(&peer.remote.static);
     interface.deadlines.remove(index);
-    if (peer.previous == none) interface.first_peer = peer.next else interface.peers.at(peer.previous).next = peer.next;
-    if (peer.next == none) interface.last_peer = peer.previous else interface.peers.at(peer.next).previous = peer.previous;
+    leaveOrder(interface, peer);
     peer.deinit();
     interface.free_peers.appendAssumeCapacity(index);
     interface.peer_count -= 1;

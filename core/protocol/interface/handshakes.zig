@@ -272,7 +272,8 @@ pub fn requestStaged(interface: *Interface, index: u32) void {
     enqueue(interface, index);
 }
 
-/// What takes a session waits for it elsewhere: the queues of what can be sent stay short, however many peers have none.
+/// What takes a session waits for it elsewhere: the queues of what can be sent stay short, however many peers have
+/// none.
 fn wish(peer: *Peer, what: wishes.Wish) void {
     if (peer.sessions.current != null) return peer.pending.put(what, true);
     peer.timers.handshake_attempts = 0;
@@ -406,8 +407,8 @@ fn fulfil(interface: *Interface, kind: wishes.Wish, index: u32, buffer: []u8, no
     return .{ .endpoint = endpoint, .length = written.length, .tos = written.ecn, .peer = id };
 }
 
-/// An initiation under way: what it takes is noted, then it is computed, which takes nothing but the key of our own that
-/// was there when it began; at last it becomes the peer's. So others may use the Interface meanwhile. Secret.
+/// An initiation under way: what it takes is noted, then it is computed, which takes nothing but the key of our own
+/// that was there when it began; at last it becomes the peer's. So others may use the Interface meanwhile. Secret.
 pub const Draft = struct {
     peer: interface_file.PeerId,
     local_index: u32,
@@ -477,8 +478,8 @@ fn begin(interface: *Interface, peer: *Peer, index: u32, draft: *Draft, now: Now
     return true;
 }
 
-/// Zeroes the draft. Null when there is nothing to send: the peer's key has a small order, or what it was for came about
-/// in another way.
+/// Zeroes the draft. Null when there is nothing to send: the peer's key has a small order, or what it was for came
+/// about in another way.
 pub fn finishInitiation(interface: *Interface, draft: *Draft, buffer: []u8, now: Now) ?Transmit {
     defer draft.zero();
     const peer = interface.get(draft.peer) orelse return null;

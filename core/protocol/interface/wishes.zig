@@ -1,7 +1,7 @@
 //! Wishes: the peers for which the protocol itself has something to send, a queue for each kind of datagram, the most
 //! urgent kind first: so that nothing of a peer that is there waits behind handshakes with thousands that are silent.
-//! Invariant: a peer with a wish is in its queue, once. One in a queue may have lost its wish, or be gone: whoever takes
-//! it from there looks.
+//! Invariant: a peer with a wish is in its queue, once. One in a queue may have lost its wish, or be gone: whoever
+//! takes it from there looks.
 const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
 
