@@ -83,7 +83,8 @@ pub const PeerSnapshot = struct {
     /// Zeros when there is none.
     preshared_key: *const [32]u8,
     endpoint: ?wire.SocketAddress = null,
-    last_handshake_unix_ns: ?u64 = null,
+    /// 0 is never.
+    last_handshake_unix_ns: u64 = 0,
     tx_bytes: u64 = 0,
     rx_bytes: u64 = 0,
     persistent_keepalive_interval: u16 = 0,

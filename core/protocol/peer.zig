@@ -18,7 +18,8 @@ pub const Peer = struct {
     cookie_maker: cookie.Maker align(64),
     remote: noise.Remote align(8),
     last_initiation_consumption: ?time.Instant = null,
-    last_handshake_unix_ns: ?u64 = null,
+    /// 0 is never.
+    last_handshake_unix_ns: u64 = 0,
 
     timers: Timers = .{},
     /// Key of this peer in the deadline heap; never when it is not in there.

@@ -112,7 +112,7 @@ pub fn writeDevice(writer: *Writer, device: DeviceSnapshot) Writer.Error!void {
 }
 
 pub fn writePeer(writer: *Writer, peer: PeerSnapshot, allowed_ips: *AllowedIps.Iterator) Writer.Error!void {
-    const handshake_ns = peer.last_handshake_unix_ns orelse 0;
+    const handshake_ns = peer.last_handshake_unix_ns;
     try writeKey(writer, "public_key", peer.public_key);
     try writeKey(writer, "preshared_key", peer.preshared_key);
     try writeNumber(writer, "protocol_version", 1);

@@ -14,7 +14,7 @@ SILENT_PORT = 9
 
 
 def silent_peers(count: int, address: str, keepalive: int = 25) -> str:
-    """Lines of a UAPI "set". Each has an address in 10.100.0.0/14; any number is a key to X25519."""
+    """Lines of a UAPI "set". Each has an address in 10.100.0.0/14; any number is a public key."""
     return "".join(
         f"public_key={secrets.token_hex(32)}\n"
         f"endpoint={address}:{SILENT_PORT}\n"
