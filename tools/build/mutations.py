@@ -364,10 +364,10 @@ MUTATIONS = (
     ),
     Mutation(
         "wish_forgotten",
-        "interface/wishes.zig",
+        "wishes.zig",
         "if (!peer.pending.has(wish) or peer.links.queued.has(wish)) continue;",
         "if (!peer.pending.has(wish) or peer.links.queued.has(wish)) continue;\n"
-        "        if (ON and wish == .attempt) continue;",
+        "            if (ON and wish == .attempt) continue;",
         "a wish is in no queue|neither be sent nor given up",
     ),
     Mutation(

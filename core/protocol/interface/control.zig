@@ -17,7 +17,7 @@ const Peer = @import("../peer.zig").Peer;
 const session = @import("../session.zig");
 const uapi = @import("../uapi.zig");
 const wire = @import("wire");
-const none = @import("wishes.zig").none;
+const none = @import("../wishes.zig").none;
 
 pub const Error = error{ OutOfMemory, LimitExceeded };
 
@@ -61,7 +61,7 @@ pub const Steps = struct {
         }
         const is_done = switch (steps.stage) {
             .count => try steps.count(),
-            .peers, .sessions, .by_key, .by_index, .lists, .prefixes => try steps.reserve(),
+            .peers, .sessions, .by_key, .by_index, .lists, .prefixes => try steps.reserve(steps.stage),
             .device => steps.applyDevice(),
             .replace => steps.replacePeers(),
             .key => blk: {
@@ -105,27 +105,22 @@ pub const Steps = struct {
         return if (steps.change.replace_peers) 0 else steps.interface.peer_count;
     }
 
-    fn reserve(steps: *Steps) Error!bool {
+    fn reserve(steps: *Steps, stage: Stage) Error!bool {
         const interface = steps.interface;
         const gpa = interface.gpa;
         const total = steps.kept() + @as(u32, @intCast(steps.fresh));
         const slots = @max(interface.peer_high, total); // peers that went left theirs to new ones
-        steps.done = @min(steps.done + step_length * 8, slots);
-        switch (steps.stage) {
-            .peers => try interface.peers.ensureCapacity(gpa, steps.done),
-            .sessions => try interface.sessions.ensurePeerCapacity(gpa, @intCast(steps.done)),
-            else => {
-                try steps.reserveTable(total, slots);
-                return true;
+        switch (stage) {
+            .peers => {
+                steps.done = @min(steps.done + step_length * 8, slots);
+                try interface.peers.ensureCapacity(gpa, steps.done);
+                return steps.done == slots;
             },
-        }
-        return steps.done == slots;
-    }
-
-    fn reserveTable(steps: *const Steps, total: u32, slots: u32) Error!void {
-        const interface = steps.interface;
-        const gpa = interface.gpa;
-        switch (steps.stage) {
+            .sessions => {
+                steps.done = @min(steps.done + step_length * 8, slots);
+                try interface.sessions.ensurePeerCapacity(gpa, @intCast(steps.done));
+                return steps.done == slots;
+            },
             .by_key => try interface.by_key.ensureUnusedCapacity(gpa, total -| interface.by_key.count),
             .by_index => {
                 const wanted = total * indices_per_peer;
@@ -137,8 +132,9 @@ pub const Steps = struct {
                 try interface.allowed_ips.ensurePeerCapacity(gpa, slots);
             },
             .prefixes => try interface.allowed_ips.ensureUnusedCapacity(gpa, steps.prefixes),
-            .count, .peers, .sessions, .device, .replace, .key, .apply, .end => unreachable,
+            .count, .device, .replace, .key, .apply, .end => unreachable,
         }
+        return true;
     }
 
     fn applyDevice(steps: *const Steps) bool {
