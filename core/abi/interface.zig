@@ -132,6 +132,7 @@ pub fn set(
         described.set("line {d}: {s}", .{ why.line, why.message });
         return status.report(diagnostic, .configuration, &described);
     };
+    defer cipher.scrubStack(); // copies of keys, which the compiler made
     defer change.deinit(gpa);
     target.interface.configure(&change) catch |err| return switch (err) {
         error.OutOfMemory => status.fail(diagnostic, .out_of_memory, "out of memory"),

@@ -9,7 +9,8 @@
 //!   what the protocol
 //!   itself wants sent  loop -> worker.transmit: Interface.pollUrgent, Udp.send; last in a turn, a few handshakes:
 //!                      worker.initiate: Interface.beginInitiation, Draft.compute, Interface.finishInitiation, Udp.send
-//!   time *             loop: Interface.deadline, wait, Interface.expireSome; another worker's earlier deadline wakes it
+//!   time *             loop: Interface.deadline, wait, Interface.expireSome; an earlier deadline of another worker's
+//!                      wakes it
 //!   link, routes *     loop -> link: up and down -> sockets, Interface.setActive
 //!   control *          loop -> control -> uapi_server; or another thread by device.set with all turns held:
 //!                      control: zones, uapi.parse, sockets, the steps of Interface.configure; report.
@@ -116,8 +117,8 @@ pub const Loop = struct {
         return is_behind;
     }
 
-    /// Handshakes come last, for they take longest. What other workers leave of them is the first one's, which knows when
-    /// to go on.
+    /// Handshakes come last, for they take longest. What other workers leave of them is the first one's, which knows
+    /// when to go on.
     fn initiate(loop: *Loop, worker: *Worker, now: protocol.Now) void {
         if (worker.initiate(now) and !worker.isFirst()) loop.workers.first().wakeup.signal();
     }

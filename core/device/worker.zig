@@ -286,13 +286,14 @@ pub const Worker = struct {
         var events: [8]io.poller.Event = undefined;
         const ready = worker.wait(&events, 0);
         const now = shared_file.now();
+        worker.followSuspension(now);
         var tun_is_ready = false;
         for (ready) |event| switch (Token.of(event)) {
             .tun => tun_is_ready = true,
             .udp_ipv4 => _ = worker.receive(.ipv4, now),
             .udp_ipv6 => _ = worker.receive(.ipv6, now),
             .wakeup => worker.help(),
-            .monitor, .routes, .uapi_listener, .uapi_removed, .uapi_first_client, _ => {},
+            .monitor, .routes, .vm_generation, .uapi_listener, .uapi_removed, .uapi_first_client, _ => {},
         };
         _ = worker.transmit(now);
         // What is wrong with the interface is found out in the next whole turn.

@@ -31,7 +31,7 @@ const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
 const time = @import("time.zig");
-const wishes = @import("interface/wishes.zig");
+const wishes = @import("wishes.zig");
 const Now = time.Now;
 const Instant = time.Instant;
 

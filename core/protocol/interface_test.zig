@@ -1026,6 +1026,34 @@ test "what goes to a peer that is there waits behind no initiation to one that i
     try expectSound(a);
 }
 
+test "a handshake that a packet waits for, or that renews a session, comes before those that nobody waits for" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const a = &net.a.interface;
+    try addSilentPeers(&net, 50);
+    var packet: [100]u8 = undefined;
+    for (0..2) |round| {
+        for (1..51) |index| handshakes.requestKeepalive(a, @intCast(index));
+        if (round == 0) {
+            _ = a.stage(a.idOf(0), innerPacket(&packet, 1, 2, 100));
+        } else {
+            handshakes.requestInitiation(a, 0, net.now, .first); // what renews it
+        }
+        var looks: u32 = 1;
+        var draft: handshakes.Draft = undefined;
+        try testing.expect(a.beginInitiation(&draft, &looks, net.now));
+        try testing.expectEqual(0, draft.peer.index);
+        draft.compute(&a.local.?);
+        var buffer: [2048]u8 = undefined;
+        const transmit = a.finishInitiation(&draft, &buffer, net.now).?;
+        try net.cross(&net.a, buffer[0..transmit.length]);
+        try net.settle();
+        net.jumpTo(net.now.boot.after(130 * second));
+    }
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
 test "handshakes with silent peers are begun as many at a time as was asked for, and none is forgotten" {
     const peer_count = 100;
     var net: Net = undefined;
@@ -2014,7 +2042,7 @@ fn numberedKey(number: u32) [32]u8 {
 }
 
 test "an idle peer among 10 000 holds at most 1280 bytes, however they were configured" {
-    // Peer 896, key 59 (36 for each of 16 384 places), indices 105 (16 for each of 65 536), prefix 96 to 144 (two nodes
+    // Peer 832, key 59 (36 for each of 16 384 places), indices 105 (16 for each of 65 536), prefix 96 to 144 (two nodes
     // of 48), memo 39, prefixes of the peer 8 to 12, deadline 20 to 30, free 4 to 6. The promise is 2 KiB.
     const limit = 1280;
     if (@sizeOf(usize) == 8) try testing.expectEqual(832, @sizeOf(Peer));

@@ -309,8 +309,9 @@ pub fn openInitiation(local: *const Local, message: *const messages.Initiation) 
     return opened;
 }
 
-/// Second half, after `agree`, with the peer that `opened.static` names: proves that it holds the private key, gives the
-/// timestamp. No Handshake is touched, so that the caller can refuse a replay first. False, and nothing changed, unless authentic.
+/// Second half, after `agree`, with the peer that `opened.static` names: proves that it holds the private key, gives
+/// the timestamp. No Handshake is touched, so that the caller can refuse a replay first. False, and nothing changed,
+/// unless authentic.
 pub fn finishInitiation(
     opened: *OpenedInitiation,
     remote: *const Remote,

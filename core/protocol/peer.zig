@@ -10,7 +10,7 @@ const staging = @import("staging.zig");
 const time = @import("time.zig");
 const Timers = @import("timers.zig").Timers;
 const wire = @import("wire");
-const wishes = @import("interface/wishes.zig");
+const wishes = @import("wishes.zig");
 
 /// The compiler sorts fields by alignment, the strictest first, and else keeps this order. So what every packet touches
 /// is in the middle, in three cache lines of its own; the strict alignments above it are there for that.

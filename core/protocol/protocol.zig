@@ -58,4 +58,5 @@ test {
     _ = @import("time.zig");
     _ = @import("timers.zig");
     _ = @import("uapi.zig");
+    _ = @import("wishes.zig");
 }

@@ -3,7 +3,7 @@
 const std = @import("std");
 const Instant = @import("time.zig").Instant;
 const Interface = @import("interface.zig").Interface;
-const wishes = @import("interface/wishes.zig");
+const wishes = @import("wishes.zig");
 
 /// Null, or what is wrong.
 pub fn unsound(interface: *Interface) ?[]const u8 {

@@ -1,11 +1,11 @@
 //! Packets that wait for a session (section 6.4: "queued"): one pool of chunks for all peers, a FIFO for each.
 //! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates.
-//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever. So a queue may grow
-//! only up to a share of what is still free, and where that is too little for its first packets, the queue that has
-//! waited longest gives up its own: thousands of silent peers cost a peer that is there none of the packets that start
-//! a connection.
-//! Invariant: every chunk is in the free list or in exactly one queue. A queue that holds packets stays where it is, for
-//! others know it by its address.
+//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever. So a queue may
+//! grow only up to a share of what is still free, and where that is too little for its first packets, the queue that
+//! has waited longest gives up its own: thousands of silent peers cost a peer that is there none of the packets that
+//! start a connection.
+//! Invariant: every chunk is in the free list or in exactly one queue. A queue that holds packets stays where it is,
+//! for others know it by its address.
 const std = @import("std");
 const constants = @import("constants.zig");
 const assert = std.debug.assert;

@@ -1,12 +1,13 @@
 """What many silent peers, and changes to them, take from a session that is alive.
 
-    scripts/bench_peers [--peers N] [--seconds S] [--rounds N]
+    scripts/bench_peers [--peers N] [--live N] [--seconds S] [--rounds N]
 
 Through one tunnel goes an echo request each millisecond. Meanwhile one end is given N peers that
 never answer, each with a persistent keepalive, in one request; then their handshakes are tried for
-S seconds; all is asked for; they are given again in the place of the same; the mark of the sockets
-is changed, which forgets every source that was learnt; and they are taken away. Each line tells the
-longest that a request of that time took, how many were lost, and how long the request at the socket
+S seconds; all is asked for; they are given again; the mark of the sockets is changed, which forgets
+every source that was learnt; and they are taken away. At last live peers have shaken hands, so that
+it is known from which address each is answered, and a route changes. Each line tells the longest
+that an echo request of that time took, how many were lost, and how long the request at the socket
 took. A pause is a long answer. Needs root.
 """
 
@@ -14,67 +15,48 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
-import socket
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tools.lab.daemon import Daemon, socket_path
-from tools.lab.lab import Lab, Tunnel
+from tools.lab.handshake import Initiator, public
+from tools.lab.keys import decode
+from tools.lab.lab import PORT, Lab, Tunnel
 from tools.lab.namespaces import sweep
 from tools.lab.prober import probing
+from tools.lab.silent import deafen, request, silent_peers
 
-# Nobody listens there, and the other end does not say so.
-SILENT_PORT = 9
 REST = 1.0
 
 
-def silent_peers(count: int, address: str, keepalive: int = 25) -> str:
-    """Lines of a UAPI "set"; the keys are points of the curve or of its twist, which do as well."""
-    lines = []
-    for number in range(count):
-        inner = f"10.{100 + number // 65536}.{number // 256 % 256}.{number % 256}"
-        lines.append(
-            f"public_key={secrets.token_hex(32)}\n"
-            f"endpoint={address}:{SILENT_PORT}\n"
-            f"persistent_keepalive_interval={keepalive}\n"
-            f"replace_allowed_ips=true\nallowed_ip={inner}/32\n"
-        )
-    return "".join(lines)
+def live_peers(tunnel: Tunnel, count: int) -> None:
+    """So many peers of side a, each of which has begun a handshake from b's address: slowly enough
+    that no cookie is demanded."""
+    daemon = tunnel.a.daemon
+    keys = [os.urandom(32) for _ in range(count)]
+    lines = [f"public_key={public(key).hex()}\n" for key in keys]
+    request(daemon, f"set=1\n{''.join(lines)}")
+    responder = decode(tunnel.a.key.public)
+    with tunnel.b.namespace.socket() as sender:
+        for number, key in enumerate(keys):
+            message = Initiator(key, responder).initiation(time.time_ns())
+            sender.sendto(message, (tunnel.a.outer4, PORT))
+            if number % 20 == 19:
+                time.sleep(0.05)
+    known = sum(line[1] != "(none)" for line in daemon.show("endpoints"))
+    assert known > count * 0.99, f"{known} of {count} live peers are known"
 
 
-def deafen(tunnel: Tunnel) -> None:
-    """The other end answers nothing that comes for silent peers."""
-    tunnel.b.namespace.nft(
-        "table inet deaf {\nchain in {\ntype filter hook input priority 0;\n"
-        f"udp dport {SILENT_PORT} drop\n}}\n}}\n"
-    )
-
-
-def request(daemon: Daemon, text: str) -> float:
-    """How long it took; it must succeed."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(socket_path(daemon.name)))
-        began = time.monotonic()
-        connection.sendall(text.encode() + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n\n"):
-            answer += connection.recv(1 << 20)
-        assert answer.endswith(b"errno=0\n\n"), answer[-100:]
-        return time.monotonic() - began
-
-
-def one_round(count: int, seconds: float) -> dict[str, tuple[float, int, float]]:
+def one_round(count: int, live: int, seconds: float) -> dict[str, tuple[float, int, float]]:
     """By the name of what was done: worst answer, lost requests, how long the request took."""
     spans: dict[str, tuple[float, float, float]] = {}
     with tempfile.TemporaryDirectory(prefix="pywg-peers-") as directory:
         lab = Lab(Path(directory))
         try:
             tunnel = lab.tunnel(log_level="error")
-            deafen(tunnel)
+            deafen(tunnel.b.namespace)
             tunnel.session()
             daemon = tunnel.a.daemon
             text = silent_peers(count, tunnel.b.outer4)
@@ -84,19 +66,19 @@ def one_round(count: int, seconds: float) -> dict[str, tuple[float, int, float]]
                 if line.startswith("public_key")
             )
             steps = [
-                ("nothing", ""),
                 ("set, all new", f"set=1\n{text}"),
                 ("get", "get=1\n"),
                 ("set, the same", f"set=1\n{text}"),
                 ("set, new mark", "set=1\nfwmark=1\n"),
                 ("set, none left", f"set=1\n{gone}"),
             ]
-            whole = len(steps) * REST * 4 + seconds + 5
-            with probing(tunnel.b.namespace, tunnel.a.inner4, whole) as found:
+            with probing(tunnel.b.namespace, tunnel.a.inner4) as found:
+                began = time.monotonic()
                 time.sleep(REST)
+                spans["nothing"] = (began, time.monotonic(), 0.0)
                 for name, words in steps:
                     began = time.monotonic()
-                    taken = request(daemon, words) if words else 0.0
+                    taken = request(daemon, words)
                     # What was sent just before waits, too.
                     spans[name] = (began - 0.05, time.monotonic(), taken)
                     if name == "set, all new":
@@ -104,8 +86,15 @@ def one_round(count: int, seconds: float) -> dict[str, tuple[float, int, float]]
                         time.sleep(seconds)
                         spans["handshakes"] = (began, time.monotonic(), 0.0)
                     time.sleep(REST)
-                    if name == "nothing":
-                        spans[name] = (began, time.monotonic(), 0.0)
+                live_peers(tunnel, live)
+                time.sleep(REST)
+                began = time.monotonic()
+                tunnel.a.namespace.ip("route", "add", "203.0.113.0/24", "dev", "veth")
+                time.sleep(REST)
+                spans["route change"] = (began, time.monotonic(), 0.0)
+                taken = request(daemon, "set=1\nfwmark=2\n")
+                spans["new mark, live"] = (began + REST, time.monotonic(), taken)
+                time.sleep(REST)
         finally:
             lab.close()
     return {
@@ -121,14 +110,17 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--peers", type=int, default=20_000)
+    parser.add_argument("--live", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("needs root: it makes network namespaces and TUN interfaces")
     sweep()
-    rounds = [one_round(options.peers, options.seconds) for _ in range(options.rounds)]
-    print(f"{options.peers} silent peers; medians of {options.rounds} rounds")
+    rounds = [
+        one_round(options.peers, options.live, options.seconds) for _ in range(options.rounds)
+    ]
+    print(f"{options.peers} silent, {options.live} live peers; medians of {options.rounds}")
     for name in rounds[0]:
         worst = statistics.median(found[name][0] for found in rounds) * 1e3
         lost = statistics.median(found[name][1] for found in rounds)

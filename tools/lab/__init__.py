@@ -14,6 +14,8 @@ stream      checked datagrams that go on while something else happens
 burst       many datagrams in one system call
 flood       handshake initiations from many addresses
 squatter    somebody else on the host who tries for a UDP port all the time
+prober      how long echo requests take, one each millisecond, while something else happens
+silent      peers by the thousand that never answer
 ways        which way datagrams take, each known by its number, while something else happens
 wire        counts WireGuard messages on the wire, by nftables
 seclusion   the folders that all daemons share, for one process alone

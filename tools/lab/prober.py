@@ -1,10 +1,11 @@
 """Echo requests each millisecond, in a process of its own: how long each answer took.
 
-    python -m tools.lab.prober ADDRESS SECONDS
+    python -m tools.lab.prober ADDRESS
 
-It answers with one line of JSON: for each request when it was sent, by the monotonic clock, and how
-long the answer took, both in seconds; null where none came within two seconds. It runs before
-ordinary programs where it may, so that it measures the tunnel and not itself.
+Until its standard input ends. Then it answers with one line of JSON: for each request when it was
+sent, by the monotonic clock, and how long the answer took, both in seconds; null where none came in
+two seconds. It runs before ordinary programs where it may, so that it measures the tunnel and not
+itself.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tools.lab.programs import REPOSITORY
 
 INTERVAL = 0.001
 PATIENCE = 2.0
-_ECHO_REPLY = 0
+_ECHO, _ECHO_REPLY = 8, 0
 
 
 class Probes:
@@ -51,19 +52,22 @@ class Probes:
 
 
 @contextlib.contextmanager
-def probing(namespace: Namespace, address: str, seconds: float) -> Iterator[Probes]:
-    """Goes on while inside; waits for its end and then has the answers."""
+def probing(namespace: Namespace, address: str) -> Iterator[Probes]:
+    """Goes on while inside; has the answers afterwards."""
     process = namespace.popen(
-        [sys.executable, "-m", "tools.lab.prober", address, str(seconds)],
+        [sys.executable, "-m", "tools.lab.prober", address],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
+    assert process.stdin is not None
     assert process.stdout is not None
     found = Probes()
     try:
         assert process.stdout.readline() == "probing\n"
         yield found
+        process.stdin.close()
         found.all = [(sent, taken) for sent, taken in json.loads(process.stdout.readline())]
     finally:
         process.kill()
@@ -72,39 +76,48 @@ def probing(namespace: Namespace, address: str, seconds: float) -> Iterator[Prob
 
 
 def main() -> None:
-    address, seconds = sys.argv[1], float(sys.argv[2])
+    address = sys.argv[1]
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     probe = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     probe.setblocking(False)
-    own = os.getpid() & 0xFFFF
     sent: list[float] = []
     took: dict[int, float] = {}
+    ended: float | None = None
     print("probing", flush=True)
     began = time.monotonic()
-    while (now := time.monotonic()) < began + seconds + PATIENCE:
+    while ended is None or (len(took) < len(sent) and time.monotonic() < ended + PATIENCE):
+        now = time.monotonic()
         due = began + len(sent) * INTERVAL
-        if now >= due and now < began + seconds:
-            number = len(sent)
-            message = struct.pack(">BBHHHI", 8, 0, 0, own, 0, number)
-            message = message[:2] + struct.pack(">H", checksum(message)) + message[4:]
+        if ended is None and now >= due:
             sent.append(time.monotonic())
             with contextlib.suppress(OSError):
-                probe.sendto(message, (address, 0))
+                probe.sendto(_request(len(sent) - 1), (address, 0))
             continue
-        if now >= began + seconds and len(took) == len(sent):
-            break
-        wait = due - now if now < began + seconds else PATIENCE
-        if not select.select([probe], [], [], max(wait, 0))[0]:
-            continue
-        with contextlib.suppress(OSError):
-            while True:
-                packet = probe.recv(256)[20:]
-                if len(packet) == 12 and packet[0] == _ECHO_REPLY:
-                    _, _, _, identifier, _, number = struct.unpack(">BBHHHI", packet)
-                    if identifier == own and number < len(sent) and number not in took:
-                        took[number] = time.monotonic() - sent[number]
+        wait = max(due - now, 0) if ended is None else PATIENCE
+        watched = [probe] if ended is not None else [probe, sys.stdin]
+        ready = select.select(watched, [], [], wait)[0]
+        if probe in ready:
+            _take(probe, sent, took)
+        if sys.stdin in ready:
+            ended = time.monotonic()
     print(json.dumps([(at, took.get(number)) for number, at in enumerate(sent)]), flush=True)
+
+
+def _request(number: int) -> bytes:
+    message = struct.pack(">BBHHHI", _ECHO, 0, 0, os.getpid() & 0xFFFF, 0, number)
+    return message[:2] + struct.pack(">H", checksum(message)) + message[4:]
+
+
+def _take(probe: socket.socket, sent: list[float], took: dict[int, float]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            packet = probe.recv(256)[20:]
+            if len(packet) != 12 or packet[0] != _ECHO_REPLY:
+                continue
+            _, _, _, identifier, _, number = struct.unpack(">BBHHHI", packet)
+            if identifier == os.getpid() & 0xFFFF and number < len(sent) and number not in took:
+                took[number] = time.monotonic() - sent[number]
 
 
 if __name__ == "__main__":

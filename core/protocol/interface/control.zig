@@ -17,7 +17,7 @@ const Peer = @import("../peer.zig").Peer;
 const session = @import("../session.zig");
 const uapi = @import("../uapi.zig");
 const wire = @import("wire");
-const none = @import("wishes.zig").none;
+const none = @import("../wishes.zig").none;
 
 pub const Error = error{ OutOfMemory, LimitExceeded };
 
@@ -61,7 +61,7 @@ pub const Steps = struct {
         }
         const is_done = switch (steps.stage) {
             .count => try steps.count(),
-            .peers, .sessions, .by_key, .by_index, .lists, .prefixes => try steps.reserve(),
+            .peers, .sessions, .by_key, .by_index, .lists, .prefixes => try steps.reserve(steps.stage),
             .device => steps.applyDevice(),
             .replace => steps.replacePeers(),
             .key => blk: {
@@ -105,27 +105,22 @@ pub const Steps = struct {
         return if (steps.change.replace_peers) 0 else steps.interface.peer_count;
     }
 
-    fn reserve(steps: *Steps) Error!bool {
+    fn reserve(steps: *Steps, stage: Stage) Error!bool {
         const interface = steps.interface;
         const gpa = interface.gpa;
         const total = steps.kept() + @as(u32, @intCast(steps.fresh));
         const slots = @max(interface.peer_high, total); // peers that went left theirs to new ones
-        steps.done = @min(steps.done + step_length * 8, slots);
-        switch (steps.stage) {
-            .peers => try interface.peers.ensureCapacity(gpa, steps.done),
-            .sessions => try interface.sessions.ensurePeerCapacity(gpa, @intCast(steps.done)),
-            else => {
-                try steps.reserveTable(total, slots);
-                return true;
+        switch (stage) {
+            .peers => {
+                steps.done = @min(steps.done + step_length * 8, slots);
+                try interface.peers.ensureCapacity(gpa, steps.done);
+                return steps.done == slots;
             },
-        }
-        return steps.done == slots;
-    }
-
-    fn reserveTable(steps: *const Steps, total: u32, slots: u32) Error!void {
-        const interface = steps.interface;
-        const gpa = interface.gpa;
-        switch (steps.stage) {
+            .sessions => {
+                steps.done = @min(steps.done + step_length * 8, slots);
+                try interface.sessions.ensurePeerCapacity(gpa, @intCast(steps.done));
+                return steps.done == slots;
+            },
             .by_key => try interface.by_key.ensureUnusedCapacity(gpa, total -| interface.by_key.count),
             .by_index => {
                 const wanted = total * indices_per_peer;
@@ -137,8 +132,9 @@ pub const Steps = struct {
                 try interface.allowed_ips.ensurePeerCapacity(gpa, slots);
             },
             .prefixes => try interface.allowed_ips.ensureUnusedCapacity(gpa, steps.prefixes),
-            .count, .peers, .sessions, .device, .replace, .key, .apply, .end => unreachable,
+            .count, .device, .replace, .key, .apply, .end => unreachable,
         }
+        return true;
     }
 
     fn applyDevice(steps: *const Steps) bool {
@@ -255,14 +251,25 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
         interface.peers.at(fresh).initEmpty();
         break :blk fresh;
     };
-    const peer = interface.peers.at(index);
-    peer.init(public_key);
-    peer.previous = interface.last_peer;
-    if (peer.previous == none) interface.first_peer = index else interface.peers.at(peer.previous).next = index;
-    interface.last_peer = index;
+    interface.peers.at(index).init(public_key);
+    joinOrder(interface, index);
     interface.by_key.insertAssumeCapacity(public_key, index);
     interface.peer_count += 1;
     return index;
+}
+
+fn joinOrder(interface: *Interface, index: u32) void {
+    const last = interface.last_peer;
+    interface.peers.at(index).previous = last;
+    if (last == none) interface.first_peer = index else interface.peers.at(last).next = index;
+    interface.last_peer = index;
+}
+
+fn leaveOrder(interface: *Interface, peer: *const Peer) void {
+    const previous = peer.previous;
+    const next = peer.next;
+    if (previous == none) interface.first_peer = next else interface.peers.at(previous).next = next;
+    if (next == none) interface.last_peer = previous else interface.peers.at(next).previous = previous;
 }
 
 fn removePeer(interface: *Interface, index: u32) void {
@@ -273,8 +280,7 @@ fn removePeer(interface: *Interface, index: u32) void {
     interface.allowed_ips.removePeer(index);
     _ = interface.by_key.remove(&peer.remote.static);
     interface.deadlines.remove(index);
-    if (peer.previous == none) interface.first_peer = peer.next else interface.peers.at(peer.previous).next = peer.next;
-    if (peer.next == none) interface.last_peer = peer.previous else interface.peers.at(peer.next).previous = peer.previous;
+    leaveOrder(interface, peer);
     peer.deinit();
     interface.free_peers.appendAssumeCapacity(index);
     interface.peer_count -= 1;

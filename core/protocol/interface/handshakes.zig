@@ -17,7 +17,7 @@ const noise = @import("../noise.zig");
 const Peer = @import("../peer.zig").Peer;
 const time = @import("../time.zig");
 const timers = @import("../timers.zig");
-const wishes = @import("wishes.zig");
+const wishes = @import("../wishes.zig");
 const Now = time.Now;
 
 // ---- in ----
@@ -351,7 +351,10 @@ fn forgetHandshakeIndex(interface: *Interface, peer: *Peer) void {
 
 // ---- wishes ----
 
-pub const enqueue = wishes.enqueue;
+/// Puts a peer into the queues of all that is to be sent for it.
+pub fn enqueue(interface: *Interface, index: u32) void {
+    interface.queues.enqueue(&interface.peers, index);
+}
 
 /// What was staged is to go out now: there may be a session, or else one is asked for.
 pub fn requestStaged(interface: *Interface, index: u32) void {
@@ -360,7 +363,8 @@ pub fn requestStaged(interface: *Interface, index: u32) void {
     enqueue(interface, index);
 }
 
-/// What takes a session waits for it elsewhere: the queues of what can be sent stay short, however many peers have none.
+/// What takes a session waits for it elsewhere: the queues of what can be sent stay short, however many peers have
+/// none.
 fn wish(peer: *Peer, what: wishes.Wish) void {
     if (peer.sessions.current != null) return peer.pending.put(what, true);
     peer.timers.handshake_attempts = 0;
@@ -431,7 +435,7 @@ pub fn pollUrgent(interface: *Interface, buffer: []u8, budget: *Budget, now: Now
     assert(buffer.len >= messages.handshake_length_max);
     if (pollCookieReply(interface, buffer)) |transmit| return transmit;
     for ([_]wishes.Wish{ .staged, .response, .keepalive }) |kind| {
-        while (wishes.first(interface, kind)) |index| {
+        while (interface.queues.first(kind)) |index| {
             if (budget.looks == 0) return null;
             if (kind == .response) {
                 if (budget.responses == 0) break;
@@ -472,19 +476,19 @@ fn fulfil(interface: *Interface, kind: wishes.Wish, index: u32, buffer: []u8, no
     const peer = interface.peers.at(index);
     const is_wanted = peer.in_use and interface.is_active and peer.pending.has(kind);
     if (!is_wanted or peer.endpoint == null) {
-        wishes.drop(interface, kind);
+        interface.queues.drop(&interface.peers, kind);
         return null;
     }
     const id = interface.idOf(index);
     const endpoint = peer.endpoint.?;
     if (kind == .response) {
-        wishes.drop(interface, kind);
+        interface.queues.drop(&interface.peers, kind);
         const length = writeResponse(interface, peer, index, buffer, now) orelse return null;
         return .{ .endpoint = endpoint, .length = length, .tos = interface_file.handshake_tos, .peer = id };
     }
     const has_work = kind == .keepalive or peer.staged.packets != 0;
     const ticket = if (has_work) interface.sessionForSending(peer, id, 1, now) else null;
-    if (ticket == null) wishes.drop(interface, kind);
+    if (ticket == null) interface.queues.drop(&interface.peers, kind);
     const granted = ticket orelse {
         // What is staged waits for the session; a keepalive has done its work by asking for one.
         if (has_work) requestInitiation(interface, index, now, .first);
@@ -492,12 +496,12 @@ fn fulfil(interface: *Interface, kind: wishes.Wish, index: u32, buffer: []u8, no
     };
     peer.pending.keepalive = false;
     const written = writeTransport(interface, peer, index, granted, buffer, now);
-    if (kind == .keepalive or peer.staged.packets == 0) wishes.drop(interface, kind);
+    if (kind == .keepalive or peer.staged.packets == 0) interface.queues.drop(&interface.peers, kind);
     return .{ .endpoint = endpoint, .length = written.length, .tos = written.ecn, .peer = id };
 }
 
-/// An initiation under way: what it takes is noted, then it is computed, which takes nothing but the key of our own that
-/// was there when it began; at last it becomes the peer's. So others may use the Interface meanwhile. Secret.
+/// An initiation under way: what it takes is noted, then it is computed, which takes nothing but the key of our own
+/// that was there when it began; at last it becomes the peer's. So others may use the Interface meanwhile. Secret.
 pub const Draft = struct {
     peer: interface_file.PeerId,
     local_index: u32,
@@ -528,12 +532,12 @@ pub const Draft = struct {
 /// Begins the next initiation that is due; false when there is none, or `looks` peers were looked at. The draft is to
 /// be computed and given to `finishInitiation`. Until then no configuration may change.
 pub fn beginInitiation(interface: *Interface, draft: *Draft, looks: *u32, now: Now) bool {
-    for ([_]wishes.Wish{ .initiation, .attempt }) |kind| while (wishes.first(interface, kind)) |index| {
+    for ([_]wishes.Wish{ .initiation, .attempt }) |kind| while (interface.queues.first(kind)) |index| {
         if (looks.* == 0) return false;
         looks.* -= 1;
         const peer = interface.peers.at(index);
         const is_wanted = peer.in_use and interface.is_active and peer.pending.has(kind);
-        wishes.drop(interface, kind);
+        interface.queues.drop(&interface.peers, kind);
         if (!is_wanted or peer.endpoint == null) continue;
         // Asked again: a response may have gone out since it was requested.
         if (postponeInitiation(interface, peer, index, now)) continue;
@@ -567,8 +571,8 @@ fn begin(interface: *Interface, peer: *Peer, index: u32, draft: *Draft, now: Now
     return true;
 }
 
-/// Zeroes the draft. Null when there is nothing to send: the peer's key has a small order, or what it was for came about
-/// in another way.
+/// Zeroes the draft. Null when there is nothing to send: the peer's key has a small order, or what it was for came
+/// about in another way.
 pub fn finishInitiation(interface: *Interface, draft: *Draft, buffer: []u8, now: Now) ?Transmit {
     defer draft.zero();
     const peer = interface.get(draft.peer) orelse return null;
