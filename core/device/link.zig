@@ -5,6 +5,7 @@ const std = @import("std");
 const io = @import("io");
 const protocol = @import("protocol");
 const Shared = @import("shared.zig").Shared;
+const shared_file = @import("shared.zig");
 const Sockets = @import("sockets.zig").Sockets;
 const sweep_file = @import("sweep.zig");
 const Sweep = sweep_file.Sweep;
