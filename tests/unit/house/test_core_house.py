@@ -71,6 +71,7 @@ ONE_NOUN = [{f"core/protocol/interface{part}.zig" for part in ("", "/handshakes"
 
 # (file, function, test or constant) -> why its switch may have `else` beside .value
 OPEN_SWITCHES: Mapping[tuple[str, str], str] = {
+    ("core/check/filter.zig", "make"): "architectures of the compiler's",
     ("core/cipher/dispatch.zig", "path"): "architectures of the compiler's",
     ("core/daemon/seccomp.zig", "architecture"): "architectures of the compiler's",
     ("core/io/gro.zig", "inspect"): "a protocol number of IP, which may be any",
