@@ -24,6 +24,7 @@ MODULES: core.Graph = {
     "bench": ("core/check/bench.zig", ["wire", "protocol", "cipher", "runtime"]),
     "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),
     "report": ("core/check/report.zig", []),
+    "vectors": ("core/check/vectors.zig", ["protocol"]),
     "seccomp": ("core/daemon/seccomp.zig", ["io"]),
     "filter": ("core/check/filter.zig", ["seccomp", "report"]),
     "fuzz": ("core/check/fuzz/cipher.zig", ["cipher_testing", "report"]),
