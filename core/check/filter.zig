@@ -109,7 +109,7 @@ fn parse(text: []const u8, calls: *[calls_max]Call) usize {
 fn beChild(calls: []const Call, shared: *Shared) noreturn {
     const patience: linux.itimerspec = .{
         .it_interval = .{ .sec = 0, .nsec = 0 },
-        .it_value = .{ .sec = 20, .nsec = 0 },
+        .it_value = .{ .sec = 100, .nsec = 0 },
     };
     _ = linux.setitimer(@backingInt(linux.ITIMER.REAL), &patience, null);
     var code = seccomp.program;
