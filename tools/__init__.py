@@ -1,17 +1,19 @@
 """What tests and commands use, and no install has. It imports pywg, never tests; scripts/ has the
 commands.
 
-build      compiles the core, and the programs that check it
-lab        namespaces, daemons and traffic, for everything that runs end to end
-reference  second, obvious implementations to compare with
-emulator   a PC with AVX-512
-bench      measures beside other implementations
-fuzz       made-up cases, and what must hold for each
-sim        many hosts in virtual time
-soak       a tunnel that is disturbed for a long time
-leaks      whether anything leaves in clear beside a tunnel with a kill switch
-green      the tests again and again, also under load
-selftest   what the kernel asks of its driver, asked of the daemon, again and again
-interop    one table of pywg beside other implementations
-vm         a booted Debian in qemu, with systemd and the kernel's WireGuard
+build       compiles the core, and the programs that check it
+lab         namespaces, daemons and traffic, for everything that runs end to end
+reference   second, obvious implementations to compare with
+emulator    a PC with AVX-512
+bench       measures beside other implementations
+kernels     the AEAD's kernels, called from Python
+wycheproof  runs Wycheproof's vectors
+fuzz        made-up cases, and what must hold for each
+sim         many hosts in virtual time
+soak        a tunnel that is disturbed for a long time
+leaks       whether anything leaves in clear beside a tunnel with a kill switch
+green       the tests again and again, also under load
+selftest    what the kernel asks of its driver, asked of the daemon, again and again
+interop     one table of pywg beside other implementations
+vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

@@ -18,28 +18,13 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from tools import kernels as kernels_library
 from tools.build.checks import Builder
+from tools.kernels import Open, Seal
 
 TAG = 16
 MARGIN = 0x5A
 COUNTER_MAX = 2**64 - 1
-
-
-class Seal(ctypes.Structure):
-    _fields_ = (
-        ("source", ctypes.c_void_p),
-        ("destination", ctypes.c_void_p),
-        ("length", ctypes.c_size_t),
-    )
-
-
-class Open(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("length", ctypes.c_size_t),
-        ("counter", ctypes.c_uint64),
-        ("authentic", ctypes.c_bool),
-    )
 
 
 # ---- both implementations ------------------------------------------------------------------------
@@ -176,28 +161,7 @@ class Ours:
 
 @pytest.fixture(scope="module")
 def library(installed: Builder) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(installed.shared_library("cipher_testing")))
-    loaded.pywg_test_select.argtypes = [ctypes.c_char_p]
-    loaded.pywg_test_select.restype = ctypes.c_bool
-    loaded.pywg_test_path.restype = ctypes.c_char_p
-    loaded.pywg_test_seal_batch.argtypes = [
-        ctypes.c_char_p,
-        ctypes.c_uint64,
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-    ]
-    loaded.pywg_test_seal_batch.restype = None
-    loaded.pywg_test_open_batch.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
-    loaded.pywg_test_open_batch.restype = None
-    loaded.pywg_test_poly1305.argtypes = [
-        ctypes.c_uint32,
-        ctypes.c_char_p,
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_char_p,
-    ]
-    loaded.pywg_test_poly1305.restype = None
-    return loaded
+    return kernels_library.load(installed.shared_library("cipher_testing"))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Builds the programs and libraries that check the core, with the commands of core.py.
 
-No install has them. Used by scripts/fuzz, scripts/bench and tests/crypto/. The kernels are those of
-an install unless a check asks for flags of its own.
+No install has them. Used by scripts/fuzz, scripts/bench, tests/crypto/ and tests/sandbox/. The
+kernels are those of an install unless a check asks for flags of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MODULES: core.Graph = {
     "bench": ("core/check/bench.zig", ["wire", "protocol", "cipher", "runtime"]),
     "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),
     "report": ("core/check/report.zig", []),
+    "vectors": ("core/check/vectors.zig", ["protocol"]),
+    "seccomp": ("core/daemon/seccomp.zig", ["io"]),
+    "filter": ("core/check/filter.zig", ["seccomp", "report"]),
     "fuzz": ("core/check/fuzz/cipher.zig", ["cipher_testing", "report"]),
     "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report"]),
     "whole": ("core/cipher/testing.zig", ["cipher_options"]),
@@ -91,6 +94,17 @@ def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
     target = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
     flags = ["-static", "-fstrip", "-fsingle-threaded", f"-femit-bin={output}", "--name", "sim"]
     _run([*zig, "build-exe", *target, *flags, *inputs])
+    return output
+
+
+def build_filter(directory: Path, arch: str) -> Path:
+    """The program that shows and tries pywgd's filter of system calls. It needs no kernels."""
+    zig, output = core.find_zig(), directory / "filter"
+    job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=MODULES)
+    target = ["-target", job.target, "-mcpu", core.BASELINE.get(arch, "baseline")]
+    flags = ["-O", job.optimize, "-static", "-fstrip", "-fsingle-threaded"]
+    names = [f"-femit-bin={output}", "--name", "filter"]
+    _run([*zig, "build-exe", *target, *flags, *names, *job.modules("filter")])
     return output
 
 

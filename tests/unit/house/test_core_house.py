@@ -84,6 +84,7 @@ ONE_NOUN = [
 
 # (file, function, test or constant) -> why its switch may have `else` beside .value
 OPEN_SWITCHES: Mapping[tuple[str, str], str] = {
+    ("core/check/filter.zig", "make"): "architectures of the compiler's",
     ("core/cipher/dispatch.zig", "path"): "architectures of the compiler's",
     ("core/daemon/seccomp.zig", "architecture"): "architectures of the compiler's",
     ("core/io/gro.zig", "inspect"): "a protocol number of IP, which may be any",
