@@ -15,6 +15,8 @@ from tools.build import core, mutations
 
 ROOT = core.ROOT
 
+# What the targets that coverage steers stand on.
+GUIDED = ["wire", "protocol", "io", "mutation", "report", "chance"]
 MODULES: core.Graph = {
     **core.MODULES,
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
@@ -24,12 +26,15 @@ MODULES: core.Graph = {
     "bench": ("core/check/bench.zig", ["wire", "protocol", "cipher", "runtime"]),
     "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),
     "report": ("core/check/report.zig", []),
+    "chance": ("core/check/chance.zig", []),
     "fuzz": ("core/check/fuzz/cipher.zig", ["cipher_testing", "report"]),
-    "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report"]),
+    "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report", "chance"]),
+    "guided": ("core/check/guided.zig", [*GUIDED, "guided_options"]),
+    "replay": ("core/check/replay.zig", GUIDED),
     "whole": ("core/cipher/testing.zig", ["cipher_options"]),
     "faulty": ("core/check/fuzz/faults.zig", ["whole"]),
     "mutation": ("core/check/sim/no_mutation.zig", []),
-    "sim": ("core/check/sim/sim.zig", ["wire", "protocol", "mutation", "report"]),
+    "sim": ("core/check/sim/sim.zig", ["wire", "protocol", "mutation", "report", "chance"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
@@ -92,6 +97,41 @@ def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
     flags = ["-static", "-fstrip", "-fsingle-threaded", f"-femit-bin={output}", "--name", "sim"]
     _run([*zig, "build-exe", *target, *flags, *inputs])
     return output
+
+
+# The rooms whose branches are counted while coverage steers.
+COUNTED = frozenset(("wire", "protocol", "io", "cipher", "device", "abi"))
+
+
+def build_guided(directory: Path, target: str, compiler: str) -> Path:
+    """A program of libFuzzer around one target. Clang brings libFuzzer, zig the counters."""
+    zig, arch = core.find_zig(), core.find_arch()
+    job = core.Build(
+        zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=MODULES
+    )
+    job.write_options()
+    job.options_file("guided_options").write_text(f'pub const target = "{target}";\n', "utf-8")
+    flavour, cpu = job.flavours[0]
+    _run(job.kernels(flavour, cpu))
+    program, objects = directory / target, directory / f"{target}.o"
+    flags = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize, "-fPIC", "-fcompiler-rt"]
+    names = [f"-femit-bin={objects}", "--name", target]
+    _run([*zig, "build-obj", "-fllvm", *flags, *names, *_counted(job.modules("guided"))])
+    _run([compiler, "-fsanitize=fuzzer", str(objects), job.objects[0], "-o", str(program)])
+    return program
+
+
+def _counted(modules: Sequence[str]) -> list[str]:
+    """The flags of modules, with the one for counters where it belongs."""
+    arguments: list[str] = []
+    group: list[str] = []
+    for argument in modules:
+        group.append(argument)
+        if argument.startswith("-M"):
+            is_counted = argument[2:].partition("=")[0] in COUNTED
+            arguments += ["-ffuzz" if is_counted else "-fno-fuzz", *group]
+            group = []
+    return arguments
 
 
 class Builder:

@@ -3,8 +3,10 @@
 //! moving in between. What no end ever said must be dropped under one reason and move nothing: no endpoint, no session,
 //! no statistics. What was said is taken once, by whom it was meant for. At the end everyone can shake hands anew.
 //! A second way in skips the AEAD, as if a peer with the right keys sent nonsense: then the inner packet is judged.
+//! No nonce is used twice with a key, and the tables of every end agree, after each step.
 const std = @import("std");
 const linux = std.os.linux;
+const Chance = @import("chance").Chance;
 const protocol = @import("protocol");
 const wire = @import("wire");
 const report = @import("report");
@@ -13,7 +15,7 @@ const crypto = protocol.crypto;
 const messages = wire.messages;
 
 /// What is planted to see that it is found.
-const Fault = enum { none, moved_endpoint, counted_bytes, replayed, admitted, uncounted, deaf };
+const Fault = enum { none, moved_endpoint, counted_bytes, replayed, admitted, uncounted, deaf, nonce_again, buried };
 var fault: Fault = .none;
 
 const second = std.time.ns_per_s;
@@ -33,10 +35,23 @@ pub fn prepare(wanted: ?[]const u8) bool {
 }
 
 pub fn iterate(random: std.Random) report.Error!void {
-    try net.open(random);
+    try net.open(random, random);
     for (0..random.intRangeAtMost(usize, 10, 60)) |_| try net.step();
     try net.expectFreshHandshake();
 }
+
+/// The bytes decide what happens, step by step; keys and cookies are always the same.
+pub fn judge(bytes: []const u8) report.Error!void {
+    var chance: Chance = .of(bytes, 1);
+    var entropy: std.Random.DefaultPrng = .init(2);
+    try net.open(chance.random(), entropy.random());
+    // The long end of it, now and then: most of the time is to go into what leads there.
+    const has_end = chance.random().uintLessThan(u8, 8) == 0;
+    for (0..steps_max) |_| if (!chance.isSpent()) try net.step();
+    if (has_end) try net.expectFreshHandshake();
+}
+
+const steps_max = 120;
 
 /// One datagram to every end, before and after they have shaken hands; and as an inner packet.
 pub fn replay(file: i32) report.Error!void {
@@ -44,7 +59,7 @@ pub fn replay(file: i32) report.Error!void {
     const length = linux.read(file, &bytes, bytes.len);
     if (linux.errno(length) != .SUCCESS) return report.mismatch("the file cannot be read", .{});
     var prng: std.Random.DefaultPrng = .init(1);
-    try net.open(prng.random());
+    try net.open(prng.random(), prng.random());
     for (0..2) |_| {
         for (&net.ends) |*end| {
             try net.arrive(end, bytes[0..length], endpointOf(77, 77), false);
@@ -76,8 +91,31 @@ const Said = struct {
     }
 };
 
+/// A target is compiled without counters, so the planted fault has its own, where libFuzzer looks for such.
+var dug: [4]u8 linksection("__libfuzzer_extra_counters") = @splat(0);
+
+/// Every key with a counter that was used with it, as hashes.
+const Nonces = struct {
+    const slots = 1 << 12;
+    known: [slots]u64 = @splat(0),
+    count: usize = 0,
+
+    /// False if it was there. What comes when the table is nearly full is not looked at.
+    fn put(nonces: *Nonces, key: *const [32]u8, counter: *const [8]u8) bool {
+        if (nonces.count > slots / 2) return true;
+        const hash = std.hash.Wyhash.hash(std.hash.Wyhash.hash(0, key), counter) | 1;
+        var at = hash % slots;
+        while (nonces.known[at] != 0) : (at = (at + 1) % slots) if (nonces.known[at] == hash) return false;
+        nonces.known[at] = hash;
+        nonces.count += 1;
+        return true;
+    }
+};
+
 const Net = struct {
     random: std.Random,
+    /// Of the ends' keys and cookies.
+    entropy: std.Random,
     now: protocol.Now,
     ends: [ends_count]End,
     fixed: [ends_count]std.heap.FixedBufferAllocator,
@@ -85,9 +123,15 @@ const Net = struct {
     said_count: usize,
     /// Nothing arrives by itself: what is said is only recorded.
     is_cut: bool,
+    nonces: Nonces,
+    /// How far the planted fault has been dug out.
+    depth: u8,
 
-    fn open(self: *Net, random: std.Random) report.Error!void {
+    fn open(self: *Net, random: std.Random, entropy: std.Random) report.Error!void {
         self.random = random;
+        self.entropy = entropy;
+        self.nonces = .{};
+        self.depth = 0;
         self.now = .{ .boot = .{ .ns = 1000 * second }, .unix_ns = 1_700_000_000 * second };
         self.said_count = 0;
         self.is_cut = false;
@@ -108,7 +152,7 @@ const Net = struct {
 
     fn fill(context: ?*anyopaque, out: []u8) bool {
         const self: *Net = @ptrCast(@alignCast(context.?));
-        self.random.bytes(out);
+        self.entropy.bytes(out);
         return true;
     }
 
@@ -116,7 +160,9 @@ const Net = struct {
 
     fn step(self: *Net) report.Error!void {
         const end = self.anyEnd();
-        switch (self.random.uintLessThan(u8, 32)) {
+        const choice = self.random.uintLessThan(u8, 32);
+        if (fault == .buried) try self.dig(end, choice);
+        switch (choice) {
             0...5 => try self.send(end, self.otherThan(end)),
             6, 7 => try self.pass(self.random.uintLessThan(u64, 30 * second)),
             8 => try self.pass(self.random.uintLessThan(u64, 400 * second)),
@@ -131,6 +177,18 @@ const Net = struct {
             else => try self.forge(end),
         }
         try self.settle();
+        for (&self.ends) |*each| if (protocol.soundness.unsound(&each.interface)) |what| {
+            return report.mismatch("end {d}: {s}", .{ each.number, what });
+        };
+    }
+
+    /// Found by four steps of one kind with one end in a row: once in a million by chance alone, unless somebody sees
+    /// that three of them are already something new.
+    fn dig(self: *Net, end: *const End, choice: u8) report.Error!void {
+        const is_it = choice == 10 and end.number == 2;
+        dug[self.depth] +|= 1;
+        self.depth = if (is_it) self.depth + 1 else 0;
+        if (self.depth == 4) return report.mismatch("what was buried is found", .{});
     }
 
     fn anyEnd(self: *Net) *End {
@@ -275,7 +333,7 @@ const Net = struct {
                 for (0..end.interface.peer_high) |i| end.interface.peers.at(i).rx_bytes += datagram.len;
             },
             .uncounted => end.interface.counters = .{},
-            .none, .replayed, .admitted, .deaf => {}, // planted elsewhere
+            .none, .replayed, .admitted, .deaf, .nonce_again, .buried => {}, // planted elsewhere
         };
         return verdict;
     }
@@ -320,6 +378,24 @@ const Net = struct {
         return null;
     }
 
+    /// Of what an end seals: its key is that of the one session with this index at the other end.
+    fn noteNonce(self: *Net, from: *End, bytes: []const u8) report.Error!void {
+        if (bytes.len < 32 or bytes[0] != 4) return;
+        const receiver = std.mem.readInt(u32, bytes[4..8], .little);
+        const interface = &from.interface;
+        for (0..interface.peer_high) |i| {
+            const peer = interface.peers.at(i);
+            if (!peer.in_use) continue;
+            const sessions = &peer.sessions;
+            inline for (.{ sessions.next, sessions.current, sessions.previous }) |role| if (role) |slot| {
+                const session = interface.sessions.at(slot);
+                if (session.remote_index == receiver and !self.nonces.put(&session.sending_key, bytes[8..16])) {
+                    return describe("a nonce is used twice", from, bytes);
+                }
+            };
+        }
+    }
+
     fn record(self: *Net, from: *const End, to: u8, bytes: []const u8) *Said {
         const said = &self.said[self.said_count % recorded_max];
         self.said_count += 1;
@@ -329,7 +405,8 @@ const Net = struct {
     }
 
     /// From `from` to whoever it is meant for, or only into the record.
-    fn cross(self: *Net, from: *const End, to: u8, bytes: []const u8) report.Error!void {
+    fn cross(self: *Net, from: *End, to: u8, bytes: []const u8) report.Error!void {
+        try self.noteNonce(from, bytes);
         const said = self.record(from, to, bytes);
         if (self.is_cut) return;
         var copy = said.bytes;
@@ -382,6 +459,7 @@ const Net = struct {
             .drop => {},
             .stage => end.interface.stage(id, packet[0..length]),
             .seal => |ticket| {
+                if (fault == .nonce_again) self.windBack(end, id);
                 var datagram: [datagram_max]u8 = undefined;
                 const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
                 datagram[0..16].* = std.mem.toBytes(header);
@@ -398,6 +476,13 @@ const Net = struct {
             },
         }
         try self.settle();
+    }
+
+    /// What was reserved will be reserved once more.
+    fn windBack(self: *Net, end: *End, id: protocol.PeerId) void {
+        _ = self;
+        const slot = end.interface.get(id).?.sessions.current orelse return;
+        end.interface.sessions.at(slot).send_counter -= 1;
     }
 
     // ---- behind the AEAD

@@ -52,6 +52,21 @@ pub fn iterate(random: std.Random) report.Error!void {
     try parseControl(makeControl(random));
 }
 
+/// A virtio-net header and a packet.
+pub fn judge(bytes: []const u8) report.Error!void {
+    if (bytes.len < VnetHeader.length or bytes.len > VnetHeader.length + packet_max) return;
+    const packet = atEnd(input, bytes.len - VnetHeader.length);
+    @memcpy(packet, bytes[VnetHeader.length..]);
+    try split(VnetHeader.parse(bytes[0..VnetHeader.length]), packet);
+}
+
+/// Control messages.
+pub fn judgeControl(bytes: []const u8) report.Error!void {
+    const control = atEnd(input, @min(bytes.len, 512));
+    @memcpy(control, bytes[0..control.len]);
+    try parseControl(control);
+}
+
 /// A virtio-net header and a packet; the same bytes are read as control messages as well.
 pub fn replay(file: i32) report.Error!void {
     var bytes: [VnetHeader.length + packet_max]u8 = undefined;
