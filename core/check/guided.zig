@@ -9,6 +9,10 @@ const options = @import("guided_options");
 const report = @import("report");
 const targets = @import("guided/targets.zig");
 
+comptime {
+    _ = @import("guided/stand_in.zig");
+}
+
 const target = targets.of(@field(targets.Target, options.target));
 
 extern fn abort() noreturn;

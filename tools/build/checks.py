@@ -16,7 +16,7 @@ from tools.build import core, mutations
 ROOT = core.ROOT
 
 # What the targets that coverage steers stand on.
-GUIDED = ["wire", "protocol", "io", "mutation", "report", "chance"]
+GUIDED = ["wire", "protocol", "cipher", "io", "mutation", "report", "chance"]
 MODULES: core.Graph = {
     **core.MODULES,
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
@@ -100,25 +100,47 @@ def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
 
 
 # The rooms whose branches are counted while coverage steers.
-COUNTED = frozenset(("wire", "protocol", "io", "cipher", "device", "abi"))
+COUNTED = frozenset(("wire", "protocol", "io", "device", "abi"))
 
 
 def build_guided(directory: Path, target: str, compiler: str) -> Path:
     """A program of libFuzzer around one target. Clang brings libFuzzer, zig the counters."""
-    zig, arch = core.find_zig(), core.find_arch()
+    job = _without_kernels(directory)
+    job.options_file("guided_options").write_text(f'pub const target = "{target}";\n', "utf-8")
+    program, objects = directory / target, directory / f"{target}.o"
+    flags = ["-fllvm", *_usual(job), "-fPIC", "-fcompiler-rt"]
+    names = [f"-femit-bin={objects}", "--name", target]
+    _run([*job.zig, "build-obj", *flags, *names, *_counted(job.modules("guided"))])
+    _run([compiler, "-fsanitize=fuzzer", str(objects), "-o", str(program)])
+    return program
+
+
+def build_replay(directory: Path) -> Path:
+    """All targets in one program that is given inputs, without counters."""
+    job, program = _without_kernels(directory), directory / "replay"
+    names = [f"-femit-bin={program}", "--name", "replay"]
+    flags = [*_usual(job), "-static", "-fstrip"]
+    _run([*job.zig, "build-exe", *flags, *names, *job.modules("replay")])
+    return program
+
+
+def _usual(job: core.Build) -> list[str]:
+    return ["-target", job.target, "-mcpu", core.BASELINE.get(job.arch, "baseline")] + [
+        "-O",
+        job.optimize,
+    ]
+
+
+def _without_kernels(directory: Path) -> core.Build:
+    """core/check/guided/stand_in.zig is in their place."""
+    arch = core.find_arch()
     job = core.Build(
-        zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=MODULES
+        core.find_zig(), arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=MODULES
     )
     job.write_options()
-    job.options_file("guided_options").write_text(f'pub const target = "{target}";\n', "utf-8")
-    flavour, cpu = job.flavours[0]
-    _run(job.kernels(flavour, cpu))
-    program, objects = directory / target, directory / f"{target}.o"
-    flags = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize, "-fPIC", "-fcompiler-rt"]
-    names = [f"-femit-bin={objects}", "--name", target]
-    _run([*zig, "build-obj", "-fllvm", *flags, *names, *_counted(job.modules("guided"))])
-    _run([compiler, "-fsanitize=fuzzer", str(objects), job.objects[0], "-o", str(program)])
-    return program
+    options = 'pub const flavours: []const []const u8 = &.{"baseline"};\n'
+    job.options_file("cipher_options").write_text(options, "utf-8")
+    return job
 
 
 def _counted(modules: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ const crypto = protocol.crypto;
 const messages = wire.messages;
 
 /// What is planted to see that it is found.
-const Fault = enum { none, moved_endpoint, counted_bytes, replayed, admitted, uncounted, deaf, nonce_again, buried };
+const Fault = enum { none, moved_endpoint, counted_bytes, replayed, admitted, uncounted, deaf, nonce_again };
 var fault: Fault = .none;
 
 const second = std.time.ns_per_s;
@@ -91,9 +91,6 @@ const Said = struct {
     }
 };
 
-/// A target is compiled without counters, so the planted fault has its own, where libFuzzer looks for such.
-var dug: [4]u8 linksection("__libfuzzer_extra_counters") = @splat(0);
-
 /// Every key with a counter that was used with it, as hashes.
 const Nonces = struct {
     const slots = 1 << 12;
@@ -124,14 +121,11 @@ const Net = struct {
     /// Nothing arrives by itself: what is said is only recorded.
     is_cut: bool,
     nonces: Nonces,
-    /// How far the planted fault has been dug out.
-    depth: u8,
 
     fn open(self: *Net, random: std.Random, entropy: std.Random) report.Error!void {
         self.random = random;
         self.entropy = entropy;
         self.nonces = .{};
-        self.depth = 0;
         self.now = .{ .boot = .{ .ns = 1000 * second }, .unix_ns = 1_700_000_000 * second };
         self.said_count = 0;
         self.is_cut = false;
@@ -160,9 +154,7 @@ const Net = struct {
 
     fn step(self: *Net) report.Error!void {
         const end = self.anyEnd();
-        const choice = self.random.uintLessThan(u8, 32);
-        if (fault == .buried) try self.dig(end, choice);
-        switch (choice) {
+        switch (self.random.uintLessThan(u8, 32)) {
             0...5 => try self.send(end, self.otherThan(end)),
             6, 7 => try self.pass(self.random.uintLessThan(u64, 30 * second)),
             8 => try self.pass(self.random.uintLessThan(u64, 400 * second)),
@@ -182,17 +174,8 @@ const Net = struct {
         };
     }
 
-    /// Found by four steps of one kind with one end in a row: once in a million by chance alone, unless somebody sees
-    /// that three of them are already something new.
-    fn dig(self: *Net, end: *const End, choice: u8) report.Error!void {
-        const is_it = choice == 10 and end.number == 2;
-        dug[self.depth] +|= 1;
-        self.depth = if (is_it) self.depth + 1 else 0;
-        if (self.depth == 4) return report.mismatch("what was buried is found", .{});
-    }
-
     fn anyEnd(self: *Net) *End {
-        return &self.ends[self.random.uintLessThan(usize, ends_count)];
+        return &self.ends[self.random.uintLessThan(u8, ends_count)];
     }
 
     fn otherThan(self: *Net, end: *const End) u8 {
@@ -203,7 +186,7 @@ const Net = struct {
     /// Something an end said, again, to anyone.
     fn replayOne(self: *Net, end: *End) report.Error!void {
         if (self.said_count == 0) return;
-        const said = &self.said[self.random.uintLessThan(usize, @min(self.said_count, recorded_max))];
+        const said = &self.said[self.random.uintLessThan(u8, @intCast(@min(self.said_count, recorded_max)))];
         var copy = said.bytes;
         try self.arrive(end, copy[0..said.length], self.anyEndpoint(), self.random.uintLessThan(u8, 4) == 0);
     }
@@ -221,28 +204,28 @@ const Net = struct {
 
     fn makeForgery(self: *Net, out: *[datagram_max]u8) usize {
         const random = self.random;
-        const known = @min(self.said_count, recorded_max);
+        const known: u8 = @intCast(@min(self.said_count, recorded_max));
         if (known == 0 or random.uintLessThan(u8, 10) == 0) return self.makeRaw(out);
-        const said = &self.said[random.uintLessThan(usize, known)];
+        const said = &self.said[random.uintLessThan(u8, known)];
         out.* = said.bytes;
         var length = said.length;
-        for (0..random.intRangeAtMost(usize, 1, 3)) |_| switch (random.uintLessThan(u8, 8)) {
-            0, 1, 2 => out[random.uintLessThan(usize, length)] ^= @as(u8, 1) << random.int(u3),
-            3 => length = @max(1, random.uintAtMost(usize, length)),
+        for (0..random.intRangeAtMost(u8, 1, 3)) |_| switch (random.uintLessThan(u8, 8)) {
+            0, 1, 2 => out[random.uintLessThan(u16, @intCast(length))] ^= @as(u8, 1) << random.int(u3),
+            3 => length = @max(1, random.uintAtMost(u16, @intCast(length))),
             4 => { // longer, by what lies there
-                length = @min(datagram_max, length + random.intRangeAtMost(usize, 1, 64));
+                length = @min(datagram_max, length + random.intRangeAtMost(u8, 1, 64));
             },
             5 => { // the tail of another
-                const other = &self.said[random.uintLessThan(usize, known)];
-                const at = random.uintLessThan(usize, length);
+                const other = &self.said[random.uintLessThan(u8, known)];
+                const at = random.uintLessThan(u16, @intCast(length));
                 if (other.length > at) @memcpy(out[at..other.length], other.bytes[at..other.length]);
                 length = @max(at + 1, other.length);
             },
             6 => if (length >= 4) {
-                out[random.uintLessThan(usize, 4)] = random.int(u8) & 7;
+                out[random.uintLessThan(u8, 4)] = random.int(u8) & 7;
             },
             else => { // a field
-                const at = random.uintLessThan(usize, length);
+                const at = random.uintLessThan(u16, @intCast(length));
                 @memset(out[at..@min(length, at + 32)], if (random.boolean()) 0 else 0xff);
             },
         };
@@ -254,9 +237,9 @@ const Net = struct {
     fn makeRaw(self: *Net, out: *[datagram_max]u8) usize {
         const lengths = [_]usize{ 0, 1, 15, 16, 31, 32, 33, 63, 64, 91, 92, 93, 147, 148, 149, 1452, datagram_max };
         const length = if (self.random.boolean())
-            lengths[self.random.uintLessThan(usize, lengths.len)]
+            lengths[self.random.uintLessThan(u8, lengths.len)]
         else
-            self.random.uintLessThan(usize, 300);
+            self.random.uintLessThan(u16, 300);
         self.random.bytes(out[0..length]);
         if (length >= 4) out[0..4].* = .{ self.random.uintLessThan(u8, 6), 0, 0, 0 };
         if (self.random.boolean()) self.fixMac(out[0..length]);
@@ -333,7 +316,7 @@ const Net = struct {
                 for (0..end.interface.peer_high) |i| end.interface.peers.at(i).rx_bytes += datagram.len;
             },
             .uncounted => end.interface.counters = .{},
-            .none, .replayed, .admitted, .deaf, .nonce_again, .buried => {}, // planted elsewhere
+            .none, .replayed, .admitted, .deaf, .nonce_again => {}, // planted elsewhere
         };
         return verdict;
     }
@@ -448,7 +431,7 @@ const Net = struct {
 
     fn send(self: *Net, end: *End, to: u8) report.Error!void {
         var packet: [mtu]u8 = undefined;
-        const length = self.random.intRangeAtMost(usize, 20, mtu);
+        const length = self.random.intRangeAtMost(u16, 20, mtu);
         writeInner(packet[0..length], end.number, to);
         const id = switch (end.interface.route(packet[0..length])) {
             .peer => |id| id,
