@@ -16,7 +16,7 @@ from tools.build import core, mutations
 ROOT = core.ROOT
 
 # What the targets that coverage steers stand on.
-GUIDED = ["wire", "protocol", "cipher", "io", "mutation", "report", "chance"]
+GUIDED = ["wire", "protocol", "cipher", "io", "abi", "mutation", "report", "chance"]
 MODULES: core.Graph = {
     **core.MODULES,
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),

@@ -45,6 +45,7 @@ UAPI_WORDS = (
     *("192.0.2.1:51820", "%eth0", "\n", "\n\n", "40" * 32, "48" * 32, "00" * 32),
 )
 TARGETS: dict[str, Target] = {
+    "abi": Target(2000, by_choices=True),
     "control": Target(512, made_by_hand="vnet"),
     "gro": Target(4000, by_choices=True),
     "gso": Target(400, by_choices=True),
@@ -84,6 +85,13 @@ class Outcome:
         lines = re.findall(r"^(?:mismatch|violation|panic): .*", self.said, re.MULTILINE)
         sudden = re.findall(r"ERROR: libFuzzer: (.*)", self.said)
         return str((lines or sudden or ["it ended"])[-1])
+
+
+    @property
+    def frames(self) -> list[str]:
+        """Where it was, as far as llvm-symbolizer is there to tell."""
+        found = re.findall(r"#\d+ \S+ in (.*) \S*/(core/(?!check/\.venv)\S+)", self.said)
+        return [f"{function} {at}" for function, at in found if "onPanic" not in function]
 
 
 def find_compiler() -> str:
@@ -236,6 +244,8 @@ def tell(name: str, outcome: Outcome) -> int:
         print(outcome.said)
         return 2
     print(outcome.reason)
+    for frame in outcome.frames:
+        print(f"  {frame}")
     print(f"replay: scripts/fuzz --guided {name} --file {outcome.finding}")
     return FOUND
 
