@@ -57,14 +57,21 @@ pub fn judge(bytes: []const u8) report.Error!void {
     if (bytes.len < VnetHeader.length or bytes.len > VnetHeader.length + packet_max) return;
     const packet = atEnd(input, bytes.len - VnetHeader.length);
     @memcpy(packet, bytes[VnetHeader.length..]);
-    if (fault == .buried) try dig(packet);
     try split(VnetHeader.parse(bytes[0..VnetHeader.length]), packet);
 }
 
+/// Control messages.
+pub fn judgeControl(bytes: []const u8) report.Error!void {
+    const control = atEnd(input, @min(bytes.len, 512));
+    @memcpy(control, bytes[0..control.len]);
+    if (fault == .buried) try dig(control);
+    try parseControl(control);
+}
+
 /// Four right bytes: never found by chance, and soon by whoever sees that each of them is something new.
-fn dig(packet: []const u8) report.Error!void {
+fn dig(bytes: []const u8) report.Error!void {
     for ("pywg", 0..) |wanted, i| {
-        if (packet.len < 24 or packet[20 + i] != wanted) return;
+        if (bytes.len <= i or bytes[i] != wanted) return;
         @as(*volatile u8, &dug[i]).* = 1; // nobody here reads it
     }
     return report.mismatch("what was buried is found", .{});
@@ -72,13 +79,6 @@ fn dig(packet: []const u8) report.Error!void {
 
 /// A target is compiled without counters, so the planted fault has its own, where libFuzzer looks for such.
 var dug: [4]u8 linksection("__libfuzzer_extra_counters") = @splat(0);
-
-/// Control messages.
-pub fn judgeControl(bytes: []const u8) report.Error!void {
-    const control = atEnd(input, @min(bytes.len, 512));
-    @memcpy(control, bytes[0..control.len]);
-    try parseControl(control);
-}
 
 /// A virtio-net header and a packet; the same bytes are read as control messages as well.
 pub fn replay(file: i32) report.Error!void {
