@@ -125,10 +125,8 @@ def build_replay(directory: Path) -> Path:
 
 
 def _usual(job: core.Build) -> list[str]:
-    return ["-target", job.target, "-mcpu", core.BASELINE.get(job.arch, "baseline")] + [
-        "-O",
-        job.optimize,
-    ]
+    cpu = core.BASELINE.get(job.arch, "baseline")
+    return ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
 
 
 def _without_kernels(directory: Path) -> core.Build:

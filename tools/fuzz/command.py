@@ -12,8 +12,8 @@ hypothesis); abi: the C ABI in a child (needs the built library). --fault plants
 aead runs the AEAD's kernels, all that this CPU can run unless one is named, against std's; poly1305
 runs Poly1305 by itself against whole numbers, compiled for the CPU of the kernels named. A mismatch
 prints the command that repeats it. --arch runs the code of another architecture under qemu-user.
---guided takes control, gro, gso, messages, netlink, sim, uapi, vnet (needs clang with libFuzzer) and
-config (needs atheris). --keep writes the corpus anew that the tests replay.
+--guided takes abi, control, gro, gso, messages, netlink, sim, uapi and vnet, which need clang with
+libFuzzer, and config, which needs atheris. --keep writes the corpus anew that the tests replay.
 """
 
 from __future__ import annotations

@@ -86,7 +86,6 @@ class Outcome:
         sudden = re.findall(r"ERROR: libFuzzer: (.*)", self.said)
         return str((lines or sudden or ["it ended"])[-1])
 
-
     @property
     def frames(self) -> list[str]:
         """Where it was, as far as llvm-symbolizer is there to tell."""
@@ -191,11 +190,18 @@ def fuzz(program: Path, name: str, words: Sequence[str], corpora: Sequence[Path]
     findings = place(name) / "findings"
     findings.mkdir(exist_ok=True)
     command = [str(program), f"-max_len={TARGETS[name].length_max}"]
-    command += ["-len_control=0"] if TARGETS[name].by_choices else []  # else it begins with short ones
+    command += (
+        ["-len_control=0"] if TARGETS[name].by_choices else []
+    )  # else it begins with short ones
     command += ["-timeout=30", "-rss_limit_mb=1024", *dictionary(name)]
     command += [f"-artifact_prefix={findings}/", *words, *map(str, corpora)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
     )
     kept = re.search(r"Test unit written to (\S+)", done.stdout)
     return Outcome(done.returncode, done.stdout, Path(kept[1]) if kept else None)
@@ -268,14 +274,14 @@ def shrink(program: Path, name: str, file: str) -> int:
 
 
 def keep(program: Path, name: str) -> int:
-    """Writes the fewest inputs that cover what all known ones cover."""
+    """Writes the fewest inputs that cover every edge that all known ones cover."""
     with tempfile.TemporaryDirectory() as scratch:
         fewest = Path(scratch) / "fewest"
         fewest.mkdir()
         own = place(name) / "corpus"
         own.mkdir(exist_ok=True)
         known = [own, *seeds(name, Path(scratch))]
-        outcome = fuzz(program, name, ["-set_cover_merge=1"], [fewest, *known])
+        outcome = fuzz(program, name, ["-set_cover_merge=1", "-use_counters=0"], [fewest, *known])
         if outcome.code != 0:
             print(outcome.said)
             return 2

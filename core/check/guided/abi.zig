@@ -84,7 +84,7 @@ const status_last = -11;
 // ---- memory -------------------------------------------------------------------------------------------------------
 
 const batch_max = 4;
-const area_length = 1 << 17;
+const area_size = 1 << 17;
 /// Longer than the AEAD takes.
 const huge_length = (1 << 24) + 64;
 /// Each ends where a page without access begins: what packets are read from, and what is written to.
@@ -96,9 +96,9 @@ var device: ?*Device = null;
 
 pub fn prepare(wanted: ?[]const u8) bool {
     fault = std.meta.stringToEnum(Fault, wanted orelse "none") orelse return false;
-    for (&sources) |*area| area.* = mapArea(area_length) orelse return false;
-    for (&targets) |*area| area.* = mapArea(area_length) orelse return false;
-    for (&texts) |*area| area.* = mapArea(area_length) orelse return false;
+    for (&sources) |*area| area.* = mapArea(area_size) orelse return false;
+    for (&targets) |*area| area.* = mapArea(area_size) orelse return false;
+    for (&texts) |*area| area.* = mapArea(area_size) orelse return false;
     huge = mapArea(1 << 25) orelse return false;
     openDevice();
     return true;
@@ -225,8 +225,9 @@ const Calls = struct {
         std.mem.writeInt(u256, &public, other, .little);
         var buffer: [512]u8 = undefined;
         const text = std.mem.print(&buffer, "private_key={x}\nreplace_peers=true\npublic_key={x}\n" ++
-            "endpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\n", .{ &private[own], &public, 2 - own, 2 - own }) catch
-            unreachable;
+            "endpoint=192.0.2.{d}:51820\nallowed_ip=10.0.0.{d}/32\n", .{
+            &private[own], &public, 2 - own, 2 - own,
+        }) catch unreachable;
         try expect(pywg_interface_set(self.handles[own], &self.now, text.ptr, text.len, null), &.{ok});
     }
 
@@ -234,10 +235,10 @@ const Calls = struct {
 
     fn seal(self: *Calls, handle: *Handle) report.Error!void {
         const random = self.random;
-        const count_ = random.uintAtMost(u8, batch_max);
+        const amount = random.uintAtMost(u8, batch_max);
         var in: [batch_max]Packet = undefined;
         var out: [batch_max]Packet = undefined;
-        for (in[0..count_], out[0..count_], 0..) |*source, *target, i| {
+        for (in[0..amount], out[0..amount], 0..) |*source, *target, i| {
             const length = self.anyLength();
             const capacity = if (random.int(u8) < 16) self.anyLength() else length + 48;
             const whole = atEnd(targets[i], capacity);
@@ -251,10 +252,11 @@ const Calls = struct {
             if (random.int(u8) < 8 and i > 0) target.data = out[0].data;
             if (target.data == out[0].data) target.capacity = @min(target.capacity, out[0].capacity);
         }
-        const status = pywg_interface_seal(self.maybe(handle), self.maybe(@as(*const Now, &self.now)), &in, &out, count_);
+        const now = self.maybe(@as(*const Now, &self.now));
+        const status = pywg_interface_seal(self.maybe(handle), now, &in, &out, amount);
         try expect(status, &.{ ok, invalid_argument, buffer_too_small });
         if (status != ok) return;
-        for (out[0..count_]) |*packet| {
+        for (out[0..amount]) |*packet| {
             if (packet.verdict > 2) return report.mismatch("seal gives verdict {d}", .{packet.verdict});
             if (packet.verdict == 1) try self.keep(packet);
         }
@@ -271,7 +273,9 @@ const Calls = struct {
             }
             self.sealed[self.sealed_count % self.sealed.len] = nonce;
             self.sealed_count += 1;
-            if (fault == .sealed_again and self.sealed_count > 3) return report.mismatch("three packets are sealed", .{});
+            if (fault == .sealed_again and self.sealed_count > 3) {
+                return report.mismatch("three packets are sealed", .{});
+            }
         }
         if (bytes.len > 2048) return;
         const place = &self.wire[self.wire_count % recorded_max];
@@ -327,10 +331,10 @@ const Calls = struct {
     }
 
     fn receive(self: *Calls, handle: *Handle) report.Error!void {
-        const count_ = self.random.uintAtMost(u8, batch_max);
+        const amount = self.random.uintAtMost(u8, batch_max);
         var batch: [batch_max]Packet = undefined;
         var given: [batch_max][]u8 = undefined;
-        for (batch[0..count_], given[0..count_], 0..) |*packet, *bytes, i| {
+        for (batch[0..amount], given[0..amount], 0..) |*packet, *bytes, i| {
             bytes.* = self.datagram(targets[i]);
             packet.* = self.packetOf(bytes.*, bytes.len);
         }
@@ -339,11 +343,11 @@ const Calls = struct {
             self.maybe(handle),
             self.maybe(@as(*const Now, &self.now)),
             self.maybe(@as([*]Packet, &batch)),
-            count_,
+            amount,
             is_loaded,
         );
         try expect(status, &.{ ok, invalid_argument });
-        if (status == ok) for (batch[0..count_], given[0..count_]) |*packet, bytes| try judgeReceived(packet, bytes);
+        if (status == ok) for (batch[0..amount], given[0..amount]) |*packet, bytes| try judgeReceived(packet, bytes);
     }
 
     fn judgeReceived(packet: *const Packet, given: []const u8) report.Error!void {
@@ -374,18 +378,18 @@ const Calls = struct {
     }
 
     fn poll(self: *Calls, handle: *Handle) report.Error!void {
-        const count_ = self.random.uintAtMost(u8, batch_max);
+        const amount = self.random.uintAtMost(u8, batch_max);
         var batch: [batch_max]Packet = undefined;
-        for (batch[0..count_], 0..) |*packet, i| {
+        for (batch[0..amount], 0..) |*packet, i| {
             const capacity = if (self.random.int(u8) < 16) self.anyLength() else 1548;
             packet.* = self.packetOf(atEnd(targets[i], capacity), 0);
         }
         var written: usize = 99;
         const now = self.maybe(@as(*const Now, &self.now));
-        const status = pywg_interface_poll(self.maybe(handle), now, &batch, count_, self.maybe(&written));
+        const status = pywg_interface_poll(self.maybe(handle), now, &batch, amount, self.maybe(&written));
         try expect(status, &.{ ok, invalid_argument, buffer_too_small });
         if (status != ok) return;
-        if (written > count_) return report.mismatch("poll wrote {d} of {d}", .{ written, count_ });
+        if (written > amount) return report.mismatch("poll wrote {d} of {d}", .{ written, amount });
         for (batch[0..written]) |*packet| try self.keep(packet);
     }
 
@@ -421,13 +425,19 @@ const Calls = struct {
         try expect(pywg_interface_expire(self.maybe(handle), now), &.{ ok, invalid_argument });
     }
 
+    const key_40 = "40404040404040404040404040404040" ++ "40404040404040404040404040404040";
+    const key_48 = "48484848484848484848484848484848" ++ "48484848484848484848484848484848";
+
     /// Lines that mean something, and bytes that do not.
     fn makeText(self: *Calls) []u8 {
         const words = [_][]const u8{
-            "private_key=",     "public_key=",   "preshared_key=",                 "4040404040404040404040404040404040404040404040404040404040404040", "4848484848484848484848484848484848484848484848484848484848484848", "0000000000000000000000000000000000000000000000000000000000000000", "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff", "\n",
-            "listen_port=",     "51820",         "65536",                          "fwmark=",                                                          "0x7",                                                              "replace_peers=true",                                               "remove=true",                                                      "\n",
-            "update_only=true", "allowed_ip=",   "10.0.0.1/32",                    "-10.0.0.1/32",                                                     "::/0",                                                             "endpoint=",                                                        "192.0.2.1:1",                                                      "\n",
-            "[::1]:2",          "[fe80::1%7]:3", "persistent_keepalive_interval=", "pywg_bind_device=",                                                "lo",                                                               "\n",                                                               "pywg_bind_address=",                                               "127.0.0.1",
+            "private_key=",                   "public_key=", "preshared_key=",    key_40,          key_48,
+            "endpoint=",                      "192.0.2.1:1", "[::1]:2",           "[fe80::1%7]:3", "\n",
+            "listen_port=",                   "51820",       "65536",             "fwmark=",       "0x7",
+            "replace_peers=true",             "remove=true", "update_only=true",  "\n",            "\n",
+            "allowed_ip=",                    "10.0.0.1/32", "-10.0.0.1/32",      "::/0",          "\n",
+            "pywg_bind_address=",             "127.0.0.1",   "pywg_bind_device=", "lo",            "\n",
+            "persistent_keepalive_interval=",
         };
         var buffer: [4096]u8 = undefined;
         var used: usize = 0;
@@ -483,11 +493,13 @@ const Calls = struct {
             3 => @min(whole, self.random.int(u8)),
             else => whole,
         };
-        var length_: usize = 99;
+        var told_length: usize = 99;
         const buffer = atEnd(texts[1], capacity);
-        const status = function(self.maybe(handle), self.maybe(buffer.ptr), capacity, self.maybe(&length_));
+        const status = function(self.maybe(handle), self.maybe(buffer.ptr), capacity, self.maybe(&told_length));
         try expect(status, &.{ ok, invalid_argument, buffer_too_small });
-        if (status == ok and length_ != whole) return report.mismatch("a text of {d} is {d} long", .{ whole, length_ });
+        if (status == ok and told_length != whole) {
+            return report.mismatch("a text of {d} bytes is {d} long", .{ whole, told_length });
+        }
         if (status == ok and capacity < whole) return report.mismatch("a text fits where it does not", .{});
     }
 
@@ -496,7 +508,9 @@ const Calls = struct {
         const reason = if (self.random.boolean()) self.random.int(u8) else self.random.int(u32);
         const status = pywg_interface_dropped(self.maybe(handle), reason, self.maybe(&value));
         try expect(status, &.{ ok, invalid_argument, -8 });
-        if (status == ok and pywg_drop_name(reason) == null) return report.mismatch("reason {d} has no name", .{reason});
+        if (status == ok and pywg_drop_name(reason) == null) {
+            return report.mismatch("reason {d} has no name", .{reason});
+        }
         try expect(pywg_interface_deadline(self.maybe(handle), self.maybe(&value)), &.{ ok, invalid_argument });
         if (!std.mem.startsWith(u8, std.mem.span(pywg_status_name(self.random.int(i32))), "PYWG_")) {
             return report.mismatch("a status has no name", .{});
@@ -533,7 +547,7 @@ const Calls = struct {
 
     /// What is refused before anything is made, and what a handle that is none can be given to.
     fn deviceOddly(self: *Calls) report.Error!void {
-        const names = [_][*:0]const u8{ "a/b", "sixteen-letters-", "..", ".", " ", "a%d", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" };
+        const names = [_][*:0]const u8{ "a/b", "sixteen-letters-", "..", ".", " ", "a%d", "more-than-sixteen" };
         const sizes = [_]usize{ @sizeOf(DeviceOptions), @sizeOf(DeviceOptions), @sizeOf(DeviceOptions) - 1, 0 };
         const options: DeviceOptions = .{
             .size = sizes[self.random.uintLessThan(u8, sizes.len)],
@@ -549,11 +563,11 @@ const Calls = struct {
         const status = pywg_device_open(given, self.maybe(&handle), &diagnostic);
         if (status == ok) return report.mismatch("a device with such options is opened", .{});
         try judgeDiagnosed(status, &diagnostic);
-        var length_: usize = 0;
+        var told_length: usize = 0;
         try expect(pywg_device_set(null, "", 0, null), &.{invalid_argument});
-        try expect(pywg_device_get(null, null, 0, &length_), &.{invalid_argument});
-        try expect(pywg_device_report(null, null, 0, &length_), &.{invalid_argument});
-        try expect(pywg_device_name(null, null, 0, &length_), &.{invalid_argument});
+        try expect(pywg_device_get(null, null, 0, &told_length), &.{invalid_argument});
+        try expect(pywg_device_report(null, null, 0, &told_length), &.{invalid_argument});
+        try expect(pywg_device_name(null, null, 0, &told_length), &.{invalid_argument});
         try expect(pywg_device_run(null, null), &.{invalid_argument});
         try expect(pywg_device_stop(null), &.{invalid_argument});
         pywg_device_close(null);
@@ -599,5 +613,7 @@ fn judgeDiagnosed(status: i32, diagnostic: *const Diagnostic) report.Error!void 
     if (diagnostic.status != status) {
         return report.mismatch("status {d} and a diagnostic of {d}", .{ status, diagnostic.status });
     }
-    if (diagnostic.text[0] == 0 or diagnostic.text[255] != 0) return report.mismatch("a diagnostic without a text", .{});
+    if (diagnostic.text[0] == 0 or diagnostic.text[255] != 0) {
+        return report.mismatch("a diagnostic without a text", .{});
+    }
 }
