@@ -15,6 +15,8 @@ from tools.build import core, mutations
 
 ROOT = core.ROOT
 
+# What the targets that coverage steers stand on.
+GUIDED = ["wire", "protocol", "cipher", "io", "abi", "mutation", "report", "chance"]
 MODULES: core.Graph = {
     **core.MODULES,
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
@@ -27,12 +29,15 @@ MODULES: core.Graph = {
     "vectors": ("core/check/vectors.zig", ["protocol"]),
     "seccomp": ("core/daemon/seccomp.zig", ["io"]),
     "filter": ("core/check/filter.zig", ["seccomp", "report"]),
+    "chance": ("core/check/chance.zig", []),
     "fuzz": ("core/check/fuzz/cipher.zig", ["cipher_testing", "report"]),
-    "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report"]),
+    "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report", "chance"]),
+    "guided": ("core/check/guided.zig", [*GUIDED, "guided_options"]),
+    "replay": ("core/check/replay.zig", GUIDED),
     "whole": ("core/cipher/testing.zig", ["cipher_options"]),
     "faulty": ("core/check/fuzz/faults.zig", ["whole"]),
     "mutation": ("core/check/sim/no_mutation.zig", []),
-    "sim": ("core/check/sim/sim.zig", ["wire", "protocol", "mutation", "report"]),
+    "sim": ("core/check/sim/sim.zig", ["wire", "protocol", "mutation", "report", "chance"]),
 }
 # What a program needs beyond what every one gets.
 FLAGS = {
@@ -106,6 +111,61 @@ def build_filter(directory: Path, arch: str) -> Path:
     names = [f"-femit-bin={output}", "--name", "filter"]
     _run([*zig, "build-exe", *target, *flags, *names, *job.modules("filter")])
     return output
+
+
+# The rooms whose branches are counted while coverage steers.
+COUNTED = frozenset(("wire", "protocol", "io", "device", "abi"))
+
+
+def build_guided(directory: Path, target: str, compiler: str) -> Path:
+    """A program of libFuzzer around one target. Clang brings libFuzzer, zig the counters."""
+    job = _without_kernels(directory)
+    job.options_file("guided_options").write_text(f'pub const target = "{target}";\n', "utf-8")
+    program, objects = directory / target, directory / f"{target}.o"
+    flags = ["-fllvm", *_usual(job), "-fPIC", "-fcompiler-rt"]
+    names = [f"-femit-bin={objects}", "--name", target]
+    _run([*job.zig, "build-obj", *flags, *names, *_counted(job.modules("guided"))])
+    _run([compiler, "-fsanitize=fuzzer", str(objects), "-o", str(program)])
+    return program
+
+
+def build_replay(directory: Path) -> Path:
+    """All targets in one program that is given inputs, without counters."""
+    job, program = _without_kernels(directory), directory / "replay"
+    names = [f"-femit-bin={program}", "--name", "replay"]
+    flags = [*_usual(job), "-static", "-fstrip"]
+    _run([*job.zig, "build-exe", *flags, *names, *job.modules("replay")])
+    return program
+
+
+def _usual(job: core.Build) -> list[str]:
+    cpu = core.BASELINE.get(job.arch, "baseline")
+    return ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
+
+
+def _without_kernels(directory: Path) -> core.Build:
+    """core/check/guided/stand_in.zig is in their place."""
+    arch = core.find_arch()
+    job = core.Build(
+        core.find_zig(), arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=MODULES
+    )
+    job.write_options()
+    options = 'pub const flavours: []const []const u8 = &.{"baseline"};\n'
+    job.options_file("cipher_options").write_text(options, "utf-8")
+    return job
+
+
+def _counted(modules: Sequence[str]) -> list[str]:
+    """The flags of modules, with the one for counters where it belongs."""
+    arguments: list[str] = []
+    group: list[str] = []
+    for argument in modules:
+        group.append(argument)
+        if argument.startswith("-M"):
+            is_counted = argument[2:].partition("=")[0] in COUNTED
+            arguments += ["-ffuzz" if is_counted else "-fno-fuzz", *group]
+            group = []
+    return arguments
 
 
 class Builder:

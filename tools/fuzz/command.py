@@ -3,6 +3,8 @@ implementation of the same, or with what must always hold.
 
     scripts/fuzz TARGET [SECONDS] [--seed N] [--iteration K] [--kernels NAME] [--arch ARCH]
     scripts/fuzz TARGET --file tests/data/corpora/TARGET/NAME
+    scripts/fuzz --guided TARGET [--seconds N] [--fault NAME]     steered by coverage
+    scripts/fuzz --guided TARGET --file FINDING | --shrink FINDING | --keep
 
 messages: datagrams and the handshake; uapi: the text of the control plane; vnet: what comes beside
 a packet from the kernel; segments: superpackets, judged in Python; config: wg-quick files (needs
@@ -10,6 +12,8 @@ hypothesis); abi: the C ABI in a child (needs the built library). --fault plants
 aead runs the AEAD's kernels, all that this CPU can run unless one is named, against std's; poly1305
 runs Poly1305 by itself against whole numbers, compiled for the CPU of the kernels named. A mismatch
 prints the command that repeats it. --arch runs the code of another architecture under qemu-user.
+--guided takes abi, control, gro, gso, messages, netlink, sim, uapi and vnet, which need clang with
+libFuzzer, and config, which needs atheris. --keep writes the corpus anew that the tests replay.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.build import checks, core
+from tools.fuzz import guided
 
 SECONDS = 60
 
@@ -177,18 +182,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("target", choices=sorted({*TARGETS, *guided.TARGETS}))
     parser.add_argument("seconds", nargs="?", type=int, default=SECONDS)
+    parser.add_argument("--seconds", type=int, dest="limit", help="the same")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--iteration", type=int, help="this one only")
     parser.add_argument("--kernels", help="these only: baseline, v3, v4")
     parser.add_argument("--fault", help="one that is planted, to see that it is found")
     parser.add_argument("--file", help="this input only")
-    parser.add_argument("--guided", action="store_true", help="config: by coverage, with atheris")
+    parser.add_argument("--guided", action="store_true", help="coverage steers")
+    parser.add_argument("--keep", action="store_true", help="with --guided: write the kept corpus")
+    parser.add_argument("--shrink", metavar="FINDING", help="with --guided: to fewer bytes")
     parser.add_argument("--arch", choices=sorted(core.TARGETS), default=None)
     options = parser.parse_args()
     options.arch = options.arch or core.find_arch()
+    options.seconds = options.limit or options.seconds
     with contextlib.suppress(KeyboardInterrupt):
+        if options.guided and options.target in guided.TARGETS:
+            return guided.run(options)
+        if options.target not in TARGETS:
+            parser.error(f"{options.target} is a target of --guided only")
         return TARGETS[options.target](options)
     return 130
 

@@ -3,8 +3,10 @@
 //! moving in between. What no end ever said must be dropped under one reason and move nothing: no endpoint, no session,
 //! no statistics. What was said is taken once, by whom it was meant for. At the end everyone can shake hands anew.
 //! A second way in skips the AEAD, as if a peer with the right keys sent nonsense: then the inner packet is judged.
+//! No nonce is used twice with a key, and the tables of every end agree, after each step.
 const std = @import("std");
 const linux = std.os.linux;
+const Chance = @import("chance").Chance;
 const protocol = @import("protocol");
 const wire = @import("wire");
 const report = @import("report");
@@ -14,7 +16,7 @@ const crypto = protocol.crypto;
 const messages = wire.messages;
 
 /// What is planted to see that it is found.
-const Fault = enum { none, moved_endpoint, counted_bytes, replayed, admitted, uncounted, deaf };
+const Fault = enum { none, moved_endpoint, counted_bytes, replayed, admitted, uncounted, deaf, nonce_again };
 var fault: Fault = .none;
 
 const second = std.time.ns_per_s;
@@ -34,10 +36,23 @@ pub fn prepare(wanted: ?[]const u8) bool {
 }
 
 pub fn iterate(random: std.Random) report.Error!void {
-    try net.open(random);
+    try net.open(random, random);
     for (0..random.intRangeAtMost(usize, 10, 60)) |_| try net.step();
     try net.expectFreshHandshake();
 }
+
+/// The bytes decide what happens, step by step; keys and cookies are always the same.
+pub fn judge(bytes: []const u8) report.Error!void {
+    var chance: Chance = .of(bytes, 1);
+    var entropy: std.Random.DefaultPrng = .init(2);
+    try net.open(chance.random(), entropy.random());
+    // The long end of it, now and then: most of the time is to go into what leads there.
+    const has_end = chance.random().uintLessThan(u8, 8) == 0;
+    for (0..steps_max) |_| if (!chance.isSpent()) try net.step();
+    if (has_end) try net.expectFreshHandshake();
+}
+
+const steps_max = 120;
 
 /// One datagram to every end, before and after they have shaken hands; and as an inner packet.
 pub fn replay(file: i32) report.Error!void {
@@ -45,7 +60,7 @@ pub fn replay(file: i32) report.Error!void {
     const length = linux.read(file, &bytes, bytes.len);
     if (linux.errno(length) != .SUCCESS) return report.mismatch("the file cannot be read", .{});
     var prng: std.Random.DefaultPrng = .init(1);
-    try net.open(prng.random());
+    try net.open(prng.random(), prng.random());
     for (0..2) |_| {
         for (&net.ends) |*end| {
             try net.arrive(end, bytes[0..length], endpointOf(77, 77), .never);
@@ -77,8 +92,28 @@ const Said = struct {
     }
 };
 
+/// Every key with a counter that was used with it, as hashes.
+const Nonces = struct {
+    const slots = 1 << 12;
+    known: [slots]u64 = @splat(0),
+    count: usize = 0,
+
+    /// False if it was there. What comes when the table is nearly full is not looked at.
+    fn put(nonces: *Nonces, key: *const [32]u8, counter: *const [8]u8) bool {
+        if (nonces.count > slots / 2) return true;
+        const hash = std.hash.Wyhash.hash(std.hash.Wyhash.hash(0, key), counter) | 1;
+        var at = hash % slots;
+        while (nonces.known[at] != 0) : (at = (at + 1) % slots) if (nonces.known[at] == hash) return false;
+        nonces.known[at] = hash;
+        nonces.count += 1;
+        return true;
+    }
+};
+
 const Net = struct {
     random: std.Random,
+    /// Of the ends' keys and cookies.
+    entropy: std.Random,
     now: protocol.Now,
     ends: [ends_count]End,
     fixed: [ends_count]std.heap.FixedBufferAllocator,
@@ -86,9 +121,12 @@ const Net = struct {
     said_count: usize,
     /// Nothing arrives by itself: what is said is only recorded.
     is_cut: bool,
+    nonces: Nonces,
 
-    fn open(self: *Net, random: std.Random) report.Error!void {
+    fn open(self: *Net, random: std.Random, entropy: std.Random) report.Error!void {
         self.random = random;
+        self.entropy = entropy;
+        self.nonces = .{};
         self.now = .{ .boot = .{ .ns = 1000 * second }, .unix_ns = 1_700_000_000 * second };
         self.said_count = 0;
         self.is_cut = false;
@@ -109,7 +147,7 @@ const Net = struct {
 
     fn fill(context: ?*anyopaque, out: []u8) bool {
         const self: *Net = @ptrCast(@alignCast(context.?));
-        self.random.bytes(out);
+        self.entropy.bytes(out);
         return true;
     }
 
@@ -132,10 +170,13 @@ const Net = struct {
             else => try self.forge(end),
         }
         try self.settle();
+        for (&self.ends) |*each| if (protocol.soundness.unsound(&each.interface)) |what| {
+            return report.mismatch("end {d}: {s}", .{ each.number, what });
+        };
     }
 
     fn anyEnd(self: *Net) *End {
-        return &self.ends[self.random.uintLessThan(usize, ends_count)];
+        return &self.ends[self.random.uintLessThan(u8, ends_count)];
     }
 
     fn otherThan(self: *Net, end: *const End) u8 {
@@ -146,7 +187,7 @@ const Net = struct {
     /// Something an end said, again, to anyone.
     fn replayOne(self: *Net, end: *End) report.Error!void {
         if (self.said_count == 0) return;
-        const said = &self.said[self.random.uintLessThan(usize, @min(self.said_count, recorded_max))];
+        const said = &self.said[self.random.uintLessThan(u8, @intCast(@min(self.said_count, recorded_max)))];
         var copy = said.bytes;
         try self.arrive(end, copy[0..said.length], self.anyEndpoint(), self.random.enumValue(Demand));
     }
@@ -164,28 +205,28 @@ const Net = struct {
 
     fn makeForgery(self: *Net, out: *[datagram_max]u8) usize {
         const random = self.random;
-        const known = @min(self.said_count, recorded_max);
+        const known: u8 = @intCast(@min(self.said_count, recorded_max));
         if (known == 0 or random.uintLessThan(u8, 10) == 0) return self.makeRaw(out);
-        const said = &self.said[random.uintLessThan(usize, known)];
+        const said = &self.said[random.uintLessThan(u8, known)];
         out.* = said.bytes;
         var length = said.length;
-        for (0..random.intRangeAtMost(usize, 1, 3)) |_| switch (random.uintLessThan(u8, 8)) {
-            0, 1, 2 => out[random.uintLessThan(usize, length)] ^= @as(u8, 1) << random.int(u3),
-            3 => length = @max(1, random.uintAtMost(usize, length)),
+        for (0..random.intRangeAtMost(u8, 1, 3)) |_| switch (random.uintLessThan(u8, 8)) {
+            0, 1, 2 => out[random.uintLessThan(u16, @intCast(length))] ^= @as(u8, 1) << random.int(u3),
+            3 => length = @max(1, random.uintAtMost(u16, @intCast(length))),
             4 => { // longer, by what lies there
-                length = @min(datagram_max, length + random.intRangeAtMost(usize, 1, 64));
+                length = @min(datagram_max, length + random.intRangeAtMost(u8, 1, 64));
             },
             5 => { // the tail of another
-                const other = &self.said[random.uintLessThan(usize, known)];
-                const at = random.uintLessThan(usize, length);
+                const other = &self.said[random.uintLessThan(u8, known)];
+                const at = random.uintLessThan(u16, @intCast(length));
                 if (other.length > at) @memcpy(out[at..other.length], other.bytes[at..other.length]);
                 length = @max(at + 1, other.length);
             },
             6 => if (length >= 4) {
-                out[random.uintLessThan(usize, 4)] = random.int(u8) & 7;
+                out[random.uintLessThan(u8, 4)] = random.int(u8) & 7;
             },
             else => { // a field
-                const at = random.uintLessThan(usize, length);
+                const at = random.uintLessThan(u16, @intCast(length));
                 @memset(out[at..@min(length, at + 32)], if (random.boolean()) 0 else 0xff);
             },
         };
@@ -197,9 +238,9 @@ const Net = struct {
     fn makeRaw(self: *Net, out: *[datagram_max]u8) usize {
         const lengths = [_]usize{ 0, 1, 15, 16, 31, 32, 33, 63, 64, 91, 92, 93, 147, 148, 149, 1452, datagram_max };
         const length = if (self.random.boolean())
-            lengths[self.random.uintLessThan(usize, lengths.len)]
+            lengths[self.random.uintLessThan(u8, lengths.len)]
         else
-            self.random.uintLessThan(usize, 300);
+            self.random.uintLessThan(u16, 300);
         self.random.bytes(out[0..length]);
         if (length >= 4) out[0..4].* = .{ self.random.uintLessThan(u8, 6), 0, 0, 0 };
         if (self.random.boolean()) self.fixMac(out[0..length]);
@@ -277,7 +318,7 @@ const Net = struct {
                 for (0..end.interface.peer_high) |i| end.interface.peers.at(i).rx_bytes += datagram.len;
             },
             .uncounted => end.interface.counters = .{},
-            .none, .replayed, .admitted, .deaf => {}, // planted elsewhere
+            .none, .replayed, .admitted, .deaf, .nonce_again => {}, // planted elsewhere
         };
         return verdict;
     }
@@ -322,6 +363,24 @@ const Net = struct {
         return null;
     }
 
+    /// Of what an end seals: its key is that of the one session with this index at the other end.
+    fn noteNonce(self: *Net, from: *End, bytes: []const u8) report.Error!void {
+        if (bytes.len < 32 or bytes[0] != 4) return;
+        const receiver = std.mem.readInt(u32, bytes[4..8], .little);
+        const interface = &from.interface;
+        for (0..interface.peer_high) |i| {
+            const peer = interface.peers.at(i);
+            if (!peer.in_use) continue;
+            const sessions = &peer.sessions;
+            inline for (.{ sessions.next, sessions.current, sessions.previous }) |role| if (role) |slot| {
+                const session = interface.sessions.at(slot);
+                if (session.remote_index == receiver and !self.nonces.put(&session.sending_key, bytes[8..16])) {
+                    return describe("a nonce is used twice", from, bytes);
+                }
+            };
+        }
+    }
+
     fn record(self: *Net, from: *const End, to: u8, bytes: []const u8) *Said {
         const said = &self.said[self.said_count % recorded_max];
         self.said_count += 1;
@@ -331,7 +390,8 @@ const Net = struct {
     }
 
     /// From `from` to whoever it is meant for, or only into the record.
-    fn cross(self: *Net, from: *const End, to: u8, bytes: []const u8) report.Error!void {
+    fn cross(self: *Net, from: *End, to: u8, bytes: []const u8) report.Error!void {
+        try self.noteNonce(from, bytes);
         const said = self.record(from, to, bytes);
         if (self.is_cut) return;
         var copy = said.bytes;
@@ -373,7 +433,7 @@ const Net = struct {
 
     fn send(self: *Net, end: *End, to: u8) report.Error!void {
         var packet: [mtu]u8 = undefined;
-        const length = self.random.intRangeAtMost(usize, 20, mtu);
+        const length = self.random.intRangeAtMost(u16, 20, mtu);
         writeInner(packet[0..length], end.number, to);
         const id = switch (end.interface.route(packet[0..length])) {
             .peer => |id| id,
@@ -384,6 +444,7 @@ const Net = struct {
             .drop => {},
             .stage => _ = end.interface.stage(id, packet[0..length]),
             .seal => |ticket| {
+                if (fault == .nonce_again) self.windBack(end, id);
                 var datagram: [datagram_max]u8 = undefined;
                 const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
                 datagram[0..16].* = std.mem.toBytes(header);
@@ -400,6 +461,13 @@ const Net = struct {
             },
         }
         try self.settle();
+    }
+
+    /// What was reserved will be reserved once more.
+    fn windBack(self: *Net, end: *End, id: protocol.PeerId) void {
+        _ = self;
+        const slot = end.interface.get(id).?.sessions.current orelse return;
+        end.interface.sessions.at(slot).send_counter -= 1;
     }
 
     // ---- behind the AEAD

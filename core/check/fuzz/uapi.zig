@@ -41,6 +41,25 @@ pub fn replay(file: i32) report.Error!void {
     try world.set(text_memory[0..length]);
 }
 
+/// Texts one after the other, an empty line between them. One that begins with a control character has memory for so
+/// many requests and no more.
+pub fn judge(bytes: []const u8) report.Error!void {
+    var world: World = undefined;
+    world.init() catch return report.mismatch("no interface could be made", .{});
+    var texts = std.mem.splitSequence(u8, bytes, "\n\n");
+    for (0..texts_max) |_| {
+        var text = texts.next() orelse return;
+        world.failing.left = std.math.maxInt(usize);
+        if (text.len > 0 and text[0] < '\n') {
+            world.failing.left = text[0];
+            text = text[1..];
+        }
+        if (text.len <= text_memory.len / 2) try world.set(text);
+    }
+}
+
+const texts_max = 16;
+
 /// An interface whose memory can be made to end.
 const World = struct {
     fixed: std.heap.FixedBufferAllocator,

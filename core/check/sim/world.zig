@@ -4,6 +4,7 @@
 const std = @import("std");
 const messages = @import("wire").messages;
 const Allocator = std.mem.Allocator;
+const Chance = @import("chance").Chance;
 const Host = @import("host.zig").Host;
 const ledger_file = @import("ledger.zig");
 const Ledger = ledger_file.Ledger;
@@ -22,6 +23,8 @@ pub const Undo = union(enum) { link: u32, entropy: u32, heal: u32, join, add: st
 
 pub const Options = struct {
     seed: u64,
+    /// What is decided by chance is read from these bytes first, so that a fuzzer can steer it.
+    chance: []const u8 = "",
     peers: ?u32 = null,
     /// What happens from this time on is told, one line each.
     told_from: u64 = std.math.maxInt(u64),
@@ -68,7 +71,7 @@ pub const Stats = struct {
 
 pub const World = struct {
     gpa: Allocator,
-    prng: std.Random.DefaultPrng,
+    chance: Chance,
     ledger: Ledger,
     time: u64 = 0,
     trace: u64,
@@ -94,14 +97,14 @@ pub const World = struct {
     base_interval_ns: u64 = second,
 
     pub fn random(world: *World) std.Random {
-        return world.prng.random();
+        return world.chance.random();
     }
 
     pub fn init(world: *World, gpa: Allocator, options: Options) Error!void {
         var mixer: std.Random.SplitMix64 = .init(options.seed);
         world.* = .{
             .gpa = gpa,
-            .prng = .init(mixer.next()),
+            .chance = .of(options.chance, mixer.next()),
             .ledger = .{ .gpa = gpa },
             .trace = options.seed,
             .told_from = options.told_from,
@@ -161,7 +164,7 @@ pub const World = struct {
             .index_shards = r.intRangeAtMost(u8, 1, 8),
             .curve_ns = if (r.uintLessThan(u8, 4) == 0) std.time.ns_per_ms else 20_000,
             .turn_budget = undefined,
-            .prng = .init(r.int(u64)),
+            .prng = .init(world.chance.seeded().int(u64)), // keys of its own, whatever is steered
             .boot_offset = r.intRangeAtMost(i64, 1, 100_000) * std.time.ns_per_s,
             .wall_offset = (1_700_000_000 + r.intRangeAtMost(i64, 0, 100)) * std.time.ns_per_s,
             .address = network.addressOf(number, 0),
