@@ -149,6 +149,7 @@ pub fn set(
         described.set("line {d}: {s}", .{ why.line, why.message });
         return status.report(diagnostic, .configuration, &described);
     };
+    defer cipher.scrubStack(); // copies of keys, which the compiler made
     defer change.deinit(gpa);
     target.interface.configure(&change) catch |err| return switch (err) {
         error.OutOfMemory => status.fail(diagnostic, .out_of_memory, "out of memory"),
@@ -206,7 +207,7 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
     const ticket = switch (interface.reserve(id, 1, length, now)) {
         .seal => |ticket| ticket,
         .stage => {
-            interface.stage(id, packet);
+            if (!interface.stage(id, packet)) return destination.refuse(.staging_full);
             return destination.settle(.staged);
         },
         .drop => |reason| return destination.refuse(reason),

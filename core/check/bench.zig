@@ -279,7 +279,7 @@ const Pair = struct {
     fn shake(pair: *Pair) void {
         pair.now.boot = pair.now.boot.after(leap_ns);
         pair.now.unix_ns += leap_ns;
-        pair.initiator.stage(pair.peer, &packet);
+        _ = pair.initiator.stage(pair.peer, &packet);
         var buffer: [2048]u8 = undefined;
         pair.deliver(&pair.initiator, &pair.responder, .initiation, &buffer);
         pair.deliver(&pair.responder, &pair.initiator, .response, &buffer);

@@ -48,6 +48,8 @@ pub const Outbound = struct {
     ready: [trains_max]*Train = undefined,
     tickets: [trains_max]protocol.SealTicket = undefined,
     keys: [trains_max][32]u8 = undefined,
+    /// Whose senders are told so once the mutex is free again.
+    unreachable_trains: [trains_max]*const Train = undefined,
     transmits: [trains_max]io.udp.Transmit = undefined,
     jobs: [jobs_max]cipher.Seal = undefined,
     job_count: usize = 0,
@@ -122,20 +124,25 @@ pub const Outbound = struct {
     }
 
     fn flush(outbound: *Outbound, context: *const Context) void {
-        const ready = outbound.prepare(context);
+        const prepared = outbound.prepare(context);
+        const ready = prepared.ready;
         defer std.crypto.secureZero(u8, @ptrCast(outbound.keys[0..ready]));
+        for (outbound.unreachable_trains[0..prepared.unreachable_count]) |train| {
+            outbound.replyUnreachable(context, train.plaintext(0));
+        }
         outbound.trains.clear();
         if (ready == 0) return;
         outbound.seal(context, ready);
         outbound.send(context, ready);
     }
 
-    /// Nonces, keys and endpoints for the trains that have a session; the others wait for one. Returns how many have.
-    fn prepare(outbound: *Outbound, context: *const Context) usize {
+    /// Nonces, keys and endpoints for the trains that have a session; the others wait for one, or have nowhere to go.
+    fn prepare(outbound: *Outbound, context: *const Context) struct { ready: usize, unreachable_count: usize } {
         const interface = context.interface;
         context.mutex.acquire();
         defer context.mutex.release();
         var ready: usize = 0;
+        var unreachable_count: usize = 0;
         for (outbound.trains.all()) |*train| {
             switch (interface.reserve(train.peer, train.count, train.length, context.now)) {
                 .seal => |ticket| {
@@ -150,11 +157,16 @@ pub const Outbound = struct {
                     };
                     ready += 1;
                 },
-                .stage => for (0..train.count) |i| interface.stage(train.peer, train.plaintext(i)),
-                .drop => |reason| if (reason == .no_endpoint) outbound.replyUnreachable(context, train.plaintext(0)),
+                .stage => for (0..train.count) |i| {
+                    _ = interface.stage(train.peer, train.plaintext(i));
+                },
+                .drop => |reason| if (reason == .no_endpoint) {
+                    outbound.unreachable_trains[unreachable_count] = train;
+                    unreachable_count += 1;
+                },
             }
         }
-        return ready;
+        return .{ .ready = ready, .unreachable_count = unreachable_count };
     }
 
     /// Trains that follow one another under one key are sealed in one call, so that no lane of the cipher stays empty.

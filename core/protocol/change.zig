@@ -44,8 +44,8 @@ pub const Change = struct {
     }
 };
 
-/// One section of a peer. `remove` goes before everything else in it, and `replace_allowed_ips` before the allowed
-/// IPs, wherever in the section they stand: as in the kernel, where both are flags.
+/// One section of a peer. `remove` goes before everything else in it, wherever in the section it stands: as in the
+/// kernel, where it is a flag.
 pub const PeerChange = struct {
     public_key: [32]u8,
     /// Not to be created if it is not there.
@@ -57,6 +57,8 @@ pub const PeerChange = struct {
     /// Seconds; 0 turns it off.
     persistent_keepalive_interval: ?u16 = null,
     replace_allowed_ips: bool = false,
+    /// How many of `allowed_ips` stand before the last such line: they are taken from their owners, and then go.
+    replace_after: usize = 0,
     /// In the order of the text.
     allowed_ips: []AllowedIpChange = &.{},
     /// Where the section starts in the text, from 1.
@@ -81,7 +83,8 @@ pub const PeerSnapshot = struct {
     /// Zeros when there is none.
     preshared_key: *const [32]u8,
     endpoint: ?wire.SocketAddress = null,
-    last_handshake_unix_ns: ?u64 = null,
+    /// 0 is never.
+    last_handshake_unix_ns: u64 = 0,
     tx_bytes: u64 = 0,
     rx_bytes: u64 = 0,
     persistent_keepalive_interval: u16 = 0,

@@ -28,6 +28,7 @@ const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
 const time = @import("time.zig");
+const wishes = @import("wishes.zig");
 const Now = time.Now;
 const Instant = time.Instant;
 
@@ -141,6 +142,9 @@ pub const Interface = struct {
     peer_high: u32 = 0,
     free_peers: std.ArrayList(u32) = .empty,
     peer_count: u32 = 0,
+    /// In the order in which they came.
+    first_peer: u32 = wishes.none,
+    last_peer: u32 = wishes.none,
     by_key: peer_table.PeerTable,
     by_index: index_table.IndexTable = .init,
     allowed_ips: allowed_ips.AllowedIps = .init,
@@ -152,8 +156,7 @@ pub const Interface = struct {
     cookie_replies: [cookie_replies_max]CookieOut = undefined,
     cookie_reply_first: usize = 0,
     cookie_reply_count: usize = 0,
-    queue_head: ?u32 = null,
-    queue_tail: ?u32 = null,
+    queues: wishes.Queues = .{},
 
     counters: drop.Counters = .{},
 
@@ -203,7 +206,9 @@ pub const Interface = struct {
 
     pub const ConfigureError = control.Error;
     pub const configure = control.configure;
+    pub const ConfigureSteps = control.Steps;
     pub const writeConfiguration = control.write;
+    pub const Answer = control.Answer;
     pub const setActive = control.setActive;
 
     // ---- handshakes and timers: interface/handshakes.zig ----
@@ -211,6 +216,15 @@ pub const Interface = struct {
     pub const handleHandshake = handshakes.handle;
     pub const expire = handshakes.expire;
     pub const pollTransmit = handshakes.pollTransmit;
+
+    // ---- the same in slices, for who has other things to do ----
+
+    pub const expireSome = handshakes.expireSome;
+    pub const pollUrgent = handshakes.pollUrgent;
+    pub const wantsUrgent = handshakes.wantsUrgent;
+    pub const beginInitiation = handshakes.beginInitiation;
+    pub const finishInitiation = handshakes.finishInitiation;
+    pub const wantsInitiation = handshakes.wantsInitiation;
 
     /// When `expire` is next due.
     pub fn deadline(interface: *const Interface) ?Instant {
@@ -293,14 +307,19 @@ pub const Interface = struct {
         };
     }
 
-    /// Keeps a copy of the packet until `pollTransmit` finds a session for it, or asks for one.
-    pub fn stage(interface: *Interface, id: PeerId, packet: []const u8) void {
-        const peer = interface.get(id) orelse return interface.counters.add(.peer_removed, 1);
+    /// Keeps a copy of the packet until `pollTransmit` finds a session for it, or asks for one. False when it was
+    /// dropped, and counted as such: it is longer than all the room that there is for it, or its peer is gone.
+    pub fn stage(interface: *Interface, id: PeerId, packet: []const u8) bool {
+        const peer = interface.get(id) orelse {
+            interface.counters.add(.peer_removed, 1);
+            return false;
+        };
         const result = interface.staging_pool.push(&peer.staged, packet);
         interface.counters.add(.staging_full, result.dropped + @intFromBool(!result.stored));
-        // Other peers' packets fill the pool: this one is lost, but the next must find a session.
-        if (!result.stored) peer.pending.keepalive = true;
+        // This one is lost, but the next must find a session.
+        if (!result.stored) handshakes.requestKeepalive(interface, id.index);
         handshakes.requestStaged(interface, id.index);
+        return result.stored;
     }
 
     /// What follows from sending transport data: statistics, timers, a rekey if it is time.
@@ -363,8 +382,10 @@ pub const Interface = struct {
         roam(peer, from);
         if (sessions.isNext(ticket.slot)) interface.confirmSession(peer, index, now);
         interface.noteReceived(peer, index, inner.len, now);
-        if (inner.len == 0) return .keepalive;
-        return interface.admit(ticket.peer, inner);
+        const opened: Opened = if (inner.len == 0) .keepalive else interface.admit(ticket.peer, inner);
+        // As in the kernel: what is refused for what it holds is not counted as received.
+        if (opened != .drop) peer.rx_bytes += inner.len + messages.transport_overhead;
+        return opened;
     }
 
     fn refuseOpened(interface: *Interface, reason: Drop) Opened {
@@ -435,7 +456,6 @@ pub const Interface = struct {
     }
 
     fn noteReceived(interface: *Interface, peer: *Peer, index: u32, inner_length: usize, now: Now) void {
-        peer.rx_bytes += inner_length + messages.transport_overhead;
         if (peer.sessions.currentSession(&interface.sessions)) |current| {
             if (!peer.timers.sent_lastminute_handshake and current.wantsRekeyAfterReceive(now.boot)) {
                 peer.timers.sent_lastminute_handshake = true;

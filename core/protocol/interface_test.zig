@@ -110,7 +110,7 @@ const Net = struct {
         };
         switch (from.interface.reserve(id, 1, sealedLength(packet.len), net.now)) {
             .drop => return,
-            .stage => from.interface.stage(id, packet),
+            .stage => _ = from.interface.stage(id, packet),
             .seal => |ticket| {
                 var datagram: [2048]u8 = undefined;
                 const total = seal(&datagram, ticket, packet);
@@ -264,7 +264,7 @@ fn crossInitiations(net: *Net) !void {
     var datagrams: [2][messages.handshake_length_max]u8 = undefined;
     for ([_]*End{ &net.a, &net.b }, &datagrams) |end, *datagram| {
         const id = end.interface.route(innerPacket(&packet, end.number, net.peerOf(end).number, 100)).peer;
-        end.interface.stage(id, innerPacket(&packet, end.number, net.peerOf(end).number, 100));
+        _ = end.interface.stage(id, innerPacket(&packet, end.number, net.peerOf(end).number, 100));
         try testing.expectEqual(@sizeOf(messages.Initiation), end.interface.pollTransmit(datagram, net.now).?.length);
     }
     net.arrive(&net.a, datagrams[1][0..@sizeOf(messages.Initiation)], &net.b.endpoint);
@@ -643,7 +643,7 @@ test "under load a handshake needs a cookie, and gets through with one" {
     var buffer: [2048]u8 = undefined;
     var packet: [100]u8 = undefined;
     const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
-    net.a.interface.stage(id, &packet);
+    _ = net.a.interface.stage(id, &packet);
     const first = net.a.interface.pollTransmit(&buffer, net.now).?;
     try testing.expectEqual(
         .cookie_required,
@@ -677,7 +677,7 @@ test "replayed and rushed initiations are refused, and change nothing" {
     var buffer: [2048]u8 = undefined;
     var packet: [100]u8 = undefined;
     const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
-    net.a.interface.stage(id, &packet);
+    _ = net.a.interface.stage(id, &packet);
     const length = net.a.interface.pollTransmit(&buffer, net.now).?.length;
     try testing.expectEqual(null, net.b.interface.handleHandshake(buffer[0..length], &net.a.endpoint, false, net.now));
     try testing.expectEqual(
@@ -704,7 +704,7 @@ test "any forged byte of a handshake is refused" {
     var buffer: [2048]u8 = undefined;
     var packet: [100]u8 = undefined;
     const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
-    net.a.interface.stage(id, &packet);
+    _ = net.a.interface.stage(id, &packet);
     const length = net.a.interface.pollTransmit(&buffer, net.now).?.length;
     for (0..length - 16) |i| { // all but MAC2, which counts only under load
         buffer[i] ^= 0x10;
@@ -722,7 +722,7 @@ test "handshakes carry AF41, and a packet that waited for one keeps its ECN bits
     var packet: [100]u8 = undefined;
     const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
     packet[1] = 0x2b;
-    net.a.interface.stage(id, &packet);
+    _ = net.a.interface.stage(id, &packet);
     const initiation = net.a.interface.pollTransmit(&buffer, net.now).?;
     try testing.expectEqual(0x88, initiation.tos);
     net.arrive(&net.b, buffer[0..initiation.length], &net.a.endpoint);
@@ -737,8 +737,8 @@ test "both ends may begin at once and still end with a working tunnel" {
     try net.init("", "");
     defer net.deinit();
     var packet: [100]u8 = undefined;
-    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
-    net.b.interface.stage(net.b.interface.route(innerPacket(&packet, 2, 1, 100)).peer, &packet);
+    _ = net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    _ = net.b.interface.stage(net.b.interface.route(innerPacket(&packet, 2, 1, 100)).peer, &packet);
     var from_a: [2048]u8 = undefined;
     var from_b: [2048]u8 = undefined;
     const a_length = net.a.interface.pollTransmit(&from_a, net.now).?.length;
@@ -938,19 +938,303 @@ const Source = struct {
 
 const no_key = "private_key=0000000000000000000000000000000000000000000000000000000000000000\n";
 
-test "a packet that finds staging exhausted is lost, but its peer still shakes hands" {
+test "a packet for which staging has no room is lost, as its caller is told, but its peer still shakes hands" {
     var net: Net = undefined;
     try net.init("", "");
     defer net.deinit();
     const pool = &net.a.interface.staging_pool;
-    const free_count = pool.free_count;
-    pool.free_count = 0; // all of it is other peers'
-    try net.send(&net.a, 100);
-    pool.free_count = free_count;
+    const links = pool.links;
+    pool.links = links[0..0];
+    var packet: [100]u8 = undefined;
+    const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
+    try testing.expect(!net.a.interface.stage(id, &packet));
+    pool.links = links;
     try testing.expectEqual(1, net.a.dropped(.staging_full));
+    try net.settle();
     try testing.expectEqual(1, net.a.initiations_sent);
     try net.send(&net.a, 100);
     try testing.expectEqual(1, net.b.delivered_count);
+}
+
+/// `count` silent peers beside the other end, each with an endpoint and a prefix of its own in 10.1.0.0/16.
+fn addSilentPeers(net: *Net, count: u32) !void {
+    const interface = &net.a.interface;
+    try configurePeers(interface, 0x10000, count, false);
+    for (0..count) |number| {
+        const index = interface.by_key.find(&numberedKey(0x10000 + @as(u32, @intCast(number)))).?;
+        interface.peers.at(index).endpoint = endpointOf(9, 9);
+    }
+}
+
+fn packetForSilent(buffer: []u8, number: u32) []u8 {
+    const packet = innerPacket(buffer, 1, 2, 60);
+    packet[16..20].* = std.mem.toBytes(std.mem.nativeToBig(u32, 0x0a01_0000 + number));
+    return packet;
+}
+
+/// Notes that each of the silent peers is to be shaken hands with.
+fn stageForSilent(net: *Net, count: u32) !void {
+    var buffer: [100]u8 = undefined;
+    for (0..count) |number| {
+        const packet = packetForSilent(&buffer, @intCast(number));
+        try testing.expect(net.a.interface.stage(net.a.interface.route(packet).peer, packet));
+    }
+}
+
+test "1024 silent peers with a packet each cost a peer that is there none of its first packets" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try addSilentPeers(&net, 1100);
+    try stageForSilent(&net, 1100);
+    var packet: [100]u8 = undefined;
+    const id = net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer;
+    for (0..16) |_| try testing.expect(net.a.interface.stage(id, innerPacket(&packet, 1, 2, 100)));
+    try expectSound(&net.a.interface);
+    try net.settle();
+    try testing.expectEqual(16, net.b.delivered_count);
+}
+
+test "what goes to a peer that is there waits behind no initiation to one that is silent" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    try addSilentPeers(&net, 200);
+    try stageForSilent(&net, 200);
+    // Afterwards a keepalive becomes due, a packet waits, and an initiation comes that is to be answered.
+    const a = &net.a.interface;
+    var packet: [100]u8 = undefined;
+    var buffer: [2048]u8 = undefined;
+    handshakes.requestKeepalive(a, 0);
+    try testing.expect(a.stage(a.idOf(0), innerPacket(&packet, 1, 2, 100)));
+    net.jumpTo(net.now.boot.after(6 * second));
+    handshakes.requestInitiation(&net.b.interface, 0, net.now, .first);
+    const initiation = net.b.interface.pollTransmit(&buffer, net.now).?;
+    try testing.expectEqual(null, a.handleHandshake(buffer[0..initiation.length], &net.b.endpoint, false, net.now));
+    var budget: handshakes.Budget = .{ .looks = 2, .responses = 1 };
+    for ([_]messages.Kind{ .transport, .response }) |kind| {
+        const transmit = a.pollUrgent(&buffer, &budget, net.now).?;
+        try testing.expectEqual(kind, messages.classify(buffer[0..transmit.length]).?);
+    }
+    try testing.expectEqual(null, a.pollUrgent(&buffer, &budget, net.now));
+    try testing.expect(a.wantsInitiation());
+    try expectSound(a);
+}
+
+test "a handshake that a packet waits for, or that renews a session, comes before those that nobody waits for" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const a = &net.a.interface;
+    try addSilentPeers(&net, 50);
+    var packet: [100]u8 = undefined;
+    for (0..2) |round| {
+        for (1..51) |index| handshakes.requestKeepalive(a, @intCast(index));
+        if (round == 0) {
+            _ = a.stage(a.idOf(0), innerPacket(&packet, 1, 2, 100));
+        } else {
+            handshakes.requestInitiation(a, 0, net.now, .first); // what renews it
+        }
+        var looks: u32 = 1;
+        var draft: handshakes.Draft = undefined;
+        try testing.expect(a.beginInitiation(&draft, &looks, net.now));
+        try testing.expectEqual(0, draft.peer.index);
+        draft.compute(&a.local.?);
+        var buffer: [2048]u8 = undefined;
+        const transmit = a.finishInitiation(&draft, &buffer, net.now).?;
+        try net.cross(&net.a, buffer[0..transmit.length]);
+        try net.settle();
+        net.jumpTo(net.now.boot.after(130 * second));
+    }
+    try testing.expectEqual(1, net.b.delivered_count);
+}
+
+test "handshakes with silent peers are begun as many at a time as was asked for, and none is forgotten" {
+    const peer_count = 100;
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try addSilentPeers(&net, peer_count);
+    try stageForSilent(&net, peer_count);
+    const a = &net.a.interface;
+    // Nothing was computed so far: not even what both keys agree on.
+    for (0..a.peer_high) |i| try testing.expectEqual(.unknown, a.peers.at(i).remote.agreement);
+    var buffer: [2048]u8 = undefined;
+    var budget: handshakes.Budget = .unlimited;
+    try testing.expectEqual(null, a.pollUrgent(&buffer, &budget, net.now));
+    var begun: usize = 0;
+    while (a.wantsInitiation()) {
+        var looks: u32 = 3;
+        var draft: handshakes.Draft = undefined;
+        while (a.beginInitiation(&draft, &looks, net.now)) {
+            draft.compute(&a.local.?);
+            const transmit = a.finishInitiation(&draft, &buffer, net.now);
+            begun += @intFromBool(transmit != null);
+            try testing.expect(std.mem.allEqual(u8, std.mem.asBytes(&draft), 0));
+        }
+        try testing.expectEqual(0, looks * @intFromBool(a.wantsInitiation()));
+        try expectSound(a);
+    }
+    try testing.expectEqual(peer_count, begun);
+    for (1..a.peer_high) |i| try testing.expectEqual(1, a.peers.at(i).staged.packets);
+}
+
+test "an initiation is not sent when a session came about while it was computed, or its peer went" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const a = &net.a.interface;
+    var buffer: [2048]u8 = undefined;
+    for (0..2) |round| {
+        handshakes.requestInitiation(a, 0, net.now, .first);
+        var draft: handshakes.Draft = undefined;
+        var looks: u32 = 1;
+        try testing.expect(a.beginInitiation(&draft, &looks, net.now));
+        draft.compute(&a.local.?);
+        if (round == 0) {
+            try net.send(&net.b, 100);
+        } else {
+            var text: [200]u8 = undefined;
+            const public = crypto.publicKey(&privateKey(2));
+            try set(&net.a, try std.mem.print(&text, "public_key={x}\nremove=true\n", .{&public}));
+        }
+        try testing.expectEqual(null, a.finishInitiation(&draft, &buffer, net.now));
+        try expectSound(a);
+        try net.pass(10 * second);
+    }
+    try testing.expectEqual(1, net.a.delivered_count);
+}
+
+test "timers that are due together are let off in slices, and the rest stays due" {
+    const peer_count = 50;
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try addSilentPeers(&net, peer_count);
+    const a = &net.a.interface;
+    for (1..peer_count + 1) |i| {
+        a.peers.at(i).timers.arm(.retransmit_handshake, net.now.boot, 0);
+        a.reschedule(@intCast(i));
+    }
+    var slices: usize = 0;
+    while (a.deadline() != null and !net.now.boot.isBefore(a.deadline().?)) : (slices += 1) {
+        a.expireSome(8, net.now);
+        try expectSound(a);
+    }
+    try testing.expectEqual(7, slices);
+    var begun: usize = 0;
+    var buffer: [2048]u8 = undefined;
+    while (a.pollTransmit(&buffer, net.now)) |_| begun += 1;
+    try testing.expectEqual(peer_count, begun);
+}
+
+test "between the steps of a change packets pass, and what memory ends in is no change" {
+    const gpa = testing.allocator;
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const a = &net.a.interface;
+    var change: change_file.Change = try .init(gpa, 300, 0);
+    defer change.deinit(gpa);
+    for (change.peers, 0..) |*peer, number| peer.* = .{ .public_key = numberedKey(@intCast(number)) };
+    change.fwmark = 7;
+    var failing: testing.FailingAllocator = .init(gpa, .{ .fail_index = 0 });
+    var allocations: usize = 0;
+    while (true) : (allocations += 1) {
+        failing = .init(gpa, .{ .fail_index = allocations });
+        a.gpa = failing.allocator();
+        defer a.gpa = gpa;
+        var steps: Interface.ConfigureSteps = .begin(a, &change);
+        const outcome = while (true) {
+            const has_more = steps.next() catch |err| break err;
+            const before = net.b.delivered_count;
+            try net.send(&net.a, 100);
+            try testing.expectEqual(before + 1, net.b.delivered_count);
+            try expectSound(a);
+            if (!has_more) break;
+        };
+        outcome catch |err| {
+            try testing.expectEqual(error.OutOfMemory, err);
+            try testing.expectEqual(1, a.peer_count);
+            try testing.expectEqual(0, a.fwmark);
+            continue;
+        };
+        break;
+    }
+    try testing.expect(allocations > 5);
+    try testing.expectEqual(301, a.peer_count);
+}
+
+test "peers are told in the order in which they came, also after the same text again" {
+    const gpa = testing.allocator;
+    var source: Source = .{};
+    var interface: Interface = try .init(.{ .allocator = gpa, .entropy = source.entropy() });
+    defer interface.deinit();
+    var first: [4096]u8 = undefined;
+    var again: [4096]u8 = undefined;
+    try configurePeers(&interface, 0, 9, true);
+    var writer: std.Io.Writer = .fixed(&first);
+    try interface.writeConfiguration(&writer);
+    for (0..3) |_| {
+        try configurePeers(&interface, 0, 9, true);
+        var second_writer: std.Io.Writer = .fixed(&again);
+        try interface.writeConfiguration(&second_writer);
+        try testing.expectEqualStrings(writer.buffered(), second_writer.buffered());
+        try expectSound(&interface);
+    }
+    // One that goes and comes again is the last.
+    var change: change_file.Change = try .init(gpa, 2, 0);
+    defer change.deinit(gpa);
+    change.peers[0] = .{ .public_key = numberedKey(0), .remove = true };
+    change.peers[1] = .{ .public_key = numberedKey(0) };
+    try interface.configure(&change);
+    try testing.expectEqual(numberedKey(1), interface.peers.at(interface.first_peer).remote.static);
+    try testing.expectEqual(numberedKey(0), interface.peers.at(interface.last_peer).remote.static);
+    try expectSound(&interface);
+}
+
+test "allowed IPs before replace_allowed_ips leave their owners and go, those after it stay" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const a = &net.a.interface;
+    var text: [600]u8 = undefined;
+    const public = crypto.publicKey(&privateKey(2));
+    try set(&net.a, try std.mem.print(
+        &text,
+        "public_key={x}\nallowed_ip=10.1.0.0/16\nallowed_ip=10.2.0.0/16\npublic_key={x}\nallowed_ip=10.1.0.0/16\n" ++
+            "replace_allowed_ips=true\nallowed_ip=10.3.0.0/16\n",
+        .{ &numberedKey(1), &public },
+    ));
+    const address = [_][4]u8{ .{ 10, 0, 0, 2 }, .{ 10, 1, 0, 1 }, .{ 10, 2, 0, 1 }, .{ 10, 3, 0, 1 } };
+    const owner = [_]?u32{ null, null, 1, 0 };
+    for (address, owner) |octets, expected| {
+        try testing.expectEqual(expected, a.allowed_ips.lookup(&wire.Address.fromIpv4(octets)));
+    }
+}
+
+test "only inner packets that are accepted count as received, and keepalives" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const peer = net.b.interface.peers.at(0);
+    const before = peer.rx_bytes;
+    var packet: [100]u8 = undefined;
+    _ = innerPacket(&packet, 77, 2, 100); // not a source of this peer
+    try net.sendPacket(&net.a, &packet);
+    _ = innerPacket(&packet, 1, 2, 100);
+    packet[2..4].* = .{ 0xff, 0xff }; // longer than it is
+    try net.sendPacket(&net.a, &packet);
+    try testing.expectEqual(2, net.b.dropped(.disallowed_source) + net.b.dropped(.malformed_inner));
+    try testing.expectEqual(before, peer.rx_bytes);
+    try net.send(&net.a, 100);
+    try testing.expectEqual(before + sealedLength(100), peer.rx_bytes);
+    handshakes.requestKeepalive(&net.a.interface, 0);
+    try net.settle();
+    try testing.expectEqual(before + sealedLength(100) + messages.transport_overhead, peer.rx_bytes);
 }
 
 test "what was staged without a private key goes out when there is one, as does the persistent keepalive" {
@@ -1047,7 +1331,7 @@ test "a response that was lost does not leave our own packets waiting for ever" 
     try net.init("", "");
     defer net.deinit();
     var packet: [100]u8 = undefined;
-    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    _ = net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     _ = try net.pump(&net.a); // b has the initiation
     net.is_cut = true;
     try net.settle(); // and its response is lost
@@ -1065,7 +1349,7 @@ test "no initiation follows on the heels of a response" {
     try net.init("", "");
     defer net.deinit();
     var packet: [100]u8 = undefined;
-    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    _ = net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     _ = try net.pump(&net.a);
     // b has not answered yet when it wants a handshake itself.
     handshakes.requestInitiation(&net.b.interface, 0, net.now, .first);
@@ -1106,7 +1390,7 @@ test "a cookie reply moves no endpoint" {
     defer net.deinit();
     var buffer: [2048]u8 = undefined;
     var packet: [100]u8 = undefined;
-    net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+    _ = net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
     const first = net.a.interface.pollTransmit(&buffer, net.now).?;
     _ = net.b.interface.handleHandshake(buffer[0..first.length], &net.a.endpoint, true, net.now);
     const reply = net.b.interface.pollTransmit(&buffer, net.now).?;
@@ -1201,7 +1485,7 @@ test "a handshake completes over any round trip shorter than REKEY_TIMEOUT" {
         defer net.deinit();
         var buffer: [2048]u8 = undefined;
         var packet: [100]u8 = undefined;
-        net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
+        _ = net.a.interface.stage(net.a.interface.route(innerPacket(&packet, 1, 2, 100)).peer, &packet);
         const there = net.a.interface.pollTransmit(&buffer, net.now).?.length;
         net.arrive(&net.b, buffer[0..there], &net.a.endpoint);
         const back = net.b.interface.pollTransmit(&buffer, net.now).?.length;
@@ -1358,7 +1642,7 @@ fn bytesOf(slice: anytype) usize {
     return std.mem.sliceAsBytes(slice).len;
 }
 
-/// So many peers with one allowed IP each, and no key of ours, so that no DH is computed.
+/// So many peers with one allowed IP each.
 fn configurePeers(interface: *Interface, first: u32, count: u32, replace_peers: bool) !void {
     const gpa = testing.allocator;
     var change: change_file.Change = try .init(gpa, count, count);
@@ -1367,10 +1651,15 @@ fn configurePeers(interface: *Interface, first: u32, count: u32, replace_peers: 
     for (change.peers, change.allowed_ips, first..) |*peer, *entry, number| {
         const octets = std.mem.toBytes(std.mem.nativeToBig(u32, 0x0a00_0000 + @as(u32, @intCast(number))));
         entry.* = .{ .prefix = .{ .address = wire.Address.fromIpv4(octets), .length = 32 } };
-        peer.* = .{ .public_key = @splat(1), .allowed_ips = entry[0..1] };
-        peer.public_key[0..4].* = octets;
+        peer.* = .{ .public_key = numberedKey(@intCast(number)), .allowed_ips = entry[0..1] };
     }
     try interface.configure(&change);
+}
+
+fn numberedKey(number: u32) [32]u8 {
+    var key: [32]u8 = @splat(1);
+    key[0..4].* = std.mem.toBytes(std.mem.nativeToBig(u32, 0x0a00_0000 + number));
+    return key;
 }
 
 test "an idle peer among 10 000 holds at most 1280 bytes, however they were configured" {

@@ -43,31 +43,41 @@ pub const Local = struct {
 /// What we know of a peer before any handshake.
 pub const Remote = struct {
     static: [32]u8,
-    /// DH of both static keys, computed once; zero while `static_static_valid` is false.
+    /// DH of both static keys, computed once; zero unless `agreement` is `usable`.
     static_static: [32]u8,
-    /// False without a key of our own, or when the peer's has a small order: then no handshake begins.
-    static_static_valid: bool,
+    agreement: Agreement,
     /// All zeros when there is none, which is what the protocol then mixes in.
     preshared: [32]u8,
 
-    pub fn init(local: ?*const Local, static: *const [32]u8, preshared: *const [32]u8) Remote {
-        var remote: Remote = .{
+    pub const Agreement = enum {
+        /// Not computed yet: many peers cost nothing until one of them is spoken to.
+        unknown,
+        usable,
+        /// The peer's key has a small order: no handshake begins.
+        weak,
+    };
+
+    pub fn init(static: *const [32]u8, preshared: *const [32]u8) Remote {
+        return .{
             .static = static.*,
             .static_static = @splat(0),
-            .static_static_valid = false,
+            .agreement = .unknown,
             .preshared = preshared.*,
         };
-        remote.precompute(local);
-        return remote;
     }
 
-    /// To be called again for every peer when our own key changes.
-    pub fn precompute(remote: *Remote, local: ?*const Local) void {
-        remote.static_static_valid = false;
+    /// Computes `static_static` if that was not done yet: before `createInitiation` and `finishInitiation`.
+    pub fn agree(remote: *Remote, local: *const Local) void {
+        if (remote.agreement != .unknown) return;
+        remote.agreement = .weak;
+        remote.static_static = crypto.dh(&local.private, &remote.static) catch return;
+        remote.agreement = .usable;
+    }
+
+    /// To be called for every peer when our own key changes.
+    pub fn forgetAgreement(remote: *Remote) void {
+        remote.agreement = .unknown;
         crypto.zero(&remote.static_static);
-        const own = local orelse return;
-        remote.static_static = crypto.dh(&own.private, &remote.static) catch return;
-        remote.static_static_valid = true;
     }
 
     pub fn zero(remote: *Remote) void {
@@ -127,7 +137,7 @@ pub const Handshake = struct {
         h.* = .zeroed;
     }
 
-    /// Replaces whatever handshake was under way. On an error the message is not to be sent.
+    /// After `agree`. Replaces whatever handshake was under way. On an error the message is not to be sent.
     pub fn createInitiation(
         h: *Handshake,
         local: *const Local,
@@ -137,7 +147,7 @@ pub const Handshake = struct {
         timestamp: *const Timestamp,
         message: *messages.Initiation,
     ) error{WeakPublicKey}!void {
-        if (!remote.static_static_valid) return error.WeakPublicKey;
+        if (remote.agreement != .usable) return error.WeakPublicKey;
         var running: Running = .init(&remote.static);
         defer running.zero();
         var key: [32]u8 = undefined;
@@ -299,8 +309,9 @@ pub fn openInitiation(local: *const Local, message: *const messages.Initiation) 
     return opened;
 }
 
-/// Second half, with the peer that `opened.static` names: proves that it holds the private key, gives the timestamp.
-/// No Handshake is touched, so that the caller can refuse a replay first. False, and nothing changed, unless authentic.
+/// Second half, after `agree`, with the peer that `opened.static` names: proves that it holds the private key, gives
+/// the timestamp. No Handshake is touched, so that the caller can refuse a replay first. False, and nothing changed,
+/// unless authentic.
 pub fn finishInitiation(
     opened: *OpenedInitiation,
     remote: *const Remote,
@@ -308,7 +319,7 @@ pub fn finishInitiation(
     timestamp_out: *Timestamp,
 ) bool {
     assert(std.mem.eql(u8, &opened.static, &remote.static));
-    if (!remote.static_static_valid) return false;
+    if (remote.agreement != .usable) return false;
     var running = opened.running;
     defer running.zero();
     var key: [32]u8 = undefined;
@@ -388,6 +399,12 @@ fn unhex(comptime length: usize, text: []const u8) [length]u8 {
     return bytes;
 }
 
+fn agreed(local: *const Local, static: *const [32]u8, preshared: *const [32]u8) Remote {
+    var remote: Remote = .init(static, preshared);
+    remote.agree(local);
+    return remote;
+}
+
 /// Both ends of a handshake, with the keys of a transcript.
 const Pair = struct {
     initiator: Local,
@@ -406,8 +423,8 @@ const Pair = struct {
         return .{
             .initiator = initiator,
             .responder = responder,
-            .responder_remote = .init(&initiator, &responder.public, &preshared),
-            .initiator_remote = .init(&responder, &initiator.public, &preshared),
+            .responder_remote = agreed(&initiator, &responder.public, &preshared),
+            .initiator_remote = agreed(&responder, &initiator.public, &preshared),
             .transcript = transcript,
         };
     }
@@ -582,7 +599,7 @@ test "an initiation for another key or by another peer is refused" {
     // Anyone can name a static key of someone else; the timestamp proves possession.
     const stranger: Local = .init(&@as([32]u8, @splat(9)));
     const liar: Local = .{ .private = stranger.private, .public = pair.initiator.public };
-    const remote: Remote = .init(&liar, &pair.responder.public, &@as([32]u8, @splat(0)));
+    const remote = agreed(&liar, &pair.responder.public, &@as([32]u8, @splat(0)));
     var message: messages.Initiation = undefined;
     var handshake: Handshake = .zeroed;
     try handshake.createInitiation(&liar, &remote, 1, &@as([32]u8, @splat(7)), &@as(Timestamp, @splat(0)), &message);
@@ -605,15 +622,15 @@ test "static keys of small order are refused in both messages" {
     for (0..2 * crypto.low_order_points.len) |number| {
         var pair: Pair = .init(transcripts[0]);
         const before = pair.initiator_handshake;
-        const weak: Remote = .init(&pair.initiator, &weakKey(number), &@as([32]u8, @splat(0)));
-        try testing.expect(!weak.static_static_valid);
+        const weak = agreed(&pair.initiator, &weakKey(number), &@as([32]u8, @splat(0)));
+        try testing.expectEqual(.weak, weak.agreement);
         try testing.expect(std.mem.allEqual(u8, &weak.static_static, 0));
 
         // Sent to one.
         const right = pair.responder_remote;
         pair.responder_remote = weak;
         try testing.expectError(error.WeakPublicKey, pair.createInitiation());
-        pair.responder_remote.static_static_valid = true; // es finds it as well
+        pair.responder_remote.agreement = .usable; // es finds it as well
         try testing.expectError(error.WeakPublicKey, pair.createInitiation());
         try testing.expectEqual(before, pair.initiator_handshake);
 
@@ -623,7 +640,7 @@ test "static keys of small order are refused in both messages" {
         pair.initiator.public = weak.static;
         const initiation = try pair.createInitiation();
         var opened = openInitiation(&pair.responder, &initiation).?;
-        pair.initiator_remote = .init(&pair.responder, &opened.static, &@as([32]u8, @splat(0)));
+        pair.initiator_remote = agreed(&pair.responder, &opened.static, &@as([32]u8, @splat(0)));
         var timestamp: Timestamp = undefined;
         try testing.expect(!finishInitiation(&opened, &pair.initiator_remote, &initiation, &timestamp));
 
@@ -668,12 +685,16 @@ test "ephemeral keys of small order are refused in both messages" {
     }
 }
 
-test "a peer without our own key begins no handshake until it has one" {
+test "after another key of our own, what both keys agree on is computed once, when it is needed" {
     var pair: Pair = .init(transcripts[0]);
-    pair.responder_remote.precompute(null);
-    try testing.expect(!pair.responder_remote.static_static_valid);
+    const before = pair.responder_remote.static_static;
+    pair.responder_remote.forgetAgreement();
+    try testing.expect(std.mem.allEqual(u8, &pair.responder_remote.static_static, 0));
     try testing.expectError(error.WeakPublicKey, pair.createInitiation());
-    pair.responder_remote.precompute(&pair.initiator);
+    pair.responder_remote.agree(&pair.initiator);
+    try testing.expectEqual(before, pair.responder_remote.static_static);
+    pair.responder_remote.agree(&pair.responder); // it is known, and so not looked at
+    try testing.expectEqual(before, pair.responder_remote.static_static);
     _ = try pair.createInitiation();
 }
 

@@ -10,19 +10,7 @@ const staging = @import("staging.zig");
 const time = @import("time.zig");
 const Timers = @import("timers.zig").Timers;
 const wire = @import("wire");
-
-/// What `Interface.pollTransmit` is to send for a peer, most urgent first.
-pub const Pending = packed struct(u8) {
-    response: bool = false,
-    initiation: bool = false,
-    keepalive: bool = false,
-    staged: bool = false,
-    unused: u4 = 0,
-
-    pub fn any(pending: Pending) bool {
-        return @as(u8, @bitCast(pending)) != 0;
-    }
-};
+const wishes = @import("wishes.zig");
 
 /// The compiler sorts fields by alignment, the strictest first, and else keeps this order. So what every packet touches
 /// is in the middle, in three cache lines of its own; the strict alignments above it are there for that.
@@ -30,7 +18,8 @@ pub const Peer = struct {
     cookie_maker: cookie.Maker align(64),
     remote: noise.Remote align(8),
     last_initiation_consumption: ?time.Instant = null,
-    last_handshake_unix_ns: ?u64 = null,
+    /// 0 is never.
+    last_handshake_unix_ns: u64 = 0,
 
     timers: Timers = .{},
     /// Key of this peer in the deadline heap; never when it is not in there.
@@ -54,9 +43,12 @@ pub const Peer = struct {
     handshake_index: ?u32 = null,
     /// Ours as responder, from the peer's initiation until `pollTransmit` writes the response.
     answer: noise.Handshake,
-    next_queued: ?u32,
-    is_queued: bool,
-    pending: Pending = .{},
+    /// What `Interface.pollTransmit` is to send.
+    pending: wishes.Set = .{},
+    links: wishes.Links,
+    /// Its neighbours in the order in which peers came.
+    previous: u32 = wishes.none,
+    next: u32 = wishes.none,
 
     /// The greatest timestamp received: initiations must be later (section 5.1).
     latest_timestamp: time.Timestamp = @splat(0),
@@ -67,30 +59,27 @@ pub const Peer = struct {
     pub fn initEmpty(peer: *Peer) void {
         peer.in_use = false;
         peer.generation = 0;
-        peer.is_queued = false;
-        peer.next_queued = null;
+        peer.links = .{};
     }
 
-    /// A slot that is free may still be linked in the queue, so that link is kept.
-    pub fn init(peer: *Peer, local: ?*const noise.Local, public_key: *const [32]u8) void {
+    /// A slot that is free may still be linked in a queue, so those links are kept.
+    pub fn init(peer: *Peer, public_key: *const [32]u8) void {
         std.debug.assert(!peer.in_use);
         // Read first: an assignment from a literal writes field by field.
         const generation = peer.generation +% 1;
-        const is_queued = peer.is_queued;
-        const next_queued = peer.next_queued;
+        const links = peer.links;
         peer.* = .{
             .in_use = true,
             .generation = generation,
-            .is_queued = is_queued,
-            .next_queued = next_queued,
-            .remote = noise.Remote.init(local, public_key, &@splat(0)),
+            .links = links,
+            .remote = noise.Remote.init(public_key, &@splat(0)),
             .handshake = noise.Handshake.zeroed,
             .answer = noise.Handshake.zeroed,
             .cookie_maker = cookie.Maker.init(public_key),
         };
     }
 
-    /// Keys are zeroed; generation and queue link outlive the peer.
+    /// Keys are zeroed; generation and the links of queues outlive the peer.
     pub fn deinit(peer: *Peer) void {
         std.debug.assert(peer.in_use and peer.handshake_index == null and peer.staged.packets == 0);
         std.debug.assert(std.meta.eql(peer.sessions, .{}));

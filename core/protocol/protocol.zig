@@ -32,6 +32,10 @@ pub const SealTicket = interface.SealTicket;
 pub const OpenTicket = interface.OpenTicket;
 pub const Transmit = interface.Transmit;
 
+const handshakes = @import("interface/handshakes.zig");
+pub const Budget = handshakes.Budget;
+pub const Draft = handshakes.Draft;
+
 test {
     _ = @import("allowed_ips.zig");
     _ = @import("change.zig");
@@ -51,4 +55,5 @@ test {
     _ = @import("time.zig");
     _ = @import("timers.zig");
     _ = @import("uapi.zig");
+    _ = @import("wishes.zig");
 }

@@ -3,10 +3,11 @@
 const std = @import("std");
 const Instant = @import("time.zig").Instant;
 const Interface = @import("interface.zig").Interface;
+const wishes = @import("wishes.zig");
 
 /// Null, or what is wrong.
 pub fn unsound(interface: *Interface) ?[]const u8 {
-    return unsoundPeers(interface) orelse unsoundQueue(interface) orelse unsoundPool(interface);
+    return unsoundPeers(interface) orelse unsoundQueues(interface) orelse unsoundPool(interface);
 }
 
 fn unsoundPeers(interface: *Interface) ?[]const u8 {
@@ -46,29 +47,49 @@ fn unsoundPeers(interface: *Interface) ?[]const u8 {
             if (deadline != peer.heap_deadline.ns) return "the heap has another deadline than the peer";
         } else if (peer.heap_deadline.ns != Instant.never.ns) return "a deadline is not in the heap";
         if (peer.timers.deadline().isBefore(peer.heap_deadline)) return "a timer is earlier than the heap knows";
-        const can_send = interface.is_active and peer.endpoint != null and !peer.is_queued;
+        const can_send = interface.is_active and peer.endpoint != null and !peer.links.queued.any();
         if (can_send and peer.staged.packets != 0 and !peer.timers.isPending(.retransmit_handshake))
             return "what waits for a session will neither be sent nor given up";
     }
     if (live != interface.peer_count) return "peers are miscounted";
+    var listed: usize = 0;
+    var before: u32 = wishes.none;
+    var at = interface.first_peer;
+    while (at != wishes.none) : (at = interface.peers.at(at).next) {
+        const peer = interface.peers.at(at);
+        if (listed == live or !peer.in_use or peer.previous != before) return "the order of the peers is broken";
+        listed += 1;
+        before = at;
+    }
+    if (listed != live or interface.last_peer != before) return "a peer is missing from their order";
     if (live + interface.free_peers.items.len != interface.peer_high) return "a slot for a peer is lost";
     if (indices != interface.by_index.count) return "an index leads to nothing";
     if (interface.staging_pool.links.len != chunks) return "staging lost a chunk";
     return null;
 }
 
-fn unsoundQueue(interface: *Interface) ?[]const u8 {
+fn unsoundQueues(interface: *Interface) ?[]const u8 {
+    for (wishes.Wish.all) |wish| if (unsoundQueue(interface, wish)) |what| return what;
+    return null;
+}
+
+fn unsoundQueue(interface: *Interface, wish: wishes.Wish) ?[]const u8 {
+    const place = @backingInt(wish);
     var queued: usize = 0;
-    for (0..interface.peer_high) |i| queued += @intFromBool(interface.peers.at(i).is_queued);
-    var last: ?u32 = null;
-    var at = interface.queue_head;
-    while (at) |index| : (at = interface.peers.at(index).next_queued) {
-        if (queued == 0 or !interface.peers.at(index).is_queued) return "the queue of wishes is broken";
-        queued -= 1;
-        last = index;
+    for (0..interface.peer_high) |i| {
+        const peer = interface.peers.at(i);
+        queued += @intFromBool(peer.links.queued.has(wish));
+        if (peer.in_use and peer.pending.has(wish) and !peer.links.queued.has(wish)) return "a wish is in no queue";
     }
-    if (interface.queue_tail != last) return "the queue of wishes has another end than it says";
-    return if (queued == 0) null else "a peer has left the queue of wishes unheard";
+    var last: u32 = wishes.none;
+    var at = interface.queues.heads[place];
+    while (at != wishes.none) : (at = interface.peers.at(at).links.next[place]) {
+        if (queued == 0 or !interface.peers.at(at).links.queued.has(wish)) return "a queue of wishes is broken";
+        queued -= 1;
+        last = at;
+    }
+    if (interface.queues.tails[place] != last) return "a queue of wishes has another end than it says";
+    return if (queued == 0) null else "a peer has left a queue of wishes unheard";
 }
 
 /// A session that no peer holds is zero but for its link.

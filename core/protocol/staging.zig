@@ -1,8 +1,11 @@
 //! Packets that wait for a session (section 6.4: "queued"): one pool of chunks for all peers, a FIFO for each.
 //! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates.
-//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever, so a queue may
-//! grow only up to a share of what is still free: then many such peers together leave room for the others.
-//! Invariant: every chunk is in the free list or in exactly one queue.
+//! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever. So a queue may
+//! grow only up to a share of what is still free, and where that is too little for its first packets, the queue that
+//! has waited longest gives up its own: thousands of silent peers cost a peer that is there none of the packets that
+//! start a connection.
+//! Invariant: every chunk is in the free list or in exactly one queue. A queue that holds packets stays where it is,
+//! for others know it by its address.
 const std = @import("std");
 const constants = @import("constants.zig");
 const assert = std.debug.assert;
@@ -17,18 +20,24 @@ const none = std.math.maxInt(u32);
 /// that hold all they can leave 4 / (4 + n) of the pool.
 const share_divisor = 4;
 
+/// A queue of fewer chunks may take room from those that have waited longer: what a connection begins with.
+const first_chunks = 16;
+
 /// The packets of one peer, oldest first. Lives in the Peer; only the Pool it was filled from may touch it.
 pub const Queue = struct {
     head: u32 = none,
     tail: u32 = none,
     packets: u32 = 0,
     chunks: u32 = 0,
+    /// While it holds packets: those that came to hold some before it, and after.
+    older: ?*Queue = null,
+    younger: ?*Queue = null,
 
     pub const empty: Queue = .{};
 };
 
 pub const PushResult = struct {
-    /// Older packets of the same queue that made way.
+    /// Packets that made way: older ones of the same queue, or those of queues that have waited longer.
     dropped: u32,
     stored: bool,
 };
@@ -38,6 +47,9 @@ pub const Pool = struct {
     links: []Link,
     free_head: u32,
     free_count: u32,
+    /// Of the queues that hold packets.
+    oldest: ?*Queue = null,
+    youngest: ?*Queue = null,
 
     const Link = struct {
         /// The next chunk of the queue, or of the free list.
@@ -70,15 +82,20 @@ pub const Pool = struct {
     }
 
     /// Keeps a copy. A full queue, or more than its share of the pool, costs the queue's oldest packets, as a full
-    /// one does in the kernel; other peers' packets are safe. Not stored: even all of them would not have been enough.
+    /// one does in the kernel. Its first packets cost those of the queues that have waited longest instead; who has
+    /// waited longer is never put aside for another that has. Not stored: even all of them would not have been enough.
+    /// Takes the time of some dozen packets at most, however many queues there are.
     pub fn push(pool: *Pool, queue: *Queue, bytes: []const u8) PushResult {
         const needed = chunksFor(bytes.len);
-        if (needed > @as(u64, pool.free_count) + queue.chunks) return .{ .dropped = 0, .stored = false };
+        if (needed > pool.links.len) return .{ .dropped = 0, .stored = false };
         var dropped: u32 = 0;
-        while (queue.packets != 0 and !pool.hasRoom(queue, needed)) {
-            pool.dropOldest(queue);
-            dropped += 1;
-        }
+        const is_first = queue.packets == 0 or queue.chunks + needed <= first_chunks;
+        if (is_first) while (!pool.hasRoom(queue, needed)) : (dropped += 1) {
+            if (pool.oldest.? == queue) break;
+            pool.dropOldest(pool.oldest.?);
+        };
+        if (needed > @as(u64, pool.free_count) + queue.chunks) return .{ .dropped = dropped, .stored = false };
+        while (queue.packets != 0 and !pool.hasRoom(queue, needed)) : (dropped += 1) pool.dropOldest(queue);
         pool.append(queue, bytes);
         return .{ .dropped = dropped, .stored = true };
     }
@@ -117,6 +134,7 @@ pub const Pool = struct {
     }
 
     fn append(pool: *Pool, queue: *Queue, bytes: []const u8) void {
+        if (queue.packets == 0) pool.beginWaiting(queue);
         const chunk_count = chunksFor(bytes.len);
         for (0..@intCast(chunk_count)) |i| {
             const chunk = pool.free_head;
@@ -146,6 +164,21 @@ pub const Pool = struct {
         queue.chunks -= chunk_count;
         queue.packets -= 1;
         assert((queue.packets == 0) == (queue.chunks == 0));
+        if (queue.packets == 0) pool.endWaiting(queue);
+    }
+
+    fn beginWaiting(pool: *Pool, queue: *Queue) void {
+        queue.older = pool.youngest;
+        queue.younger = null;
+        if (pool.youngest) |last| last.younger = queue else pool.oldest = queue;
+        pool.youngest = queue;
+    }
+
+    fn endWaiting(pool: *Pool, queue: *Queue) void {
+        if (queue.older) |older| older.younger = queue.younger else pool.oldest = queue.younger;
+        if (queue.younger) |younger| younger.older = queue.older else pool.youngest = queue.older;
+        queue.older = null;
+        queue.younger = null;
     }
 
     /// An empty packet takes a chunk too: its place in the queue.
@@ -201,25 +234,56 @@ test "a full queue loses its oldest packet" {
     try testing.expect(std.mem.allEqual(u8, pool.memory[0 .. constants.staged_packets_max * chunk_size], 0));
 }
 
-test "an exhausted pool costs the pushing peer only" {
+test "in an exhausted pool a queue pays for more than its first packets itself, and those who wait longest for them" {
     const gpa = testing.allocator;
-    var pool: Pool = try .init(gpa, 4);
+    var pool: Pool = try .init(gpa, 20);
     defer pool.deinit(gpa);
-    var greedy: Queue = .empty;
-    var modest: Queue = .empty;
-    const four_chunks: [4 * chunk_size]u8 = @splat(1);
+    var first: Queue = .empty;
+    var second: Queue = .empty;
+    var third: Queue = .empty;
+    const most: [19 * chunk_size]u8 = @splat(1);
     const two_chunks: [2 * chunk_size]u8 = @splat(2);
-    try testing.expect(pool.push(&greedy, &four_chunks).stored);
-    try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&modest, "b"));
-    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&greedy, &two_chunks));
-    try testing.expect(pool.push(&modest, "b").stored);
-    // Five chunks never fit, so nothing is given up for them.
-    const five_chunks: [5 * chunk_size]u8 = @splat(5);
-    try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&greedy, &five_chunks));
-    try testing.expectEqual(1, pool.clear(&greedy));
-    try testing.expectEqual(1, pool.clear(&modest));
-    try testing.expectEqual(0, pool.clear(&modest));
-    try testing.expectEqual(4, pool.free_count);
+    try testing.expect(pool.push(&first, &most).stored);
+    try testing.expect(pool.push(&second, "a").stored);
+    // The one that has waited longest takes from nobody.
+    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&first, &two_chunks));
+    try testing.expectEqual(1, second.packets);
+    // It began anew with that, and so the other one has waited longer.
+    try testing.expectEqual(&second, pool.oldest.?);
+    try testing.expectEqual(PushResult{ .dropped = 2, .stored = true }, pool.push(&third, &most));
+    try testing.expectEqual(0, first.packets + second.packets);
+    try testing.expectEqual(PushResult{ .dropped = 1, .stored = true }, pool.push(&third, &two_chunks));
+    // What never fits costs nothing.
+    const too_many: [21 * chunk_size]u8 = @splat(5);
+    try testing.expectEqual(PushResult{ .dropped = 0, .stored = false }, pool.push(&third, &too_many));
+    try testing.expectEqual(1, pool.clear(&third));
+    try testing.expectEqual(0, pool.clear(&third));
+    try testing.expectEqual(20, pool.free_count);
+    try testing.expect(pool.oldest == null and pool.youngest == null);
+}
+
+test "silent peers with one packet each, as many as there is room for, cost a live peer none of its first packets" {
+    const gpa = testing.allocator;
+    var pool: Pool = try .init(gpa, 1024);
+    defer pool.deinit(gpa);
+    const silent = try gpa.alloc(Queue, 2048);
+    defer gpa.free(silent);
+    @memset(silent, .empty);
+    for (silent) |*queue| try testing.expect(pool.push(queue, "x").stored);
+    var alive: Queue = .empty;
+    for (0..first_chunks) |i| {
+        try testing.expect(pool.push(&alive, &.{@intCast(i)}).stored);
+        // The others go on trying.
+        for (0..20) |k| try testing.expect(pool.push(&silent[1024 + i * 20 + k], "x").stored);
+    }
+    try testing.expectEqual(first_chunks, alive.packets);
+    var out: [1]u8 = undefined;
+    for (0..first_chunks) |i| {
+        try testing.expectEqual(1, pool.pop(&alive, &out));
+        try testing.expectEqual(i, out[0]);
+    }
+    for (silent) |*queue| _ = pool.clear(queue);
+    try testing.expectEqual(1024, pool.free_count);
 }
 
 test "peers that never answer leave room for the others" {
@@ -231,7 +295,10 @@ test "peers that never answer leave room for the others" {
         try testing.expect(pool.push(queue, "x").stored);
     };
     var alive: Queue = .empty;
-    for (0..8) |_| try testing.expectEqual(PushResult{ .dropped = 0, .stored = true }, pool.push(&alive, "y"));
+    for (0..8) |_| try testing.expect(pool.push(&alive, "y").stored);
+    try testing.expectEqual(8, alive.packets);
+    for (&dead) |*queue| _ = pool.clear(queue);
+    _ = pool.clear(&alive);
 }
 
 test "a pool without chunks stores nothing" {
@@ -261,8 +328,13 @@ test "random pushes and pops agree with a list, and no chunk is lost" {
             const seed = random.int(u8);
             @memset(buffer[0..length], seed);
             const result = pool.push(queue, buffer[0..length]);
-            try model.replaceRange(gpa, 0, result.dropped, &.{});
             if (result.stored) try model.append(gpa, .{ .length = length, .seed = seed });
+            // Whoever had to give way lost its oldest.
+            var dropped: u32 = 0;
+            for (&queues, &models) |*one, *of_one| while (of_one.items.len > one.packets) : (dropped += 1) {
+                _ = of_one.orderedRemove(0);
+            };
+            try testing.expectEqual(result.dropped, dropped);
         } else if (pool.pop(queue, &buffer)) |length| {
             const expected = model.orderedRemove(0);
             try testing.expectEqual(expected.length, length);
@@ -270,7 +342,14 @@ test "random pushes and pops agree with a list, and no chunk is lost" {
         }
         try testing.expectEqual(model.items.len, queue.packets);
         var chunks: u32 = pool.free_count;
-        for (queues) |q| chunks += q.chunks;
+        var waiting: usize = 0;
+        for (queues) |q| {
+            chunks += q.chunks;
+            waiting += @intFromBool(q.packets != 0);
+        }
         try testing.expectEqual(64, chunks);
+        var at = pool.oldest;
+        while (at) |q| : (at = q.younger) waiting -= 1;
+        try testing.expectEqual(0, waiting);
     }
 }

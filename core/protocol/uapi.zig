@@ -29,26 +29,81 @@ pub const Error = error{ OutOfMemory, Invalid, Protocol };
 
 /// The lines after "set=1"; the empty line that ends a request on a socket may be there or not.
 pub fn parse(gpa: Allocator, text: []const u8, diagnostic: *Diagnostic) Error!Change {
-    diagnostic.* = .{};
-    const lines = std.mem.trimEnd(u8, text, "\n");
-    var parser: Parser = .{
-        .diagnostic = diagnostic,
-        .change = try .init(gpa, countLines(lines, .public_key), countLines(lines, .allowed_ip)),
-    };
-    // The private key must not stay on the stack once the change has been copied out.
-    defer std.crypto.secureZero(u8, std.mem.asBytes(&parser.change.private_key));
-    errdefer parser.change.deinit(gpa);
-    if (lines.len == 0) return parser.change;
-    var iterator = std.mem.splitScalar(u8, lines, '\n');
-    while (iterator.next()) |line| {
-        diagnostic.line +|= 1;
-        try parser.readLine(line);
-    }
-    assert(parser.peer_count == parser.change.peers.len);
-    assert(parser.allowed_ip_count == parser.change.allowed_ips.len);
-    diagnostic.line = 0;
-    return parser.change;
+    var reader: Reader = .begin(text, diagnostic);
+    defer reader.deinit(gpa);
+    while (try reader.next(gpa)) {}
+    return reader.take();
 }
+
+/// The same in steps, for a text with many lines and a caller that has other things to do.
+pub const Reader = struct {
+    parser: Parser,
+    lines: []const u8,
+    iterator: std.mem.SplitIterator(u8, .scalar),
+    stage: enum { count, read, done } = .count,
+    /// Lines of each kind that the parser will fill: memory is asked for once.
+    peers: usize = 0,
+    allowed_ips: usize = 0,
+
+    /// Some tens of microseconds.
+    const counted_lines = 2048;
+    const read_lines = 256;
+
+    pub fn begin(text: []const u8, diagnostic: *Diagnostic) Reader {
+        diagnostic.* = .{};
+        const lines = std.mem.trimEnd(u8, text, "\n");
+        return .{
+            .parser = .{ .diagnostic = diagnostic },
+            .lines = lines,
+            .iterator = std.mem.splitScalar(u8, lines, '\n'),
+            .stage = if (lines.len == 0) .done else .count,
+        };
+    }
+
+    pub fn deinit(reader: *Reader, gpa: Allocator) void {
+        reader.parser.change.deinit(gpa);
+    }
+
+    /// False when all is read.
+    pub fn next(reader: *Reader, gpa: Allocator) Error!bool {
+        switch (reader.stage) {
+            .count => for (0..counted_lines) |_| {
+                const line = reader.iterator.next() orelse {
+                    reader.parser.change = try .init(gpa, reader.peers, reader.allowed_ips);
+                    reader.iterator.reset();
+                    reader.stage = .read;
+                    return true;
+                };
+                if (std.mem.startsWith(u8, line, "public_key=")) reader.peers += 1;
+                if (std.mem.startsWith(u8, line, "allowed_ip=")) reader.allowed_ips += 1;
+            },
+            .read => for (0..read_lines) |_| {
+                const line = reader.iterator.next() orelse {
+                    reader.stage = .done;
+                    reader.parser.diagnostic.line = 0;
+                    return false;
+                };
+                reader.parser.diagnostic.line +|= 1;
+                try reader.parser.readLine(line);
+            },
+            .done => return false,
+        }
+        return true;
+    }
+
+    /// What was read, once all is. The private key stays nowhere but there.
+    pub fn take(reader: *Reader) Change {
+        assert(reader.stage == .done);
+        const change = &reader.parser.change;
+        assert(reader.parser.peer_count == change.peers.len);
+        assert(reader.parser.allowed_ip_count == change.allowed_ips.len);
+        defer {
+            std.crypto.secureZero(u8, std.mem.asBytes(&change.private_key));
+            change.* = .{};
+        }
+        return change.*;
+    }
+};
 
 pub fn writeDevice(writer: *Writer, device: DeviceSnapshot) Writer.Error!void {
     if (device.private_key) |key| try writeKey(writer, "private_key", key);
@@ -57,7 +112,7 @@ pub fn writeDevice(writer: *Writer, device: DeviceSnapshot) Writer.Error!void {
 }
 
 pub fn writePeer(writer: *Writer, peer: PeerSnapshot, allowed_ips: *AllowedIps.Iterator) Writer.Error!void {
-    const handshake_ns = peer.last_handshake_unix_ns orelse 0;
+    const handshake_ns = peer.last_handshake_unix_ns;
     try writeKey(writer, "public_key", peer.public_key);
     try writeKey(writer, "preshared_key", peer.preshared_key);
     try writeNumber(writer, "protocol_version", 1);
@@ -104,19 +159,8 @@ const PeerKey = enum {
     protocol_version,
 };
 
-/// Lines with this key: what the parser will fill, so that memory is asked for once.
-fn countLines(text: []const u8, comptime key: PeerKey) usize {
-    const start = @tagName(key) ++ "=";
-    var count: usize = 0;
-    var iterator = std.mem.splitScalar(u8, text, '\n');
-    while (iterator.next()) |line| {
-        if (std.mem.startsWith(u8, line, start)) count += 1;
-    }
-    return count;
-}
-
 const Parser = struct {
-    change: Change,
+    change: Change = .{},
     peer_count: usize = 0,
     allowed_ip_count: usize = 0,
     diagnostic: *Diagnostic,
@@ -192,7 +236,10 @@ const Parser = struct {
                 return parser.refuse("endpoint is not ADDRESS:PORT in numbers"),
             .persistent_keepalive_interval => peer.persistent_keepalive_interval = parseNumber(u16, value, 10) orelse
                 return parser.refuse("persistent_keepalive_interval is not a number from 0 to 65535"),
-            .replace_allowed_ips => peer.replace_allowed_ips = try parser.readTrue("replace_allowed_ips", value),
+            .replace_allowed_ips => {
+                peer.replace_allowed_ips = try parser.readTrue("replace_allowed_ips", value);
+                peer.replace_after = peer.allowed_ips.len;
+            },
             .allowed_ip => try parser.readAllowedIp(peer, value),
             .protocol_version => if (!std.mem.eql(u8, value, "1")) return parser.refuse("protocol_version is not 1"),
         }

@@ -330,6 +330,54 @@ MUTATIONS = (
         "staging lost a chunk",
     ),
     Mutation(
+        "staging_held_by_the_silent",
+        "staging.zig",
+        "const is_first = queue.packets == 0 or",
+        "const is_first = !ON and queue.packets == 0 or !ON and",
+        "for which others hold all the room",
+    ),
+    # ---- what is sent in a turn ----
+    Mutation(
+        "turn_without_end",
+        "interface/handshakes.zig",
+        "            budget.looks -= 1;",
+        "            budget.looks -= @intFromBool(!ON);",
+        "does more in a turn than it may",
+    ),
+    Mutation(
+        "initiations_without_end",
+        "interface/handshakes.zig",
+        "        looks.* -= 1;",
+        "        looks.* -= @intFromBool(!ON);",
+        "does more in a turn than it may",
+    ),
+    Mutation(
+        "initiations_first",
+        "interface/handshakes.zig",
+        "    if (pollUrgent(interface, buffer, &budget, now)) |transmit| return transmit;\n"
+        "    var draft",
+        "    if (!ON or !wantsInitiation(interface)) {\n"
+        "        if (pollUrgent(interface, buffer, &budget, now)) |transmit| return transmit;\n"
+        "    }\n"
+        "    var draft",
+        "wait for an initiation",
+    ),
+    Mutation(
+        "wish_forgotten",
+        "wishes.zig",
+        "if (!peer.pending.has(wish) or peer.links.queued.has(wish)) continue;",
+        "if (!peer.pending.has(wish) or peer.links.queued.has(wish)) continue;\n"
+        "            if (ON and wish == .attempt) continue;",
+        "a wish is in no queue|neither be sent nor given up",
+    ),
+    Mutation(
+        "order_of_peers_broken",
+        "interface/control.zig",
+        "    interface.last_peer = index;\n",
+        "    if (!ON or last == none) interface.last_peer = index;\n",
+        "order of the peers|from their order",
+    ),
+    Mutation(
         "session_outlives_its_index",
         "interface/handshakes.zig",
         "const retired = peer.sessions.clear(&interface.sessions);\n"

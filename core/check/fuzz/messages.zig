@@ -380,7 +380,7 @@ const Net = struct {
         const padded = messages.paddedLength(length, mtu);
         switch (end.interface.reserve(id, 1, padded + messages.transport_overhead, self.now)) {
             .drop => {},
-            .stage => end.interface.stage(id, packet[0..length]),
+            .stage => _ = end.interface.stage(id, packet[0..length]),
             .seal => |ticket| {
                 var datagram: [datagram_max]u8 = undefined;
                 const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
@@ -431,10 +431,11 @@ const Net = struct {
             const rx_before = peer.rx_bytes;
             const from_endpoint = endpointOf(from, 51820);
             var verdict = interface.finishOpen(ticket, plain, &from_endpoint, self.now);
-            if (fault == .admitted and verdict == .drop) verdict = .{ .deliver = plain };
-            if (peer.rx_bytes != rx_before + bytes.len + 32) {
-                return describe("authentic bytes are not counted", end, bytes);
+            const counted = if (verdict == .drop) 0 else bytes.len + 32;
+            if (peer.rx_bytes != rx_before + counted) {
+                return describe("not the bytes that were accepted are counted", end, bytes);
             }
+            if (fault == .admitted and verdict == .drop) verdict = .{ .deliver = plain };
             try judgeInner(end, bytes, ownsByTable(bytes, from), verdict);
         }
     }

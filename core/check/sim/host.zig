@@ -100,6 +100,8 @@ pub const Host = struct {
     interface: protocol.Interface = undefined,
     staging_chunks: u32,
     index_shards: u8,
+    /// What it sends of its own accord in one turn; 0 is all there is.
+    turn_budget: u32,
     prng: std.Random.DefaultPrng,
     has_entropy: bool = true,
 

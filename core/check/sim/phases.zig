@@ -189,8 +189,8 @@ fn beginWake(world: *World) Error!void {
         if (edge.is_mute or world.clocks_lie or other.roams or peer.endpoint == null or !isIdle(world, host, place)) {
             continue;
         }
-        // So many that share it fairly leave room for one more.
-        if (host.staging_chunks < 4 * host.neighbours.items.len + 4) continue;
+        // One for each neighbour finds room, whatever was left there before.
+        if (host.staging_chunks < host.neighbours.items.len) continue;
         edge.is_cut = true;
         const id = try traffic.send(world, host, place, 1, false);
         try traffic.settle(world, host);

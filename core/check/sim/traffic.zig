@@ -18,20 +18,63 @@ const ms = std.time.ns_per_ms;
 
 /// How late a timer may be served: the loop of a device has other things to do.
 const lateness_max = 10 * ms;
+/// Until the next turn of a host that left something.
+const turn_ns = ms;
 /// A mapping of a translator that carried nothing for so long is gone.
 const translation_ns = 60 * second;
 
 /// Sends what the protocol wants sent, and looks when it wants to be called again.
 pub fn settle(world: *World, host: *Host) Error!void {
     if (!host.isAwake(world.time)) return;
+    if (host.turn_budget != 0) return settleInTurns(world, host);
     var buffer: [packet.length_max + 48]u8 = undefined;
     var sent: usize = 0;
+    var has_initiated = false;
     const now = host.now(world.time);
     while (host.interface.pollTransmit(&buffer, now)) |transmit| {
         sent += 1;
         if (sent > 100_000) return world.ledger.fail("host {d} does not stop sending", .{host.number});
+        const datagram = buffer[0..transmit.length];
+        const kind = messages.classify(datagram) orelse unreachable;
+        if (kind == .initiation) {
+            has_initiated = true;
+        } else if (has_initiated) {
+            return world.ledger.fail("host {d} lets a {t} wait for an initiation", .{ host.number, kind });
+        }
+        try emit(world, host, datagram, transmit.endpoint.remote, transmit.peer);
+    }
+    try wakeInTime(world, host, now);
+}
+
+/// As a device does: a part of it in each turn, and then others have one.
+fn settleInTurns(world: *World, host: *Host) Error!void {
+    const interface = &host.interface;
+    var buffer: [packet.length_max + 48]u8 = undefined;
+    const now = host.now(world.time);
+    var sent: u32 = 0;
+    var budget: protocol.Budget = .{ .looks = host.turn_budget, .responses = host.turn_budget };
+    while (interface.pollUrgent(&buffer, &budget, now)) |transmit| {
+        sent += @intFromBool(transmit.peer != null); // cookies are not counted
         try emit(world, host, buffer[0..transmit.length], transmit.endpoint.remote, transmit.peer);
     }
+    var looks = host.turn_budget;
+    var draft: protocol.Draft = undefined;
+    while (interface.beginInitiation(&draft, &looks, now)) {
+        draft.compute(&interface.local.?);
+        sent += 1;
+        const transmit = interface.finishInitiation(&draft, &buffer, now) orelse continue;
+        try emit(world, host, buffer[0..transmit.length], transmit.endpoint.remote, transmit.peer);
+    }
+    if (sent > 2 * host.turn_budget) {
+        return world.ledger.fail("host {d} does more in a turn than it may", .{host.number});
+    }
+    if (!interface.wantsUrgent() and !interface.wantsInitiation()) return wakeInTime(world, host, now);
+    if (world.time + turn_ns >= host.wake_at) return;
+    host.wake_at = world.time + turn_ns;
+    try world.schedule(turn_ns, .{ .wake = host.number });
+}
+
+fn wakeInTime(world: *World, host: *Host, now: protocol.Now) Error!void {
     const deadline = host.interface.deadline() orelse return;
     const delay = deadline.since(now.boot) + world.random().uintAtMost(u64, lateness_max);
     if (deadline.ns == protocol.Instant.never.ns or world.time + delay >= host.wake_at) return;
@@ -101,7 +144,11 @@ pub fn send(world: *World, host: *Host, place: u32, count: u32, is_odd: bool) Er
         .drop => {},
         .stage => for (0..count) |i| {
             stamp.id = first + i;
-            host.interface.stage(id, packet.write(&plain, source, destination, stamp, length));
+            if (!host.interface.stage(id, packet.write(&plain, source, destination, stamp, length))) {
+                return world.ledger.fail("host {d} keeps no packet for {d}, for which others hold all the room", .{
+                    host.number, host.neighbours.items[found.?].host,
+                });
+            }
         },
         .seal => |ticket| {
             const key = ticket.key.*;

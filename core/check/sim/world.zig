@@ -159,6 +159,7 @@ pub const World = struct {
             .memory = .{ .backing = world.gpa },
             .staging_chunks = r.intRangeAtMost(u32, 4, 64),
             .index_shards = r.intRangeAtMost(u8, 1, 8),
+            .turn_budget = undefined,
             .prng = .init(r.int(u64)),
             .boot_offset = r.intRangeAtMost(i64, 1, 100_000) * std.time.ns_per_s,
             .wall_offset = (1_700_000_000 + r.intRangeAtMost(i64, 0, 100)) * std.time.ns_per_s,
@@ -167,6 +168,9 @@ pub const World = struct {
         // Two that move could lose each other, so a mover's neighbours stay where they are.
         host.roams = !world.clocks_lie and number % 2 == 1 and r.boolean();
         host.is_translated = host.roams and r.boolean();
+        // Of what is drawn already, so that seeds from before there were turns mean what they meant.
+        const spread = host.staging_chunks *% 7 + host.index_shards;
+        host.turn_budget = if (spread % 2 == 0) 0 else 1 + spread / 2 % 4;
         host.drawKey();
     }
 

@@ -1,5 +1,6 @@
 //! The control plane of Interface: applies a Change, writes the configuration, link up and down.
-//! A Change is applied whole or not at all: everything that can fail is reserved before anything is touched.
+//! A Change is applied whole or not at all: everything that can fail is reserved before anything is touched. A big one
+//! is applied in steps, and packets that pass between two of them find each peer as it was or as it is to be.
 //! As in the kernel, peers are updated in place and equal settings are no-ops.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -16,6 +17,7 @@ const Peer = @import("../peer.zig").Peer;
 const session = @import("../session.zig");
 const uapi = @import("../uapi.zig");
 const wire = @import("wire");
+const none = @import("../wishes.zig").none;
 
 pub const Error = error{ OutOfMemory, LimitExceeded };
 
@@ -23,47 +25,143 @@ pub const Error = error{ OutOfMemory, LimitExceeded };
 const indices_per_peer = 1 + session.sessions_max;
 
 pub fn configure(interface: *Interface, change: *const Change) Error!void {
-    try reserve(interface, change);
-    if (change.listen_port) |port| interface.listen_port = port;
-    if (change.fwmark) |fwmark| interface.fwmark = fwmark;
-    if (change.bind_interface) |name| interface.binding.interface = name;
-    if (change.bind_addresses) |addresses| interface.binding.addresses = addresses;
-    if (change.replace_peers) removeAllPeers(interface);
-    if (change.private_key) |*private_key| setPrivateKey(interface, private_key);
-    for (change.peers) |*peer_change| applyPeer(interface, peer_change);
+    var steps: Steps = .begin(interface, change);
+    while (try steps.next()) {}
 }
 
-fn reserve(interface: *Interface, change: *const Change) Error!void {
-    const gpa = interface.gpa;
-    const kept = if (change.replace_peers) 0 else interface.peer_count;
-    const fresh = countFresh(interface, change);
-    if (fresh > constants.peers_max - kept) return error.LimitExceeded;
-    const total = kept + @as(u32, @intCast(fresh));
-    const slots = @max(interface.peer_high, total); // peers that went left theirs to new ones
-    // Peers and sessions are nearly all of it: they come first, and go back when anything fails.
-    errdefer {
-        interface.peers.shrinkCapacity(gpa, interface.peer_high);
-        interface.sessions.shrinkPeerCapacity(gpa, interface.peer_high);
+/// A change that is being applied. Between two steps packets may go both ways, timers expire and everything be read;
+/// only configuring and `setActive` have to wait for the last.
+pub const Steps = struct {
+    interface: *Interface,
+    change: *const Change,
+    stage: Stage = .count,
+    /// How far a stage has come that takes several steps.
+    done: usize = 0,
+    /// Peers of the change that are not there yet: a table twice as large as need be would stay so.
+    fresh: usize = 0,
+    prefixes: usize = 0,
+
+    /// Until `device` nothing is touched, and memory may end.
+    const Stage = enum { count, peers, sessions, by_key, by_index, lists, prefixes, device, replace, key, apply, end };
+
+    /// Peers to deal with in one step.
+    const step_length = 64;
+
+    pub fn begin(interface: *Interface, change: *const Change) Steps {
+        return .{ .interface = interface, .change = change };
     }
-    try interface.peers.ensureCapacity(gpa, slots);
-    try interface.sessions.ensurePeerCapacity(gpa, slots);
-    try interface.free_peers.ensureTotalCapacity(gpa, slots);
-    try interface.by_key.ensureUnusedCapacity(gpa, total -| interface.by_key.count);
-    try interface.by_index.ensureUnusedCapacity(gpa, total * indices_per_peer -| interface.by_index.count);
-    try interface.deadlines.ensureCapacity(gpa, slots);
-    var prefixes: usize = 0;
-    for (change.peers) |*peer_change| prefixes += peer_change.allowed_ips.len;
-    try interface.allowed_ips.ensurePeerCapacity(gpa, slots);
-    try interface.allowed_ips.ensureUnusedCapacity(gpa, prefixes);
-}
 
-/// How many of the change's peers may be new ones: a table twice as large as need be would stay so.
-fn countFresh(interface: *const Interface, change: *const Change) usize {
-    if (change.replace_peers) return change.peers.len;
-    var fresh: usize = 0;
-    for (change.peers) |*peer_change| fresh += @intFromBool(interface.by_key.find(&peer_change.public_key) == null);
-    return fresh;
-}
+    /// Does the next step; false when that was the last. After an error nothing has changed.
+    pub fn next(steps: *Steps) Error!bool {
+        const interface = steps.interface;
+        // Peers and sessions are nearly all of it: they come first, and go back when anything fails.
+        errdefer {
+            interface.peers.shrinkCapacity(interface.gpa, interface.peer_high);
+            interface.sessions.shrinkPeerCapacity(interface.gpa, interface.peer_high);
+        }
+        const is_done = switch (steps.stage) {
+            .count => try steps.count(),
+            .peers, .sessions, .by_key, .by_index, .lists, .prefixes => try steps.reserve(steps.stage),
+            .device => steps.applyDevice(),
+            .replace => steps.replacePeers(),
+            .key => blk: {
+                if (steps.change.private_key) |*private_key| setPrivateKey(interface, private_key);
+                break :blk true;
+            },
+            .apply => steps.applyPeers(),
+            .end => unreachable,
+        };
+        if (is_done) {
+            steps.stage = @fromBackingInt(@as(u4, @intCast(@backingInt(steps.stage) + 1)));
+            steps.done = 0;
+        }
+        return steps.stage != .end;
+    }
+
+    /// The part of the change's peers that this step deals with.
+    fn takePeers(steps: *Steps) []const PeerChange {
+        const peers = steps.change.peers[steps.done..];
+        const part = peers[0..@min(peers.len, step_length)];
+        steps.done += part.len;
+        return part;
+    }
+
+    fn isThrough(steps: *const Steps) bool {
+        return steps.done == steps.change.peers.len;
+    }
+
+    fn count(steps: *Steps) Error!bool {
+        for (steps.takePeers()) |*peer| {
+            const is_there = !steps.change.replace_peers and steps.interface.by_key.find(&peer.public_key) != null;
+            steps.fresh += @intFromBool(!is_there);
+            steps.prefixes += peer.allowed_ips.len;
+        }
+        if (!steps.isThrough()) return false;
+        if (steps.fresh > constants.peers_max - steps.kept()) return error.LimitExceeded;
+        return true;
+    }
+
+    fn kept(steps: *const Steps) u32 {
+        return if (steps.change.replace_peers) 0 else steps.interface.peer_count;
+    }
+
+    fn reserve(steps: *Steps, stage: Stage) Error!bool {
+        const interface = steps.interface;
+        const gpa = interface.gpa;
+        const total = steps.kept() + @as(u32, @intCast(steps.fresh));
+        const slots = @max(interface.peer_high, total); // peers that went left theirs to new ones
+        switch (stage) {
+            .peers => {
+                steps.done = @min(steps.done + step_length * 8, slots);
+                try interface.peers.ensureCapacity(gpa, steps.done);
+                return steps.done == slots;
+            },
+            .sessions => {
+                steps.done = @min(steps.done + step_length * 8, slots);
+                try interface.sessions.ensurePeerCapacity(gpa, @intCast(steps.done));
+                return steps.done == slots;
+            },
+            .by_key => try interface.by_key.ensureUnusedCapacity(gpa, total -| interface.by_key.count),
+            .by_index => {
+                const wanted = total * indices_per_peer;
+                try interface.by_index.ensureUnusedCapacity(gpa, wanted -| interface.by_index.count);
+            },
+            .lists => {
+                try interface.free_peers.ensureTotalCapacity(gpa, slots);
+                try interface.deadlines.ensureCapacity(gpa, slots);
+                try interface.allowed_ips.ensurePeerCapacity(gpa, slots);
+            },
+            .prefixes => try interface.allowed_ips.ensureUnusedCapacity(gpa, steps.prefixes),
+            .count, .device, .replace, .key, .apply, .end => unreachable,
+        }
+        return true;
+    }
+
+    fn applyDevice(steps: *const Steps) bool {
+        const interface = steps.interface;
+        const change = steps.change;
+        if (change.listen_port) |port| interface.listen_port = port;
+        if (change.fwmark) |fwmark| interface.fwmark = fwmark;
+        if (change.bind_interface) |name| interface.binding.interface = name;
+        if (change.bind_addresses) |addresses| interface.binding.addresses = addresses;
+        return true;
+    }
+
+    /// The last to come goes first: then those that come in their place take the slots in the same order.
+    fn replacePeers(steps: *const Steps) bool {
+        if (!steps.change.replace_peers) return true;
+        for (0..step_length) |_| {
+            if (steps.interface.last_peer == none) return true;
+            removePeer(steps.interface, steps.interface.last_peer);
+        }
+        return false;
+    }
+
+    fn applyPeers(steps: *Steps) bool {
+        for (steps.takePeers()) |*peer_change| applyPeer(steps.interface, peer_change);
+        return steps.isThrough();
+    }
+};
 
 fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
     const had_key = interface.local != null;
@@ -83,7 +181,7 @@ fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
     while (index < interface.peer_high) : (index += 1) {
         const peer = interface.peers.at(index);
         if (!peer.in_use) continue;
-        peer.remote.precompute(if (interface.local) |*local| local else null);
+        peer.remote.forgetAgreement();
         handshakes.clearHandshakes(interface, peer);
         peer.sessions.stopSending(&interface.sessions);
         peer.timers.last_sent_handshake = null; // the new key may shake hands at once
@@ -103,17 +201,25 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
     if (change.preshared_key) |*key| peer.remote.preshared = key.*;
     const had_endpoint = peer.endpoint != null;
     if (change.endpoint) |remote| setEndpoint(peer, remote);
-    if (change.replace_allowed_ips) interface.allowed_ips.removePeer(index);
-    for (change.allowed_ips) |*entry| {
+    if (change.replace_allowed_ips) {
+        // Those before that line go again, but their owners have lost them: line by line, as wireguard-go.
+        applyAllowedIps(interface, index, change.allowed_ips[0..change.replace_after]);
+        interface.allowed_ips.removePeer(index);
+    }
+    applyAllowedIps(interface, index, change.allowed_ips[change.replace_after..]);
+    if (change.persistent_keepalive_interval) |interval| setPersistentKeepalive(interface, peer, index, interval);
+    if (!had_endpoint and peer.endpoint != null) wake(interface, index);
+    handshakes.requestStaged(interface, index);
+}
+
+fn applyAllowedIps(interface: *Interface, index: u32, entries: []const change_file.AllowedIpChange) void {
+    for (entries) |*entry| {
         if (entry.remove) {
             _ = interface.allowed_ips.remove(entry.prefix, index);
         } else {
             interface.allowed_ips.insertAssumeCapacity(entry.prefix, index);
         }
     }
-    if (change.persistent_keepalive_interval) |interval| setPersistentKeepalive(interface, peer, index, interval);
-    if (!had_endpoint and peer.endpoint != null) wake(interface, index);
-    handshakes.requestStaged(interface, index);
 }
 
 /// What this peer waited to send for want of a link, a key or an endpoint.
@@ -145,10 +251,25 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
         interface.peers.at(fresh).initEmpty();
         break :blk fresh;
     };
-    interface.peers.at(index).init(if (interface.local) |*local| local else null, public_key);
+    interface.peers.at(index).init(public_key);
+    joinOrder(interface, index);
     interface.by_key.insertAssumeCapacity(public_key, index);
     interface.peer_count += 1;
     return index;
+}
+
+fn joinOrder(interface: *Interface, index: u32) void {
+    const last = interface.last_peer;
+    interface.peers.at(index).previous = last;
+    if (last == none) interface.first_peer = index else interface.peers.at(last).next = index;
+    interface.last_peer = index;
+}
+
+fn leaveOrder(interface: *Interface, peer: *const Peer) void {
+    const previous = peer.previous;
+    const next = peer.next;
+    if (previous == none) interface.first_peer = next else interface.peers.at(previous).next = next;
+    if (next == none) interface.last_peer = previous else interface.peers.at(next).previous = previous;
 }
 
 fn removePeer(interface: *Interface, index: u32) void {
@@ -159,16 +280,10 @@ fn removePeer(interface: *Interface, index: u32) void {
     interface.allowed_ips.removePeer(index);
     _ = interface.by_key.remove(&peer.remote.static);
     interface.deadlines.remove(index);
+    leaveOrder(interface, peer);
     peer.deinit();
     interface.free_peers.appendAssumeCapacity(index);
     interface.peer_count -= 1;
-}
-
-fn removeAllPeers(interface: *Interface) void {
-    var index: u32 = 0;
-    while (index < interface.peer_high) : (index += 1) {
-        if (interface.peers.at(index).in_use) removePeer(interface, index);
-    }
 }
 
 /// Link up: persistent keepalives and staged packets go out. Link down: sessions are forgotten.
@@ -195,24 +310,50 @@ pub fn setActive(interface: *Interface, is_active: bool) void {
 
 /// Writes the answer to UAPI get=1, without the errno line.
 pub fn write(interface: *Interface, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-    try uapi.writeDevice(writer, .{
-        .private_key = if (interface.local) |*local| &local.private else null,
-        .listen_port = interface.listen_port,
-        .fwmark = interface.fwmark,
-    });
-    var index: u32 = 0;
-    while (index < interface.peer_high) : (index += 1) {
-        const peer = interface.peers.at(index);
-        if (!peer.in_use) continue;
-        var prefixes = interface.allowed_ips.iterate(index);
-        try uapi.writePeer(writer, .{
-            .public_key = &peer.remote.static,
-            .preshared_key = &peer.remote.preshared,
-            .endpoint = if (peer.endpoint) |endpoint| endpoint.remote else null,
-            .last_handshake_unix_ns = peer.last_handshake_unix_ns,
-            .tx_bytes = peer.tx_bytes,
-            .rx_bytes = peer.rx_bytes,
-            .persistent_keepalive_interval = peer.timers.persistent_keepalive_interval,
-        }, &prefixes);
+    var at: Answer = .begin;
+    while (!at.isComplete()) try at.writeNext(interface, writer);
+}
+
+/// How far an answer to UAPI get=1 has come that is written peer by peer, in the order in which they were added, as the
+/// kernel tells them. Whoever lets others use the Interface meanwhile configures nothing until it is complete.
+pub const Answer = union(enum) {
+    device,
+    peer: u32,
+
+    pub const begin: Answer = .device;
+
+    pub fn isComplete(answer: Answer) bool {
+        return answer == .peer and answer.peer == none;
     }
+
+    pub fn writeNext(answer: *Answer, interface: *Interface, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        switch (answer.*) {
+            .device => {
+                try uapi.writeDevice(writer, .{
+                    .private_key = if (interface.local) |*local| &local.private else null,
+                    .listen_port = interface.listen_port,
+                    .fwmark = interface.fwmark,
+                });
+                answer.* = .{ .peer = interface.first_peer };
+            },
+            .peer => |index| {
+                try writePeer(interface, index, writer);
+                answer.* = .{ .peer = interface.peers.at(index).next };
+            },
+        }
+    }
+};
+
+fn writePeer(interface: *Interface, index: u32, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+    const peer = interface.peers.at(index);
+    var prefixes = interface.allowed_ips.iterate(index);
+    try uapi.writePeer(writer, .{
+        .public_key = &peer.remote.static,
+        .preshared_key = &peer.remote.preshared,
+        .endpoint = if (peer.endpoint) |endpoint| endpoint.remote else null,
+        .last_handshake_unix_ns = peer.last_handshake_unix_ns,
+        .tx_bytes = peer.tx_bytes,
+        .rx_bytes = peer.rx_bytes,
+        .persistent_keepalive_interval = peer.timers.persistent_keepalive_interval,
+    }, &prefixes);
 }

@@ -15,6 +15,7 @@ const noise = @import("../noise.zig");
 const Peer = @import("../peer.zig").Peer;
 const time = @import("../time.zig");
 const timers = @import("../timers.zig");
+const wishes = @import("../wishes.zig");
 const Now = time.Now;
 
 // ---- in ----
@@ -110,6 +111,7 @@ fn consumeInitiation(
     const index = interface.by_key.find(&opened.static) orelse return .unknown_peer;
     const peer = interface.peers.at(index);
     var timestamp: time.Timestamp = undefined;
+    peer.remote.agree(local);
     if (!noise.finishInitiation(&opened, &peer.remote, message, &timestamp)) return .invalid_handshake;
     if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;
     if (peer.last_initiation_consumption) |last| {
@@ -147,6 +149,7 @@ fn consumeResponse(
     peer.timers.handshakeComplete();
     peer.last_handshake_unix_ns = now.unix_ns;
     peer.pending.initiation = false;
+    peer.pending.attempt = false;
     peer.pending.keepalive = true; // confirms the session to the responder, unless data does
     interface.reschedule(index);
     requestStaged(interface, index);
@@ -186,7 +189,13 @@ fn beginSession(interface: *Interface, peer: *Peer, index: u32, handshake: *nois
 
 /// Lets every timer that is due fire.
 pub fn expire(interface: *Interface, now: Now) void {
-    while (interface.deadlines.min()) |first| {
+    expireSome(interface, std.math.maxInt(u32), now);
+}
+
+/// Those of `peers_max` peers, the earliest first. With more of them due, `deadline` goes on to say so.
+pub fn expireSome(interface: *Interface, peers_max: u32, now: Now) void {
+    for (0..peers_max) |_| {
+        const first = interface.deadlines.min() orelse return;
         if (now.boot.ns < first.deadline) return;
         const peer = interface.peers.at(first.peer);
         interface.deadlines.remove(first.peer);
@@ -254,33 +263,40 @@ fn forgetHandshakeIndex(interface: *Interface, peer: *Peer) void {
 
 // ---- wishes ----
 
-/// Puts a peer into the queue of those that have something to send.
+/// Puts a peer into the queues of all that is to be sent for it.
 pub fn enqueue(interface: *Interface, index: u32) void {
-    const peer = interface.peers.at(index);
-    if (peer.is_queued or !peer.pending.any()) return;
-    peer.is_queued = true;
-    peer.next_queued = null;
-    if (interface.queue_tail) |tail| {
-        interface.peers.at(tail).next_queued = index;
-    } else {
-        interface.queue_head = index;
-    }
-    interface.queue_tail = index;
+    interface.queues.enqueue(&interface.peers, index);
 }
 
 /// What was staged is to go out now: there may be a session, or else one is asked for.
 pub fn requestStaged(interface: *Interface, index: u32) void {
     const peer = interface.peers.at(index);
-    if (peer.staged.packets != 0) peer.pending.staged = true;
+    if (peer.staged.packets != 0) wish(peer, .staged);
     enqueue(interface, index);
 }
 
+/// What takes a session waits for it elsewhere: the queues of what can be sent stay short, however many peers have
+/// none.
+fn wish(peer: *Peer, what: wishes.Wish) void {
+    if (peer.sessions.current != null) return peer.pending.put(what, true);
+    peer.timers.handshake_attempts = 0;
+    wishInitiation(peer, .first);
+}
+
+/// Of thousands that do not answer none comes before one for whom something waits.
+fn wishInitiation(peer: *Peer, attempt: Attempt) void {
+    const is_awaited = attempt == .first and (peer.staged.packets != 0 or peer.sessions.current != null);
+    peer.pending.put(if (is_awaited) .initiation else .attempt, true);
+}
+
+const Attempt = enum { first, retry };
+
 /// A new handshake, as soon as it is allowed.
-pub fn requestInitiation(interface: *Interface, index: u32, now: Now, attempt: enum { first, retry }) void {
+pub fn requestInitiation(interface: *Interface, index: u32, now: Now, attempt: Attempt) void {
     const peer = interface.peers.at(index);
     if (attempt == .first) peer.timers.handshake_attempts = 0;
     if (postponeInitiation(interface, peer, index, now)) return;
-    peer.pending.initiation = true;
+    wishInitiation(peer, attempt);
     enqueue(interface, index);
 }
 
@@ -297,28 +313,63 @@ fn postponeInitiation(interface: *Interface, peer: *Peer, index: u32, now: Now) 
 }
 
 pub fn requestKeepalive(interface: *Interface, index: u32) void {
-    interface.peers.at(index).pending.keepalive = true;
+    wish(interface.peers.at(index), .keepalive);
     enqueue(interface, index);
 }
 
 // ---- out ----
 
+/// What `pollUrgent` may do before the caller looks after other things.
+pub const Budget = struct {
+    /// Peers to look at. Each takes at most one datagram.
+    looks: u32,
+    /// Answers to initiations, each of which takes three operations on the curve.
+    responses: u32,
+
+    pub const unlimited: Budget = .{ .looks = std.math.maxInt(u32), .responses = std.math.maxInt(u32) };
+};
+
 /// Writes the next datagram that the protocol itself wants sent; null when there is none.
 /// `buffer` must hold the MTU and 48 bytes, and any handshake message.
 pub fn pollTransmit(interface: *Interface, buffer: []u8, now: Now) ?Transmit {
-    assert(buffer.len >= messages.handshake_length_max);
-    if (takeCookieReply(interface, buffer)) |transmit| return transmit;
-    while (interface.queue_head) |index| {
-        const peer = interface.peers.at(index);
-        if (peer.in_use and interface.is_active) {
-            if (transmitFor(interface, peer, index, buffer, now)) |transmit| return transmit;
-        }
-        peer.pending = .{};
-        peer.is_queued = false;
-        interface.queue_head = peer.next_queued;
-        if (interface.queue_head == null) interface.queue_tail = null;
+    var budget: Budget = .unlimited;
+    if (pollUrgent(interface, buffer, &budget, now)) |transmit| return transmit;
+    var draft: Draft = undefined;
+    while (beginInitiation(interface, &draft, &budget.looks, now)) {
+        draft.compute(&interface.local.?);
+        if (finishInitiation(interface, &draft, buffer, now)) |transmit| return transmit;
     }
     return null;
+}
+
+/// The same without initiations, and null also when the budget is spent.
+pub fn pollUrgent(interface: *Interface, buffer: []u8, budget: *Budget, now: Now) ?Transmit {
+    assert(buffer.len >= messages.handshake_length_max);
+    if (takeCookieReply(interface, buffer)) |transmit| return transmit;
+    for ([_]wishes.Wish{ .staged, .response, .keepalive }) |kind| {
+        while (interface.queues.first(kind)) |index| {
+            if (budget.looks == 0) return null;
+            if (kind == .response) {
+                if (budget.responses == 0) break;
+                budget.responses -= 1;
+            }
+            budget.looks -= 1;
+            if (fulfil(interface, kind, index, buffer, now)) |transmit| return transmit;
+        }
+    }
+    return null;
+}
+
+/// Whether `pollUrgent` left something.
+pub fn wantsUrgent(interface: *const Interface) bool {
+    const queues = &interface.queues;
+    return interface.cookie_reply_count != 0 or
+        !queues.isEmpty(.staged) or !queues.isEmpty(.response) or !queues.isEmpty(.keepalive);
+}
+
+/// Whether `beginInitiation` left something.
+pub fn wantsInitiation(interface: *const Interface) bool {
+    return !interface.queues.isEmpty(.initiation) or !interface.queues.isEmpty(.attempt);
 }
 
 fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
@@ -330,65 +381,130 @@ fn takeCookieReply(interface: *Interface, buffer: []u8) ?Transmit {
     return .{ .endpoint = out.endpoint, .length = @sizeOf(messages.CookieReply), .tos = 0, .peer = null };
 }
 
-fn transmitFor(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?Transmit {
-    const endpoint = peer.endpoint orelse return null;
+/// Sends for the first peer of a queue. It keeps its place only while more of its packets wait.
+fn fulfil(interface: *Interface, kind: wishes.Wish, index: u32, buffer: []u8, now: Now) ?Transmit {
+    const peer = interface.peers.at(index);
+    const is_wanted = peer.in_use and interface.is_active and peer.pending.has(kind);
+    if (!is_wanted or peer.endpoint == null) {
+        interface.queues.drop(&interface.peers, kind);
+        return null;
+    }
     const id = interface.idOf(index);
-    const handshake: Transmit = .{ .endpoint = endpoint, .length = 0, .tos = interface_file.handshake_tos, .peer = id };
-    if (peer.pending.response) {
-        peer.pending.response = false;
-        if (writeResponse(interface, peer, index, buffer, now)) |length| return ofLength(handshake, length);
+    const endpoint = peer.endpoint.?;
+    if (kind == .response) {
+        interface.queues.drop(&interface.peers, kind);
+        const length = writeResponse(interface, peer, index, buffer, now) orelse return null;
+        return .{ .endpoint = endpoint, .length = length, .tos = interface_file.handshake_tos, .peer = id };
     }
-    if (peer.staged.packets == 0) peer.pending.staged = false;
-    const wants_session = peer.pending.staged or peer.pending.keepalive;
-    const ticket = if (wants_session) interface.sessionForSending(peer, id, 1, now) else null;
-    // What is staged waits for the session; a keepalive has done its work by asking for one.
-    if (wants_session and ticket == null) requestInitiation(interface, index, now, .first);
-    if (ticket) |granted| {
-        peer.pending.keepalive = false;
-        const written = writeTransport(interface, peer, index, granted, buffer, now);
-        return .{ .endpoint = endpoint, .length = written.length, .tos = written.ecn, .peer = granted.peer };
+    const has_work = kind == .keepalive or peer.staged.packets != 0;
+    const ticket = if (has_work) interface.sessionForSending(peer, id, 1, now) else null;
+    if (ticket == null) interface.queues.drop(&interface.peers, kind);
+    const granted = ticket orelse {
+        // What is staged waits for the session; a keepalive has done its work by asking for one.
+        if (has_work) requestInitiation(interface, index, now, .first);
+        return null;
+    };
+    peer.pending.keepalive = false;
+    const written = writeTransport(interface, peer, index, granted, buffer, now);
+    if (kind == .keepalive or peer.staged.packets == 0) interface.queues.drop(&interface.peers, kind);
+    return .{ .endpoint = endpoint, .length = written.length, .tos = written.ecn, .peer = id };
+}
+
+/// An initiation under way: what it takes is noted, then it is computed, which takes nothing but the key of our own
+/// that was there when it began; at last it becomes the peer's. So others may use the Interface meanwhile. Secret.
+pub const Draft = struct {
+    peer: interface_file.PeerId,
+    local_index: u32,
+    timestamp: time.Timestamp,
+    ephemeral: [32]u8,
+    remote: noise.Remote,
+    handshake: noise.Handshake,
+    message: messages.Initiation,
+    is_complete: bool,
+
+    pub fn compute(draft: *Draft, local: *const noise.Local) void {
+        draft.remote.agree(local);
+        draft.is_complete = if (draft.handshake.createInitiation(
+            local,
+            &draft.remote,
+            draft.local_index,
+            &draft.ephemeral,
+            &draft.timestamp,
+            &draft.message,
+        )) |_| true else |_| false;
     }
-    if (peer.pending.initiation) {
-        peer.pending.initiation = false;
+
+    pub fn zero(draft: *Draft) void {
+        crypto.zero(draft);
+    }
+};
+
+/// Begins the next initiation that is due; false when there is none, or `looks` peers were looked at. The draft is to
+/// be computed and given to `finishInitiation`. Until then no configuration may change.
+pub fn beginInitiation(interface: *Interface, draft: *Draft, looks: *u32, now: Now) bool {
+    for ([_]wishes.Wish{ .initiation, .attempt }) |kind| while (interface.queues.first(kind)) |index| {
+        if (looks.* == 0) return false;
+        looks.* -= 1;
+        const peer = interface.peers.at(index);
+        const is_wanted = peer.in_use and interface.is_active and peer.pending.has(kind);
+        interface.queues.drop(&interface.peers, kind);
+        if (!is_wanted or peer.endpoint == null) continue;
         // Asked again: a response may have gone out since it was requested.
-        if (postponeInitiation(interface, peer, index, now)) return null;
-        if (writeInitiation(interface, peer, index, buffer, now)) |length| return ofLength(handshake, length);
-    }
-    return null;
+        if (postponeInitiation(interface, peer, index, now)) continue;
+        if (begin(interface, peer, index, draft, now)) return true;
+    };
+    return false;
 }
 
-fn ofLength(transmit: Transmit, length: usize) Transmit {
-    var result = transmit;
-    result.length = length;
-    return result;
-}
-
-fn writeInitiation(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
+fn begin(interface: *Interface, peer: *Peer, index: u32, draft: *Draft, now: Now) bool {
     // Before all that can fail: what waits for this handshake must be sent or given up in the end, and the beat go on.
     peer.timers.handshakeInitiated(now.boot, interface.nextJitter());
     peer.timers.anyAuthenticatedPacketTraversal(now.boot);
     interface.reschedule(index);
-    const local = if (interface.local) |*local| local else return null;
+    if (interface.local == null) return false;
     const timestamp = peer.nextTimestamp(now);
-    var ephemeral: [32]u8 = undefined;
-    defer crypto.zero(&ephemeral);
-    const local_index = freshIndexAndEphemeral(interface, index, &ephemeral) orelse return null;
+    const local_index = freshIndexAndEphemeral(interface, index, &draft.ephemeral) orelse return false;
     peer.timers.last_sent_handshake = now.boot;
-    forgetHandshakeIndex(interface, peer);
-    const message: *messages.Initiation = @ptrCast(buffer.ptr);
-    peer.handshake.createInitiation(local, &peer.remote, local_index, &ephemeral, &timestamp, message) catch
-        return null;
+    abandonInitiation(interface, peer);
     peer.handshake_index = local_index;
     interface.by_index.insertAssumeCapacity(local_index, .{
         .peer = interface.idOf(index),
         .kind = .handshake,
         .slot = 0,
     });
+    draft.peer = interface.idOf(index);
+    draft.local_index = local_index;
+    draft.timestamp = timestamp;
+    draft.remote = peer.remote;
+    draft.handshake = .zeroed;
+    draft.is_complete = false;
+    return true;
+}
+
+/// Zeroes the draft. Null when there is nothing to send: the peer's key has a small order, or what it was for came
+/// about in another way.
+pub fn finishInitiation(interface: *Interface, draft: *Draft, buffer: []u8, now: Now) ?Transmit {
+    defer draft.zero();
+    const peer = interface.get(draft.peer) orelse return null;
+    if (peer.handshake_index != draft.local_index) return null;
+    peer.remote.agreement = draft.remote.agreement;
+    peer.remote.static_static = draft.remote.static_static;
+    if (!draft.is_complete or peer.endpoint == null) {
+        forgetHandshakeIndex(interface, peer);
+        return null;
+    }
+    peer.handshake = draft.handshake;
     const bytes = buffer[0..@sizeOf(messages.Initiation)];
+    @memcpy(bytes, std.mem.asBytes(&draft.message));
     peer.cookie_maker.addMacs(bytes, now.boot);
     noteHandshakeSent(peer, bytes.len, now);
-    interface.reschedule(index);
-    return bytes.len;
+    interface.reschedule(draft.peer.index);
+    return .{
+        .endpoint = peer.endpoint.?,
+        .length = bytes.len,
+        .tos = interface_file.handshake_tos,
+        .peer = draft.peer,
+    };
 }
 
 fn writeResponse(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, now: Now) ?usize {
