@@ -2,7 +2,9 @@
 //! A set is applied whole or not at all: a port that is taken refuses it before anything changed.
 //! Invariant: called with the turns of all workers held.
 const std = @import("std");
+const Allocator = std.mem.Allocator;
 const Change = protocol.change.Change;
+const cipher = @import("cipher");
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const E = std.os.linux.E;
 const io = @import("io");
@@ -12,11 +14,11 @@ const protocol = @import("protocol");
 const report = @import("report.zig");
 const Server = @import("uapi_server.zig").Server;
 const Shared = @import("shared.zig").Shared;
-const shared_file = @import("shared.zig");
 const SocketSet = @import("sockets.zig").SocketSet;
 const Sockets = @import("sockets.zig").Sockets;
 const uapi = protocol.uapi;
 const wire = @import("wire");
+const Pause = @import("workers.zig").Pause;
 const Workers = @import("workers.zig").Workers;
 const Writer = std.Io.Writer;
 const zones = @import("zones.zig");
@@ -32,25 +34,28 @@ pub const Control = struct {
 
     // ---- a set ----
 
-    /// Applies the lines of a set request.
-    pub fn set(control: *Control, text: []const u8, diagnostic: *Diagnostic) SetError!void {
+    /// Applies the lines of a set request. With many of them packets pass in between. What is to be sent then is left
+    /// to the turns of the workers.
+    pub fn set(control: *Control, text: []const u8, pause: *Pause, diagnostic: *Diagnostic) SetError!void {
         const gpa = control.shared.gpa;
         const numeric = zones.resolve(gpa, text) catch return control.outOfMemory(diagnostic);
         defer if (numeric) |owned| zones.free(gpa, owned);
         var why: uapi.Diagnostic = .{};
-        var change = uapi.parse(gpa, numeric orelse text, &why) catch |err| {
+        var reader: uapi.Reader = .begin(numeric orelse text, &why);
+        defer reader.deinit(gpa);
+        while (reader.next(gpa) catch |err| {
             if (err == error.OutOfMemory) return control.outOfMemory(diagnostic);
             diagnostic.line = why.line;
             diagnostic.column = why.column;
             diagnostic.set("line {d}: {s}", .{ why.line, why.message });
             return err;
-        };
+        }) pause.offer();
+        var change = reader.take();
         defer change.deinit(gpa);
-        try control.apply(&change, diagnostic);
-        control.workers.first().transmit(shared_file.now());
+        try control.apply(&change, pause, diagnostic);
     }
 
-    fn apply(control: *Control, change: *Change, diagnostic: *Diagnostic) SetError!void {
+    fn apply(control: *Control, change: *Change, pause: *Pause, diagnostic: *Diagnostic) SetError!void {
         const interface = &control.shared.interface;
         dropNoOps(interface, change);
         const wanted = control.wantedAfter(change);
@@ -67,13 +72,14 @@ pub const Control = struct {
         } else if (isRebound(change)) {
             try control.tryBinding(&wanted, diagnostic);
         }
-        interface.configure(change) catch |err| switch (err) {
+        var steps: protocol.Interface.ConfigureSteps = .begin(interface, change);
+        while (steps.next() catch |err| switch (err) {
             error.OutOfMemory => return control.outOfMemory(diagnostic),
             error.LimitExceeded => {
                 diagnostic.set("more than {d} peers", .{protocol.constants.peers_max});
                 return error.LimitExceeded;
             },
-        };
+        }) pause.offer();
         // Another mark may take another route: learnt sources are no longer to be trusted. `install` does the same.
         if (is_marked) {
             interface.forgetAllSources();
@@ -224,9 +230,11 @@ pub const Control = struct {
 
     // ---- the UAPI socket ----
 
-    pub fn serve(control: *Control, event: io.poller.Event) void {
+    pub fn serve(control: *Control, event: io.poller.Event, pause: *Pause) void {
         const server = if (control.server) |*server| server else return;
-        switch (server.handle(event, control, answer)) {
+        // What a request left on the stack may be keys.
+        defer cipher.scrubStack();
+        switch (server.handle(event, &Request{ .control = control, .pause = pause }, Request.answer)) {
             .more => {},
             .removed => control.shared.end("the UAPI socket was removed"),
         }
@@ -243,29 +251,47 @@ pub const Control = struct {
     }
 
     /// The answer to one request, allocated here and zeroed by whoever frees it; null when memory is short.
-    fn answer(control: *Control, request: []const u8) ?[]u8 {
+    fn answer(control: *Control, request: []const u8, pause: *Pause) ?[]u8 {
         const end = std.mem.findScalar(u8, request, '\n') orelse request.len;
         const operation = request[0..end];
         const body = request[@min(end + 1, request.len)..];
-        if (std.mem.eql(u8, operation, "get=1")) return control.answerGet(report.writeConfiguration);
-        if (std.mem.eql(u8, operation, "pywg_get=1")) return control.answerGet(report.writeReport);
-        if (std.mem.eql(u8, operation, "set=1")) return control.answerSet(body);
+        if (std.mem.eql(u8, operation, "get=1")) return control.answerGet(pause);
+        if (std.mem.eql(u8, operation, "pywg_get=1")) return control.answerReport();
+        if (std.mem.eql(u8, operation, "set=1")) return control.answerSet(body, pause);
         return control.answerErrno(.get, .PROTO);
     }
 
-    fn answerGet(control: *Control, comptime write: report.WriteFn) ?[]u8 {
-        const tail = "errno=0\n\n";
-        const length = report.writeInto(control.workers, write, &.{});
-        const text = control.shared.gpa.alloc(u8, length + tail.len) catch return null;
-        const written = report.writeInto(control.workers, write, text[0..length]);
+    fn answerGet(control: *Control, pause: *Pause) ?[]u8 {
+        const gpa = control.shared.gpa;
+        var text: SecretText = .{};
+        defer text.deinit(gpa);
+        text.grow(gpa, control.shared.interface.peer_count * usual_peer_length) catch return null;
+        var rest: protocol.Interface.Answer = .begin;
+        while (!rest.isComplete()) {
+            var writer: Writer = .fixed(text.room());
+            if (rest.writeNext(&control.shared.interface, &writer)) |_| {
+                text.length += writer.end;
+                pause.offer();
+            } else |_| text.grow(gpa, 0) catch return null;
+        }
+        while (text.room().len < get_tail.len) text.grow(gpa, 0) catch return null;
+        @memcpy(text.room()[0..get_tail.len], get_tail);
+        text.length += get_tail.len;
+        return text.take(gpa);
+    }
+
+    fn answerReport(control: *Control) ?[]u8 {
+        const length = report.writeInto(control.workers, &.{});
+        const text = control.shared.gpa.alloc(u8, length + get_tail.len) catch return null;
+        const written = report.writeInto(control.workers, text[0..length]);
         std.debug.assert(written == length);
-        @memcpy(text[length..], tail);
+        @memcpy(text[length..], get_tail);
         return text;
     }
 
-    fn answerSet(control: *Control, body: []const u8) ?[]u8 {
+    fn answerSet(control: *Control, body: []const u8, pause: *Pause) ?[]u8 {
         var diagnostic: Diagnostic = .{};
-        control.set(body, &diagnostic) catch |err| {
+        control.set(body, pause, &diagnostic) catch |err| {
             control.shared.log.err("configuration refused: {s}", .{diagnostic.text()});
             const errno: E = switch (err) {
                 error.Invalid => .INVAL,
@@ -286,6 +312,49 @@ pub const Control = struct {
         var writer: Writer = .fixed(&buffer);
         uapi.writeErrno(&writer, operation, @intCast(@backingInt(errno))) catch unreachable; // fits
         return control.shared.gpa.dupe(u8, writer.buffered()) catch null;
+    }
+};
+
+const get_tail = "errno=0\n\n";
+/// Of a peer with one allowed IP in the answer to "get".
+const usual_peer_length = 400;
+
+/// What one request is answered with.
+const Request = struct {
+    control: *Control,
+    pause: *Pause,
+
+    fn answer(request: *const Request, text: []const u8) ?[]u8 {
+        return request.control.answer(text, request.pause);
+    }
+};
+
+/// Text with keys in it that grows as it is written.
+const SecretText = struct {
+    memory: []u8 = &.{},
+    length: usize = 0,
+
+    fn deinit(text: *SecretText, gpa: Allocator) void {
+        std.crypto.secureZero(u8, text.memory);
+        gpa.free(text.memory);
+    }
+
+    fn room(text: *SecretText) []u8 {
+        return text.memory[text.length..];
+    }
+
+    fn grow(text: *SecretText, gpa: Allocator, least: usize) Allocator.Error!void {
+        const grown = try gpa.alloc(u8, @max(4096, least, text.memory.len * 2));
+        @memcpy(grown[0..text.length], text.memory[0..text.length]);
+        text.deinit(gpa);
+        text.memory = grown;
+    }
+
+    /// The text alone. Nothing was written behind it.
+    fn take(text: *SecretText, gpa: Allocator) ?[]u8 {
+        if (!gpa.resize(text.memory, text.length)) return gpa.dupe(u8, text.memory[0..text.length]) catch null;
+        defer text.* = .{};
+        return text.memory[0..text.length];
     }
 };
 

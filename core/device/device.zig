@@ -108,8 +108,8 @@ pub const Device = struct {
 
     /// The first worker that has no thread gets this one.
     fn assign(device: *Device) ?*Worker {
-        device.workers.pause();
-        defer device.workers.@"resume"();
+        var pause = device.workers.pause();
+        defer pause.end();
         for (device.workers.all()) |worker| {
             if (worker.has_thread.load(.monotonic)) continue;
             worker.has_thread.store(true, .release);
@@ -120,37 +120,39 @@ pub const Device = struct {
     }
 
     fn leave(device: *Device, worker: *Worker) void {
-        device.workers.pause();
-        defer device.workers.@"resume"();
+        var pause = device.workers.pause();
+        defer pause.end();
         worker.has_thread.store(false, .release);
     }
 
     // ---- from any thread, while it runs or not ----
 
     pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
-        device.workers.pause();
-        defer device.workers.@"resume"();
-        try device.control.set(text, diagnostic);
-        device.workers.first().wakeup.signal(); // deadlines may have changed
+        var pause = device.workers.pause();
+        defer pause.end();
+        // Copies of keys, which the compiler made.
+        defer cipher.scrubStack();
+        defer device.workers.first().wakeup.signal(); // there may be something to send, and deadlines have changed
+        try device.control.set(text, &pause, diagnostic);
     }
 
     /// The length of the answer; it is written only if it fits.
     pub fn get(device: *Device, buffer: []u8) usize {
-        device.workers.pause();
-        defer device.workers.@"resume"();
-        return report_file.writeInto(&device.workers, report_file.writeConfiguration, buffer);
+        var pause = device.workers.pause();
+        defer pause.end();
+        return report_file.writeConfigurationInto(&device.workers, &pause, buffer);
     }
 
     pub fn report(device: *Device, buffer: []u8) usize {
-        device.workers.pause();
-        defer device.workers.@"resume"();
-        return report_file.writeInto(&device.workers, report_file.writeReport, buffer);
+        var pause = device.workers.pause();
+        defer pause.end();
+        return report_file.writeInto(&device.workers, buffer);
     }
 
     /// As `get`: the length, and the name if it fits.
     pub fn name(device: *Device, buffer: []u8) usize {
-        device.workers.pause();
-        defer device.workers.@"resume"();
+        var pause = device.workers.pause();
+        defer pause.end();
         const text = device.link.monitor.name();
         if (text.len <= buffer.len) @memcpy(buffer[0..text.len], text);
         return text.len;

@@ -1158,3 +1158,178 @@ test "only one thread runs a device, and a stop before the run is not lost" {
     bench.end();
     try bench.device.run(&why); // it was stopped: returns at once
 }
+
+// ---- many peers ---------------------------------------------------------------------------------------
+
+/// So many peers at the far end's port that it does not know, each kept alive.
+fn strangers(comptime count: usize, port: u16, buffer: []u8) ![]const u8 {
+    var writer: std.Io.Writer = .fixed(buffer);
+    for (0..count) |number| {
+        var key: [32]u8 = @splat(0x11);
+        writeInt(u32, key[0..4], @intCast(number), .little);
+        try writer.print(
+            "public_key={x}\nendpoint=127.0.0.1:{d}\npersistent_keepalive_interval=25\nallowed_ip=10.78.{d}.{d}/32\n",
+            .{ &key, port, number / 256, number % 256 },
+        );
+    }
+    return writer.buffered();
+}
+
+test "handshakes with many silent peers are begun a few at a time, and packets pass in between" {
+    for ([_]u8{ 1, 3 }) |threads| {
+        var bench: Bench = undefined;
+        try bench.startWith(&sys.real, 0, threads);
+        defer bench.stop();
+        try bench.connect();
+        const count = 300;
+        var text: [count * 200]u8 = undefined;
+        try bench.set(try strangers(count, bench.far.port, &text));
+        var rounds: usize = 0;
+        while (bench.far.interface.counters.get(.invalid_mac1) < count) : (rounds += 1) {
+            if (rounds > patience_ms) return error.TestUnexpectedResult;
+            try bench.sendOut(&.{"between"});
+            try bench.expectAtFar("between");
+        }
+        // Each turn begins four of them at most, and the far end was heard in between.
+        try testing.expect(rounds > 3);
+    }
+}
+
+test "packets pass in the middle of what holds all turns, and whoever else wants to change or read something waits" {
+    for ([_]u8{ 1, 3 }) |threads| {
+        var bench: Bench = undefined;
+        try bench.startWith(&sys.real, 0, threads);
+        defer bench.stop();
+        try bench.connect();
+        const Reading = struct {
+            var is_done: std.atomic.Value(bool) = .init(false);
+
+            fn run(device: *Device) void {
+                var buffer: [2048]u8 = undefined;
+                _ = device.get(&buffer);
+                is_done.store(true, .release);
+            }
+        };
+        Reading.is_done.store(false, .release);
+        var pause = bench.device.workers.pause();
+        const reader = try std.Thread.spawn(.{ .stack_size = 1 << 20 }, Reading.run, .{bench.device});
+        defer reader.join();
+        errdefer pause.end();
+        for (0..5) |_| {
+            try bench.sendOut(&.{"between"});
+            var rounds: usize = 0;
+            while (bench.far.received.items.len == 0) : (rounds += 1) {
+                if (rounds > patience_ms) return error.TestUnexpectedResult;
+                sleepMs(1);
+                pause.offer();
+                try bench.far.pump();
+            }
+            try bench.expectAtFar("between");
+        }
+        // The link is not followed either, which is the first worker's to do.
+        try sys.TestNamespace.setUp(interface_name, false);
+        for (0..20) |_| {
+            sleepMs(1);
+            pause.offer();
+        }
+        try testing.expect(bench.device.shared.interface.is_active);
+        try testing.expect(!Reading.is_done.load(.acquire));
+        pause.end();
+        for (0..patience_ms) |_| if (!Reading.is_done.load(.acquire)) sleepMs(1);
+        try testing.expect(Reading.is_done.load(.acquire));
+        try bench.waitForReport("up=false\n");
+    }
+}
+
+test "a request with many peers is served while packets pass, and told in parts" {
+    var bench: Bench = undefined;
+    try bench.start(&sys.real, 0);
+    defer bench.stop();
+    try bench.connect();
+    const count = 3000;
+    const text = try testing.allocator.alloc(u8, count * 200);
+    defer testing.allocator.free(text);
+    const lines = try strangers(count, 9, text);
+    const client = try bench.connectUapi();
+    defer sys.close(client);
+    for ([_][]const u8{ "set=1\n", lines, "\nget=1\n\n" }) |part| {
+        var sent: usize = 0;
+        while (sent < part.len) sent += linux.sendto(client, part[sent..].ptr, part.len - sent, 0, null, 0);
+    }
+    var answer: std.ArrayList(u8) = .empty;
+    defer answer.deinit(testing.allocator);
+    while (std.mem.count(u8, answer.items, "errno=0\n\n") < 2) {
+        var piece: [65_536]u8 = undefined;
+        const rc = linux.recvfrom(client, &piece, piece.len, 0, null, null);
+        try testing.expectEqual(.SUCCESS, linux.errno(rc));
+        try testing.expect(rc > 0);
+        try answer.appendSlice(testing.allocator, piece[0..rc]);
+    }
+    try testing.expectEqual(count + 1, std.mem.count(u8, answer.items, "public_key="));
+    const own = try testing.allocator.alloc(u8, count * 500);
+    defer testing.allocator.free(own);
+    try testing.expectEqual(count + 1, std.mem.count(u8, bench.get(own), "public_key="));
+    try bench.sendOut(&.{"after"});
+    try bench.expectAtFar("after");
+}
+
+test "what is told to the sender of a packet without endpoint is written while others may have the mutex" {
+    const Watching = struct {
+        var device: ?*Device = null;
+        var written: std.atomic.Value(u32) = .init(0);
+        var with_mutex: std.atomic.Value(u32) = .init(0);
+
+        fn writev(fd: sys.fd_t, vector: [*]const std.posix.iovec_const, count: usize) usize {
+            if (device) |watched| {
+                _ = written.fetchAdd(1, .monotonic);
+                // One thread runs the device, and nobody else asks it anything now.
+                if (watched.shared.mutex.state.load(.monotonic) != 0) _ = with_mutex.fetchAdd(1, .monotonic);
+            }
+            return linux.writev(fd, vector, count);
+        }
+    };
+    const calls: sys.Calls = .{ .writev = Watching.writev };
+    var bench: Bench = undefined;
+    try bench.start(&calls, 0);
+    defer bench.stop();
+    defer Watching.device = null;
+    try bench.connect();
+    try bench.set("public_key=" ++ repeat("0b", 32) ++ "\nallowed_ip=10.77.0.3/32\n");
+    bench.device.shared.icmp.close(); // without it the answer is written to TUN
+    Watching.device = bench.device;
+    const remote: sys.SockaddrIn align(4) = .{ .port = .{ 0, 9 }, .address = .{ 10, 77, 0, 3 } };
+    for (0..patience_ms) |_| {
+        _ = linux.sendto(bench.socket, "lost", 4, 0, @ptrCast(&remote), @sizeOf(sys.SockaddrIn));
+        if (Watching.written.load(.monotonic) != 0) break;
+        sleepMs(1);
+    }
+    try testing.expect(Watching.written.load(.monotonic) != 0);
+    try testing.expectEqual(0, Watching.with_mutex.load(.monotonic));
+}
+
+test "after a set no word of the private key is on the stack" {
+    var bench: Bench = undefined;
+    try bench.start(&sys.real, 0);
+    defer bench.stop();
+    var key: [32]u8 = undefined;
+    io.entropy.fill(&key);
+    protocol.crypto.clamp(&key);
+    var text: [80]u8 = undefined;
+    const line = try std.mem.print(&text, "private_key={x}\n", .{&key});
+    var why: Diagnostic = .{};
+    try bench.device.set(line, &why);
+    try testing.expectEqual(0, wordsBelow(&key));
+}
+
+/// Words of the key in what calls have left on the stack. Reads without calling anything, which would overwrite it.
+fn wordsBelow(key: *const [32]u8) usize {
+    const words: *align(1) const [8]u32 = @ptrCast(key);
+    const top = @frameAddress() & ~@as(usize, 3);
+    var found: usize = 0;
+    var at = top - (64 << 10);
+    while (at < top - 256) : (at += 4) {
+        const left = @as(*const volatile u32, @ptrFromInt(at)).*;
+        for (words) |word| found += @intFromBool(left == word);
+    }
+    return found;
+}

@@ -5,7 +5,6 @@ const std = @import("std");
 const io = @import("io");
 const protocol = @import("protocol");
 const Shared = @import("shared.zig").Shared;
-const shared_file = @import("shared.zig");
 const Sockets = @import("sockets.zig").Sockets;
 const sweep_file = @import("sweep.zig");
 const Sweep = sweep_file.Sweep;
@@ -116,7 +115,6 @@ pub const Link = struct {
         link.fitSuperpackets();
         interface.setActive(true);
         link.shared.log.verbose("up, listening on port {d}", .{interface.listen_port});
-        link.workers.first().transmit(shared_file.now());
     }
 
     fn goDown(link: *Link) void {

@@ -7,11 +7,14 @@
 //!   a datagram in      loop -> worker -> inbound: Udp.receive, Interface.prepareOpen, cipher_pool,
 //!                      Interface.finishOpen, Coalescer, Tun.writeFrame. A handshake: under_load, handleHandshake
 //!   what the protocol
-//!   itself wants sent  loop, link or control -> worker.transmit: Interface.pollTransmit, Udp.send
-//!   time *             loop: Interface.deadline, wait, Interface.expire; another worker's earlier deadline wakes it
-//!   link, routes *     loop -> link: up and down -> sockets, Interface.setActive, worker.transmit
+//!   itself wants sent  loop -> worker.transmit: Interface.pollUrgent, Udp.send; last in a turn, a few handshakes:
+//!                      worker.initiate: Interface.beginInitiation, Draft.compute, Interface.finishInitiation, Udp.send
+//!   time *             loop: Interface.deadline, wait, Interface.expireSome; an earlier deadline of another worker's
+//!                      wakes it
+//!   link, routes *     loop -> link: up and down -> sockets, Interface.setActive
 //!   control *          loop -> control -> uapi_server; or another thread by device.set with all turns held:
-//!                      control: zones, uapi.parse, sockets, Interface.configure, worker.transmit; report
+//!                      control: zones, uapi.parse, sockets, the steps of Interface.configure; report.
+//!                      In between Pause.offer -> worker.letPacketsPass, or the turns of the others
 //!   the end            shared.stop: every worker is woken and leaves its loop
 const std = @import("std");
 const cipher = @import("cipher");
@@ -28,6 +31,8 @@ const Workers = @import("workers.zig").Workers;
 
 /// What sends no event is looked at this often.
 const probe_interval_ms = 1000;
+/// Peers whose timers may fire in one turn; what is left is due in the next.
+const timers_max = 256;
 
 pub const Loop = struct {
     shared: *Shared,
@@ -47,16 +52,18 @@ pub const Loop = struct {
         var is_behind = false;
         while (!loop.shared.isStopping()) {
             if (is_moderated and !is_behind) io.clock.sleep(moderation.pause(io.clock.bootNs()));
-            const timeout_ms = if (worker.isFirst()) loop.timeout() else -1;
+            // What was left behind need not make anything readable.
+            const timeout_ms = if (is_behind) 0 else if (worker.isFirst()) loop.timeout() else -1;
             const ready = worker.wait(&events, timeout_ms);
             worker.turn_lock.acquire();
             defer worker.turn_lock.release();
-            is_behind = loop.turn(worker, ready);
+            const was_woken_by_timer = ready.len == 0 and !is_behind;
+            is_behind = loop.turn(worker, ready, was_woken_by_timer);
         }
     }
 
     /// Answers whether something had to be left for the next turn.
-    fn turn(loop: *Loop, worker: *Worker, ready: []const io.poller.Event) bool {
+    fn turn(loop: *Loop, worker: *Worker, ready: []const io.poller.Event, was_woken_by_timer: bool) bool {
         const now = shared_file.now();
         var tun_is_ready = false;
         var is_behind = false;
@@ -74,15 +81,22 @@ pub const Loop = struct {
             }
             if (loop.shared.isStopping()) return false;
         }
-        if (worker.isFirst()) loop.expire(now, ready.len == 0);
-        worker.transmit(now);
+        if (worker.isFirst()) loop.expire(now, was_woken_by_timer);
+        is_behind = worker.transmit(now) or is_behind;
         if (tun_is_ready) {
             is_behind = loop.sendFromTun(worker, now) or is_behind;
-            worker.transmit(now);
+            is_behind = worker.transmit(now) or is_behind;
         }
+        loop.initiate(worker, now);
         if (!worker.isFirst()) loop.watchDeadline();
         worker.logOffload();
         return is_behind;
+    }
+
+    /// Handshakes come last, for they take longest. What other workers leave of them is the first one's, which knows
+    /// when to go on.
+    fn initiate(loop: *Loop, worker: *Worker, now: protocol.Now) void {
+        if (worker.initiate(now) and !worker.isFirst()) loop.workers.first().wakeup.signal();
     }
 
     fn sendFromTun(loop: *Loop, worker: *Worker, now: protocol.Now) bool {
@@ -92,8 +106,8 @@ pub const Loop = struct {
                 loop.workers.first().wakeup.signal();
                 return false;
             }
-            loop.workers.pauseOthers();
-            defer loop.workers.resumeOthers();
+            var pause = loop.workers.pauseOthers() orelse return true;
+            defer pause.end();
             loop.link.readFailed(err);
             return false;
         };
@@ -103,13 +117,13 @@ pub const Loop = struct {
 
     /// An event that is not about packets.
     fn serve(loop: *Loop, event: io.poller.Event) void {
-        loop.workers.pauseOthers();
-        defer loop.workers.resumeOthers();
+        var pause = loop.workers.pauseOthers() orelse return; // the event comes again
+        defer pause.end();
         switch (Token.of(event)) {
             .tun, .udp_ipv4, .udp_ipv6, .wakeup => unreachable, // every worker has these
             .monitor => loop.link.follow(),
             .routes => loop.link.noteRoutes(),
-            .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.control.serve(event),
+            .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.control.serve(event, &pause),
         }
     }
 
@@ -120,17 +134,17 @@ pub const Loop = struct {
     fn probe(loop: *Loop, now: protocol.Now) void {
         if (!loop.needsProbe()) return;
         if (now.boot.since(loop.probed) < probe_interval_ms * std.time.ns_per_ms) return;
+        var pause = loop.workers.pauseOthers() orelse return;
+        defer pause.end();
         loop.probed = now.boot;
-        loop.workers.pauseOthers();
-        defer loop.workers.resumeOthers();
         loop.link.probe();
         loop.control.probe(now);
     }
 
     fn followRoutes(loop: *Loop, now: protocol.Now) void {
         if (!loop.link.sources.isDue(now.boot)) return;
-        loop.workers.pauseOthers();
-        defer loop.workers.resumeOthers();
+        var pause = loop.workers.pauseOthers() orelse return;
+        defer pause.end();
         loop.link.sweepSources();
     }
 
@@ -152,9 +166,13 @@ pub const Loop = struct {
     fn nextDeadline(loop: *Loop) protocol.Instant {
         loop.shared.mutex.acquire();
         defer loop.shared.mutex.release();
-        loop.watched_deadline = loop.shared.interface.deadline() orelse .never;
-        const due = loop.link.sources.due();
-        return if (due.isBefore(loop.watched_deadline)) due else loop.watched_deadline;
+        const interface = &loop.shared.interface;
+        loop.watched_deadline = interface.deadline() orelse .never;
+        var earliest = loop.watched_deadline;
+        if (loop.link.sources.due().isBefore(earliest)) earliest = loop.link.sources.due();
+        const initiations_due = loop.workers.first().initiations_due;
+        if (interface.wantsInitiation() and initiations_due.isBefore(earliest)) earliest = initiations_due;
+        return earliest;
     }
 
     /// After a turn of another worker: if that made an earlier deadline, the first one has to know.
@@ -169,7 +187,7 @@ pub const Loop = struct {
 
     fn expire(loop: *Loop, now: protocol.Now, was_woken_by_timer: bool) void {
         loop.shared.mutex.acquire();
-        loop.shared.interface.expire(now);
+        loop.shared.interface.expireSome(timers_max, now);
         loop.shared.mutex.release();
         if (!was_woken_by_timer) return;
         // It ended sessions perhaps; traffic would overwrite what they left on the stacks by itself.

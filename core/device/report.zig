@@ -1,18 +1,15 @@
 //! Report: what `get` and `report` answer, as text.
-//! Invariant: called with the turns of all workers held, so that what is measured first is what is written then.
+//! Invariant: called with the turns of all workers held, so that what is measured first is what is written then. Where
+//! packets pass in between, each part is measured as it is written.
 const std = @import("std");
 const cipher = @import("cipher");
 const io = @import("io");
 const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const protocol = @import("protocol");
 const wire = @import("wire");
+const Pause = @import("workers.zig").Pause;
 const Workers = @import("workers.zig").Workers;
 const Writer = std.Io.Writer;
-
-/// The answer to UAPI `get`: it holds keys.
-pub fn writeConfiguration(workers: *const Workers, writer: *Writer) Writer.Error!void {
-    try workers.shared.interface.writeConfiguration(writer);
-}
 
 /// Offloads, cipher and counters: no secrets.
 pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
@@ -57,18 +54,47 @@ fn writeCounters(workers: *const Workers, writer: *Writer) Writer.Error!void {
     try writer.print("tun_read_errors={d}\ntun_write_failed={d}\n", .{ tun.read_errors, tun.write_failed });
 }
 
-pub const WriteFn = fn (workers: *const Workers, writer: *Writer) Writer.Error!void;
-
-/// The length of the answer; it is written only if it fits.
-pub fn writeInto(workers: *const Workers, comptime write: WriteFn, buffer: []u8) usize {
+/// The length of the report; it is written only if it fits.
+pub fn writeInto(workers: *const Workers, buffer: []u8) usize {
     var scratch: [256]u8 = undefined;
-    defer std.crypto.secureZero(u8, &scratch);
     var counting: Writer.Discarding = .init(&scratch);
-    write(workers, &counting.writer) catch unreachable; // it cannot fail
+    writeReport(workers, &counting.writer) catch unreachable; // it cannot fail
     const length: usize = @intCast(counting.fullCount());
     if (length <= buffer.len) {
         var writer: Writer = .fixed(buffer[0..length]);
-        write(workers, &writer) catch unreachable; // measured above
+        writeReport(workers, &writer) catch unreachable; // measured above
+    }
+    return length;
+}
+
+/// The length of the answer to UAPI `get`, which holds keys; it is written only if it fits. Packets pass in between, so
+/// it may grow while it is written: then the buffer is zeroed, and the caller tries again.
+pub fn writeConfigurationInto(workers: *const Workers, pause: *Pause, buffer: []u8) usize {
+    const measured = writeParts(workers, pause, null);
+    if (measured > buffer.len) return measured;
+    const written = writeParts(workers, pause, buffer);
+    if (written > buffer.len) std.crypto.secureZero(u8, buffer);
+    return written;
+}
+
+/// Measures what there is no buffer for, or no room.
+fn writeParts(workers: *const Workers, pause: *Pause, buffer: ?[]u8) usize {
+    const interface = &workers.shared.interface;
+    var scratch: [256]u8 = undefined;
+    defer std.crypto.secureZero(u8, &scratch);
+    var length: usize = 0;
+    var rest: protocol.Interface.Answer = .begin;
+    while (!rest.isComplete()) : (pause.offer()) {
+        if (buffer) |room| if (length <= room.len) {
+            var writer: Writer = .fixed(room[length..]);
+            if (rest.writeNext(interface, &writer)) |_| {
+                length += writer.end;
+                continue;
+            } else |_| {}
+        };
+        var counting: Writer.Discarding = .init(&scratch);
+        rest.writeNext(interface, &counting.writer) catch unreachable; // it cannot fail
+        length += @intCast(counting.fullCount());
     }
     return length;
 }

@@ -18,6 +18,12 @@ pub const TicketLock = struct {
         }
     }
 
+    /// Only if nobody has it and nobody waits.
+    pub fn tryAcquire(lock: *TicketLock) bool {
+        const serving = lock.now_serving.load(.seq_cst);
+        return lock.next_ticket.cmpxchgStrong(serving, serving +% 1, .seq_cst, .monotonic) == null;
+    }
+
     pub fn release(lock: *TicketLock) void {
         const serving = lock.now_serving.load(.monotonic) +% 1;
         lock.now_serving.store(serving, .seq_cst);
@@ -45,4 +51,15 @@ test "four threads count without losing a step" {
     for (&threads) |*thread| thread.* = try std.Thread.spawn(.{ .stack_size = 1 << 20 }, Shared.run, .{5_000});
     for (threads) |thread| thread.join();
     try std.testing.expectEqual(20_000, Shared.total);
+}
+
+test "what is held cannot be had at once, and what was given back can" {
+    var lock: TicketLock = .{};
+    try std.testing.expect(lock.tryAcquire());
+    try std.testing.expect(!lock.tryAcquire());
+    lock.release();
+    lock.acquire();
+    try std.testing.expect(!lock.tryAcquire());
+    lock.release();
+    try std.testing.expect(lock.tryAcquire());
 }

@@ -153,12 +153,7 @@ pub const Server = struct {
     }
 
     fn reply(server: *Server, client: *uapi_client.Client, text: ?[]u8) bool {
-        const owned = text orelse return false;
-        defer {
-            std.crypto.secureZero(u8, owned);
-            server.gpa.free(owned);
-        }
-        return client.reply(server.gpa, owned) != .closed;
+        return client.replyOwned(server.gpa, text orelse return false) != .closed;
     }
 
     fn tokenOf(slot: usize) u64 {

@@ -11,6 +11,7 @@ const Outbound = @import("outbound.zig").Outbound;
 const protocol = @import("protocol");
 const Share = @import("cipher_pool.zig").Share;
 const Shared = @import("shared.zig").Shared;
+const shared_file = @import("shared.zig");
 const TicketLock = @import("ticket_lock.zig").TicketLock;
 const Token = @import("token.zig").Token;
 const wire = @import("wire");
@@ -18,6 +19,17 @@ const wire = @import("wire");
 /// Datagrams of the protocol itself in one send, and room for each: what no train took was never staged.
 const transmits_max = 32;
 const transmit_length = 65_536;
+
+/// What a turn may do of what the protocol itself wants, so that packets need not wait for it: some hundred
+/// microseconds, and half of that with the mutex held.
+const urgent_looks = 128;
+const responses_max = 4;
+/// Each takes two or three operations on the curve.
+const initiations_max = 4;
+const initiation_looks = 256;
+/// How long to rest after initiations, in the time that they took: they take a third of a core at most, however many
+/// peers are silent. A realtime thread that takes nearly all is stopped by the kernel for some 50 ms in each second.
+const initiation_rest_factor = 2;
 
 pub const Worker = struct {
     shared: *Shared,
@@ -40,6 +52,9 @@ pub const Worker = struct {
     inbound: Inbound,
     /// Where the protocol's own datagrams are written: as many as one send takes.
     transmit_buffers: []u8,
+    drafts: [initiations_max]protocol.Draft = undefined,
+    /// When the next initiations may be computed.
+    initiations_due: protocol.Instant = .{ .ns = 0 },
 
     // ---- life ----
 
@@ -147,39 +162,107 @@ pub const Worker = struct {
         });
     }
 
-    /// Sends what the protocol itself wants sent, in batches, until there is nothing left. The mutex is held until it
-    /// is sent: packets that waited for a session go before those that find it.
-    pub fn transmit(worker: *Worker, now: protocol.Now) void {
-        const shared = worker.shared;
-        // A worker that got no sockets, and only helps, must not take what it cannot send.
-        if (!worker.isFirst() and !worker.udp.isOpen()) return;
-        shared.mutex.acquire();
-        defer shared.mutex.release();
-        while (worker.transmitBatch(&shared.interface, now) == transmits_max) {}
+    /// A worker that got no sockets, and only helps, must not take what it cannot send.
+    fn canTransmit(worker: *const Worker) bool {
+        return worker.isFirst() or worker.udp.isOpen();
     }
 
-    fn transmitBatch(worker: *Worker, interface: *protocol.Interface, now: protocol.Now) usize {
-        var transmits: [transmits_max]io.udp.Transmit = undefined;
-        var peers: [transmits_max]?protocol.PeerId = undefined;
-        var count: usize = 0;
-        while (count < transmits_max) : (count += 1) {
-            const buffer = worker.transmit_buffers[count * transmit_length ..][0..transmit_length];
-            const next = interface.pollTransmit(buffer, now) orelse break;
-            transmits[count] = .{
-                .bytes = buffer[0..next.length],
-                .segment_size = 0,
-                .endpoint = next.endpoint,
-                .tos = next.tos,
-            };
-            peers[count] = next.peer;
+    /// Sends what the protocol itself wants sent, but for initiations, in batches, up to a turn's worth. The mutex is
+    /// held until a batch is sent: packets that waited for a session go before those that find it. Answers whether
+    /// something had to be left for the next turn.
+    pub fn transmit(worker: *Worker, now: protocol.Now) bool {
+        if (!worker.canTransmit()) return false;
+        const shared = worker.shared;
+        var budget: protocol.Budget = .{ .looks = urgent_looks, .responses = responses_max };
+        while (true) {
+            shared.mutex.acquire();
+            defer shared.mutex.release();
+            if (worker.transmitBatch(&budget, now) < transmits_max) return shared.interface.wantsUrgent();
         }
-        if (count == 0) return 0;
-        const result = worker.udp.send(transmits[0..count], now.boot.ns);
+    }
+
+    fn transmitBatch(worker: *Worker, budget: *protocol.Budget, now: protocol.Now) usize {
+        const interface = &worker.shared.interface;
+        var batch: TransmitBatch = .{};
+        while (batch.count < transmits_max) {
+            const buffer = worker.transmitBuffer(batch.count);
+            const next = interface.pollUrgent(buffer, budget, now) orelse break;
+            batch.add(buffer, &next);
+        }
+        worker.send(&batch, now);
+        return batch.count;
+    }
+
+    /// Begins handshakes, a few in a turn: however many peers are silent, packets of the others pass in between. They
+    /// are computed while others may have the mutex. Answers whether some had to be left for `initiations_due`.
+    pub fn initiate(worker: *Worker, now: protocol.Now) bool {
+        if (!worker.canTransmit()) return false;
+        const shared = worker.shared;
+        const interface = &shared.interface;
+        const is_due = !now.boot.isBefore(worker.initiations_due);
+        var count: usize = 0;
+        var looks: u32 = if (is_due) initiation_looks else 0;
+        shared.mutex.acquire();
+        while (count < initiations_max and interface.beginInitiation(&worker.drafts[count], &looks, now)) count += 1;
+        const has_more = interface.wantsInitiation();
+        shared.mutex.release();
+        if (count != 0) worker.finishInitiations(count, now);
+        return has_more;
+    }
+
+    fn finishInitiations(worker: *Worker, count: usize, now: protocol.Now) void {
+        const shared = worker.shared;
+        const interface = &shared.interface;
+        const began_ns = io.clock.bootNs();
+        // Our own key changes only while the turns of all workers are held.
+        for (worker.drafts[0..count]) |*draft| draft.compute(&interface.local.?);
+        const ended_ns = io.clock.bootNs();
+        worker.initiations_due = .{ .ns = ended_ns +| (ended_ns -| began_ns) *| initiation_rest_factor };
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        var batch: TransmitBatch = .{};
+        for (worker.drafts[0..count]) |*draft| {
+            const buffer = worker.transmitBuffer(batch.count);
+            const next = interface.finishInitiation(draft, buffer, now) orelse continue;
+            batch.add(buffer, &next);
+        }
+        worker.send(&batch, now);
+    }
+
+    fn transmitBuffer(worker: *Worker, i: usize) []u8 {
+        return worker.transmit_buffers[i * transmit_length ..][0..transmit_length];
+    }
+
+    /// The mutex is held.
+    fn send(worker: *Worker, batch: *TransmitBatch, now: protocol.Now) void {
+        if (batch.count == 0) return;
+        const interface = &worker.shared.interface;
+        const transmits = batch.transmits[0..batch.count];
+        const result = worker.udp.send(transmits, now.boot.ns);
         interface.counters.add(.send_failed, result.failed_datagrams);
-        for (transmits[0..count], peers[0..count]) |*sent, peer| {
+        for (transmits, batch.peers[0..batch.count]) |*sent, peer| {
             if (sent.source_refused) if (peer) |id| interface.forgetSource(id);
         }
-        return count;
+    }
+
+    /// A turn of packets alone, in the middle of something that takes longer than they should wait. Events of anything
+    /// else come again.
+    pub fn letPacketsPass(worker: *Worker) void {
+        var events: [8]io.poller.Event = undefined;
+        const ready = worker.wait(&events, 0);
+        const now = shared_file.now();
+        var tun_is_ready = false;
+        for (ready) |event| switch (Token.of(event)) {
+            .tun => tun_is_ready = true,
+            .udp_ipv4 => _ = worker.receive(.ipv4, now),
+            .udp_ipv6 => _ = worker.receive(.ipv6, now),
+            .wakeup => worker.help(),
+            .monitor, .routes, .uapi_listener, .uapi_removed, .uapi_first_client, _ => {},
+        };
+        _ = worker.transmit(now);
+        // What is wrong with the interface is found out in the next whole turn.
+        if (tun_is_ready) _ = worker.sendFromTun(now) catch false;
+        _ = worker.transmit(now);
     }
 
     /// What the user should know.
@@ -202,6 +285,24 @@ pub const Worker = struct {
             }
             worker.logged.refusals = worker.offload.refusals_length;
         }
+    }
+};
+
+/// Datagrams of the protocol itself, to be sent together.
+const TransmitBatch = struct {
+    transmits: [transmits_max]io.udp.Transmit = undefined,
+    peers: [transmits_max]?protocol.PeerId = undefined,
+    count: usize = 0,
+
+    fn add(batch: *TransmitBatch, buffer: []const u8, next: *const protocol.Transmit) void {
+        batch.transmits[batch.count] = .{
+            .bytes = buffer[0..next.length],
+            .segment_size = 0,
+            .endpoint = next.endpoint,
+            .tos = next.tos,
+        };
+        batch.peers[batch.count] = next.peer;
+        batch.count += 1;
     }
 };
 

@@ -1,8 +1,11 @@
 //! Workers: those of a device, one for each thread, in the order of their numbers.
-//! Invariant: turns are held in that order, and the mutex comes last, so that nobody waits in a circle.
+//! Invariant: `change_lock` comes first, then turns are held in that order, and the mutex comes last, so that nobody
+//! waits in a circle. The first worker, which is in its turn when it wants to change something, does not wait for
+//! `change_lock`.
 const std = @import("std");
 const io = @import("io");
 const Shared = @import("shared.zig").Shared;
+const TicketLock = @import("ticket_lock.zig").TicketLock;
 const Worker = @import("worker.zig").Worker;
 const workers_max = @import("cipher_pool.zig").workers_max;
 
@@ -12,6 +15,8 @@ pub const Workers = struct {
     count: u8 = 0,
     /// The queue of the TUN that several workers write to.
     writer: ?io.tun.Tun = null,
+    /// Held by whoever changes configuration, link or sockets, or tells them, also while packets pass in between.
+    change_lock: TicketLock = .{},
 
     pub fn all(workers: *const Workers) []const *Worker {
         return workers.list[0..workers.count];
@@ -61,22 +66,48 @@ pub const Workers = struct {
     // ---- turns ----
 
     /// Waits for the turns of all workers to end, and lets none begin.
-    pub fn pause(workers: *Workers) void {
-        workers.first().turn_lock.acquire();
-        workers.pauseOthers();
+    pub fn pause(workers: *Workers) Pause {
+        workers.change_lock.acquire();
+        for (workers.all()) |worker| worker.turn_lock.acquire();
+        return .{ .workers = workers, .is_in_turn = false, .began_ns = io.clock.bootNs() };
     }
 
-    pub fn @"resume"(workers: *Workers) void {
-        workers.resumeOthers();
-        workers.first().turn_lock.release();
-    }
-
-    /// The same for the first worker in its own turn.
-    pub fn pauseOthers(workers: *Workers) void {
+    /// The same for the first worker in its own turn. Null while another thread changes something: what was to be done
+    /// is to be tried again in the next turn.
+    pub fn pauseOthers(workers: *Workers) ?Pause {
+        if (!workers.change_lock.tryAcquire()) return null;
         for (workers.others()) |worker| worker.turn_lock.acquire();
+        return .{ .workers = workers, .is_in_turn = true, .began_ns = io.clock.bootNs() };
+    }
+};
+
+/// The turns of all workers are held, so that everything may be changed. Long work offers packets to pass now and then.
+pub const Pause = struct {
+    workers: *Workers,
+    /// It is the first worker that holds it, in its own turn.
+    is_in_turn: bool,
+    began_ns: u64,
+
+    /// Packets wait no longer than this, and what is done between two offers.
+    const slice_ns = std.time.ns_per_ms;
+
+    /// Lets every worker that wants to have a turn, if packets have waited for long enough. Whoever calls has left what
+    /// a turn uses in order. Nobody else changes anything meanwhile.
+    pub fn offer(pause: *Pause) void {
+        if (io.clock.bootNs() -| pause.began_ns < slice_ns) return;
+        const workers = pause.workers;
+        const held = if (pause.is_in_turn) workers.others() else workers.all();
+        for (held) |worker| worker.turn_lock.release();
+        if (pause.is_in_turn) workers.first().letPacketsPass();
+        for (held) |worker| worker.turn_lock.acquire();
+        pause.began_ns = io.clock.bootNs();
     }
 
-    pub fn resumeOthers(workers: *Workers) void {
-        for (workers.others()) |worker| worker.turn_lock.release();
+    pub fn end(pause: *Pause) void {
+        const workers = pause.workers;
+        const held = if (pause.is_in_turn) workers.others() else workers.all();
+        for (held) |worker| worker.turn_lock.release();
+        workers.change_lock.release();
+        pause.* = undefined;
     }
 };

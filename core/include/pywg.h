@@ -104,7 +104,7 @@ pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **o
  * os_errno, when there is no such thing, PERMISSION when it may not be used. See docs/ABI.md. */
 pywg_status pywg_device_set(pywg_device *device, const char *text, size_t length, pywg_diagnostic *diagnostic);
 /* Writes the answer of UAPI "get" (key=value lines, private keys included) without errno line.
- * BUFFER_TOO_SMALL writes nothing; *length is the size needed either way. */
+ * BUFFER_TOO_SMALL leaves nothing of it in the buffer; *length is the size needed either way. */
 pywg_status pywg_device_get(pywg_device *device, char *buffer, size_t capacity, size_t *length);
 /* Offloads, counters and what the sockets are bound to as key=value lines, no secrets; the text of UAPI "pywg_get=1". As pywg_device_get. */
 pywg_status pywg_device_report(pywg_device *device, char *buffer, size_t capacity, size_t *length);

@@ -57,10 +57,10 @@ const SecretBuffer = struct {
     fn consume(buffer: *SecretBuffer, allocator: Allocator, count: usize) void {
         if (count == 0) return;
         const rest = buffer.length - count;
+        if (rest == 0 and buffer.memory.len > kept_capacity) return buffer.deinit(allocator);
         std.mem.copyForwards(u8, buffer.memory[0..rest], buffer.memory[count..buffer.length]);
         std.crypto.secureZero(u8, buffer.memory[rest..buffer.length]);
         buffer.length = rest;
-        if (rest == 0 and buffer.memory.len > kept_capacity) buffer.deinit(allocator);
     }
 };
 
@@ -161,6 +161,20 @@ pub const Client = struct {
     pub fn reply(client: *Client, allocator: Allocator, text: []const u8) Flushed {
         client.output.append(allocator, text) catch return .closed;
         return client.flush(allocator);
+    }
+
+    /// The same for text of the allocator's, which is zeroed and given back once it is sent: long ones are not copied.
+    pub fn replyOwned(client: *Client, allocator: Allocator, text: []u8) Flushed {
+        if (client.output.length == 0) {
+            client.output.deinit(allocator);
+            client.output = .{ .memory = text, .length = text.len };
+            return client.flush(allocator);
+        }
+        defer {
+            std.crypto.secureZero(u8, text);
+            allocator.free(text);
+        }
+        return client.reply(allocator, text);
     }
 
     /// Call when the socket is writable. After `done`, call `readable`: requests may be waiting in the buffer.

@@ -13,9 +13,11 @@ import time
 
 import pytest
 
+from tools.lab.keys import decode, new_key
 from tools.lab.lab import PORT, Lab, Side, handshake_seconds
 from tools.lab.namespaces import cable
 from tools.lab.programs import Program
+from tools.lab.silent import request
 from tools.lab.stream import SOON, Stream
 from tools.lab.traffic import ping
 from tools.lab.waiting import wait_until
@@ -194,3 +196,17 @@ def test_a_peer_removed_in_the_middle_leaves_the_others_alone(hub: Hub) -> None:
             to_b.flows(SOON)
             assert time.monotonic() - started < 2 * SOON
         assert handshake_seconds(hub.a, hub.b) == before
+
+
+def test_a_replacement_takes_back_what_stands_before_it_in_the_text(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    daemon = tunnel.a.daemon
+    ours, other = tunnel.b.key.public, new_key().public
+    daemon.set("peer", other, "allowed-ips", "10.1.0.0/16,10.2.0.0/16")
+    request(
+        daemon,
+        f"set=1\npublic_key={decode(ours).hex()}\nallowed_ip=10.1.0.0/16\n"
+        "replace_allowed_ips=true\nallowed_ip=10.3.0.0/16\n",
+    )
+    found = {line[0]: line[1] for line in daemon.show("allowed-ips")}
+    assert found == {ours: "10.3.0.0/16", other: "10.2.0.0/16"}

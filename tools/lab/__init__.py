@@ -12,6 +12,8 @@ lab         everything one test has made, and its removal; a whole tunnel in one
 traffic     ping, TCP and UDP whose content is checked, iperf3
 stream      checked datagrams that go on while something else happens
 flood       handshake initiations from many addresses
+prober      how long echo requests take, one each millisecond, while something else happens
+silent      peers by the thousand that never answer
 ways        which way datagrams take, each known by its number, while something else happens
 wire        counts WireGuard messages on the wire, by nftables
 seclusion   the folders that all daemons share, for one process alone
