@@ -10,6 +10,10 @@ const linux = std.os.linux;
 pub const needed: u64 = bit(linux.CAP.NET_ADMIN) | bit(linux.CAP.NET_RAW) | bit(linux.CAP.NET_BIND_SERVICE) |
     bit(linux.CAP.NET_BROADCAST) | bit(linux.CAP.IPC_LOCK);
 
+/// Threads that are ordinary during a flood and realtime again after it need it where no limit allows that. The filter
+/// of system calls lets them change themselves alone.
+pub const nice: u64 = bit(linux.CAP.SYS_NICE);
+
 fn bit(capability: u6) u64 {
     return @as(u64, 1) << capability;
 }

@@ -292,8 +292,8 @@ fn lockMemory() void {
 }
 
 /// All is open: from here this thread can do what a running tunnel does, and nothing else.
-fn confine(opened: *const device.Device) void {
-    _ = capabilities.keepOnly(capabilities.needed);
+fn confine(opened: *const device.Device, kept: u64) void {
+    _ = capabilities.keepOnly(kept);
     if (!seccomp.forbidNewPrivileges()) return;
     var folder: [108]u8 = @splat(0);
     const path = std.fs.path.dirname(opened.socketPath().?);
@@ -305,20 +305,23 @@ fn confine(opened: *const device.Device) void {
 /// One thread for each worker of the device, this one for the first.
 fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
     const is_realtime = isRealtime(wanted, opened.threads());
+    const returns_by_limit = !is_realtime or io.priority.allowRealtime();
+    const kept = capabilities.needed | if (returns_by_limit) 0 else capabilities.nice;
     var threads: [device.threads_max]std.Thread = undefined;
     var count: usize = 0;
     defer for (threads[0..count]) |thread| thread.join();
     for (1..opened.threads()) |_| {
-        const arguments = .{ opened, is_realtime, is_confined };
+        const arguments = .{ opened, is_realtime, if (is_confined) kept else null };
         threads[count] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, runWorker, arguments) catch break; // fewer, then
         count += 1;
     }
-    return runWorker(opened, is_realtime, is_confined);
+    return runWorker(opened, is_realtime, if (is_confined) kept else null);
 }
 
-fn runWorker(opened: *device.Device, is_realtime: bool, is_confined: bool) u8 {
+/// `kept`: the capabilities that it keeps in the sandbox; null without one.
+fn runWorker(opened: *device.Device, is_realtime: bool, kept: ?u64) u8 {
     if (is_realtime) _ = io.priority.makeRealtime();
-    if (is_confined) confine(opened);
+    if (kept) |capabilities_kept| confine(opened, capabilities_kept);
     var why: device.Diagnostic = .{};
     opened.run(&why) catch {
         complain("{s}", .{why.text()});

@@ -44,13 +44,15 @@ const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
     .{ .call = &.{"futex"}, .when = &.{.{ .argument = 1, .among = &.{ futex_wait, futex_wake, futex_wait_shared } }} },
 } ++ anyway(for_sockets ++ for_the_rest ++ for_signals ++ for_the_end) ++ [_]Rule{
     .{ .call = &.{ "unlink", "unlinkat" } },
+    // The log, for which nobody waits.
+    .{ .call = &.{"pwritev2"} },
+    .{ .call = &.{ "poll", "ppoll" } },
     .{ .call = &.{ "geteuid32", "geteuid" } },
     socket(&.{ linux.AF.INET, linux.AF.INET6 }, &udp_kinds, 0),
     socket(&.{linux.AF.NETLINK}, &netlink_kinds, linux.NETLINK.ROUTE),
     socketOption("setsockopt", linux.SOL.SOCKET, &.{
-        linux.SO.REUSEADDR,             linux.SO.REUSEPORT,   linux.SO.SNDBUF,       linux.SO.RCVBUF,
-        linux.SO.SNDBUFFORCE,           linux.SO.RCVBUFFORCE, linux.SO.BINDTODEVICE, linux.SO.MARK,
-        linux.SO.ATTACH_REUSEPORT_CBPF,
+        linux.SO.REUSEPORT,   linux.SO.SNDBUF,       linux.SO.RCVBUF, linux.SO.SNDBUFFORCE,
+        linux.SO.RCVBUFFORCE, linux.SO.BINDTODEVICE, linux.SO.MARK,   linux.SO.ATTACH_REUSEPORT_CBPF,
     }),
     socketOption("setsockopt", linux.SOL.IP, &.{ linux.IP.PKTINFO, linux.IP.MTU_DISCOVER, linux.IP.RECVTOS }),
     socketOption("setsockopt", linux.SOL.IPV6, &.{
@@ -70,6 +72,11 @@ const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
         .{ .argument = 3, .among = &.{@as(u32, @bitCast(linux.MAP{ .TYPE = .PRIVATE, .ANONYMOUS = true }))} },
     } },
     .{ .call = &.{"mremap"}, .when = &.{.{ .argument = 3, .among = &.{ 0, mremap_may_move } }} },
+    // A thread may put itself among the ordinary ones, or come before them again; and touch no other's place.
+    .{ .call = &.{"sched_setscheduler"}, .when = &.{
+        .{ .argument = 0, .among = &.{0} },
+        .{ .argument = 1, .among = &.{ policy(.NORMAL), policy(.RR) } },
+    } },
     // A panic ends the process by it.
     .{ .call = &.{"tkill"}, .when = &.{.{ .argument = 1, .among = &.{@backingInt(linux.SIG.ABRT)} }} },
 };
@@ -81,6 +88,10 @@ const mremap_may_move: u32 = @bitCast(linux.MREMAP{ .MAYMOVE = true });
 
 fn futexOperation(operation: linux.FUTEX_OP) u32 {
     return @bitCast(operation);
+}
+
+fn policy(mode: linux.SCHED.Mode) u32 {
+    return @bitCast(linux.SCHED{ .mode = mode, .RESET_ON_FORK = true });
 }
 
 fn anyway(comptime names: anytype) [names.len]Rule {
@@ -257,6 +268,11 @@ fn setOption(level: u32, option: u32) usize {
     return linux.syscall5(.setsockopt, std.math.maxInt(u32), level, option, 0, 0);
 }
 
+/// Without parameters: EFAULT unless the filter comes before.
+fn setScheduler(pid: linux.pid_t, wanted: linux.SCHED) usize {
+    return linux.syscall3(.sched_setscheduler, @as(u32, @bitCast(pid)), @as(u32, @bitCast(wanted)), 1);
+}
+
 fn mapPage(protection: linux.PROT) usize {
     return linux.mmap(null, 4096, protection, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
 }
@@ -306,6 +322,9 @@ test "what a tunnel has no use for is refused" {
                 isRefused(linux.syscall5(.setsockopt, maximum, linux.SOL.SOCKET | 1 << 32, linux.SO.MARK, 0, 0)),
                 isRefused(linux.prctl(@backingInt(linux.PR.SET_DUMPABLE), 1, 0, 0, 0)),
                 isRefused(linux.ioctl(0, linux.T.IOCSTI, 0)),
+                isRefused(setScheduler(0, .{ .mode = .FIFO, .RESET_ON_FORK = true })),
+                isRefused(setScheduler(0, .{ .mode = .RR })),
+                isRefused(setScheduler(1, .{ .mode = .NORMAL, .RESET_ON_FORK = true })),
                 isRefused(linux.ptrace(linux.PTRACE.TRACEME, 0, 0, 0, 0)),
             };
             for (refused, 1..) |was, number| if (!was) return @intCast(number);
@@ -334,6 +353,8 @@ test "what a tunnel does is allowed" {
                 .{ @intCast(sys.SOL_NETLINK), 8 },
             }) |option| if (isRefused(setOption(option[0], option[1]))) return 6;
             if (isRefused(linux.ioctl(@intCast(udp), sys.TUNGETIFF, 0))) return 5;
+            if (isRefused(setScheduler(0, .{ .mode = .NORMAL, .RESET_ON_FORK = true }))) return 7;
+            if (isRefused(setScheduler(0, .{ .mode = .RR, .RESET_ON_FORK = true }))) return 8;
             return 0;
         }
     };

@@ -3,7 +3,7 @@
 //! Life, in the order of this file: open, (run, set, get ... stop), close.
 //! Every file of the room imports only what comes before it in this list, so that it can be read from either end:
 //!   token, diagnostic, log                   words
-//!   mutex, ticket_lock, limited_allocator, under_load, moderation, cipher_pool, train     tools
+//!   mutex, ticket_lock, limited_allocator, under_load, moderation, precedence, cipher_pool, train     tools
 //!   sweep                                    work that is done in slices
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
@@ -189,6 +189,8 @@ test {
     _ = @import("log.zig");
     _ = @import("moderation.zig");
     _ = @import("mutex.zig");
+    _ = @import("outbound.zig");
+    _ = @import("precedence.zig");
     _ = @import("sweep.zig");
     _ = @import("ticket_lock.zig");
     _ = @import("train.zig");

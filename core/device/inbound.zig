@@ -39,6 +39,9 @@ pub const Inbound = struct {
     /// The slot each job came in: where from, and its ECN bits.
     slots: [jobs_max]u16 = undefined,
     count: usize = 0,
+    /// Datagrams since the worker began, and those of them that a peer has sealed.
+    seen: u64 = 0,
+    useful: u64 = 0,
     /// Jobs that follow one another under one key. Other workers may end the session meanwhile, so the key is copied.
     runs: [jobs_max]Run = undefined,
     run_count: usize = 0,
@@ -47,6 +50,8 @@ pub const Inbound = struct {
 
     pub fn init(inbound: *Inbound, gpa: Allocator) Allocator.Error!void {
         inbound.count = 0;
+        inbound.seen = 0;
+        inbound.useful = 0;
         inbound.run_count = 0;
         inbound.receive_batch = try .init(gpa);
         errdefer inbound.receive_batch.deinit(gpa);
@@ -99,6 +104,7 @@ pub const Inbound = struct {
         slot: *const io.udp.Received,
         slot_index: u16,
     ) void {
+        inbound.seen += 1;
         if (inbound.count == jobs_max) inbound.openInBetween(context); // before there is a ticket, which would not last
         switch (context.interface.prepareOpen(datagram, context.now)) {
             .open => |ticket| {
@@ -162,12 +168,14 @@ pub const Inbound = struct {
             const plaintext: ?[]u8 = if (job.authentic) job.data[0..job.length] else null;
             switch (context.interface.finishOpen(inbound.tickets[i], plaintext, &slot.endpoint, context.now)) {
                 .deliver => |packet| {
+                    inbound.useful += 1;
                     wire.ip.ecnDecapsulate(packet, slot.ecn);
                     inbound.jobs[delivered].data = packet.ptr;
                     inbound.jobs[delivered].length = packet.len;
                     delivered += 1;
                 },
-                .keepalive, .drop => {},
+                .keepalive => inbound.useful += 1,
+                .drop => {},
             }
         }
         return delivered;

@@ -19,6 +19,7 @@ const Control = @import("control.zig").Control;
 const io = @import("io");
 const Link = @import("link.zig").Link;
 const Moderation = @import("moderation.zig").Moderation;
+const Precedence = @import("precedence.zig").Precedence;
 const protocol = @import("protocol");
 const Shared = @import("shared.zig").Shared;
 const shared_file = @import("shared.zig");
@@ -44,8 +45,12 @@ pub const Loop = struct {
         var events: [32]io.poller.Event = undefined;
         const is_moderated = io.priority.isRealtime();
         var moderation: Moderation = .{};
+        var precedence: ?Precedence = if (io.priority.isRealtimeByUs()) .{ .last = worker.account() } else null;
         var is_behind = false;
         while (!loop.shared.isStopping()) {
+            if (precedence) |*own| if (!loop.followPrecedence(worker, own, is_behind)) {
+                precedence = null;
+            };
             if (is_moderated and !is_behind) io.clock.sleep(moderation.pause(io.clock.bootNs()));
             const timeout_ms = if (worker.isFirst()) loop.timeout() else -1;
             const ready = worker.wait(&events, timeout_ms);
@@ -53,6 +58,22 @@ pub const Loop = struct {
             defer worker.turn_lock.release();
             is_behind = loop.turn(worker, ready);
         }
+    }
+
+    /// Gives way to ordinary programs, or comes before them again. False when the kernel does not let us.
+    fn followPrecedence(loop: *Loop, worker: *Worker, precedence: *Precedence, is_behind: bool) bool {
+        if (!precedence.isDue(io.clock.bootNs())) return true;
+        const came_first = precedence.comes_first;
+        precedence.judge(worker.account(), is_behind);
+        if (precedence.comes_first == came_first) return true;
+        const number = worker.share.number;
+        if (!precedence.comes_first) {
+            loop.shared.log.verbose("lane {d}: a flood; ordinary programs are not held up by it", .{number});
+            return io.priority.makeOrdinary();
+        }
+        if (io.priority.makeRealtime()) return true;
+        loop.shared.log.err("lane {d} stays an ordinary thread after a flood: RLIMIT_RTPRIO is 0", .{number});
+        return false;
     }
 
     /// Answers whether something had to be left for the next turn.

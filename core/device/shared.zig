@@ -27,6 +27,8 @@ pub const Shared = struct {
     mutex: Mutex = .{},
     interface: protocol.Interface,
     under_load: UnderLoad = .{},
+    /// Nonces that workers have reserved, of all sessions: how much has gone by while one of them was held up.
+    reserved: std.atomic.Value(u64) = .init(0),
 
     /// The interface is in the namespace of our sockets. Written with the turns of all workers held.
     is_here: bool = true,

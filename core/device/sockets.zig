@@ -42,9 +42,12 @@ pub const Sockets = struct {
         var set: SocketSet = .{ .port = options.port };
         errdefer set.close();
         const leading = sockets.workers.first();
-        options.takes_over = leading.udp.isOpen() and options.port == sockets.shared.interface.listen_port;
-        if (options.takes_over) sockets.yieldAll(true);
-        defer if (options.takes_over) sockets.yieldAll(false);
+        const interface = &sockets.shared.interface;
+        const takes_over = leading.udp.isOpen() and options.port == interface.listen_port;
+        if (takes_over) options.takes_over = interface.binding;
+        const was_shared = sockets.countOpen() > 1;
+        if (takes_over) sockets.shareAll(true);
+        defer if (takes_over) sockets.shareAll(was_shared);
         set.port = try leading.udp.openAside(&set.pairs[0], options);
         options.port = set.port;
         try watch(leading, &set.pairs[0]);
@@ -57,14 +60,13 @@ pub const Sockets = struct {
             };
             count += 1;
         }
-        if (count > 1) leading.udp.steer(&set.pairs[0], count);
+        if (count > 1) leading.udp.steer(&set.pairs[0], count) else leading.udp.share(&set.pairs[0], false);
         return set;
     }
 
     /// While sockets are opened on the port that these have.
-    fn yieldAll(sockets: *Sockets, yields: bool) void {
-        const is_shared = sockets.countOpen() > 1;
-        for (sockets.workers.all()) |worker| worker.udp.yield(yields, is_shared);
+    fn shareAll(sockets: *Sockets, shares: bool) void {
+        for (sockets.workers.all()) |worker| worker.udp.share(&worker.udp.sockets, shares);
     }
 
     fn countOpen(sockets: *const Sockets) u8 {
@@ -77,7 +79,13 @@ pub const Sockets = struct {
     /// forked holds them open, and epoll would go on telling of them.
     pub fn install(sockets: *Sockets, set: *const SocketSet) void {
         const workers = sockets.workers.all();
-        for (workers, set.pairs[0..workers.len]) |worker, pair| {
+        // From the last to the first: new sockets may be in one group with the old (SO_REUSEPORT), and the kernel puts
+        // the last of a group in the place of one that is closed. So the new end in the order of their workers.
+        var number = workers.len;
+        while (number > 0) {
+            number -= 1;
+            const worker = workers[number];
+            const pair = set.pairs[number];
             for (worker.udp.sockets) |socket| if (socket) |fd| worker.poller.remove(fd);
             worker.udp.close();
             worker.udp.sockets = pair;

@@ -4,6 +4,7 @@
 //! When each of this is done is in loop.zig. The first worker has duties of its own there.
 //! Invariant: only the worker's own thread, in a turn, or somebody who holds `turn_lock`, touches what is in here.
 const std = @import("std");
+const Account = @import("precedence.zig").Account;
 const cipher = @import("cipher");
 const Inbound = @import("inbound.zig").Inbound;
 const io = @import("io");
@@ -139,6 +140,7 @@ pub const Worker = struct {
         return worker.outbound.run(&.{
             .interface = &worker.shared.interface,
             .mutex = &worker.shared.mutex,
+            .reserved = &worker.shared.reserved,
             .share = &worker.share,
             .tun = &worker.tun,
             .udp = &worker.udp,
@@ -180,6 +182,16 @@ pub const Worker = struct {
             if (sent.source_refused) if (peer) |id| interface.forgetSource(id);
         }
         return count;
+    }
+
+    /// What its thread has done so far; to be asked by that.
+    pub fn account(worker: *const Worker) Account {
+        return .{
+            .now_ns = io.clock.bootNs(),
+            .cpu_ns = io.clock.threadCpuNs(),
+            .seen = worker.inbound.seen,
+            .useful = worker.inbound.useful,
+        };
     }
 
     /// What the user should know.

@@ -91,7 +91,7 @@ typedef struct pywg_device_options {
     int32_t uapi_fd;          /* a listening UAPI socket to take over, or -1 to make one */
     uint32_t offload_disable; /* PYWG_OFFLOAD_*, or-ed */
     uint32_t log_level;       /* PYWG_LOG_* */
-    int32_t log_fd;           /* log lines are written here; not closed; -1 for none */
+    int32_t log_fd;           /* log lines are written here, or lost if it has no room; not closed; -1 for none */
     uint32_t no_uapi;         /* 1: do not listen on /var/run/wireguard/NAME.sock */
     uint32_t threads;         /* threads that will be in pywg_device_run, up to 64; 0 means 1 */
     uint64_t memory_limit;    /* bytes it may take, 0 for no limit: buffers when it opens, then peers */

@@ -1,5 +1,6 @@
-//! The two clocks of the device: boot time, which goes on through suspend, and wall time for TAI64N.
-//! Does not know what they are used for; the loop reads both once per batch.
+//! The two clocks of the device: boot time, which goes on through suspend, and wall time for TAI64N. And what a thread
+//! has had of its core.
+//! Does not know what they are used for; the loop reads the two once per batch.
 //! Invariant: a clock that cannot be read is 0, never a trap; 32-bit targets get 64-bit seconds.
 const std = @import("std");
 const linux = std.os.linux;
@@ -15,6 +16,11 @@ pub fn bootNs() u64 {
 /// Nanoseconds since the Unix epoch on CLOCK_REALTIME.
 pub fn unixNs() u64 {
     return read(.REALTIME);
+}
+
+/// Nanoseconds that this thread has computed, system calls included.
+pub fn threadCpuNs() u64 {
+    return read(.THREAD_CPUTIME_ID);
 }
 
 /// At least so long, unless a signal comes; 0 is not even a system call.

@@ -5,6 +5,7 @@ pub const clock = @import("clock.zig");
 pub const entropy = @import("entropy.zig");
 pub const fork = @import("fork.zig");
 pub const priority = @import("priority.zig");
+pub const line_writer = @import("line_writer.zig");
 pub const offload = @import("offload.zig");
 pub const vnet_header = @import("vnet_header.zig");
 pub const gso = @import("gso.zig");
@@ -35,6 +36,7 @@ test {
     _ = entropy;
     _ = fork;
     _ = priority;
+    _ = line_writer;
     _ = offload;
     _ = vnet_header;
     _ = gso;

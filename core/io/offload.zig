@@ -1,6 +1,6 @@
 //! What we currently believe the kernel can offload, and what it has refused: one value that TUN and
-//! UDP share. Belief only goes down: a feature that failed once in a way that concerns the device stays
-//! off, a destination that refused GSO gets none for a minute. Makes no system call.
+//! UDP share. Belief only goes down: a feature that failed in a way that concerns all stays off, a destination
+//! that refused GSO gets none for a minute. Makes no system call.
 //! Invariant: every feature can be switched off from outside, and the user can see each state and its cause.
 const std = @import("std");
 const wire = @import("wire");
@@ -47,7 +47,12 @@ pub const Counters = struct {
 const Refusal = struct {
     remote: SocketAddress,
     until_ns: u64,
+    /// EIO: the device of the route is to blame, and that of other destinations may be the same.
+    by_device: bool,
 };
+
+/// Destinations that a device may refuse before it is taken for the device of them all: each costs a refused send.
+const by_device_max = 16;
 
 /// Destinations remembered; the one whose time ends first makes way. More narrow paths than this at
 /// once cost a refused send each, no more.
@@ -99,15 +104,21 @@ pub const Offload = struct {
 
     /// No GSO to this destination for a while. True when it had not been refused before (worth a line
     /// in the log); a path that is tried again each minute and fails again is not news.
-    pub fn refuseGso(offload: *Offload, remote: SocketAddress, now_ns: u64) bool {
+    pub fn refuseGso(offload: *Offload, remote: SocketAddress, errno: sys.E, now_ns: u64) bool {
         offload.latest_ns = @max(offload.latest_ns, now_ns);
-        const until_ns = now_ns +| refusal_time_ns;
-        if (offload.findRefusal(remote)) |refusal| {
-            refusal.until_ns = until_ns;
-            return false;
+        const known = offload.findRefusal(remote);
+        const refusal = known orelse offload.newRefusal();
+        refusal.* = .{ .remote = remote, .until_ns = now_ns +| refusal_time_ns, .by_device = errno == .IO };
+        if (errno == .IO and offload.countByDevice(now_ns) > by_device_max) _ = offload.stepDown(.udp_gso, errno);
+        return known == null;
+    }
+
+    fn countByDevice(offload: *const Offload, now_ns: u64) usize {
+        var count: usize = 0;
+        for (offload.refusals[0..offload.refusals_length]) |*refusal| {
+            count += @intFromBool(refusal.by_device and refusal.until_ns > now_ns);
         }
-        offload.newRefusal().* = .{ .remote = remote, .until_ns = until_ns };
-        return true;
+        return count;
     }
 
     pub fn gsoAllowed(offload: *Offload, remote: SocketAddress, now_ns: u64) bool {
@@ -237,7 +248,7 @@ test "a feature steps down once and never comes back" {
 test "a destination is refused GSO for a minute, and is news only once" {
     var offload: Offload = .init(0);
     const second = std.time.ns_per_s;
-    try testing.expect(offload.refuseGso(remoteAt(5), 0));
+    try testing.expect(offload.refuseGso(remoteAt(5), .MSGSIZE, 0));
     try testing.expect(!offload.gsoAllowed(remoteAt(5), 59 * second));
     try testing.expect(offload.gsoAllowed(remoteAt(6), 59 * second));
     var buffer: [512]u8 = undefined;
@@ -246,17 +257,35 @@ test "a destination is refused GSO for a minute, and is news only once" {
     try testing.expect(offload.gsoAllowed(remoteAt(5), 60 * second));
     const later = try std.mem.print(&buffer, "{f}", .{offload});
     try testing.expect(std.mem.find(u8, later, "gso_refused") == null);
-    try testing.expect(!offload.refuseGso(remoteAt(5), 60 * second));
+    try testing.expect(!offload.refuseGso(remoteAt(5), .MSGSIZE, 60 * second));
     try testing.expect(!offload.gsoAllowed(remoteAt(5), 119 * second));
+}
+
+test "a device that refuses one destination spares the others, until it has refused many" {
+    var offload: Offload = .init(0);
+    for (0..by_device_max) |i| {
+        try testing.expect(offload.refuseGso(remoteAt(@intCast(i)), .IO, i));
+        try testing.expect(!offload.refuseGso(remoteAt(0), .IO, i)); // the same again
+        try testing.expect(!offload.gsoAllowed(remoteAt(@intCast(i)), i + 1));
+        try testing.expect(offload.gsoAllowed(remoteAt(1000), i + 1));
+    }
+    // Those of long ago do not count, nor do narrow paths.
+    try testing.expect(offload.refuseGso(remoteAt(1000), .MSGSIZE, 1000));
+    try testing.expect(offload.isActive(.udp_gso));
+    try testing.expect(offload.refuseGso(remoteAt(1001), .IO, 2 * refusal_time_ns));
+    try testing.expect(offload.isActive(.udp_gso));
+    for (0..by_device_max) |i| _ = offload.refuseGso(remoteAt(@intCast(i)), .IO, 2 * refusal_time_ns);
+    try testing.expectEqual(.stepped_down, offload.state(.udp_gso));
+    try testing.expectEqual(sys.E.IO, offload.causes[@backingInt(Feature.udp_gso)]);
 }
 
 test "what two workers believe is reported as one" {
     var ours: Offload = .init(0);
     var theirs: Offload = .init(0);
     try testing.expect(theirs.stepDown(.udp_gso, .IO));
-    try testing.expect(ours.refuseGso(remoteAt(1), 5));
-    try testing.expect(theirs.refuseGso(remoteAt(1), 7));
-    try testing.expect(theirs.refuseGso(remoteAt(2), 7));
+    try testing.expect(ours.refuseGso(remoteAt(1), .MSGSIZE, 5));
+    try testing.expect(theirs.refuseGso(remoteAt(1), .MSGSIZE, 7));
+    try testing.expect(theirs.refuseGso(remoteAt(2), .MSGSIZE, 7));
     ours.counters.tun_resent = 1;
     theirs.counters.tun_resent = 2;
     ours.merge(&theirs);
@@ -268,7 +297,7 @@ test "what two workers believe is reported as one" {
 
 test "the table of refusals replaces the oldest" {
     var offload: Offload = .init(0);
-    for (0..refusals_max + 1) |i| try testing.expect(offload.refuseGso(remoteAt(@intCast(i)), i));
+    for (0..refusals_max + 1) |i| try testing.expect(offload.refuseGso(remoteAt(@intCast(i)), .MSGSIZE, i));
     try testing.expect(offload.gsoAllowed(remoteAt(0), 100));
     for (1..refusals_max + 1) |i| try testing.expect(!offload.gsoAllowed(remoteAt(@intCast(i)), 100));
     try testing.expectEqual(refusals_max, offload.refusals_length);

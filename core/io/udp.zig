@@ -45,8 +45,8 @@ pub const BindOptions = struct {
     port: u16 = 0,
     fwmark: u32 = 0,
     binding: wire.Binding = .{},
-    /// Sockets of ours have the port, and let these bind beside them: `Udp.yield`.
-    takes_over: bool = false,
+    /// How those sockets of ours are bound that have the port and let these bind beside them: `Udp.share`.
+    takes_over: ?wire.Binding = null,
 };
 
 /// IPv4 and IPv6.
@@ -130,13 +130,12 @@ pub const Udp = struct {
         out.* = udp.sockets;
     }
 
-    /// Lets others of ours bind to the same port beside these (`BindOptions.takes_over`), or no longer. SO_REUSEADDR
-    /// has to be set on both sides, so a stranger's socket still refuses them. `shared`: these have SO_REUSEPORT, which
-    /// is off meanwhile, or a socket that joins the new ones might come into the group of the old.
-    pub fn yield(udp: *Udp, yields: bool, shared: bool) void {
-        for (udp.sockets) |socket| {
-            _ = udp.set(socket orelse continue, linux.SOL.SOCKET, linux.SO.REUSEADDR, @intFromBool(yields));
-            if (shared) _ = udp.set(socket.?, linux.SOL.SOCKET, linux.SO.REUSEPORT, @intFromBool(!yields));
+    /// Lets others of ours bind to the same port beside `sockets`, or no longer. By SO_REUSEPORT, which the kernel
+    /// grants to sockets of one user only. SO_REUSEADDR would do as well, but for every user: whoever binds to a more
+    /// specific address then gets what is sent there.
+    pub fn share(udp: *Udp, sockets: *const Sockets, shares: bool) void {
+        for (sockets) |socket| {
+            _ = udp.set(socket orelse continue, linux.SOL.SOCKET, linux.SO.REUSEPORT, @intFromBool(shares));
         }
     }
 
@@ -270,18 +269,27 @@ pub const Udp = struct {
     }
 
     fn bind(udp: *Udp, socket: sys.fd_t, family: Family, options: *const BindOptions, port: u16) OpenError!u16 {
-        if (options.takes_over) try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, "SO_REUSEADDR");
         // Before the bind: the same port is free on each interface, and a link-local address means this one's.
         try udp.bindInterface(socket, &options.binding.interface);
         var name: Name = undefined;
         const any: wire.Address = .{ .family = family, .bytes = @splat(0) };
         var length = name.set(.{ .address = options.binding.addresses.get(family) orelse any, .port = port });
-        const rc = udp.calls.bind(socket, &name, length);
-        if (linux.errno(rc) != .SUCCESS) return udp.fail("bind", linux.errno(rc));
-        if (options.takes_over) _ = udp.set(socket, linux.SOL.SOCKET, linux.SO.REUSEADDR, 0);
+        var errno = linux.errno(udp.calls.bind(socket, &name, length));
+        if (errno == .ADDRINUSE and isInOurWay(options, family)) {
+            try udp.require(socket, linux.SOL.SOCKET, linux.SO.REUSEPORT, "SO_REUSEPORT");
+            errno = linux.errno(udp.calls.bind(socket, &name, length));
+        }
+        if (errno != .SUCCESS) return udp.fail("bind", errno);
         const got = linux.errno(linux.getsockname(socket, @ptrCast(&name), &length));
         if (got != .SUCCESS) return udp.fail("getsockname", got);
         return (name.get() orelse return udp.fail("getsockname", .INVAL)).port;
+    }
+
+    /// Whether it may be our own sockets that have the port. If they cannot, SO_REUSEPORT would let us into the group
+    /// of another program of this user.
+    fn isInOurWay(options: *const BindOptions, family: Family) bool {
+        const ours = if (options.takes_over) |*binding| binding else return false;
+        return ours.overlaps(&options.binding, family);
     }
 
     /// An interface, or a VRF by the name of its master. Needs CAP_NET_RAW before Linux 5.7.

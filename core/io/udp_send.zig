@@ -2,7 +2,8 @@
 //!
 //! sendmmsg tells the error of a message only when it is the first of the call, so each error is about one known piece:
 //!   EINTR                the same again, but not without end
-//!   EIO, a train         the device of the route cannot fill in checksums: no more trains at all
+//!   EIO, a train         the device of the route cannot fill in checksums (before 6.11), or the route has IPsec: no
+//!                        trains to that destination for a minute; after many destinations, none at all
 //!   EMSGSIZE, a train    a segment is longer than the path's MTU: no trains to that destination for a minute
 //!   EINVAL, a train      the same of older kernels; or its sticky source is gone. The first datagram of the train goes
 //!                        alone, with the source: if that is sent it was the train, if not it was the source
@@ -227,16 +228,11 @@ pub const Pass = struct {
                 pass.interrupts += 1;
                 return if (pass.interrupts <= interrupts_max) .again else .give_up;
             },
-            // The egress device has no checksum offload, or IPsec is on the route (before 6.11).
-            .IO => if (piece.is_train) {
-                _ = pass.offload.stepDown(.udp_gso, errno);
-                pass.offload.counters.gso_resent += 1;
-                return .cut_anew;
-            },
-            // A segment exceeds the path MTU: EMSGSIZE since 6.14 and in stable kernels of 2025, EINVAL before.
-            .MSGSIZE => if (piece.is_train) return pass.withoutGso(transmit),
+            // IO: the egress device has no checksum offload, or IPsec is on the route.
+            // MSGSIZE: a segment exceeds the path MTU, since 6.14 and in stable kernels of 2025; INVAL before.
+            .IO, .MSGSIZE => if (piece.is_train) return pass.withoutGso(transmit, errno),
             .INVAL => if (piece.is_train) {
-                if (transmit.endpoint.source == null) return pass.withoutGso(transmit);
+                if (transmit.endpoint.source == null) return pass.withoutGso(transmit, errno);
                 pass.suspect = piece.transmit;
                 return .cut_anew;
             } else if (transmit.endpoint.source != null) return pass.withoutSource(transmit),
@@ -248,8 +244,8 @@ pub const Pass = struct {
         return .give_up;
     }
 
-    fn withoutGso(pass: *Pass, transmit: *const Transmit) Verdict {
-        _ = pass.offload.refuseGso(transmit.endpoint.remote, pass.now_ns);
+    fn withoutGso(pass: *Pass, transmit: *const Transmit, errno: sys.E) Verdict {
+        _ = pass.offload.refuseGso(transmit.endpoint.remote, errno, pass.now_ns);
         pass.offload.counters.gso_resent += 1;
         return .cut_anew;
     }
@@ -273,7 +269,7 @@ pub const Pass = struct {
         pass.result.sent_datagrams += if (piece.is_train) transmit.segments(piece.length) else 1;
         if (pass.suspect == piece.transmit) {
             // Alone and with its source it went: so it was GSO that the path refused.
-            _ = pass.withoutGso(transmit);
+            _ = pass.withoutGso(transmit, .INVAL);
             pass.suspect = null;
         }
         pass.advance(piece);

@@ -240,7 +240,7 @@ test "a source that no interface has any more is dropped, and the datagrams go" 
     }
 }
 
-test "EIO on a train switches GSO off for good and resends singly, in order" {
+test "EIO on a train switches GSO off for that destination and resends singly, in order" {
     var fixture: Fixture = .{};
     try fixture.start(&Fault.calls);
     defer fixture.stop();
@@ -253,12 +253,18 @@ test "EIO on a train switches GSO off for good and resends singly, in order" {
         .{ .bytes = train[400..], .segment_size = 100, .endpoint = fixture.target(.ipv4) },
     };
     try testing.expectEqual(SendResult{ .sent_datagrams = 8 }, fixture.a.send(&transmits, 0));
-    try testing.expectEqual(.stepped_down, fixture.offload.state(.udp_gso));
+    try testing.expect(fixture.offload.isActive(.udp_gso));
+    try testing.expect(!fixture.offload.gsoAllowed(transmits[0].endpoint.remote, 0));
     try fixture.expectNumbered(.ipv4, ascending[0..8], 100);
     Fault.reset(&.{});
     try testing.expectEqual(8, fixture.a.send(&transmits, 0).sent_datagrams);
     try testing.expectEqual(1, Fault.calls_made);
     try fixture.expectNumbered(.ipv4, ascending[0..8], 100);
+    // Another destination still gets trains.
+    var elsewhere = [1]Transmit{transmits[2]};
+    elsewhere[0].endpoint.remote.address = .fromIpv4(.{ 127, 0, 0, 2 });
+    try testing.expectEqual(4, fixture.a.send(&elsewhere, 0).sent_datagrams);
+    try testing.expect(fixture.offload.gsoAllowed(elsewhere[0].endpoint.remote, 0));
 }
 
 test "EMSGSIZE and EINVAL refuse GSO to that destination for a minute, with or without a source" {
@@ -636,7 +642,7 @@ test "what cannot be bound is refused under its errno, and leaves nothing open" 
     udp.close();
 }
 
-test "sockets take over a port from ours that yield it, all of them, but not from a stranger's" {
+test "sockets take over a port from ours that share it, all of them, but not from a stranger's" {
     const namespace: sys.TestNamespace = try .enter();
     defer namespace.leave();
     var offload: Offload = .init(0);
@@ -651,18 +657,18 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     defer sender.close();
     var batch: ReceiveBatch = try .init(testing.allocator);
     defer batch.deinit(testing.allocator);
-    // IPv6 stays where it was, so the new sockets there must not end in the group of the old.
+    // Where the address stays, the new sockets are in one group with the old, and have to end in their order.
+    var ours: wire.Binding = .{};
     for ([_]wire.Binding{ bindingTo("lo", &.{}), bindingTo("", &.{ "127.0.0.1", "::" }), .{}, .{} }) |binding| {
-        const options: BindOptions = .{ .port = port, .binding = binding, .takes_over = true };
+        const options: BindOptions = .{ .port = port, .binding = binding, .takes_over = ours };
+        ours = binding;
         var fresh: [2]Sockets = undefined;
-        for (&workers) |*worker| worker.yield(true, true);
         _ = try workers[0].openAside(&fresh[0], options);
         try workers[1].joinAside(&fresh[1], &fresh[0], options);
-        for (&workers) |*worker| worker.yield(false, true);
         workers[0].steer(&fresh[0], workers.len);
-        for (&workers, fresh) |*worker, opened| {
-            worker.close();
-            worker.sockets = opened;
+        for ([_]usize{ 1, 0 }) |number| {
+            workers[number].close();
+            workers[number].sockets = fresh[number];
         }
         for ([_]Family{ .ipv4, .ipv6 }) |family| {
             if (workers[0].fd(family) == null) continue;
@@ -691,11 +697,11 @@ test "sockets take over a port from ours that yield it, all of them, but not fro
     _ = try strangers[0].open(theirs);
     try strangers[1].joinAside(&sockets, &strangers[0].sockets, theirs); // they share it, but not with us
     strangers[1].sockets = sockets;
-    workers[0].yield(true, false);
-    defer workers[0].yield(false, false);
-    try testing.expectError(
-        error.AddressInUse,
-        workers[0].openAside(&sockets, .{ .port = port, .binding = theirs.binding, .takes_over = true }),
-    );
+    workers[0].share(&workers[0].sockets, true);
+    try testing.expectError(error.AddressInUse, workers[0].openAside(&sockets, .{
+        .port = port,
+        .binding = theirs.binding,
+        .takes_over = bindingTo("", &.{"127.0.0.1"}),
+    }));
     try testing.expect(workers[0].isOpen());
 }

@@ -275,6 +275,27 @@ pub const Interface = struct {
         return .{ .seal = ticket };
     }
 
+    /// Later nonces for `count` packets that were sealed by `ticket` and not sent, for a sender that was held up: more
+    /// than `distance_max` of the session were reserved since, and what comes so late is a replay to the receiver. The
+    /// old ones are given up, and what was counted is not counted again. Null when they are not late, or no longer of
+    /// the session that is sent by: then they go as they are. `key`: the one they were sealed by.
+    pub fn reserveAgain(
+        interface: *Interface,
+        ticket: *const SealTicket,
+        key: *const [32]u8,
+        count: u32,
+        distance_max: u64,
+        now: Now,
+    ) ?u64 {
+        const peer = interface.get(ticket.peer) orelse return null;
+        const current = peer.sessions.currentSession(&interface.sessions) orelse return null;
+        // The index is the other end's, which may choose the same for the next session: only the key tells.
+        if (!crypto.eql32(&current.sending_key, key)) return null;
+        assert(ticket.counter + count <= current.send_counter);
+        if (current.send_counter - (ticket.counter + count) <= distance_max) return null;
+        return current.reserve(count, now.boot);
+    }
+
     fn refuseReserved(interface: *Interface, reason: Drop, count: u32) Reserved {
         interface.counters.add(reason, count);
         return .{ .drop = reason };

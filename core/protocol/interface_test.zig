@@ -1175,6 +1175,35 @@ test "the last nonce is sent once, and then a new session takes over" {
     try testing.expectEqual(102, net.b.delivered_length);
 }
 
+test "what comes too late gets later nonces, but never those of another session" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const interface = &net.a.interface;
+    const id = interface.idOf(0);
+    const ticket = interface.reserve(id, 10, 1440, net.now).seal;
+    const key = ticket.key.*;
+    const sent = interface.peers.at(0).tx_bytes;
+    _ = interface.reserve(id, 100, 14400, net.now).seal;
+    const counted = interface.peers.at(0).tx_bytes;
+    try testing.expectEqual(null, interface.reserveAgain(&ticket, &key, 10, 100, net.now)); // not late
+    try testing.expectEqual(ticket.counter + 110, interface.reserveAgain(&ticket, &key, 10, 99, net.now).?);
+    try testing.expectEqual(ticket.counter + 120, interface.reserve(id, 1, 144, net.now).seal.counter);
+    try testing.expectEqual(counted + 144, interface.peers.at(0).tx_bytes);
+    try testing.expect(counted > sent);
+    // The next session, for which the other end has chosen the same index.
+    net.jumpTo(net.now.boot.after(constants.REKEY_AFTER_TIME));
+    try net.send(&net.a, 100);
+    try net.settle();
+    const next = interface.peers.at(0).sessions.currentSession(&interface.sessions).?;
+    try testing.expect(!crypto.eql32(&next.sending_key, &key));
+    next.remote_index = ticket.receiver_index;
+    next.send_counter = 1_000_000;
+    try testing.expectEqual(null, interface.reserveAgain(&ticket, &key, 10, 99, net.now));
+    try testing.expectEqual(1_000_000, next.send_counter);
+}
+
 test "an hour of persistent keepalives is one every 25 seconds and what renewing the session takes" {
     var net: Net = undefined;
     try net.init("persistent_keepalive_interval=25\n", "");

@@ -17,6 +17,17 @@ pub const Binding = struct {
     pub fn eql(a: *const Binding, b: *const Binding) bool {
         return std.meta.eql(a.*, b.*);
     }
+
+    /// Whether sockets of both would stand in each other's way on one port: whatever is not named, or named as the
+    /// unspecified address, overlaps with all.
+    pub fn overlaps(a: *const Binding, b: *const Binding, family: Family) bool {
+        if (!a.addresses.admit(family) or !b.addresses.admit(family)) return false;
+        const any: Address = .{ .family = family, .bytes = @splat(0) };
+        const one = a.addresses.get(family) orelse any;
+        const other = b.addresses.get(family) orelse any;
+        if (!one.eql(any) and !other.eql(any) and !one.eql(other)) return false;
+        return a.interface.isEmpty() or b.interface.isEmpty() or std.meta.eql(a.interface, b.interface);
+    }
 };
 
 /// As the kernel has it: at most 15 bytes, and none that a path, an alias or a line could end at.
@@ -108,4 +119,21 @@ test "bindings with equal words are equal" {
     try testing.expect(a.eql(&.{ .interface = InterfaceName.parse("eth0").? }));
     a.addresses.put(Address.parse("192.0.2.1").?);
     try testing.expect(!a.eql(&.{ .interface = InterfaceName.parse("eth0").? }));
+}
+
+test "bindings overlap unless both name an interface, or an address of the family, and not the same" {
+    var all: Binding = .{};
+    var first: Binding = .{ .interface = InterfaceName.parse("eth0").? };
+    var second: Binding = .{ .interface = InterfaceName.parse("eth1").? };
+    try testing.expect(all.overlaps(&first, .ipv4) and first.overlaps(&all, .ipv6) and first.overlaps(&first, .ipv4));
+    try testing.expect(!first.overlaps(&second, .ipv4));
+    all.addresses.put(Address.parse("192.0.2.1").?);
+    try testing.expect(all.overlaps(&first, .ipv4) and first.overlaps(&all, .ipv4));
+    try testing.expect(!all.overlaps(&first, .ipv6)); // it has no socket there
+    first.addresses.put(Address.parse("192.0.2.2").?);
+    try testing.expect(!all.overlaps(&first, .ipv4));
+    second.addresses.put(Address.parse("192.0.2.1").?);
+    try testing.expect(all.overlaps(&second, .ipv4));
+    all.addresses.put(Address.parse("0.0.0.0").?);
+    try testing.expect(all.overlaps(&first, .ipv4) and first.overlaps(&all, .ipv4));
 }

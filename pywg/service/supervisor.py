@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import syslog
@@ -185,10 +186,18 @@ def _log_to(hosting: Hosting, level: LogLevel) -> Log:
             syslog.openlog("pywg", syslog.LOG_PID, syslog.LOG_DAEMON)
             syslog.syslog(syslog.LOG_WARNING, f"{hosting.name}: {line}")
             return
-        with contextlib.suppress(OSError):
-            os.write(tuning.log_fd, f"pywg: {hosting.name}: {line}\n".encode())
+        write_line(tuning.log_fd, f"pywg: {hosting.name}: {line}")
 
     return log
+
+
+def write_line(fd: int, line: str) -> None:
+    """Lost rather than waited for, where nobody reads: as the core's own lines."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if any(event & select.POLLOUT for _, event in poller.poll(0)):
+            os.write(fd, f"{line}\n".encode())
 
 
 class Supervisor:

@@ -24,6 +24,7 @@ import pytest
 from tools.lab.daemon import ask
 from tools.lab.lab import PORT, Lab, Side
 from tools.lab.namespaces import Namespace, add_address, cable
+from tools.lab.squatter import squatting
 from tools.lab.traffic import exchange, ping
 from tools.lab.waiting import wait_until
 
@@ -228,6 +229,27 @@ def test_two_daemons_share_a_port_on_different_addresses(ways: Ways) -> None:
     # Neither gets into the other's group, however many threads either has.
     assert ask(other.name, "set=1\npywg_bind_address=192.0.2.1")["errno"] == str(-errno.EADDRINUSE)
     assert ways.seen_from() == "192.0.2.1"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nobody_else_gets_the_port_while_it_is_bound_anew(lab: Lab, threads: int) -> None:
+    ways = Ways(lab, environment={"PYWG_THREADS": str(threads)})
+    add_address(ways.near, "first", "2001:db8:1::11/64")
+    # Each shares the port, and at least one of its places, with the one before.
+    bindings: list[list[str]] = [
+        ["pywg_bind_device=second"],
+        ["pywg_bind_device=second", "pywg_bind_address=198.51.100.1", "pywg_bind_address=::"],
+        ["pywg_bind_device=", "pywg_bind_address=198.51.100.1", "pywg_bind_address=::"],
+        ["pywg_bind_address=198.51.100.1", "pywg_bind_address=2001:db8:1::11"],
+        ["pywg_bind_address="],
+    ]
+    # Those that the daemon has all the time, and all of them.
+    with squatting(ways.near, PORT, "198.51.100.1", "0.0.0.0", "::") as squatter:
+        for lines in bindings * 40:
+            assert ways.set(*lines) == 0
+        assert squatter.stop() == ""
+    assert ways.bound_to() == {}
+    ways.ping()
 
 
 def test_an_interface_that_comes_back_is_bound_to_again(ways: Ways) -> None:

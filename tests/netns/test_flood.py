@@ -3,6 +3,8 @@ stays where it is."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from tools.lab.flood import TARGET, connect, flooding
 from tools.lab.lab import PORT, Lab, wait_for_session
+from tools.lab.namespaces import Namespace
 from tools.lab.stream import SOON, Stream
 from tools.lab.traffic import ping
 from tools.lab.waiting import wait_until
@@ -62,3 +65,32 @@ def test_a_flood_from_one_address_does_not_shut_out_another(lab: Lab) -> None:
         ping(tunnel.b.namespace, tunnel.a.inner4, 1, seconds=12)
         wait_for_session(tunnel.a, tunnel.b)
     assert TARGET not in tunnel.a.daemon.peer(tunnel.b.key.public)["endpoint"]
+
+
+def waiting_bytes(namespace: Namespace) -> int:
+    """What lies unread in our IPv4 socket, as the kernel counts it."""
+    port = f":{PORT:04X}"
+    lines = (line.split() for line in namespace.run("cat", "/proc/net/udp").splitlines()[1:])
+    return sum(int(line[4].split(":")[1], 16) for line in lines if line[1].endswith(port))
+
+
+def test_a_flood_does_not_hold_up_ordinary_programs_for_long(lab: Lab) -> None:
+    tunnel = lab.tunnel(environment={"PYWG_PRIORITY": "realtime"}, log_level="verbose")
+    flooder = lab.namespace("f")
+    connect(tunnel.a.namespace, flooder)
+    tunnel.session()
+    pid = tunnel.a.daemon.pid
+    realtime = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    assert os.sched_getscheduler(pid) == realtime
+    said = "a flood; ordinary programs are not held up by it"
+    with flooding(flooder, PORT, tunnel.a.key.public, "valid", 100_000, 120):
+        # However slowly it comes: it has more to do than it may do before all others.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: waiting_bytes(tunnel.a.namespace) > 8 << 20, "the flood waits", 100)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: said in tunnel.a.daemon.log(), "it gives way")
+    wait_until(lambda: os.sched_getscheduler(pid) == realtime, "it comes first again")
+    assert "stays an ordinary thread" not in tunnel.a.daemon.log()
+    tunnel.ping()

@@ -28,6 +28,7 @@ ARGUMENTS = {
     "ioctl": {"request": 1},
     "mmap": {"protection": 2, "flags": 3},
     "mremap": {"flags": 3},
+    "sched_setscheduler": {"process": 0, "policy": 1},
     "tkill": {"signal": 1},
 }
 VALUES = {
@@ -45,7 +46,6 @@ VALUES = {
     "SOL_UDP": 17,
     "SOL_IPV6": 41,
     "SOL_NETLINK": 270,
-    "SO_REUSEADDR": 2,
     "SO_SNDBUF": 7,
     "SO_RCVBUF": 8,
     "SO_REUSEPORT": 15,
@@ -79,6 +79,9 @@ VALUES = {
     "FUTEX_WAIT": 0,
     "FUTEX_WAIT_PRIVATE": 128,
     "FUTEX_WAKE_PRIVATE": 129,
+    "SCHED_OTHER": 0,
+    "SCHED_RR": 2,
+    "SCHED_RESET_ON_FORK": 0x40000000,
     "SIGABRT": 6,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import socket
 import subprocess
@@ -114,3 +116,18 @@ def test_names_are_asked_for_with_the_mark_that_the_device_has_by_then(
     watcher = supervisor._watcher(cast(Any, device), Hosting("wg0", outside=Outside("wg0")), None)
     watcher._look_up(Endpoint("vpn.example", 5), "auto")
     assert asked == [("wg0", 51820)]
+
+
+def test_a_line_of_the_log_is_not_waited_for() -> None:
+    reader, writer = os.pipe()
+    try:
+        supervisor.write_line(writer, "first")
+        assert os.read(reader, 100) == b"first\n"
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        os.write(writer, bytes(4096))
+        supervisor.write_line(writer, "no room")  # would wait for ever
+        assert os.read(reader, 8192) == bytes(4096)
+        os.close(reader)
+        supervisor.write_line(writer, "nobody there")
+    finally:
+        os.close(writer)

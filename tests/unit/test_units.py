@@ -53,6 +53,7 @@ PINNED = {
         "DeviceAllow": "/dev/net/tun rw",
         "ProtectSystem": "strict",
         "LimitCORE": "0",
+        "LimitRTPRIO": "1",
     },
 }
 

@@ -1,11 +1,12 @@
 """What a flood of handshake initiations takes from a session's throughput.
 
-    scripts/bench_flood [--rounds N] [--seconds S] [--rates N ...]
+    scripts/bench_flood [--share] [--rounds N] [--seconds S] [--rates N ...]
 
 One TCP stream through the tunnel, in turns: alone; beside a flood of initiations with a right MAC1
 from 16 384 addresses; beside initiations without one; and beside as many datagrams of the same size
 that go to a socket of nobody's concern, which shows what the sender and the kernel take by
-themselves. Prints medians and ratios; needs root and iperf3.
+themselves. Prints medians and ratios; needs root and iperf3. With --share instead: what is left of
+the flooded core to an ordinary program (tools/bench/share.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tools.bench import share
 from tools.lab.flood import TARGET, connect, flooding
 from tools.lab.lab import PORT, Lab, Tunnel
 from tools.lab.namespaces import Namespace, sweep
@@ -53,10 +55,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--rates", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    parser.add_argument("--share", action="store_true")
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("needs root: it makes network namespaces and TUN interfaces")
     sweep()
+    if options.share:
+        share.report(options.rates, options.rounds, options.seconds)
+        return 0
     with tempfile.TemporaryDirectory(prefix="pywg-flood-") as directory:
         lab = Lab(Path(directory))
         try:

@@ -11,7 +11,9 @@ daemon      one running daemon: its pid, its log, its UAPI socket
 lab         everything one test has made, and its removal; a whole tunnel in one call
 traffic     ping, TCP and UDP whose content is checked, iperf3
 stream      checked datagrams that go on while something else happens
+burst       many datagrams in one system call
 flood       handshake initiations from many addresses
+squatter    somebody else on the host who tries for a UDP port all the time
 ways        which way datagrams take, each known by its number, while something else happens
 wire        counts WireGuard messages on the wire, by nftables
 seclusion   the folders that all daemons share, for one process alone

@@ -14,12 +14,12 @@ import hashlib
 import os
 import random
 import socket
-import struct
 import subprocess
 import sys
 import time
 from typing import Any
 
+from tools.lab.burst import Burst
 from tools.lab.namespaces import Namespace, cable
 from tools.lab.programs import REPOSITORY
 
@@ -74,19 +74,16 @@ def main() -> None:
     address, port, key, kind, per_second, seconds = sys.argv[1:]
     pool = messages(base64.b64decode(key), valid=kind.startswith("valid"))
     sources = 1 if kind.endswith("-one") else _SOURCE_COUNT
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    target = (address, int(port))
     chance = random.Random(1)
+    addresses = [_FIRST_SOURCE + chance.randrange(sources) for _ in range(_SOURCE_COUNT)]
+    pool = [pool[number % _POOL] for number in range(_SOURCE_COUNT)]
+    burst = Burst((address, int(port)), pool, addresses)
     print("flooding", flush=True)
     began, sent = time.monotonic(), 0
     while (now := time.monotonic() - began) < float(seconds):
-        for _ in range(int(now * int(per_second)) - sent):
-            source = _FIRST_SOURCE + chance.randrange(sources)
-            information = struct.pack("=iIi", 0, socket.htonl(source), 0)  # struct in_pktinfo
-            with contextlib.suppress(OSError):
-                control = [(socket.IPPROTO_IP, 8, information)]  # IP_PKTINFO
-                sender.sendmsg([pool[sent % _POOL]], control, 0, target)
-            sent += 1
+        due = int(now * int(per_second)) - sent
+        burst.send(min(due, int(per_second)))
+        sent += due
         time.sleep(0.0005)
 
 

@@ -31,7 +31,15 @@ SHELVES: Mapping[str, Shelves] = {
         ("protocol",),
     ),
     "device": (
-        ("cipher_pool", "diagnostic", "limited_allocator", "log", "moderation", "mutex"),
+        (
+            "cipher_pool",
+            "diagnostic",
+            "limited_allocator",
+            "log",
+            "moderation",
+            "mutex",
+            "precedence",
+        ),
         ("sweep", "ticket_lock", "token", "train", "under_load", "zones"),
         ("options", "inbound", "outbound"),
         ("shared", "uapi_server"),
@@ -46,7 +54,7 @@ SHELVES: Mapping[str, Shelves] = {
     ),
     "io": (
         ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
-        ("control_message", "netlink", "offload", "poller", "sockaddr"),
+        ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
