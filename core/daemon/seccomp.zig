@@ -35,8 +35,8 @@ const for_packets = [_][]const u8{ "readv", "writev", "sendmmsg", "recvmmsg", "e
 const for_time = [_][]const u8{ "nanosleep", "clock_gettime64", "clock_gettime" };
 const for_sockets = [_][]const u8{ "sendto", "recvfrom", "recvmsg", "bind", "getsockname", "accept4", "epoll_ctl" };
 const for_the_rest = [_][]const u8{ "close", "statx", "munmap", "getrandom", "sched_getscheduler", "gettid" };
-const for_signals = [_][]const u8{ "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "restart_syscall" };
-const for_the_end = [_][]const u8{ "exit", "exit_group" };
+const for_signals = [_][]const u8{ "rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigreturn", "sigreturn" };
+const for_the_end = [_][]const u8{ "restart_syscall", "exit", "exit_group" };
 
 /// Those made for packets come first: the filter is read from the top. The rules of one call stand together.
 const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
@@ -47,6 +47,7 @@ const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
     // The log, for which nobody waits.
     .{ .call = &.{"pwritev2"} },
     .{ .call = &.{ "poll", "ppoll" } },
+    .{ .call = &.{ "rt_sigtimedwait", "rt_sigtimedwait_time64" } },
     .{ .call = &.{ "geteuid32", "geteuid" } },
     socket(&.{ linux.AF.INET, linux.AF.INET6 }, &udp_kinds, 0),
     socket(&.{linux.AF.NETLINK}, &netlink_kinds, linux.NETLINK.ROUTE),
