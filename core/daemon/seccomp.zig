@@ -35,23 +35,19 @@ const for_packets = [_][]const u8{ "readv", "writev", "sendmmsg", "recvmmsg", "e
 const for_time = [_][]const u8{ "nanosleep", "clock_gettime64", "clock_gettime" };
 const for_sockets = [_][]const u8{ "sendto", "recvfrom", "recvmsg", "bind", "getsockname", "accept4", "epoll_ctl" };
 const for_the_rest = [_][]const u8{ "close", "statx", "munmap", "getrandom", "sched_getscheduler", "gettid" };
-const for_signals = [_][]const u8{ "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "restart_syscall" };
-const for_the_end = [_][]const u8{ "exit", "exit_group" };
+const for_signals = [_][]const u8{ "rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigreturn", "sigreturn" };
+const for_the_end = [_][]const u8{ "restart_syscall", "exit", "exit_group" };
 
 /// Those made for packets come first: the filter is read from the top. The rules of one call stand together.
 const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
     // Locks; the end of a thread is told as to other processes, too.
     .{ .call = &.{"futex"}, .when = &.{.{ .argument = 1, .among = &.{ futex_wait, futex_wake, futex_wait_shared } }} },
 } ++ anyway(for_sockets ++ for_the_rest ++ for_signals ++ for_the_end) ++ [_]Rule{
-    // Of the log, for which nobody waits.
+    .{ .call = &.{ "unlink", "unlinkat" } },
+    // The log, for which nobody waits.
     .{ .call = &.{"pwritev2"} },
     .{ .call = &.{ "poll", "ppoll" } },
-    // A thread may put itself among the ordinary ones, or come before them again; and touch no other's place.
-    .{ .call = &.{"sched_setscheduler"}, .when = &.{
-        .{ .argument = 0, .among = &.{0} },
-        .{ .argument = 1, .among = &.{ schedulerPolicy(.NORMAL), schedulerPolicy(.RR) } },
-    } },
-    .{ .call = &.{ "unlink", "unlinkat" } },
+    .{ .call = &.{ "rt_sigtimedwait", "rt_sigtimedwait_time64" } },
     .{ .call = &.{ "geteuid32", "geteuid" } },
     socket(&.{ linux.AF.INET, linux.AF.INET6 }, &udp_kinds, 0),
     socket(&.{linux.AF.NETLINK}, &netlink_kinds, linux.NETLINK.ROUTE),
@@ -77,6 +73,11 @@ const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
         .{ .argument = 3, .among = &.{@as(u32, @bitCast(linux.MAP{ .TYPE = .PRIVATE, .ANONYMOUS = true }))} },
     } },
     .{ .call = &.{"mremap"}, .when = &.{.{ .argument = 3, .among = &.{ 0, mremap_may_move } }} },
+    // A thread may put itself among the ordinary ones, or come before them again; and touch no other's place.
+    .{ .call = &.{"sched_setscheduler"}, .when = &.{
+        .{ .argument = 0, .among = &.{0} },
+        .{ .argument = 1, .among = &.{ policy(.NORMAL), policy(.RR) } },
+    } },
     // A panic ends the process by it.
     .{ .call = &.{"tkill"}, .when = &.{.{ .argument = 1, .among = &.{@backingInt(linux.SIG.ABRT)} }} },
 };
@@ -86,12 +87,12 @@ const futex_wake = futexOperation(.{ .cmd = .WAKE, .private = true });
 const futex_wait_shared = futexOperation(.{ .cmd = .WAIT, .private = false });
 const mremap_may_move: u32 = @bitCast(linux.MREMAP{ .MAYMOVE = true });
 
-fn schedulerPolicy(mode: linux.SCHED.Mode) u32 {
-    return @bitCast(linux.SCHED{ .mode = mode, .RESET_ON_FORK = true });
-}
-
 fn futexOperation(operation: linux.FUTEX_OP) u32 {
     return @bitCast(operation);
+}
+
+fn policy(mode: linux.SCHED.Mode) u32 {
+    return @bitCast(linux.SCHED{ .mode = mode, .RESET_ON_FORK = true });
 }
 
 fn anyway(comptime names: anytype) [names.len]Rule {
@@ -269,8 +270,8 @@ fn setOption(level: u32, option: u32) usize {
 }
 
 /// Without parameters: EFAULT unless the filter comes before.
-fn setScheduler(pid: linux.pid_t, policy: linux.SCHED) usize {
-    return linux.syscall3(.sched_setscheduler, @as(u32, @bitCast(pid)), @as(u32, @bitCast(policy)), 1);
+fn setScheduler(pid: linux.pid_t, wanted: linux.SCHED) usize {
+    return linux.syscall3(.sched_setscheduler, @as(u32, @bitCast(pid)), @as(u32, @bitCast(wanted)), 1);
 }
 
 fn mapPage(protection: linux.PROT) usize {

@@ -58,7 +58,7 @@ const PipeGuard = struct {
         return set;
     }
 
-    /// Where it cannot be asked, as in the sandbox of pywgd, which ignores SIGPIPE: yes, so that none is taken away.
+    /// Where it cannot be asked: yes, so that none is taken away.
     fn isPending() bool {
         var set = linux.sigemptyset();
         const rc = linux.syscall2(.rt_sigpending, @intFromPtr(&set), @sizeOf(linux.sigset_t));

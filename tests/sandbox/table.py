@@ -21,7 +21,6 @@ HEAD = "| what it may call | with |\n|---|---|\n"
 # Where an argument is that a row names, counted from 0.
 ARGUMENTS = {
     "futex": {"operation": 1},
-    "sched_setscheduler": {"thread": 0, "policy": 1},
     "socket": {"domain": 0, "type": 1, "protocol": 2},
     "setsockopt": {"level": 1, "option": 2},
     "getsockopt": {"level": 1, "option": 2},
@@ -29,6 +28,7 @@ ARGUMENTS = {
     "ioctl": {"request": 1},
     "mmap": {"protection": 2, "flags": 3},
     "mremap": {"flags": 3},
+    "sched_setscheduler": {"process": 0, "policy": 1},
     "tkill": {"signal": 1},
 }
 VALUES = {
@@ -79,10 +79,10 @@ VALUES = {
     "FUTEX_WAIT": 0,
     "FUTEX_WAIT_PRIVATE": 128,
     "FUTEX_WAKE_PRIVATE": 129,
-    "SIGABRT": 6,
     "SCHED_OTHER": 0,
     "SCHED_RR": 2,
     "SCHED_RESET_ON_FORK": 0x40000000,
+    "SIGABRT": 6,
 }
 
 
