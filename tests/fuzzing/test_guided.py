@@ -33,7 +33,7 @@ FAULTS = {
     },
     "gso": {
         "early_fin": "a part has other flags",
-        "short_sum": "a part's checksum is wrong",
+        "last_sum": "a part's checksum is wrong",
     },
     "messages": {
         "moved_endpoint": "a refused message moved something",
@@ -45,7 +45,7 @@ FAULTS = {
         "nonce_again": "a nonce is used twice",
     },
     "netlink": {
-        "even_mtu": "the MTU is another",
+        "no_mtu": "the MTU is another",
         "short_name": "the name is another",
     },
     "uapi": {
