@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("ziglang")
 
-from tools.build import checks
+from tools.build import checks, core
 from tools.fuzz import guided
 from tools.fuzz.program import FOUND, NOTHING
 
@@ -33,7 +33,7 @@ FAULTS = {
     },
     "gso": {
         "early_fin": "a part has other flags",
-        "short_sum": "a part's checksum is wrong",
+        "last_sum": "a part's checksum is wrong",
     },
     "messages": {
         "moved_endpoint": "a refused message moved something",
@@ -45,7 +45,7 @@ FAULTS = {
         "nonce_again": "a nonce is used twice",
     },
     "netlink": {
-        "even_mtu": "the MTU is another",
+        "no_mtu": "the MTU is another",
         "short_name": "the name is another",
     },
     "uapi": {
@@ -94,6 +94,12 @@ def test_a_fault_is_found_by_what_coverage_found(
     *_, what, again = said.splitlines()
     assert FAULTS[name][fault] in what
     assert again.startswith("replay: --file ")
+
+
+def test_bytes_come_before_the_seed() -> None:
+    command = [*core.find_zig(), "test", "core/check/chance.zig"]
+    done = subprocess.run(command, cwd=core.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_coverage_leads_to_what_chance_would_never_find(tmp_path: Path) -> None:

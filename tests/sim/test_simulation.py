@@ -81,7 +81,8 @@ def test_an_unknown_bug_is_told_which_there_are() -> None:
 
 def test_the_parts_of_the_simulation_keep_their_promises() -> None:
     modules = ["--dep", "wire", "--dep", "protocol", "--dep", "mutation", "--dep", "report"]
-    modules += ["-Mroot=core/check/sim/sim.zig", "-Mreport=core/check/report.zig"]
+    modules += ["--dep", "chance", "-Mroot=core/check/sim/sim.zig"]
+    modules += ["-Mreport=core/check/report.zig", "-Mchance=core/check/chance.zig"]
     modules += ["-Mwire=core/wire/wire.zig"]
     modules += ["--dep", "wire", "-Mprotocol=core/protocol/protocol.zig"]
     modules += ["-Mmutation=core/check/sim/no_mutation.zig"]

@@ -71,6 +71,11 @@ class Outcome:
         return max(map(int, re.findall(r"^#(\d+)\t", self.said, re.MULTILINE)), default=0)
 
     @property
+    def seconds(self) -> int:
+        known = re.search(r"^Done \d+ runs in (\d+) second", self.said, re.MULTILINE)
+        return int(known[1]) if known else 0
+
+    @property
     def covered(self) -> int:
         return max(map(int, re.findall(r"\bcov: (\d+)", self.said)), default=0)
 
@@ -240,10 +245,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def tell(name: str, outcome: Outcome) -> int:
-    print(
-        f"{name}: {outcome.executions} executions, "
-        f"{outcome.covered} of {outcome.edges} edges covered"
-    )
+    said = f"{name}: {outcome.executions} executions"
+    if outcome.code == 0:
+        said += f" in {outcome.seconds} s"
+    print(f"{said}, {outcome.covered} of {outcome.edges} edges covered")
     if outcome.code == 0:
         return 0
     if outcome.finding is None:

@@ -10,7 +10,7 @@ const link = io.link;
 const netlink = io.netlink;
 
 /// What is planted to see that it is found.
-const Fault = enum { none, even_mtu, short_name };
+const Fault = enum { none, no_mtu, short_name };
 var fault: Fault = .none;
 
 /// The core reads from the first; what is written to the second arrives there.
@@ -67,7 +67,7 @@ fn watch(bytes: []const u8) report.Error!void {
         if (!put(one)) break;
         readAnew(&expected, one);
         try drain(&monitor, bytes);
-        if (fault == .even_mtu) expected.mtu &= 0xffff_fffe;
+        if (fault == .no_mtu) expected.mtu = 0;
         const latest = &monitor.latest;
         if (monitor.is_gone != expected.is_gone) return describe("gone, or not", bytes);
         if (expected.is_gone) break;
@@ -112,7 +112,8 @@ fn readMessage(state: *State, kind: u16, body: []const u8) void {
     };
     if (find(body[16..], 3)) |data| {
         state.name = @splat(0);
-        const length = @min(data.len, if (fault == .short_name) 2 else 15);
+        const most: usize = if (fault == .short_name) 2 else 15;
+        const length = @min(data.len, most);
         @memcpy(state.name[0..length], data[0..length]);
     }
 }
