@@ -13,6 +13,7 @@ sim         many hosts in virtual time
 soak        a tunnel that is disturbed for a long time
 leaks       whether anything leaves in clear beside a tunnel with a kill switch
 green       the tests again and again, also under load
+selftest    what the kernel asks of its driver, asked of the daemon, again and again
 interop     one table of pywg beside other implementations
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

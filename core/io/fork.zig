@@ -17,7 +17,7 @@ pub const allocator: Allocator = .{
 
 fn alloc(_: *anyopaque, length: usize, alignment: Alignment, return_address: usize) ?[*]u8 {
     const memory = pages.rawAlloc(length, alignment, return_address) orelse return null;
-    _ = wipeInChildren(memory, length);
+    _ = wipeInChildren(memory[0..length]);
     return memory;
 }
 
@@ -35,16 +35,18 @@ fn free(_: *anyopaque, memory: []u8, alignment: Alignment, return_address: usize
     pages.rawFree(memory, alignment, return_address);
 }
 
-/// Whether the kernel said that it will. Only whole pages can be.
-fn wipeInChildren(memory: [*]const u8, length: usize) bool {
-    const whole = std.mem.alignForward(usize, length, std.heap.pageSize());
+/// The pages that the memory lies in. Whether the kernel said that it will wipe them.
+fn wipeInChildren(memory: []const u8) bool {
+    const start = std.mem.alignBackward(usize, @intFromPtr(memory.ptr), std.heap.pageSize());
+    const end = std.mem.alignForward(usize, @intFromPtr(memory.ptr) + memory.len, std.heap.pageSize());
+    const first: [*]u8 = @ptrFromInt(start);
     // An emulator that agrees to anything keeps no promise.
     const nonsense = std.math.maxInt(u32);
-    if (linux.errno(linux.madvise(@constCast(memory), whole, nonsense)) == .SUCCESS) return false;
-    return linux.errno(linux.madvise(@constCast(memory), whole, linux.MADV.WIPEONFORK)) == .SUCCESS;
+    if (linux.errno(linux.madvise(first, end - start, nonsense)) == .SUCCESS) return false;
+    return linux.errno(linux.madvise(first, end - start, linux.MADV.WIPEONFORK)) == .SUCCESS;
 }
 
-/// Who may use what it lies in: first member of something that `allocator` lent.
+/// Who may use what it lies in: a member of something that `allocator` lent.
 pub const Owner = extern struct {
     mark: u64,
 
@@ -53,7 +55,7 @@ pub const Owner = extern struct {
 
     /// Must stay where it is.
     pub fn claim(owner: *Owner) void {
-        owner.* = .of(wipeInChildren(std.mem.asBytes(owner), @sizeOf(Owner)));
+        owner.* = .of(wipeInChildren(std.mem.asBytes(owner)));
     }
 
     fn of(is_wiped: bool) Owner {
@@ -90,9 +92,13 @@ fn isOwner(context: *const anyopaque) bool {
 }
 
 test "a child is not the owner, the parent stays it" {
-    const owner = try allocator.create(Owner);
-    defer allocator.destroy(owner);
+    const Owned = extern struct { before: [5001]u8, owner: Owner };
+    const owned = try allocator.create(Owned);
+    defer allocator.destroy(owned);
+    const owner = &owned.owner;
     owner.claim();
+    // Where memory is wiped, no number is asked for.
+    try testing.expectEqual(wipeInChildren(&owned.before), owner.mark == Owner.whoever_sees_this);
     try testing.expect(owner.isThisProcess());
     try testing.expect(!try askChild(isOwner, owner));
     try testing.expect(owner.isThisProcess());
@@ -114,7 +120,7 @@ fn isEmpty(context: *const anyopaque) bool {
 test "what has grown is wiped in a child as well" {
     var secret = try allocator.alloc(u8, 100);
     defer allocator.free(secret);
-    if (!wipeInChildren(secret.ptr, 1)) return error.SkipZigTest;
+    if (!wipeInChildren(secret)) return error.SkipZigTest;
     secret = try allocator.realloc(secret, grown_length);
     @memset(secret, 0x5a);
     try testing.expect(try askChild(isEmpty, secret.ptr));

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol, runtime_checkable
 
+from pywg.errors import hide_keys
 from pywg.plan.explain import reason
 from pywg.plan.steps import Note, Step
 
@@ -36,17 +37,17 @@ class Logged:
     """The default: Python's own log, steps at the level INFO."""
 
     def doing(self, command: str) -> None:
-        _log.info("%s", command)
+        _log.info("%s", hide_keys(command))
 
     def warn(self, text: str) -> None:
-        _log.warning("%s", text)
+        _log.warning("%s", hide_keys(text))
 
 
 def tell(reporter: Reporter, step: Step) -> None:
     """People paste this trace into reports: it reads as wg-quick's."""
     if isinstance(step, Note):
-        reporter.warn(str(step))
+        reporter.warn(hide_keys(str(step)))
     else:
-        reporter.doing(str(step))
+        reporter.doing(hide_keys(str(step)))  # a hook may have a key in its line
         if isinstance(reporter, Explaining):
             reporter.because(reason(step))

@@ -20,6 +20,8 @@ from pywg.errors import DeviceError, PywgError, hide_keys
 from pywg.keys import PrivateKey
 from pywg.native import library
 from pywg.native.interface import Interface
+from pywg.plan import steps
+from pywg.tunnel import trace
 from pywg.wireguard import uapi
 
 KEY = PrivateKey(bytes(range(200, 232))).to_base64()
@@ -212,3 +214,17 @@ def test_pywgd_repeats_no_key(key: str) -> None:
         )
         assert told.returncode != 0
         expect_hidden(told.stdout + told.stderr, key)
+
+
+# ---- the trace of a tunnel
+
+
+def test_a_hook_with_a_key_in_its_line_is_traced_without_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hook = steps.RunHook("wg0", f"wg set wg0 peer x preshared-key <(echo {KEY})")
+    with caplog.at_level("INFO", "pywg.tunnel"):
+        trace.tell(trace.Logged(), hook)
+        trace.Logged().warn(KEY)
+    assert "preshared-key" in caplog.text
+    expect_hidden(caplog.text, KEY)
