@@ -13,7 +13,6 @@ sim         many hosts in virtual time
 soak        a tunnel that is disturbed for a long time
 leaks       whether anything leaves in clear beside a tunnel with a kill switch
 green       the tests again and again, also under load
-selftest    the kernel's own selftest, as scenarios of ours
 interop     one table of pywg beside other implementations
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

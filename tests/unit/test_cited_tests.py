@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tools import selftest
-
 ROOT = Path(__file__).parents[2]
 TABLES = ["traps.md", "security.md", "PROTOCOL.md", "field-reports.md"]
 
@@ -48,12 +46,6 @@ def test_every_trap_has_a_test_or_a_reason() -> None:
         assert row[0] == " what happened elsewhere" or re.search(
             r'"|`test_|by construction', row[2]
         ), row
-
-
-def test_every_scenario_of_the_selftest_exists() -> None:
-    for node in selftest.tests():
-        file, _, name = node.partition("::")
-        assert f"\ndef {name}(" in (ROOT / file).read_text(), node
 
 
 def test_a_name_that_is_gone_is_found_out() -> None:
