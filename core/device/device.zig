@@ -3,7 +3,8 @@
 //! Life, in the order of this file: open, (run, set, get ... stop), close.
 //! Every file of the room imports only what comes before it in this list, so that it can be read from either end:
 //!   token, diagnostic, log                   words
-//!   mutex, ticket_lock, limited_allocator, under_load, moderation, precedence, cipher_pool, train     tools
+//!   mutex, ticket_lock, limited_allocator, under_load, moderation, precedence, suspension,
+//!   cipher_pool, train                       tools
 //!   sweep                                    work that is done in slices
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
@@ -23,6 +24,7 @@ const options_file = @import("options.zig");
 const report_file = @import("report.zig");
 const Server = @import("uapi_server.zig").Server;
 const Shared = @import("shared.zig").Shared;
+const shared_file = @import("shared.zig");
 const Sockets = @import("sockets.zig").Sockets;
 const Worker = @import("worker.zig").Worker;
 const Workers = @import("workers.zig").Workers;
@@ -132,6 +134,7 @@ pub const Device = struct {
     pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
         device.workers.pause();
         defer device.workers.@"resume"();
+        device.shared.followSuspension(shared_file.now()); // it may send, and no turn has looked yet
         try device.control.set(text, diagnostic);
         device.workers.first().wakeup.signal(); // deadlines may have changed
     }
@@ -191,6 +194,7 @@ test {
     _ = @import("mutex.zig");
     _ = @import("outbound.zig");
     _ = @import("precedence.zig");
+    _ = @import("suspension.zig");
     _ = @import("sweep.zig");
     _ = @import("ticket_lock.zig");
     _ = @import("train.zig");

@@ -21,10 +21,13 @@ pub const Link = struct {
     /// As far as the monitor has told.
     is_up: bool = false,
     routes: io.route.Monitor,
+    /// Word that this machine is a copy.
+    vm_generation: ?io.vm_generation.Monitor,
     /// Of sources that a change of routes may have made stale.
     sources: Sweep = .{},
 
     pub fn close(link: *Link) void {
+        if (link.vm_generation) |*monitor| monitor.close();
         link.routes.close();
         link.monitor.close();
     }
@@ -141,6 +144,15 @@ pub const Link = struct {
             .gone => return link.shared.end("the interface was removed"),
         }
         link.follow();
+    }
+
+    // ---- copies ----
+
+    pub fn noteVmGeneration(link: *Link) void {
+        const monitor = if (link.vm_generation) |*monitor| monitor else return;
+        if (!monitor.drain()) return;
+        link.shared.log.verbose("this machine is a copy of another, or was set back: all sessions are renewed", .{});
+        link.shared.interface.renewSessions(shared_file.now());
     }
 
     // ---- routes ----

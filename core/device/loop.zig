@@ -12,6 +12,7 @@
 //!   link, routes *     loop -> link: up and down -> sockets, Interface.setActive, worker.transmit
 //!   control *          loop -> control -> uapi_server; or another thread by device.set with all turns held:
 //!                      control: zones, uapi.parse, sockets, Interface.configure, worker.transmit; report
+//!   a copy             any: shared.followSuspension; *: link.noteVmGeneration -> Interface.renewSessions
 //!   the end            shared.stop: every worker is woken and leaves its loop
 const std = @import("std");
 const cipher = @import("cipher");
@@ -79,6 +80,7 @@ pub const Loop = struct {
     /// Answers whether something had to be left for the next turn.
     fn turn(loop: *Loop, worker: *Worker, ready: []const io.poller.Event) bool {
         const now = shared_file.now();
+        worker.followSuspension(now);
         var tun_is_ready = false;
         var is_behind = false;
         if (worker.isFirst()) {
@@ -91,7 +93,8 @@ pub const Loop = struct {
                 .udp_ipv4 => is_behind = worker.receive(.ipv4, now) or is_behind,
                 .udp_ipv6 => is_behind = worker.receive(.ipv6, now) or is_behind,
                 .wakeup => worker.help(),
-                .monitor, .routes, .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.serve(event),
+                .monitor, .routes, .vm_generation => loop.serve(event),
+                .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.serve(event),
             }
             if (loop.shared.isStopping()) return false;
         }
@@ -130,6 +133,7 @@ pub const Loop = struct {
             .tun, .udp_ipv4, .udp_ipv6, .wakeup => unreachable, // every worker has these
             .monitor => loop.link.follow(),
             .routes => loop.link.noteRoutes(),
+            .vm_generation => loop.link.noteVmGeneration(),
             .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.control.serve(event),
         }
     }

@@ -80,7 +80,24 @@ pub fn openLink(shared: *Shared, workers: *Workers, sockets: *Sockets, diagnosti
         const fd, const token = watched;
         leading.poller.add(fd, token.value(), io.poller.in) catch return noWatch(diagnostic);
     }
-    return .{ .shared = shared, .workers = workers, .sockets = sockets, .monitor = monitor, .routes = routes };
+    return .{
+        .shared = shared,
+        .workers = workers,
+        .sockets = sockets,
+        .monitor = monitor,
+        .routes = routes,
+        .vm_generation = openVmGeneration(leading),
+    };
+}
+
+/// Null where the kernel tells nobody.
+fn openVmGeneration(leading: *Worker) ?io.vm_generation.Monitor {
+    var monitor = io.vm_generation.Monitor.open() catch return null;
+    leading.poller.add(monitor.fd(), Token.vm_generation.value(), io.poller.in) catch {
+        monitor.close();
+        return null;
+    };
+    return monitor;
 }
 
 pub fn outOfMemory(options: *const Options, diagnostic: *Diagnostic) error{OutOfMemory} {

@@ -10,6 +10,8 @@ const Mutex = @import("mutex.zig").Mutex;
 const Options = @import("options.zig").Options;
 const Pool = @import("cipher_pool.zig").Pool;
 const protocol = @import("protocol");
+const Reading = @import("suspension.zig").Reading;
+const Suspension = @import("suspension.zig").Suspension;
 const UnderLoad = @import("under_load.zig").UnderLoad;
 
 pub fn now() protocol.Now {
@@ -29,6 +31,8 @@ pub const Shared = struct {
     under_load: UnderLoad = .{},
     /// Nonces that workers have reserved, of all sessions: how much has gone by while one of them was held up.
     reserved: std.atomic.Value(u64) = .init(0),
+    /// Guarded by the mutex.
+    suspension: Suspension,
 
     /// The interface is in the namespace of our sockets. Written with the turns of all workers held.
     is_here: bool = true,
@@ -45,6 +49,7 @@ pub const Shared = struct {
             .limited = .{ .child = gpa, .limit = limitOf(options) },
             .log = .{ .fd = options.log_fd, .level = options.log_level },
             .interface = undefined,
+            .suspension = .init(readClocks()),
         };
         shared.interface = protocol.Interface.init(.{
             .allocator = shared.gpa,
@@ -76,6 +81,21 @@ pub const Shared = struct {
     pub fn stop(shared: *Shared) void {
         shared.stop_requested.store(true, .release);
         shared.pool.wakeAll();
+    }
+
+    /// What has slept may have been written to a disk, and be woken from there again. For any worker, in its turn.
+    pub fn followSuspension(shared: *Shared, time: protocol.Now) void {
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        if (!shared.suspension.look(readClocks())) return;
+        shared.log.verbose("the host has slept: all sessions are renewed", .{});
+        shared.interface.renewSessions(time);
+    }
+
+    fn readClocks() Reading {
+        const before_ns = io.clock.monotonicNs();
+        const boot_ns = io.clock.bootNs();
+        return .{ .before_ns = before_ns, .boot_ns = boot_ns, .after_ns = io.clock.monotonicNs() };
     }
 
     pub fn isStopping(shared: *const Shared) bool {

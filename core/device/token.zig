@@ -9,6 +9,7 @@ pub const Token = enum(u64) {
     wakeup,
     monitor,
     routes,
+    vm_generation,
     uapi_listener,
     uapi_removed,
     uapi_first_client,

@@ -107,7 +107,7 @@ pub const Server = struct {
         comptime answer: fn (@TypeOf(context), request: []const u8) ?[]u8,
     ) Outcome {
         switch (Token.of(event)) {
-            .tun, .udp_ipv4, .udp_ipv6, .wakeup, .monitor, .routes => unreachable, // not of this socket
+            .tun, .udp_ipv4, .udp_ipv6, .wakeup, .monitor, .routes, .vm_generation => unreachable, // not of this socket
             .uapi_listener => server.accept(),
             .uapi_removed => if (server.listener.wasRemoved()) return .removed,
             .uapi_first_client, _ => {

@@ -19,6 +19,8 @@ const wire = @import("wire");
 /// Datagrams of the protocol itself in one send, and room for each: what no train took was never staged.
 const transmits_max = 32;
 const transmit_length = 65_536;
+/// A shorter pause is not looked at: a worker that is busy does not ask what time it is in two ways.
+const suspension_min_ns = 100 * std.time.ns_per_ms;
 
 pub const Worker = struct {
     shared: *Shared,
@@ -27,6 +29,8 @@ pub const Worker = struct {
     /// A thread runs it.
     has_thread: std.atomic.Value(bool) = .init(false),
     is_reading: bool = false,
+    /// When its last turn began.
+    turn_began: protocol.Instant = .{ .ns = 0 },
 
     poller: io.poller.Poller,
     wakeup: io.poller.Wakeup,
@@ -105,6 +109,13 @@ pub const Worker = struct {
     }
 
     // ---- parts of a turn
+
+    /// A host that slept for long enough to be written to a disk shows as a pause between two turns.
+    pub fn followSuspension(worker: *Worker, now: protocol.Now) void {
+        const pause_ns = now.boot.since(worker.turn_began);
+        worker.turn_began = now.boot;
+        if (pause_ns >= suspension_min_ns) worker.shared.followSuspension(now);
+    }
 
     /// Waits for events; meanwhile other workers may call for help with the cipher.
     pub fn wait(worker: *Worker, buffer: []io.poller.Event, timeout_ms: i32) []io.poller.Event {

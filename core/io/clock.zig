@@ -18,6 +18,11 @@ pub fn unixNs() u64 {
     return read(.REALTIME);
 }
 
+/// Nanoseconds on CLOCK_MONOTONIC, which stands still through suspend.
+pub fn monotonicNs() u64 {
+    return read(.MONOTONIC);
+}
+
 /// Nanoseconds that this thread has computed, system calls included.
 pub fn threadCpuNs() u64 {
     return read(.THREAD_CPUTIME_ID);

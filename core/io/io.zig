@@ -15,6 +15,7 @@ pub const netlink = @import("netlink.zig");
 pub const link = @import("link.zig");
 pub const link_settings = @import("link_settings.zig");
 pub const route = @import("route.zig");
+pub const vm_generation = @import("vm_generation.zig");
 pub const control_message = @import("control_message.zig");
 pub const sockaddr = @import("sockaddr.zig");
 pub const icmp_sender = @import("icmp_sender.zig");
@@ -46,6 +47,7 @@ test {
     _ = link;
     _ = link_settings;
     _ = route;
+    _ = vm_generation;
     _ = control_message;
     _ = icmp_sender;
     _ = udp;

@@ -1,6 +1,7 @@
 //! Interface: one private key, its peers and tables; the front door of the protocol (whitepaper section 2).
 //! The data plane is here: `reserve`, `prepareOpen`, `finishOpen`. Handshakes and what the protocol itself sends are in
-//! interface/handshakes.zig, the control plane is in interface/control.zig.
+//! interface/handshakes.zig, the control plane is in interface/control.zig; interface/renewal.zig is for a memory that
+//! may exist twice.
 //! Does no I/O and reads no clock. Nothing allocates outside `init` and `configure`.
 //! Invariant: the key and the endpoint that a ticket points to stay until the next call that is no `route`, `reserve`,
 //! `stage` or `prepareOpen`. Whoever keeps a ticket for longer copies them.
@@ -24,6 +25,7 @@ const Peer = @import("peer.zig").Peer;
 const peer_table = @import("peer_table.zig");
 pub const PeerId = peer_table.PeerId;
 const rate_limiter = @import("rate_limiter.zig");
+const renewal = @import("interface/renewal.zig");
 const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
@@ -115,7 +117,8 @@ pub const cookie_replies_max = 64;
 /// - A datagram comes in: `prepareOpen` answers with a ticket: open by it and give what comes out to `finishOpen`,
 ///   which says whether to deliver it. Or it answers `.handshake`: give the datagram to `handleHandshake`.
 /// - Time passes: `deadline` tells when, and `expire` lets happen what is due.
-/// - The configuration or the link changes: `configure`, `setActive`, `forgetSources`.
+/// - The configuration or the link changes: `configure`, `setActive`, `forgetSources`. The host is a copy:
+///   `renewSessions`.
 /// - `pollTransmit` writes what the protocol itself wants sent: handshakes, keepalives and staged packets. None of the
 ///   others sends. So after any of them, call it until it answers null; then ask for the `deadline` again.
 ///
@@ -205,6 +208,7 @@ pub const Interface = struct {
     pub const configure = control.configure;
     pub const writeConfiguration = control.write;
     pub const setActive = control.setActive;
+    pub const renewSessions = renewal.renewSessions;
 
     // ---- handshakes and timers: interface/handshakes.zig ----
 

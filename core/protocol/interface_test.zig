@@ -1204,6 +1204,57 @@ test "what comes too late gets later nonces, but never those of another session"
     try testing.expectEqual(1_000_000, next.send_counter);
 }
 
+test "a machine that was set back uses no nonce twice: a new session follows at once, and both ends go on" {
+    for ([_]bool{ true, false }) |is_initiator| {
+        var net: Net = undefined;
+        try net.init("", "");
+        defer net.deinit();
+        const end, const other = if (is_initiator) .{ &net.a, &net.b } else .{ &net.b, &net.a };
+        try net.send(&net.a, 100);
+        try net.send(end, 101);
+        const session_before = end.interface.peers.at(0).sessions.currentSession(&end.interface.sessions).?;
+        const counter = session_before.send_counter;
+        for (0..5) |_| try net.send(end, 102);
+        // Its memory is that of five packets ago.
+        session_before.send_counter = counter;
+        const delivered = other.delivered_count;
+        net.jumpTo(net.now.boot.after(second)); // else a handshake would be too soon for the other end
+        end.interface.renewSessions(net.now);
+        const reserved = end.interface.reserve(end.interface.idOf(0), 1, 144, net.now);
+        try testing.expectEqual(.stage, std.meta.activeTag(reserved));
+        // What the other end had sent arrives, and what it still sends.
+        try net.send(other, 103);
+        try testing.expectEqual(103, end.delivered_length);
+        try net.send(end, 104); // would be refused by the net if a nonce came again
+        try testing.expectEqual(104, other.delivered_length);
+        try testing.expectEqual(delivered + 1, other.delivered_count);
+        try testing.expect(!session_before.may_send);
+    }
+}
+
+test "a renewal asks only those for a session that had one, and gives up the handshakes that are under way" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    net.a.interface.renewSessions(net.now);
+    try net.settle();
+    try testing.expectEqual(0, net.datagrams);
+    // The response to an initiation from before finds nothing.
+    net.is_cut = true;
+    try net.send(&net.a, 100);
+    const lost = net.last;
+    const lost_length = net.last_length;
+    net.is_cut = false;
+    net.a.interface.renewSessions(net.now);
+    net.arrive(&net.b, lost[0..lost_length], &net.a.endpoint);
+    try testing.expect(try net.pump(&net.b));
+    try testing.expectEqual(null, net.a.interface.peers.at(0).sessions.current);
+    net.jumpTo(net.now.boot.after(second));
+    try net.settle();
+    try testing.expectEqual(2, net.a.initiations_sent);
+    try testing.expectEqual(100, net.b.delivered_length);
+}
+
 test "an hour of persistent keepalives is one every 25 seconds and what renewing the session takes" {
     var net: Net = undefined;
     try net.init("persistent_keepalive_interval=25\n", "");

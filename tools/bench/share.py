@@ -1,8 +1,8 @@
 """What a flood leaves of a core to an ordinary program: `scripts/bench_flood --share`.
 
-The daemon's thread and a program that computes all the time are held to one core, the flood comes
-from another. Beside datagrams that go to a socket of nobody's concern the program loses what the
-sender and the kernel take by themselves.
+The daemon's thread, realtime, and a program that computes all the time are held to one core; the
+flood comes in trains, so that its sender leaves the core to these two. What else the machine does
+takes from both: so the program's part is told of what the two have had together.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from tools.lab.flood import TARGET, connect, flooding
+from tools.lab.flood import connect, flooding
 from tools.lab.lab import PORT, Lab, Tunnel
 from tools.lab.namespaces import Namespace
 
-KINDS = ("valid", "junk", "elsewhere")
+KINDS = ("valid", "junk")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PROGRAM = """
 import sys, time
 seconds, began, computed = float(sys.argv[1]), time.monotonic(), time.process_time()
@@ -29,34 +31,46 @@ print((time.process_time() - computed) / (time.monotonic() - began))
 """
 
 
-def ordinary_program(core: int, seconds: float) -> float:
-    """The share of the core, 0 to 1, that a program gets that computes all the time."""
+class Shares(NamedTuple):
+    """Parts of the core, 0 to 1; messages a second that the daemon has judged."""
+
+    program: float
+    daemon: float
+    judged: float
+
+    @property
+    def of_both(self) -> float:
+        return self.program / max(self.program + self.daemon, 1e-9)
+
+
+def measure(tunnel: Tunnel, core: int, seconds: float) -> Shares:
+    before, began = _spent(tunnel), time.monotonic()
     argv = ["taskset", "-c", str(core), sys.executable, "-c", _PROGRAM, str(seconds)]
-    return float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    program = float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    took, after = time.monotonic() - began, _spent(tunnel)
+    return Shares(program, (after[0] - before[0]) / took, (after[1] - before[1]) / took)
 
 
-def received(namespace: Namespace) -> int:
-    """Datagrams that sockets of this namespace have been given (InDatagrams)."""
-    lines = namespace.run("cat", "/proc/net/snmp").splitlines()
-    return int([line.split() for line in lines if line.startswith("Udp:")][1][1])
+def _spent(tunnel: Tunnel) -> tuple[float, int]:
+    """Seconds of CPU, and messages refused."""
+    stat = Path(f"/proc/{tunnel.a.daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    report = tunnel.a.daemon.report()
+    refused = sum(int(value) for key, value in report.items() if key.startswith("dropped_"))
+    return (int(stat[11]) + int(stat[12])) / _TICKS, refused
 
 
 def one_round(
-    tunnel: Tunnel, flooder: Namespace, elsewhere: int, rates: list[int], seconds: float
-) -> dict[tuple[str, int], tuple[float, float]]:
-    """Share, and datagrams a second that were taken, by kind and rate."""
+    tunnel: Tunnel, flooder: Namespace, rates: list[int], seconds: float
+) -> dict[tuple[str, int], Shares]:
     core = max(os.sched_getaffinity(0))
     for thread in Path(f"/proc/{tunnel.a.daemon.pid}/task").iterdir():
         os.sched_setaffinity(int(thread.name), {core})
-    found = {("alone", 0): (ordinary_program(core, seconds), 0.0)}
+    found = {("alone", 0): measure(tunnel, core, seconds)}
     for rate in rates:
         for kind in KINDS:
-            port = elsewhere if kind == "elsewhere" else PORT
-            with flooding(flooder, port, tunnel.a.key.public, kind, rate, seconds + 10):
-                before, began = received(tunnel.a.namespace), time.monotonic()
-                share = ordinary_program(core, seconds)
-                took = time.monotonic() - began
-                found[kind, rate] = share, (received(tunnel.a.namespace) - before) / took
+            key = tunnel.a.key.public
+            with flooding(flooder, PORT, key, f"{kind}-trains", rate, seconds + 10):
+                found[kind, rate] = measure(tunnel, core, seconds)
     return found
 
 
@@ -69,17 +83,19 @@ def report(rates: list[int], rounds: int, seconds: float) -> None:
             flooder = lab.namespace("f")
             connect(tunnel.a.namespace, flooder)
             tunnel.session()
-            with tunnel.a.namespace.socket() as sink:
-                sink.bind((TARGET, 0))
-                port = sink.getsockname()[1]
-                measured = [one_round(tunnel, flooder, port, rates, seconds) for _ in range(rounds)]
+            measured = [one_round(tunnel, flooder, rates, seconds) for _ in range(rounds)]
         finally:
             lab.close()
-    alone = statistics.median(found["alone", 0][0] for found in measured)
+    alone = statistics.median(found["alone", 0].program for found in measured)
     print(f"an ordinary program alone: {alone:.0%} of the core")
     for rate in rates:
         for kind in KINDS:
-            share = statistics.median(found[kind, rate][0] for found in measured)
-            taken = statistics.median(found[kind, rate][1] for found in measured)
-            read = "" if kind == "elsewhere" else f", {taken:.0f} a second taken"
-            print(f"{rate:6} a second, {kind:9}: {share:.0%}{read}")
+            shares = [found[kind, rate] for found in measured]
+            program, daemon, judged = (
+                statistics.median(column) for column in zip(*shares, strict=True)
+            )
+            of_both = statistics.median(one.of_both for one in shares)
+            print(
+                f"{rate:6} a second, {kind:5}: program {program:.0%}, daemon {daemon:.0%}, "
+                f"{judged:.0f} a second judged; of both the program has {of_both:.0%}"
+            )

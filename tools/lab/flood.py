@@ -3,7 +3,8 @@
     python -m tools.lab.flood ADDRESS PORT PUBLIC_KEY KIND PER_SECOND SECONDS
 
 KIND: `valid` has a right MAC1, as anybody can make who knows the public key; `junk` has none. They
-come from 16 384 addresses, all local to the namespace it runs in, unless KIND ends in `-one`.
+come from 16 384 addresses, all local to the namespace it runs in, unless KIND ends in `-one`. With
+`-trains` they come from one address in trains (UDP_SEGMENT), which costs the sender nearly nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import Any
 from tools.lab.burst import Burst
 from tools.lab.namespaces import Namespace, cable
 from tools.lab.programs import REPOSITORY
+from tools.lab.traffic import SOL_UDP, UDP_SEGMENT
 
 SOURCES = "198.18.128.0/18"
 _FIRST_SOURCE = int.from_bytes(socket.inet_aton("198.18.128.0"), "big")
 _SOURCE_COUNT = 1 << 14
 _POOL = 4096
+_TRAIN = 64
 TARGET = "198.18.0.1"
 
 
@@ -70,9 +73,28 @@ def messages(public_key: bytes, *, valid: bool) -> list[bytes]:
     return made
 
 
+def send_trains(
+    target: tuple[str, int], pool: list[bytes], per_second: int, seconds: float
+) -> None:
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.setsockopt(SOL_UDP, UDP_SEGMENT, len(pool[0]))
+    trains = [b"".join(pool[first : first + _TRAIN]) for first in range(0, len(pool), _TRAIN)]
+    print("flooding", flush=True)
+    began, sent = time.monotonic(), 0
+    while (now := time.monotonic() - began) < seconds:
+        for _ in range(min((int(now * per_second) - sent) // _TRAIN, per_second // _TRAIN)):
+            with contextlib.suppress(OSError):
+                sender.sendto(trains[sent // _TRAIN % len(trains)], target)
+            sent += _TRAIN
+        time.sleep(0.0005)
+
+
 def main() -> None:
     address, port, key, kind, per_second, seconds = sys.argv[1:]
     pool = messages(base64.b64decode(key), valid=kind.startswith("valid"))
+    if kind.endswith("-trains"):
+        send_trains((address, int(port)), pool, int(per_second), float(seconds))
+        return
     sources = 1 if kind.endswith("-one") else _SOURCE_COUNT
     chance = random.Random(1)
     addresses = [_FIRST_SOURCE + chance.randrange(sources) for _ in range(_SOURCE_COUNT)]

@@ -25,7 +25,7 @@ SHELVES: Mapping[str, Shelves] = {
         ("cookie", "index_table", "noise", "rate_limiter", "replay", "staging", "timers", "uapi"),
         ("session",),
         ("peer",),
-        ("interface interface/handshakes interface/control",),
+        ("interface interface/handshakes interface/control interface/renewal",),
         ("soundness",),
         ("interface_test",),
         ("protocol",),
@@ -39,6 +39,7 @@ SHELVES: Mapping[str, Shelves] = {
             "moderation",
             "mutex",
             "precedence",
+            "suspension",
         ),
         ("sweep", "ticket_lock", "token", "train", "under_load", "zones"),
         ("options", "inbound", "outbound"),
@@ -55,7 +56,7 @@ SHELVES: Mapping[str, Shelves] = {
     "io": (
         ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
         ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
-        ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send"),
+        ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send", "vm_generation"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
         ("io",),
@@ -75,7 +76,9 @@ SHELVES: Mapping[str, Shelves] = {
 }
 
 # Files that bear one noun together; circles among them are meant.
-ONE_NOUN = [{f"core/protocol/interface{part}.zig" for part in ("", "/handshakes", "/control")}]
+ONE_NOUN = [
+    {f"core/protocol/interface{part}.zig" for part in ("", "/handshakes", "/control", "/renewal")}
+]
 
 # (file, function, test or constant) -> why its switch may have `else` beside .value
 OPEN_SWITCHES: Mapping[tuple[str, str], str] = {
