@@ -30,7 +30,7 @@ class Target:
     """Of one target: how long an input may be, and what a fuzzer begins with."""
 
     length_max: int
-    # Folder of tests/data/corpora/ whose files are inputs of it.
+    # Folder of tests/data/corpora/ whose files are inputs of it: made by hand, or findings.
     made_by_hand: str | None = None
     # Its bytes are decisions: without any of them nothing happens, so it begins with random ones.
     by_choices: bool = False
@@ -51,7 +51,7 @@ TARGETS: dict[str, Target] = {
     "gso": Target(400, by_choices=True),
     "messages": Target(4000, by_choices=True),
     "netlink": Target(1000, made_by_hand="netlink"),
-    "sim": Target(16000, by_choices=True),
+    "sim": Target(16000, made_by_hand="sim", by_choices=True),
     "uapi": Target(4000, made_by_hand="uapi", words=UAPI_WORDS),
     "vnet": Target(4000, made_by_hand="vnet"),
 }
