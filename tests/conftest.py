@@ -24,6 +24,7 @@ tests test themselves; those that ask for what only pywg promises are then skipp
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -89,6 +90,9 @@ def pytest_runtest_makereport(
         for lab in _labs:
             for daemon in lab.daemons[-4:]:
                 report.sections.append((f"log of {daemon}", daemon.log()[-4000:]))
+                with contextlib.suppress(OSError):  # it may be the failure that nobody answers
+                    counted = {name: n for name, n in daemon.report().items() if n != "0"}
+                    report.sections.append((f"report of {daemon}", f"{counted}\n"))
     return report
 
 
