@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TABLES = ["traps.md", "security.md", "PROTOCOL.md", "field-reports.md"]
+TABLES = ["traps.md", "security.md", "PROTOCOL.md", "field-reports.md", "attacks.md"]
 
 
 def existing() -> set[str]:
