@@ -36,10 +36,14 @@ HERE, THERE = ("192.0.2.1", 1), ("192.0.2.1", 2)
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("ziglang")
     made = tmp_path_factory.mktemp("misuse") / "misuse"
-    source = [str(ROOT / "tests" / "data" / "misuse.c"), str(library.find().parent / "libpywg.a")]
-    flags = ["-Wall", "-Wextra", "-Werror", "-g", f"-I{ROOT / 'core' / 'include'}", "-lpthread"]
+    built = library.find().parent
+    source = str(ROOT / "tests" / "data" / "misuse.c")
+    # Baseline: valgrind knows no AVX-512.
+    flags = ["-Wall", "-Wextra", "-Werror", "-g", "-mcpu=baseline", "-lpthread"]
+    flags.append(f"-I{ROOT / 'core' / 'include'}")
+    linked = [f"-L{built}", "-lpywg", f"-Wl,-rpath,{built}"]
     compiler = [sys.executable, "-m", "ziglang", "cc"]
-    subprocess.run([*compiler, *flags, *source, "-o", str(made)], check=True)
+    subprocess.run([*compiler, *flags, source, *linked, "-o", str(made)], check=True)
     return made
 
 
