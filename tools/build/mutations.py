@@ -25,6 +25,22 @@ class Mutation:
 
 
 MUTATIONS = (
+    # ---- copies of a machine, memory that ends ----
+    Mutation(
+        "copy_unnoticed",
+        "interface/renewal.zig",
+        "peer.sessions.stopSending(&interface.sessions);",
+        "if (!ON) peer.sessions.stopSending(&interface.sessions);",
+        "used nonce",
+    ),
+    Mutation(
+        "half_a_change",
+        "interface/control.zig",
+        ".count => try steps.count(),",
+        ".count => blk: {\n                if (ON) interface.listen_port +%= 1;\n"
+        "                break :blk try steps.count();\n            },",
+        "a change for which there was no memory has changed something",
+    ),
     # ---- replay window ----
     Mutation(
         "replay_unchecked",

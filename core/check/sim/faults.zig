@@ -39,6 +39,8 @@ const Fault = enum {
     flood,
     same_again,
     wrong_endpoint,
+    copy,
+    little_memory,
 };
 
 /// Until the next fault: more often where there are more hosts.
@@ -128,6 +130,11 @@ fn strikeHard(world: *World, fault: Fault, host: *Host, place: u32) Error!void {
             const endpoint = network.elsewhere(r, host.address);
             try host.changePeer(place, .{ .public_key = undefined, .endpoint = endpoint });
         },
+        .copy => {
+            try host.takeSnapshot();
+            try world.schedule(long / 20, .{ .undo = .{ .set_back = host.number } });
+        },
+        .little_memory => try endMemory(world, host),
     }
     try traffic.settle(world, host);
 }
@@ -206,6 +213,11 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
             try traffic.flood(world, host, .proven);
             bounds.disturbAll(world, host);
         },
+        .copy => {
+            try host.takeSnapshot();
+            try world.schedule(second, .{ .undo = .{ .set_back = host.number } });
+        },
+        .little_memory => try endMemory(world, host), // disturbs nobody
         .lose_network, .keepalive, .partition, .cut, .entropy, .load, .wrong_endpoint => {},
     }
     try traffic.settle(world, host);
@@ -218,6 +230,12 @@ pub fn undo(world: *World, what: world_file.Undo) Error!void {
         .entropy => |number| world.hosts[number].has_entropy = true,
         .heal => |edge| world.edges.items[edge].is_cut = false,
         .join => @memset(world.groups, 0),
+        .set_back => |number| {
+            const host = &world.hosts[number];
+            host.goBack(world.time);
+            bounds.disturbAll(world, host);
+            try traffic.settle(world, host);
+        },
         .add => |peer| {
             const host = &world.hosts[peer.host];
             const neighbour = &host.neighbours.items[peer.place];
@@ -255,6 +273,11 @@ pub fn showTrueTime(world: *World, host: *Host) void {
     const shown = host.now(world.time).unix_ns;
     if (shown > host.wall_high) return;
     host.wall_offset += @intCast(host.wall_high - shown + second);
+}
+
+fn endMemory(world: *World, host: *Host) Error!void {
+    if (try host.configureShort(world.random().uintLessThan(usize, 6))) return;
+    return world.ledger.fail("host {d}: a change for which there was no memory has changed something", .{host.number});
 }
 
 fn jump(world: *World, host: *Host) void {

@@ -13,11 +13,15 @@ const Allocator = std.mem.Allocator;
 
 const Error = Allocator.Error;
 const second = std.time.ns_per_s;
+/// More peers than tables that were made for a few have room for.
+const strangers_max = 100;
 
 /// Counts what an interface holds, and sees whether it asks for more when it should not.
 pub const Memory = struct {
     backing: Allocator,
     live: usize = 0,
+    /// How often more may be had; null for as often as it is asked for.
+    left: ?usize = null,
     is_open: bool = true,
     /// Something was allocated while the door was shut.
     broke_in: bool = false,
@@ -29,6 +33,10 @@ pub const Memory = struct {
     fn alloc(context: *anyopaque, length: usize, alignment: std.mem.Alignment, address: usize) ?[*]u8 {
         const memory: *Memory = @ptrCast(@alignCast(context));
         memory.broke_in = memory.broke_in or !memory.is_open;
+        if (memory.left) |*left| {
+            if (left.* == 0) return null;
+            left.* -= 1;
+        }
         const bytes = memory.backing.rawAlloc(length, alignment, address) orelse return null;
         memory.live += length;
         return bytes;
@@ -116,6 +124,9 @@ pub const Work = struct {
     }
 };
 
+/// A sending key, and how far it was used when a snapshot of the machine was taken.
+const Saved = struct { slot: u30, key: [32]u8, counter: u64 };
+
 pub const Route = struct { prefix: wire.Prefix, owner: u32 };
 
 pub const Host = struct {
@@ -139,6 +150,7 @@ pub const Host = struct {
     routes: std.ArrayList(Route) = .empty,
     /// Peer index -> neighbour.
     by_index: std.ArrayList(?u32) = .empty,
+    saved: std.ArrayList(Saved) = .empty,
 
     is_up: bool = true,
     suspended_until: u64 = 0,
@@ -194,6 +206,7 @@ pub const Host = struct {
         };
         host.work = .{};
         host.memory.is_open = false;
+        host.saved.clearRetainingCapacity();
         for (host.neighbours.items) |*neighbour| forget(neighbour);
         try host.configureAll();
         host.interface.setActive(true);
@@ -315,6 +328,62 @@ pub const Host = struct {
     pub fn setUp(host: *Host, is_up: bool) void {
         host.is_up = is_up;
         host.interface.setActive(is_up);
+        for (host.neighbours.items) |*neighbour| neighbour.initiated_at = null;
+    }
+
+    /// A change for which memory ends after so many pieces; if they suffice, it is taken back. False if a change that
+    /// was refused has changed something.
+    pub fn configureShort(host: *Host, pieces: usize) Error!bool {
+        const before = host.configurationHash();
+        var strangers: [strangers_max]PeerChange = undefined;
+        for (&strangers) |*stranger| {
+            stranger.* = .{ .public_key = undefined };
+            host.prng.random().bytes(&stranger.public_key);
+        }
+        host.memory.is_open = true;
+        host.memory.left = pieces;
+        const outcome = host.interface.configure(&.{ .listen_port = 4711, .peers = &strangers });
+        host.memory.left = null;
+        host.memory.is_open = false;
+        outcome catch return host.configurationHash() == before;
+        for (&strangers) |*stranger| stranger.remove = true;
+        try host.configure(&.{ .listen_port = 0, .peers = &strangers });
+        return true;
+    }
+
+    fn configurationHash(host: *Host) u64 {
+        var buffer: [256]u8 = undefined;
+        var hashing: std.Io.Writer.Hashing(std.hash.Wyhash) = .initHasher(.init(0), &buffer);
+        host.interface.writeConfiguration(&hashing.writer) catch unreachable; // it cannot fail
+        hashing.writer.flush() catch unreachable;
+        return hashing.hasher.final();
+    }
+
+    // ---- a snapshot of the machine ----
+
+    pub fn takeSnapshot(host: *Host) Error!void {
+        host.saved.clearRetainingCapacity();
+        for (host.neighbours.items) |*neighbour| {
+            const peer = host.interface.get(neighbour.id orelse continue) orelse continue;
+            const slot = peer.sessions.current orelse continue;
+            const session = host.interface.sessions.at(slot);
+            try host.saved.append(host.gpa, .{
+                .slot = slot,
+                .key = session.sending_key,
+                .counter = session.send_counter,
+            });
+        }
+    }
+
+    /// The counters are those of the snapshot again, which is what matters; and the kernel says so.
+    pub fn goBack(host: *Host, time: u64) void {
+        for (host.saved.items) |*saved| {
+            const session = host.interface.sessions.at(saved.slot);
+            if (!std.mem.eql(u8, &session.sending_key, &saved.key)) continue;
+            session.send_counter = @min(session.send_counter, saved.counter);
+        }
+        host.saved.clearRetainingCapacity();
+        host.interface.renewSessions(host.now(time));
         for (host.neighbours.items) |*neighbour| neighbour.initiated_at = null;
     }
 

@@ -53,6 +53,8 @@ pub const Weather = struct {
     spiked: u16 = 0,
     delay_ns: u64 = 20 * ms,
     spike_ns: u64 = 0,
+    /// Longer datagrams get lost: a narrow link that says nothing, or whose word gets lost.
+    longest: usize = std.math.maxInt(usize),
 
     pub fn fair(random: std.Random) Weather {
         return .{ .delay_ns = random.intRangeAtMost(u64, 1, 80) * ms };
@@ -67,6 +69,7 @@ pub const Weather = struct {
             .spiked = chanceUpTo(random, 100),
             .delay_ns = random.intRangeAtMost(u64, 1, 300) * ms,
             .spike_ns = random.intRangeAtMost(u64, 1, 20_000) * ms,
+            .longest = if (random.uintLessThan(u8, 4) == 0) 600 else std.math.maxInt(usize),
         };
     }
 

@@ -204,7 +204,8 @@ fn carry(world: *World, datagram: *const Datagram) Error!void {
     const number = network.numberOf(datagram.to);
     if (number >= world.hosts.len) return;
     const is_cut = world.groups[number] != world.groups[datagram.author] or world.isCut(datagram.author, number);
-    const is_lost = is_cut or network.happens(r, weather.lost);
+    const is_too_long = datagram.bytes.len > weather.longest;
+    const is_lost = is_cut or is_too_long or network.happens(r, weather.lost);
     // In fair weather only what has arrived is ever repeated: see `attack`.
     if (is_storm) try world.tap.keep(world.gpa, r, datagram);
     if (is_lost) return;

@@ -19,7 +19,14 @@ const ms: u64 = std.time.ns_per_ms;
 pub const Phase = enum { storm, calm, silence, wake };
 
 /// What ends by itself.
-pub const Undo = union(enum) { link: u32, entropy: u32, heal: u32, join, add: struct { host: u32, place: u32 } };
+pub const Undo = union(enum) {
+    link: u32,
+    entropy: u32,
+    heal: u32,
+    join,
+    add: struct { host: u32, place: u32 },
+    set_back: u32,
+};
 
 pub const Options = struct {
     seed: u64,
@@ -141,6 +148,7 @@ pub const World = struct {
             host.stop();
             host.neighbours.deinit(gpa);
             host.routes.deinit(gpa);
+            host.saved.deinit(gpa);
             host.by_index.deinit(gpa);
         }
         for (world.inboxes) |*inbox| {
