@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import selectors
 import socket
 import struct
@@ -228,7 +229,8 @@ def iperf3(
     )
     try:
         table = Path(f"/proc/{listener.pid}/net/{'tcp6' if ':' in address else 'tcp'}")
-        wait_until(lambda: ":1451 " in table.read_text(), "iperf3 listens")
+        # Of port 5201, and listening: connections of a run before may still be in the table.
+        wait_until(lambda: re.search(r":1451 0+:0000 0A ", table.read_text()), "iperf3 listens")
         answer = client.attempt(
             "iperf3",
             "-J",
