@@ -44,7 +44,7 @@ def live_peers(tunnel: Tunnel, count: int) -> None:
             message = Initiator(key, responder).initiation(time.time_ns())
             sender.sendto(message, (tunnel.a.outer4, PORT))
             if number % 20 == 19:
-                time.sleep(0.05)
+                time.sleep(0.1)
     known = sum(line[1] != "(none)" for line in daemon.show("endpoints"))
     assert known > count * 0.99, f"{known} of {count} live peers are known"
 
