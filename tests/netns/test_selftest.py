@@ -80,7 +80,8 @@ class Secrets:
 
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
-        self.directory = directory
+        self.directory = directory / "keys"
+        self.directory.mkdir()
 
     def file(self, text: str) -> str:
         path = self.directory / f"key{len(list(self.directory.iterdir()))}"
@@ -159,8 +160,7 @@ class Ring:
 
 @pytest.fixture
 def ring(lab: Lab, tmp_path: Path) -> Ring:
-    (tmp_path / "keys").mkdir()
-    return Ring(lab, tmp_path / "keys")
+    return Ring(lab, tmp_path)
 
 
 # ---- two interfaces whose sockets are elsewhere
@@ -287,8 +287,7 @@ class Routed(Ring):
 
 @pytest.fixture
 def routed(lab: Lab, tmp_path: Path) -> Routed:
-    (tmp_path / "keys").mkdir()
-    return Routed(lab, tmp_path / "keys")
+    return Routed(lab, tmp_path)
 
 
 def keepalives(end: End) -> int:
@@ -395,8 +394,7 @@ class Cabled(Ring):
 
 @pytest.fixture
 def cabled(lab: Lab, tmp_path: Path) -> Cabled:
-    (tmp_path / "keys").mkdir()
-    return Cabled(lab, tmp_path / "keys")
+    return Cabled(lab, tmp_path)
 
 
 def test_an_address_that_goes_away_is_left_for_another(cabled: Cabled) -> None:
@@ -478,9 +476,8 @@ class Bare:
 
 @pytest.fixture
 def bare(lab: Lab, tmp_path: Path) -> Bare:
-    (tmp_path / "keys").mkdir()
     place = lab.namespace("c")
-    return Bare(lab, place, lab.daemon(None, place), Secrets(lab, tmp_path / "keys"))
+    return Bare(lab, place, lab.daemon(None, place), Secrets(lab, tmp_path))
 
 
 def test_long_configurations_are_told_as_they_were_set(bare: Bare) -> None:
