@@ -21,9 +21,8 @@ SECOND = 10**9
 START = Now(boot_ns=1000 * SECOND, unix_ns=1_700_000_000 * SECOND)
 
 
-def later(seconds: float) -> Now:
-    step = int(seconds * SECOND)
-    return Now(START.boot_ns + step, START.unix_ns + step)
+def after(step_ns: int) -> Now:
+    return Now(START.boot_ns + step_ns, START.unix_ns + step_ns)
 
 
 def timestamp(now: Now) -> bytes:
@@ -138,7 +137,7 @@ def test_core_takes_a_cookie_and_shows_it(core: Interface, psk: bytes | None) ->
     assert core.poll(START) == []  # not at once, ...
     deadline = core.deadline()
     assert deadline is not None
-    soon = later((deadline - START.boot_ns) / SECOND)
+    soon = after(deadline - START.boot_ns)
     core.expire(soon)
     (second,) = core.poll(soon)  # ... but within half a second, and not only after REKEY_TIMEOUT
     assert SECOND // 10 <= deadline - START.boot_ns < SECOND // 2
