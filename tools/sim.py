@@ -1,6 +1,7 @@
 """Runs the real protocol on many hosts in virtual time, in a world where everything goes wrong.
 
-    scripts/sim [--seed N] [--hours H] [--peers N] [--runs N]    runs with seeds N, N + 1, ...
+    scripts/sim [--seed N] [--hours H] [--peers N] [--silent N] [--runs N]
+                                                                 runs with seeds N, N + 1, ...
     scripts/sim --mutations [--runs N]                           every deliberate bug must be caught
     scripts/sim --mutation NAME [--seed N] ...                   one of them
 
@@ -63,6 +64,8 @@ def simulate(options: argparse.Namespace) -> int:
     words = ["--hours", str(options.hours)]
     if options.peers is not None:
         words += ["--peers", str(options.peers)]
+    if options.silent:
+        words += ["--silent", str(options.silent)]
     if options.mutation is not None:
         words += ["--mutation", options.mutation]
     command = [str(build(mutated=options.mutation is not None)), *words]
@@ -88,7 +91,8 @@ def catch_all(runs: int) -> int:
     missed = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         names = [mutation.name for mutation in mutations.MUTATIONS]
-        told = list(pool.map(lambda name: catch(program, name, runs), names))
+        words = [mutation.words for mutation in mutations.MUTATIONS]
+        told = list(pool.map(lambda name, own: catch(program, name, runs, *own), names, words))
     for mutation, text in zip(mutations.MUTATIONS, told, strict=True):
         said = text.splitlines()
         verdict = next((line for line in said if line.startswith("violation: ")), None)
@@ -106,9 +110,9 @@ def catch_all(runs: int) -> int:
     return 1 if missed else 0
 
 
-def catch(program: Path, name: str, runs: int) -> str:
+def catch(program: Path, name: str, runs: int, *own: str) -> str:
     """What is said of a mutation, from seed 1."""
-    words = ["--mutation", name, "--runs", str(runs), "--seconds", str(MUTATION_SECONDS)]
+    words = ["--mutation", name, "--runs", str(runs), "--seconds", str(MUTATION_SECONDS), *own]
     command = [str(program), "--seed", "1", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return done.stdout
@@ -121,6 +125,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--hours", type=float, default=1.0, help="of virtual time, each run")
     parser.add_argument("--peers", type=int, help="2 to 1000 hosts; else the seed decides")
+    parser.add_argument(
+        "--silent", type=int, default=0, metavar="N", help="peers of one host where nobody is"
+    )
     parser.add_argument("--runs", type=int, default=None, help="seeds, one after the other")
     parser.add_argument("--mutation", help="with this deliberate bug")
     parser.add_argument(

@@ -38,6 +38,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         "--seed 1 --runs 24 --hours 0.5",
         "--seed 1 --peers 100 --hours 0.2",
         "--seed 7 --peers 1000 --hours 0.05",
+        "--seed 1 --silent 1000 --hours 0.3",
+        "--seed 1 --silent 20000 --hours 0.05",
         *(f"--seed {seed} --hours 1" for seed in FOUND_SOMETHING),
     ],
 )

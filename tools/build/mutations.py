@@ -22,6 +22,8 @@ class Mutation:
     """ON stands for the question whether it is switched on."""
     sign: str
     """What the simulation says of it: a regular expression."""
+    words: tuple[str, ...] = ()
+    """Options of the simulation without which it cannot show."""
 
 
 MUTATIONS = (
@@ -40,6 +42,47 @@ MUTATIONS = (
         ".count => blk: {\n                if (ON) interface.listen_port +%= 1;\n"
         "                break :blk try steps.count();\n            },",
         "a change for which there was no memory has changed something",
+    ),
+    # ---- workers that the system lets wait, peers where nobody is ----
+    Mutation(
+        "late_train_as_it_is",
+        "interface.zig",
+        "if (current.send_counter - (ticket.counter + count) <= distance_max) return null;",
+        "if (ON or current.send_counter - (ticket.counter + count) <= distance_max) return null;",
+        "nonces after its turn",
+    ),
+    Mutation(
+        "late_nonces_not_taken",
+        "interface.zig",
+        "return current.reserve(count, now.boot);\n    }\n\n    fn refuseReserved",
+        "return if (ON) current.send_counter else current.reserve(count, now.boot);\n"
+        "    }\n\n    fn refuseReserved",
+        "used nonce",
+    ),
+    Mutation(
+        "late_nonces_of_the_next_session",
+        "interface.zig",
+        "if (!crypto.eql32(&current.sending_key, key)) return null;\n"
+        "        assert(ticket.counter + count <= current.send_counter);",
+        "if (!ON and !crypto.eql32(&current.sending_key, key)) return null;\n"
+        "        assert(ON or ticket.counter + count <= current.send_counter);",
+        "used nonce|overflow",
+    ),
+    Mutation(
+        "opened_for_a_later_session",
+        "interface.zig",
+        "if (opened_by.local_index != ticket.receiver_index) return",
+        "if (!ON and opened_by.local_index != ticket.receiver_index) return",
+        r"takes the same datagram of \d+ twice",
+    ),
+    Mutation(
+        "silent_given_up",
+        "interface/handshakes.zig",
+        ".persistent_keepalive => if (peer.timers.persistent_keepalive_interval != 0)",
+        ".persistent_keepalive => if (!(ON and peer.timers.handshake_attempts > 9) and\n"
+        "            peer.timers.persistent_keepalive_interval != 0)",
+        "the way to a silent peer open",
+        ("--silent", "200"),
     ),
     # ---- replay window ----
     Mutation(

@@ -3,6 +3,7 @@
 const std = @import("std");
 const constants = @import("protocol").constants;
 const Host = @import("host.zig").Host;
+const silent_keepalive = @import("host.zig").silent_keepalive;
 const World = @import("world.zig").World;
 
 const second = std.time.ns_per_s;
@@ -16,10 +17,14 @@ const detection = constants.KEEPALIVE_TIMEOUT + constants.REKEY_TIMEOUT + consta
 /// Six crossings of the network, and timers that are served late.
 pub const slack = second;
 
-/// When an idle pair has come to rest: an initiation that nobody answers ends with its last attempt, and may have been
+/// When idle pairs have come to rest: an initiation that nobody answers ends with its last attempt, and may have been
 /// caused by data that nobody answered.
-pub const silence_settles = detection + (constants.MAX_TIMER_HANDSHAKES + 2) * attempt +
-    constants.KEEPALIVE_TIMEOUT + 2 * slack;
+pub fn silenceSettles(world: *const World) u64 {
+    var queue: u64 = 0;
+    for (world.hosts) |*host| queue = @max(queue, queueTime(host));
+    return detection + (constants.MAX_TIMER_HANDSHAKES + 2) * (attempt + queue) + constants.KEEPALIVE_TIMEOUT +
+        2 * slack;
+}
 
 /// Handshakes that cost less than this in a second are not to be asked for cookies: half of what may be spent at once.
 pub const work_that_is_no_load = 5 * std.time.ns_per_ms;
@@ -58,6 +63,18 @@ fn slowest(world: *const World, host: *const Host, place: u32) u64 {
 pub fn renewalTime(world: *const World, host: *const Host, place: u32) u64 {
     const other = &world.hosts[host.neighbours.items[place].host];
     return slowest(world, host, place) + constants.KEEPALIVE_TIMEOUT + attempt + loadTime(host, other) + slack;
+}
+
+/// Between two attempts to reach a peer where nobody is: the last of a row is given up, and the keepalive begins
+/// another; and all others may be before it, in turns.
+pub fn silentTime(host: *const Host) u64 {
+    return 2 * attempt + silent_keepalive * second + 2 * queueTime(host) + slack;
+}
+
+/// Until an attempt that nothing waits for has its turn, if all peers where nobody is are before it.
+fn queueTime(host: *const Host) u64 {
+    if (host.silent.count() == 0) return 0;
+    return host.silent.count() * std.time.ns_per_ms / host.turn_budget;
 }
 
 /// Whether nothing has happened to a pair for so long that all is as it should be.

@@ -49,6 +49,8 @@ fn handle(world: *World, event: world_file.Event) Error!void {
             try world.schedule(faults.pause(world), .fault);
         },
         .undo => |undo| try faults.undo(world, undo),
+        .train => |train| try traffic.release(world, train),
+        .batch => |batch| try traffic.finishLate(world, batch),
         .attack => {
             try traffic.attack(world);
             try world.schedule(world.random().intRangeAtMost(u64, 20, 1000) * ms, .attack);

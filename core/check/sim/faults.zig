@@ -7,6 +7,7 @@ const wire = @import("wire");
 const protocol = @import("protocol");
 const constants = protocol.constants;
 const bounds = @import("bounds.zig");
+const flood = @import("flood.zig");
 const Host = @import("host.zig").Host;
 const network = @import("network.zig");
 const packet = @import("packet.zig");
@@ -120,10 +121,10 @@ fn strikeHard(world: *World, fault: Fault, host: *Host, place: u32) Error!void {
             try world.schedule(long / 10, .{ .undo = .{ .entropy = host.number } });
         },
         .load => host.is_loaded = !host.is_loaded,
-        .junk => try traffic.flood(world, host, .junk),
+        .junk => try flood.pour(world, host, .junk),
         .flood => {
-            try traffic.flood(world, host, .unproven);
-            try traffic.flood(world, host, .proven);
+            try flood.pour(world, host, .unproven);
+            try flood.pour(world, host, .proven);
         },
         .same_again => try host.configureAll(),
         .wrong_endpoint => if (neighbour.present) {
@@ -207,10 +208,10 @@ fn strikeSoftly(world: *World, fault: Fault, host: *Host, place: u32) Error!void
             bounds.disturb(world, host, place);
         },
         .same_again => try host.configureAll(), // disturbs nobody
-        .junk => try traffic.flood(world, host, .junk), // disturbs nobody
+        .junk => try flood.pour(world, host, .junk), // disturbs nobody
         .flood => {
-            try traffic.flood(world, host, .unproven);
-            try traffic.flood(world, host, .proven);
+            try flood.pour(world, host, .unproven);
+            try flood.pour(world, host, .proven);
             bounds.disturbAll(world, host);
         },
         .copy => {

@@ -10,6 +10,8 @@ const constants = protocol.constants;
 const bounds = @import("bounds.zig");
 const Host = @import("host.zig").Host;
 const Neighbour = @import("host.zig").Neighbour;
+const lanes = @import("lanes.zig");
+const Opening = lanes.Opening;
 const ledger_file = @import("ledger.zig");
 const Error = ledger_file.Error;
 const Datagram = @import("network.zig").Datagram;
@@ -18,21 +20,12 @@ const World = @import("world.zig").World;
 
 const second = std.time.ns_per_s;
 
-/// A datagram on its way through a host: looked up, then opened.
-pub const Opening = struct {
-    ticket: protocol.OpenTicket,
-    datagram: *Datagram,
-    plain: [packet.length_max + 48]u8 = undefined,
-    plain_length: ?usize = null,
-};
-
 pub fn sent(world: *World, host: *Host, datagram: *Datagram, id: ?protocol.PeerId) Error!void {
     const ledger = &world.ledger;
     const kind = messages.classify(datagram.bytes) orelse
         return ledger.fail("host {d} sends what is no message", .{host.number});
     if (kind == .cookie_reply) return ledger.noteCookie(host.number, datagram.to);
-    const place = host.neighbourOf(id.?) orelse
-        return ledger.fail("host {d} sends to a peer that it has not", .{host.number});
+    const place = host.neighbourOf(id.?) orelse return toSilent(world, host, id.?, kind);
     const neighbour = &host.neighbours.items[place];
     const peer = host.interface.get(id.?) orelse
         return ledger.fail("host {d} sends to a peer that it removed", .{host.number});
@@ -70,9 +63,50 @@ pub fn sent(world: *World, host: *Host, datagram: *Datagram, id: ?protocol.PeerI
                 .is_confirmed = false,
             });
         },
-        .transport => try sealed(world, host, place, peer, datagram),
+        .transport => {
+            const receiver = std.mem.readInt(u32, datagram.bytes[4..8], .little);
+            const counter = std.mem.readInt(u64, datagram.bytes[8..16], .little);
+            const key = try reserved(world, host, place, receiver, counter);
+            try ledger.noteNonce(host.number, key, counter);
+        },
     }
     neighbour.sent_at = world.time;
+}
+
+/// One that never answers: there are only attempts, and no more of them than to any other.
+fn toSilent(world: *World, host: *Host, id: protocol.PeerId, kind: messages.Kind) Error!void {
+    const last = host.silentAt(id.index) orelse
+        return world.ledger.fail("host {d} sends to a peer that it has not", .{host.number});
+    if (kind != .initiation) {
+        return world.ledger.fail("host {d} sends a {t} to a peer that has never spoken", .{ host.number, kind });
+    }
+    world.stats.handshakes += 1;
+    if (last.*) |at| if (world.time - at < constants.REKEY_TIMEOUT) {
+        return world.ledger.fail("host {d} sends a silent peer two initiations within REKEY_TIMEOUT", .{host.number});
+    };
+    last.* = world.time;
+    const sent_timestamp = host.interface.get(id).?.last_sent_timestamp;
+    const label = std.mem.readInt(u64, sent_timestamp[0..8], .big) - 0x4000_0000_0000_000a;
+    host.wall_high = @max(host.wall_high, (label + 1) * second);
+}
+
+/// A datagram of a train leaves. Others may have overtaken it, but not by more than the receiver waits for.
+pub fn left(world: *World, host: *Host, train: *const lanes.Train, counter: u64) Error!void {
+    const ledger = &world.ledger;
+    try ledger.noteNonce(host.number, &train.key, counter);
+    if (!isSentBy(world, host, train)) return;
+    const behind = ledger.newestNonce(&train.key) - counter;
+    if (behind > lanes.distance_max + train.count) {
+        return ledger.fail("host {d} sends a datagram {d} nonces after its turn", .{ host.number, behind });
+    }
+}
+
+/// Whether the peer is still sent to by this train's key, so that there are later nonces to be had.
+fn isSentBy(world: *const World, host: *const Host, train: *const lanes.Train) bool {
+    const peer = host.interface.get(train.ticket.peer) orelse return false;
+    const session = host.interface.sessions.at(peer.sessions.current orelse return false);
+    if (!session.may_send or session.age(host.now(world.time).boot) >= constants.REJECT_AFTER_TIME) return false;
+    return std.mem.eql(u8, &session.sending_key, &train.key);
 }
 
 /// Initiations are REKEY_TIMEOUT apart, but for one in between that shows a cookie.
@@ -104,11 +138,11 @@ fn need(world: *World, host: *Host, place: u32, peer: anytype) Error!void {
     });
 }
 
-fn sealed(world: *World, host: *Host, place: u32, peer: anytype, datagram: *const Datagram) Error!void {
+/// Nonces up to `counter` are taken, of a session that may be sent by; answers its key.
+pub fn reserved(world: *World, host: *Host, place: u32, receiver: u32, counter: u64) Error!*const [32]u8 {
     const ledger = &world.ledger;
-    const receiver = std.mem.readInt(u32, datagram.bytes[4..8], .little);
-    const counter = std.mem.readInt(u64, datagram.bytes[8..16], .little);
     const neighbour = &host.neighbours.items[place];
+    const peer = host.interface.get(neighbour.id.?).?;
     const session = inline for (.{ peer.sessions.current, peer.sessions.next, peer.sessions.previous }) |role| {
         if (role) |slot| {
             if (host.interface.sessions.at(slot).remote_index == receiver) break host.interface.sessions.at(slot);
@@ -117,7 +151,6 @@ fn sealed(world: *World, host: *Host, place: u32, peer: anytype, datagram: *cons
         "host {d} sends to {d} by an index that no session has",
         .{ host.number, neighbour.host },
     );
-    try ledger.noteNonce(host.number, &session.sending_key, counter);
     const birth = ledger.birthOf(host.number, session.local_index) orelse {
         return ledger.fail("host {d} sends with a session that no handshake made", .{host.number});
     };
@@ -137,7 +170,15 @@ fn sealed(world: *World, host: *Host, place: u32, peer: anytype, datagram: *cons
     }
     // The counter stands one further when it is looked at.
     if (counter >= constants.REKEY_AFTER_MESSAGES and birth.worn_since == null) birth.worn_since = world.time;
-    if (!bounds.isQuiet(world, host, place)) return;
+    if (bounds.isQuiet(world, host, place)) try renewed(world, host, place, birth);
+    return &session.sending_key;
+}
+
+/// Nothing is wrong: then no session is sent by for much longer than it should be.
+fn renewed(world: *World, host: *Host, place: u32, birth: *const ledger_file.Birth) Error!void {
+    const ledger = &world.ledger;
+    const age = world.time - birth.at;
+    const names = .{ host.number, host.neighbours.items[place].host };
     const patience = bounds.renewalTime(world, host, place);
     if (birth.is_initiator and age > constants.REKEY_AFTER_TIME + patience) {
         return ledger.fail("host {d} does not renew its session with {d}", names);
@@ -272,7 +313,7 @@ pub fn opened(world: *World, host: *Host, opening: *const Opening, outcome: anyt
     if (neighbour.host != datagram.author or neighbour.entry != from.entry) {
         return ledger.fail("host {d} takes data of {d} with a session of another peer", names);
     }
-    if (world.time - from.at >= constants.REJECT_AFTER_TIME) {
+    if (opening.looked_up_at - from.at >= constants.REJECT_AFTER_TIME) {
         return ledger.fail("host {d} takes data of {d} with a key past REJECT_AFTER_TIME", names);
     }
     if (opening.ticket.counter >= constants.REJECT_AFTER_MESSAGES) {

@@ -43,6 +43,41 @@ const Marks = struct {
     }
 };
 
+/// The counters that a key was used with: all below `next`, but for those that lanes still have in hand, or gave up.
+const Nonces = struct {
+    next: u64 = 0,
+    at: u64 = 0,
+    unused: std.ArrayList(Run) = .empty,
+
+    /// From `first` to before `end`.
+    const Run = struct { first: u64, end: u64 };
+
+    fn deinit(nonces: *Nonces, gpa: Allocator) void {
+        nonces.unused.deinit(gpa);
+    }
+
+    /// False if it was used before.
+    fn use(nonces: *Nonces, gpa: Allocator, counter: u64) Allocator.Error!bool {
+        if (counter >= nonces.next) {
+            if (counter > nonces.next) try nonces.unused.append(gpa, .{ .first = nonces.next, .end = counter });
+            nonces.next = counter +| 1;
+            return true;
+        }
+        for (nonces.unused.items, 0..) |run, i| {
+            if (counter < run.first or counter >= run.end) continue;
+            _ = nonces.unused.swapRemove(i);
+            for ([_]Run{
+                .{ .first = run.first, .end = counter },
+                .{ .first = counter + 1, .end = run.end },
+            }) |rest| {
+                if (rest.first != rest.end) try nonces.unused.append(gpa, rest);
+            }
+            return true;
+        }
+        return false;
+    }
+};
+
 /// Where a cookie was sent, by whom.
 const CookieKey = struct { host: u32, family: u8, port: u16, address: [16]u8 };
 
@@ -50,8 +85,8 @@ pub const Ledger = struct {
     gpa: Allocator,
     time: u64 = 0,
     births: std.AutoHashMapUnmanaged(u64, Birth) = .empty,
-    /// Key -> one more than the last counter it was used with, and when.
-    nonces: std.AutoHashMapUnmanaged([32]u8, struct { next: u64, at: u64 }) = .empty,
+    /// By key.
+    nonces: std.AutoHashMapUnmanaged([32]u8, Nonces) = .empty,
     cookies: std.AutoHashMapUnmanaged(CookieKey, u64) = .empty,
     /// Datagrams that were taken as authentic, packets that came out.
     accepted: Marks = .{},
@@ -60,6 +95,8 @@ pub const Ledger = struct {
 
     pub fn deinit(ledger: *Ledger) void {
         ledger.births.deinit(ledger.gpa);
+        var nonces = ledger.nonces.valueIterator();
+        while (nonces.next()) |each| each.deinit(ledger.gpa);
         ledger.nonces.deinit(ledger.gpa);
         ledger.cookies.deinit(ledger.gpa);
         ledger.accepted.words.deinit(ledger.gpa);
@@ -94,16 +131,22 @@ pub const Ledger = struct {
     /// A datagram was sealed with this key and counter.
     pub fn noteNonce(ledger: *Ledger, host: u32, sending_key: *const [32]u8, counter: u64) Error!void {
         const entry = try ledger.nonces.getOrPut(ledger.gpa, sending_key.*);
-        if (entry.found_existing and counter < entry.value_ptr.next) {
+        if (!entry.found_existing) entry.value_ptr.* = .{};
+        entry.value_ptr.at = ledger.time;
+        if (!try entry.value_ptr.use(ledger.gpa, counter)) {
             return ledger.fail(
                 "host {d} used nonce {d} of a key that was at {d}",
                 .{ host, counter, entry.value_ptr.next },
             );
         }
-        entry.value_ptr.* = .{ .next = counter +| 1, .at = ledger.time };
         if (counter >= constants.REJECT_AFTER_MESSAGES) {
             return ledger.fail("host {d} sealed with counter {d}, past REJECT_AFTER_MESSAGES", .{ host, counter });
         }
+    }
+
+    /// Of a key that was used.
+    pub fn newestNonce(ledger: *const Ledger, sending_key: *const [32]u8) u64 {
+        return ledger.nonces.get(sending_key.*).?.next - 1;
     }
 
     // ---- datagrams and packets ----
@@ -162,7 +205,9 @@ pub const Ledger = struct {
         errdefer kept.deinit(gpa);
         var entries = map.iterator();
         while (entries.next()) |entry| {
-            if (entry.value_ptr.at >= oldest) try kept.put(gpa, entry.key_ptr.*, entry.value_ptr.*);
+            if (entry.value_ptr.at >= oldest) {
+                try kept.put(gpa, entry.key_ptr.*, entry.value_ptr.*);
+            } else if (@TypeOf(entry.value_ptr.*) == Nonces) entry.value_ptr.deinit(gpa);
         }
         map.deinit(gpa);
         map.* = kept;
@@ -179,4 +224,16 @@ test "marks are kept apart" {
         try std.testing.expect(marks.has(number));
         try std.testing.expect(!marks.has(number + 1));
     }
+}
+
+test "a nonce is used once, in whatever order" {
+    const gpa = std.testing.allocator;
+    var nonces: Nonces = .{};
+    defer nonces.deinit(gpa);
+    for ([_]u64{ 5, 6, 2, 0, 4, 3, 1, std.math.maxInt(u64) - 1, 7 }) |counter| {
+        try std.testing.expect(try nonces.use(gpa, counter));
+        try std.testing.expect(!try nonces.use(gpa, counter));
+    }
+    for (0..8) |counter| try std.testing.expect(!try nonces.use(gpa, counter));
+    try std.testing.expect(try nonces.use(gpa, 8));
 }

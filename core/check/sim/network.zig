@@ -24,6 +24,8 @@ pub const Datagram = struct {
     from: wire.SocketAddress,
     to: wire.SocketAddress,
     damage: Damage = .none,
+    /// A worker has looked it up, and not finished it.
+    is_in_hand: bool = false,
     /// Of an initiation.
     timestamp: protocol.time.Timestamp = @splat(0),
     /// Of a response: the preshared key it was made with.

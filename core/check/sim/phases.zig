@@ -18,7 +18,6 @@ const Error = world_file.Error;
 const Phase = world_file.Phase;
 const attempt = bounds.attempt;
 const never = bounds.never;
-const silence_settles = bounds.silence_settles;
 const slack = bounds.slack;
 
 const second = std.time.ns_per_s;
@@ -36,7 +35,8 @@ pub fn next(world: *World) Error!void {
     const duration: u64 = switch (after) {
         .storm => r.intRangeAtMost(u64, 20, 400) * second,
         .calm => r.intRangeAtMost(u64, 60, 400) * second,
-        .silence => (silence_settles + 3 * constants.REJECT_AFTER_TIME) + r.intRangeAtMost(u64, 1, 30) * second,
+        .silence => bounds.silenceSettles(world) + 3 * constants.REJECT_AFTER_TIME +
+            r.intRangeAtMost(u64, 1, 30) * second,
         .wake => r.intRangeAtMost(u64, 1, 70) * second,
     };
     if (world.time != 0) try end(world);
@@ -221,7 +221,8 @@ pub fn check(world: *World) Error!void {
             },
             .silence => {
                 try checkBeat(world, host, place);
-                if (isIdle(world, host, place) and neighbour.sent_at > world.phase_began + silence_settles) {
+                const settled = world.phase_began + bounds.silenceSettles(world);
+                if (isIdle(world, host, place) and neighbour.sent_at > settled) {
                     return world.ledger.fail(
                         "host {d} speaks to {d}, to which it has nothing to say",
                         .{ host.number, neighbour.host },
@@ -237,6 +238,7 @@ pub fn check(world: *World) Error!void {
             },
         }
     };
+    if (world.phase == .silence) for (world.hosts) |*host| try checkAttempts(world, host);
 }
 
 /// Who can talk does. A renewal may interrupt for one attempt: two ends that began at the same instant have a session
@@ -275,4 +277,13 @@ fn checkBeat(world: *World, host: *Host, place: u32) Error!void {
     return world.ledger.fail("host {d} has not kept the way to {d} open for {d} s", .{
         host.number, neighbour.host, gap / second,
     });
+}
+
+/// However many peers are silent, each is tried in its turn.
+fn checkAttempts(world: *World, host: *Host) Error!void {
+    if (world.time - world.phase_began < bounds.silentTime(host)) return;
+    for (host.silent.values()) |at| {
+        if (at != null and world.time - at.? <= bounds.silentTime(host)) continue;
+        return world.ledger.fail("host {d} does not keep the way to a silent peer open", .{host.number});
+    }
 }

@@ -1,7 +1,8 @@
 //! For scripts/sim and tests/sim; no install has it. Runs the real protocol on many hosts in virtual time, with
 //! everything going wrong that can, and says so when a promise is broken.
 //!
-//!   sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]
+//!   sim --seed N [--hours H | --seconds S] [--peers N] [--silent N] [--runs N] [--mutation NAME]
+//!       [--from SECOND]
 //!
 //! Run K has the seed N + K - 1. From SECOND on, all that happens is told. Exit code 0: every promise was kept. 1: one
 //! was broken, or a panic or a crash. 2: wrong arguments. 4: there is no such mutation in this program.
@@ -18,6 +19,7 @@ const Options = struct {
     seed: u64 = 1,
     seconds: u64 = 3600,
     peers: ?u32 = null,
+    silent: u32 = 0,
     runs: u64 = 1,
     told_from: u64 = std.math.maxInt(u64),
 };
@@ -34,7 +36,8 @@ pub fn main(init: std.process.Init.Minimal) u8 {
         error.NoMutation => 4,
         error.Usage => {
             report.say(
-                "sim --seed N [--hours H | --seconds S] [--peers N] [--runs N] [--mutation NAME] [--from SECOND]",
+                "sim --seed N [--hours H | --seconds S] [--peers N] [--silent N] [--runs N] [--mutation NAME] " ++
+                    "[--from SECOND]",
                 .{},
             );
             return 2;
@@ -71,7 +74,12 @@ pub fn main(init: std.process.Init.Minimal) u8 {
 }
 
 fn runOne(seed: u64, options: Options) bool {
-    const given: world_file.Options = .{ .seed = seed, .peers = options.peers, .told_from = options.told_from };
+    const given: world_file.Options = .{
+        .seed = seed,
+        .peers = options.peers,
+        .silent = options.silent,
+        .told_from = options.told_from,
+    };
     world.init(allocator, given) catch |err| return failed(err);
     events.begin(&world) catch |err| return failed(err);
     events.run(&world, options.seconds * std.time.ns_per_s) catch |err| return failed(err);
@@ -112,6 +120,9 @@ fn readArguments(args: std.process.Args) error{ Usage, NoMutation }!Options {
         } else if (std.mem.eql(u8, name, "--peers")) {
             if (number < 2 or number > 1000) return error.Usage;
             options.peers = @intCast(number);
+        } else if (std.mem.eql(u8, name, "--silent")) {
+            if (number > 100_000) return error.Usage;
+            options.silent = @intCast(number);
         } else return error.Usage;
     }
     return options;

@@ -6,6 +6,7 @@ const messages = wire.messages;
 const protocol = @import("protocol");
 const Host = @import("host.zig").Host;
 const judge = @import("judge.zig");
+const lanes = @import("lanes.zig");
 const network = @import("network.zig");
 const Datagram = network.Datagram;
 const packet = @import("packet.zig");
@@ -41,7 +42,7 @@ pub fn settle(world: *World, host: *Host) Error!void {
         } else if (has_initiated) {
             return world.ledger.fail("host {d} lets a {t} wait for an initiation", .{ host.number, kind });
         }
-        try emit(world, host, datagram, transmit.endpoint.remote, transmit.peer);
+        try emit(world, host, datagram, transmit.endpoint.remote, .{ .protocol = transmit.peer });
     }
     try wakeInTime(world, host, now);
 }
@@ -55,7 +56,7 @@ fn settleInTurns(world: *World, host: *Host) Error!void {
     var budget: protocol.Budget = .{ .looks = host.turn_budget, .responses = host.turn_budget };
     while (interface.pollUrgent(&buffer, &budget, now)) |transmit| {
         sent += @intFromBool(transmit.peer != null); // cookies are not counted
-        try emit(world, host, buffer[0..transmit.length], transmit.endpoint.remote, transmit.peer);
+        try emit(world, host, buffer[0..transmit.length], transmit.endpoint.remote, .{ .protocol = transmit.peer });
     }
     var looks = host.turn_budget;
     var draft: protocol.Draft = undefined;
@@ -63,7 +64,7 @@ fn settleInTurns(world: *World, host: *Host) Error!void {
         draft.compute(&interface.local.?);
         sent += 1;
         const transmit = interface.finishInitiation(&draft, &buffer, now) orelse continue;
-        try emit(world, host, buffer[0..transmit.length], transmit.endpoint.remote, transmit.peer);
+        try emit(world, host, buffer[0..transmit.length], transmit.endpoint.remote, .{ .protocol = transmit.peer });
     }
     if (sent > 2 * host.turn_budget) {
         return world.ledger.fail("host {d} does more in a turn than it may", .{host.number});
@@ -151,27 +152,76 @@ pub fn send(world: *World, host: *Host, place: u32, count: u32, is_odd: bool) Er
             }
         },
         .seal => |ticket| {
-            const key = ticket.key.*;
-            const remote = ticket.endpoint.remote;
-            for (0..count) |i| {
-                stamp.id = first + i;
-                const inner = packet.write(&plain, source, destination, stamp, length);
-                var datagram: [packet.length_max + 48]u8 = undefined;
-                const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter + i);
-                datagram[0..16].* = std.mem.toBytes(header);
-                const body = datagram[16..][0 .. padded + 16];
-                @memcpy(body[0..inner.len], inner);
-                @memset(body[inner.len..padded], 0);
-                protocol.crypto.aeadSeal(body, &key, ticket.counter + i, body[0..padded], "");
-                try emit(world, host, datagram[0 .. padded + 32], remote, ticket.peer);
-            }
+            _ = try judge.reserved(world, host, found.?, ticket.receiver_index, ticket.counter + count - 1);
+            host.neighbours.items[found.?].sent_at = world.time;
+            try depart(world, host, .{
+                .owner = world.ownerOf(host),
+                .ticket = ticket,
+                .key = ticket.key.*,
+                .remote = ticket.endpoint.remote,
+                .source = source,
+                .destination = destination,
+                .stamp = stamp,
+                .length = length,
+                .count = count,
+            });
         },
     }
     return first;
 }
 
+/// At once, or when the worker that has the train in hand may go on.
+fn depart(world: *World, host: *Host, train: lanes.Train) Error!void {
+    const pause = if (host.lanes > 1) lanes.wait(world.random(), world.phase == .storm) else null;
+    const delay = pause orelse return sealTrain(world, host, &train);
+    if (world.random().uintLessThan(u8, 4) == 0) host.reserveForOthers(&train, world.random().uintAtMost(u64, 10_000));
+    const held = try world.gpa.create(lanes.Train);
+    errdefer world.gpa.destroy(held);
+    held.* = train;
+    try world.schedule(delay, .{ .train = held });
+}
+
+/// As a device does it: by later nonces if others have sent too much meanwhile.
+pub fn release(world: *World, train: *lanes.Train) Error!void {
+    const host = &world.hosts[train.owner.host];
+    if (isHeldStill(world, train.owner) and !host.isAwake(world.time)) {
+        return world.schedule(host.suspended_until - world.time, .{ .train = train });
+    }
+    defer world.gpa.destroy(train);
+    if (!isHeldStill(world, train.owner) or !host.is_up) return;
+    const now = host.now(world.time);
+    if (host.interface.reserveAgain(&train.ticket, &train.key, train.count, lanes.distance_max, now)) |counter| {
+        train.ticket.counter = counter;
+    }
+    try sealTrain(world, host, train);
+}
+
+fn isHeldStill(world: *const World, owner: lanes.Owner) bool {
+    return std.meta.eql(owner, world.ownerOf(&world.hosts[owner.host]));
+}
+
+fn sealTrain(world: *World, host: *Host, train: *const lanes.Train) Error!void {
+    const padded = messages.paddedLength(train.length, packet.length_max);
+    var stamp = train.stamp;
+    for (0..train.count) |i| {
+        stamp.id = train.stamp.id + i;
+        const counter = train.ticket.counter + i;
+        var datagram: [packet.length_max + 48]u8 = undefined;
+        const header: messages.TransportHeader = .init(train.ticket.receiver_index, counter);
+        datagram[0..16].* = std.mem.toBytes(header);
+        const body = datagram[16..][0 .. padded + 16];
+        const inner = packet.write(body, train.source, train.destination, stamp, train.length);
+        @memset(body[inner.len..padded], 0);
+        protocol.crypto.aeadSeal(body, &train.key, counter, body[0..padded], "");
+        try emit(world, host, datagram[0 .. padded + 32], train.remote, .{ .train = train });
+    }
+}
+
+/// Where a datagram comes from: the protocol itself, for this peer if for one, or a train that was reserved before.
+const Origin = union(enum) { protocol: ?protocol.PeerId, train: *const lanes.Train };
+
 /// A datagram leaves a host: judged, then given to the network.
-fn emit(world: *World, host: *Host, bytes: []const u8, to: wire.SocketAddress, id: ?protocol.PeerId) Error!void {
+fn emit(world: *World, host: *Host, bytes: []const u8, to: wire.SocketAddress, origin: Origin) Error!void {
     world.note('>', host.number, bytes);
     const datagram = try world.gpa.create(Datagram);
     datagram.* = .{
@@ -188,7 +238,10 @@ fn emit(world: *World, host: *Host, bytes: []const u8, to: wire.SocketAddress, i
     };
     defer datagram.destroy(world.gpa);
     world.stats.datagrams += 1;
-    try judge.sent(world, host, datagram, id);
+    switch (origin) {
+        .protocol => |id| try judge.sent(world, host, datagram, id),
+        .train => |train| try judge.left(world, host, train, std.mem.readInt(u64, bytes[8..16], .little)),
+    }
     if (host.is_translated) {
         if (world.time - host.translated_at > translation_ns) world.move(host);
         host.translated_at = world.time;
@@ -267,7 +320,7 @@ pub fn turn(world: *World, host: *Host) Error!void {
     }
     if (!host.isAwake(world.time) or !host.is_up) return;
     const now = host.now(world.time);
-    var tickets: [32]judge.Opening = undefined;
+    var openings: [32]lanes.Opening = undefined;
     var count: usize = 0;
     for (batch.items) |datagram| {
         world.note('<', host.number, datagram.bytes);
@@ -277,34 +330,65 @@ pub fn turn(world: *World, host: *Host) Error!void {
                 try judge.unopened(world, host, datagram, reason);
             },
             .handshake => {
-                try finishBatch(world, host, tickets[0..count], now);
+                try finish(world, host, openings[0..count]);
                 count = 0;
                 try handshake(world, host, datagram, now);
             },
             .open => |ticket| {
-                tickets[count] = .{ .ticket = ticket, .datagram = datagram };
+                openings[count] = .{
+                    .ticket = ticket,
+                    .key = ticket.key.*,
+                    .looked_up_at = world.time,
+                    .datagram = datagram,
+                };
                 count += 1;
-                if (count < tickets.len) continue;
-                try finishBatch(world, host, tickets[0..count], now);
+                if (count < openings.len) continue;
+                try finish(world, host, openings[0..count]);
                 count = 0;
             },
         }
     }
-    try finishBatch(world, host, tickets[0..count], now);
+    try finish(world, host, openings[0..count]);
     // In fair weather, what arrived can be seen, and repeated: to no avail.
     if (world.phase != .storm) for (batch.items) |datagram| {
-        if (datagram.damage == .none) try world.tap.keep(world.gpa, world.random(), datagram);
+        if (datagram.damage != .none or datagram.is_in_hand) continue;
+        try world.tap.keep(world.gpa, world.random(), datagram);
     };
     try settle(world, host);
 }
 
-fn finishBatch(world: *World, host: *Host, batch: []judge.Opening, now: protocol.Now) Error!void {
+/// At once, or when the worker that has the batch in hand may go on.
+fn finish(world: *World, host: *Host, openings: []lanes.Opening) Error!void {
+    const pause = if (host.lanes > 1) lanes.wait(world.random(), world.phase == .storm) else null;
+    const delay = pause orelse return finishBatch(world, host, openings);
+    for (openings) |*opening| opening.datagram.is_in_hand = true;
+    const batch: *lanes.Batch = try .create(world.gpa, world.ownerOf(host), openings);
+    errdefer batch.destroy(world.gpa);
+    try world.schedule(delay, .{ .batch = batch });
+}
+
+pub fn finishLate(world: *World, batch: *lanes.Batch) Error!void {
+    const host = &world.hosts[batch.owner.host];
+    if (isHeldStill(world, batch.owner) and !host.isAwake(world.time)) {
+        return world.schedule(host.suspended_until - world.time, .{ .batch = batch });
+    }
+    defer batch.destroy(world.gpa);
+    if (!isHeldStill(world, batch.owner) or !host.is_up) return;
+    try finishBatch(world, host, batch.openings);
+    if (world.phase != .storm) for (batch.openings) |*opening| {
+        if (opening.datagram.damage == .none) try world.tap.keep(world.gpa, world.random(), opening.datagram);
+    };
+    try settle(world, host);
+}
+
+fn finishBatch(world: *World, host: *Host, batch: []lanes.Opening) Error!void {
+    const now = host.now(world.time);
     for (batch) |*opening| {
         const sealed = opening.datagram.bytes[16..];
         const length = sealed.len - 16;
         const is_authentic = protocol.crypto.aeadOpen(
             opening.plain[0..length],
-            opening.ticket.key,
+            &opening.key,
             opening.ticket.counter,
             sealed,
             "",
@@ -342,60 +426,4 @@ fn handshake(world: *World, host: *Host, datagram: *Datagram, now: protocol.Now)
     try judge.endpoint(world, host, place, before, datagram, may_move);
     // The device, too, sends answers when it has handled a message.
     try settle(world, host);
-}
-
-// ---- floods: of no host, and from addresses where none is ----
-
-pub const FloodKind = enum { junk, unproven, proven };
-
-/// Many messages at one instant. Junk, as anybody can send; or initiations with a right MAC1, as who knows the public
-/// key can make, without a cookie or each with the right one for its source.
-pub fn flood(world: *World, host: *Host, kind: FloodKind) Error!void {
-    if (!host.isAwake(world.time) or !host.is_up) return;
-    const now = host.now(world.time);
-    // Enough for more than may be spent at once; where that is much, less must do.
-    const count: usize = if (host.curve_ns >= ms) 700 else 100;
-    for (0..count) |_| {
-        var bytes: [@sizeOf(messages.Initiation)]u8 = undefined;
-        var from: wire.Endpoint = undefined;
-        const message = fabricate(world, host, kind, &bytes, &from);
-        const refused = host.interface.handleHandshake(message, &from, host.demand(), now) orelse
-            return world.ledger.fail("host {d} takes what nobody has said", .{host.number});
-        world.note('!', host.number, @tagName(refused));
-        try judge.load(world, host, messages.classify(message).?, refused);
-    }
-    try settle(world, host);
-}
-
-fn fabricate(
-    world: *World,
-    host: *const Host,
-    kind: FloodKind,
-    bytes: *[@sizeOf(messages.Initiation)]u8,
-    from: *wire.Endpoint,
-) []u8 {
-    const r = world.random();
-    from.* = .{ .remote = .{ .address = .fromIpv4(.{ 198, 18, r.int(u8), r.int(u8) }), .port = r.int(u16) } };
-    r.bytes(bytes);
-    const what: messages.Kind = if (kind != .junk) .initiation else switch (r.uintLessThan(u8, 3)) {
-        0 => .initiation,
-        1 => .response,
-        else => .cookie_reply,
-    };
-    bytes[0..4].* = .{ @backingInt(what), 0, 0, 0 };
-    const length: usize = switch (what) {
-        .initiation => @sizeOf(messages.Initiation),
-        .response => @sizeOf(messages.Response),
-        .cookie_reply => @sizeOf(messages.CookieReply),
-        .transport => unreachable,
-    };
-    if (kind == .junk) return bytes[0..length];
-    const checker = &host.interface.checker;
-    bytes[116..132].* = protocol.crypto.mac(&checker.mac1_key, bytes[0..116]);
-    bytes[132..148].* = @splat(0);
-    if (kind == .proven and checker.secret_birth != null) {
-        const cookie = checker.makeCookie(&from.remote); // the source has received it
-        bytes[132..148].* = protocol.crypto.mac(&cookie, bytes[0..132]);
-    }
-    return bytes[0..length];
 }

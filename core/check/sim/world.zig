@@ -6,6 +6,7 @@ const messages = @import("wire").messages;
 const Allocator = std.mem.Allocator;
 const Chance = @import("chance").Chance;
 const Host = @import("host.zig").Host;
+const lanes = @import("lanes.zig");
 const ledger_file = @import("ledger.zig");
 const Ledger = ledger_file.Ledger;
 pub const Error = ledger_file.Error;
@@ -33,6 +34,8 @@ pub const Options = struct {
     /// What is decided by chance is read from these bytes first, so that a fuzzer can steer it.
     chance: []const u8 = "",
     peers: ?u32 = null,
+    /// Peers of the first host where nobody is.
+    silent: u32 = 0,
     /// What happens from this time on is told, one line each.
     told_from: u64 = std.math.maxInt(u64),
 };
@@ -58,6 +61,9 @@ pub const Event = struct {
         talk: struct { host: u32, place: u32 },
         fault,
         undo: Undo,
+        /// A worker goes on with what it had in hand.
+        train: *lanes.Train,
+        batch: *lanes.Batch,
         attack,
         check,
         phase,
@@ -133,6 +139,9 @@ pub const World = struct {
             inbox.* = .empty;
             world.makeHost(host, @intCast(i));
         }
+        world.hosts[0].silent_count = options.silent;
+        // Whoever has thousands of peers serves them in turns.
+        if (options.silent != 0) world.hosts[0].turn_budget = 1;
         try world.connect(count);
     }
 
@@ -140,17 +149,13 @@ pub const World = struct {
         const gpa = world.gpa;
         while (world.events.pop()) |event| switch (event.what) {
             .arrival => |datagram| datagram.destroy(gpa),
+            .train => |train| gpa.destroy(train),
+            .batch => |batch| batch.destroy(gpa),
             .turn, .wake, .talk, .fault, .undo, .attack, .check, .phase => {},
         };
         world.events.deinit(gpa);
         world.tap.clear(gpa);
-        for (world.hosts) |*host| {
-            host.stop();
-            host.neighbours.deinit(gpa);
-            host.routes.deinit(gpa);
-            host.saved.deinit(gpa);
-            host.by_index.deinit(gpa);
-        }
+        for (world.hosts) |*host| host.deinit();
         for (world.inboxes) |*inbox| {
             for (inbox.items) |datagram| datagram.destroy(gpa);
             inbox.deinit(gpa);
@@ -172,6 +177,7 @@ pub const World = struct {
             .index_shards = r.intRangeAtMost(u8, 1, 8),
             .curve_ns = if (r.uintLessThan(u8, 4) == 0) std.time.ns_per_ms else 20_000,
             .turn_budget = undefined,
+            .lanes = undefined,
             .prng = .init(world.chance.seeded().int(u64)), // keys of its own, whatever is steered
             .boot_offset = r.intRangeAtMost(i64, 1, 100_000) * std.time.ns_per_s,
             .wall_offset = (1_700_000_000 + r.intRangeAtMost(i64, 0, 100)) * std.time.ns_per_s,
@@ -180,9 +186,10 @@ pub const World = struct {
         // Two that move could lose each other, so a mover's neighbours stay where they are.
         host.roams = !world.clocks_lie and number % 2 == 1 and r.boolean();
         host.is_translated = host.roams and r.boolean();
-        // Of what is drawn already, so that seeds from before there were turns mean what they meant.
+        // Of what is drawn already, so that seeds from before there were turns and lanes mean what they meant.
         const spread = host.staging_chunks *% 7 + host.index_shards;
         host.turn_budget = if (spread % 2 == 0) 0 else 1 + spread / 2 % 4;
+        host.lanes = @intCast(1 + spread / 8 % 3);
         host.drawKey();
     }
 
@@ -247,6 +254,10 @@ pub const World = struct {
                 });
             },
         }
+    }
+
+    pub fn ownerOf(world: *const World, host: *const Host) lanes.Owner {
+        return .{ .host = host.number, .life = host.life, .generation = world.generation };
     }
 
     pub fn move(world: *World, host: *Host) void {

@@ -65,11 +65,13 @@ SHELVES: Mapping[str, Shelves] = {
     ),
     "check/sim": (
         ("ledger", "network", "no_mutation", "packet"),
+        ("lanes",),
         ("host",),
         ("audit", "world"),
         ("bounds",),
         ("judge",),
         ("traffic",),
+        ("flood",),
         ("faults",),
         ("phases",),
         ("events",),
