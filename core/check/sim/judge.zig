@@ -106,6 +106,7 @@ fn isSentBy(world: *const World, host: *const Host, train: *const lanes.Train) b
     const peer = host.interface.get(train.ticket.peer) orelse return false;
     const session = host.interface.sessions.at(peer.sessions.current orelse return false);
     if (!session.may_send or session.age(host.now(world.time).boot) >= constants.REJECT_AFTER_TIME) return false;
+    if (session.send_counter + train.count > constants.REJECT_AFTER_MESSAGES) return false;
     return std.mem.eql(u8, &session.sending_key, &train.key);
 }
 
