@@ -16,6 +16,7 @@ const protocol = @import("protocol");
 const train_file = @import("train.zig");
 const Train = train_file.Train;
 const Trains = train_file.Trains;
+const Watch = @import("train_watch.zig").Watch;
 const wire = @import("wire");
 const messages = wire.messages;
 
@@ -57,6 +58,7 @@ pub const Context = struct {
 
 pub const Outbound = struct {
     trains: Trains,
+    watch: Watch,
     read_buffer: []u8,
     /// Of the trains that have a session: other workers may end it while we seal, so its key is copied.
     ready: [trains_max]*Train = undefined,
@@ -75,6 +77,9 @@ pub const Outbound = struct {
     pub fn init(outbound: *Outbound, gpa: Allocator) Allocator.Error!void {
         try outbound.trains.init(gpa);
         errdefer outbound.trains.deinit(gpa);
+        var seed: [8]u8 = undefined;
+        io.entropy.fill(&seed);
+        outbound.watch = .init(std.mem.readInt(u64, &seed, .little));
         outbound.job_count = 0;
         outbound.reply_count = 0;
         outbound.reply_window_start = .{ .ns = 0 };
@@ -103,10 +108,13 @@ pub const Outbound = struct {
         const peer = outbound.route(context, received.bytes) orelse return;
         var splitter = io.gso.Splitter.init(received.header, received.bytes) catch
             return count(context, .malformed_outgoing, 1);
-        const tos = wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(received.bytes));
+        const outside: Train.Outside = .{
+            .tos = wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(received.bytes)),
+            .manner = outbound.watch.note(peer, received.bytes, splitter.count > 1, context.now.boot.ns),
+        };
         for (0..splitter.count) |i| {
             const length = splitter.length(@intCast(i));
-            const room = outbound.makeRoom(context, peer, tos, length) orelse {
+            const room = outbound.makeRoom(context, peer, outside, length) orelse {
                 count(context, .malformed_outgoing, 1);
                 continue;
             };
@@ -128,10 +136,16 @@ pub const Outbound = struct {
         }
     }
 
-    fn makeRoom(outbound: *Outbound, context: *const Context, peer: protocol.PeerId, tos: u8, length: usize) ?[]u8 {
+    fn makeRoom(
+        outbound: *Outbound,
+        context: *const Context,
+        peer: protocol.PeerId,
+        outside: Train.Outside,
+        length: usize,
+    ) ?[]u8 {
         const padded = messages.paddedLength(length, context.interface.mtu);
         while (true) {
-            switch (outbound.trains.add(peer, tos, length, padded)) {
+            switch (outbound.trains.add(peer, outside, length, padded)) {
                 .plaintext => |plaintext| return plaintext,
                 .full => outbound.flush(context),
                 .too_long => return null,
@@ -198,9 +212,13 @@ pub const Outbound = struct {
                     outbound.transmits[ready] = .{
                         .bytes = train.bytes(),
                         .segment_size = @intCast(train.stride),
+                        .as_singles = train.outside.manner.form == .singles,
                         .endpoint = ticket.endpoint.*,
-                        .tos = train.tos,
+                        .tos = train.outside.tos,
                     };
+                    if (outbound.watch.takeConviction(train.peer)) {
+                        context.udp.offload.loseGso(ticket.endpoint.remote, context.now.boot.ns);
+                    }
                     ready += 1;
                 },
                 .stage => for (0..train.count) |i| {
@@ -463,7 +481,7 @@ const Bench = struct {
     fn fill(bench: *Bench, outbound: *Outbound, packets: usize) void {
         const packet = packetOf(packet_length);
         const peer = bench.near.route(&packet).peer;
-        for (0..packets) |_| @memcpy(outbound.trains.add(peer, 0, packet.len, packet.len).plaintext, &packet);
+        for (0..packets) |_| @memcpy(outbound.trains.add(peer, .{}, packet.len, packet.len).plaintext, &packet);
     }
 };
 

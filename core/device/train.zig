@@ -8,6 +8,7 @@ const Allocator = std.mem.Allocator;
 const protocol = @import("protocol");
 const wire = @import("wire");
 const messages = wire.messages;
+const Manner = @import("train_watch.zig").Manner;
 
 pub const header_length = @sizeOf(messages.TransportHeader);
 /// What older kernels take in one UDP_SEGMENT send.
@@ -24,18 +25,20 @@ pub const Train = struct {
     /// Of each packet, without padding.
     plain_lengths: [packets_max]u16,
     is_closed: bool,
-    /// All packets of a train go to one peer and carry one TOS outside.
+    /// All packets of a train go to one peer, and have in common how they look outside.
     peer: protocol.PeerId,
-    tos: u8,
+    outside: Outside,
 
-    fn begin(train: *Train, buffer: *[bytes_max]u8, peer: protocol.PeerId, tos: u8) void {
+    pub const Outside = struct { tos: u8 = 0, manner: Manner = .{} };
+
+    fn begin(train: *Train, buffer: *[bytes_max]u8, peer: protocol.PeerId, outside: Outside) void {
         train.buffer = buffer;
         train.stride = 0;
         train.count = 0;
         train.length = 0;
         train.is_closed = false;
         train.peer = peer;
-        train.tos = tos;
+        train.outside = outside;
     }
 
     /// Room for a packet of this padded length as the next of the train; null when it does not fit.
@@ -128,17 +131,23 @@ pub const Trains = struct {
     };
 
     /// A place for a packet: in the last train if that is for the same peer and has room, else in a new one.
-    pub fn add(trains: *Trains, peer: protocol.PeerId, tos: u8, plain_length: usize, padded_length: usize) Room {
+    pub fn add(
+        trains: *Trains,
+        peer: protocol.PeerId,
+        outside: Train.Outside,
+        plain_length: usize,
+        padded_length: usize,
+    ) Room {
         if (trains.count != 0) {
             const last = &trains.list[trains.count - 1];
-            if (last.peer.eql(peer) and last.tos == tos) {
+            if (last.peer.eql(peer) and std.meta.eql(last.outside, outside)) {
                 if (last.next(plain_length, padded_length)) |plaintext| return .{ .plaintext = plaintext };
             }
         }
         if (trains.isFull()) return .full;
         const start = trains.end();
         const train = &trains.list[trains.count];
-        train.begin(trains.arena[start..][0..bytes_max], peer, tos);
+        train.begin(trains.arena[start..][0..bytes_max], peer, outside);
         const plaintext = train.next(plain_length, padded_length) orelse return .too_long;
         trains.count += 1;
         return .{ .plaintext = plaintext };
@@ -153,7 +162,7 @@ test "a train takes equal packets and closes with a shorter one" {
     var trains: Trains = undefined;
     try trains.init(testing.allocator);
     defer trains.deinit(testing.allocator);
-    for (0..3) |_| try testing.expectEqual(100, trains.add(some_peer, 0, 100, 112).plaintext.len);
+    for (0..3) |_| try testing.expectEqual(100, trains.add(some_peer, .{}, 100, 112).plaintext.len);
     const train = &trains.all()[0];
     try testing.expectEqual(null, train.next(200, 208));
     try testing.expectEqual(20, train.next(20, 32).?.len);
@@ -164,17 +173,32 @@ test "a train takes equal packets and closes with a shorter one" {
     try testing.expect(std.mem.allEqual(u8, train.datagram(0)[16 + 100 ..][0..12], 0));
 }
 
+test "what is sent in another manner shares no train" {
+    var trains: Trains = undefined;
+    try trains.init(testing.allocator);
+    defer trains.deinit(testing.allocator);
+    const manners = [_]Manner{ .{}, .{ .form = .singles }, .{ .mark = 1 }, .{ .mark = 2 }, .{} };
+    for (manners) |manner| for (0..2) |_| {
+        _ = trains.add(some_peer, .{ .manner = manner }, 100, 112).plaintext;
+    };
+    try testing.expectEqual(manners.len, trains.all().len);
+    for (trains.all(), manners) |*train, manner| {
+        try testing.expectEqual(manner, train.outside.manner);
+        try testing.expectEqual(2, train.count);
+    }
+}
+
 test "a train holds 45 full packets of an MTU of 1420 and at most 64 small ones" {
     var trains: Trains = undefined;
     try trains.init(testing.allocator);
     defer trains.deinit(testing.allocator);
-    for (0..46) |_| _ = trains.add(some_peer, 0, 1420, 1420).plaintext;
+    for (0..46) |_| _ = trains.add(some_peer, .{}, 1420, 1420).plaintext;
     try testing.expectEqual(45, trains.all()[0].count);
     trains.clear();
-    for (0..packets_max + 1) |_| _ = trains.add(some_peer, 0, 28, 32).plaintext;
+    for (0..packets_max + 1) |_| _ = trains.add(some_peer, .{}, 28, 32).plaintext;
     try testing.expectEqual(packets_max, trains.all()[0].count);
     trains.clear();
-    try testing.expect(trains.add(some_peer, 0, 65_500, 65_500) == .too_long);
+    try testing.expect(trains.add(some_peer, .{}, 65_500, 65_500) == .too_long);
     try testing.expectEqual(0, trains.all().len);
 }
 
@@ -183,16 +207,16 @@ test "sixteen whole trains fit, or 256 short ones side by side" {
     try trains.init(testing.allocator);
     defer trains.deinit(testing.allocator);
     var packets: usize = 0;
-    while (trains.add(some_peer, 0, 1420, 1420) == .plaintext) packets += 1;
+    while (trains.add(some_peer, .{}, 1420, 1420) == .plaintext) packets += 1;
     try testing.expectEqual(16 * 45, packets);
     trains.clear();
     for (0..Trains.count_max) |i| {
         const peer = if (i % 2 == 0) some_peer else other_peer;
-        @memset(trains.add(peer, 0, 60, 64).plaintext, @truncate(i));
+        @memset(trains.add(peer, .{}, 60, 64).plaintext, @truncate(i));
     }
     try testing.expect(trains.isFull());
-    try testing.expect(trains.add(other_peer, 0, 60, 64) == .plaintext); // in the last train
-    try testing.expect(trains.add(some_peer, 0, 60, 64) == .full);
+    try testing.expect(trains.add(other_peer, .{}, 60, 64) == .plaintext); // in the last train
+    try testing.expect(trains.add(some_peer, .{}, 60, 64) == .full);
     for (trains.all(), 0..) |*train, i| {
         try testing.expect(std.mem.allEqual(u8, train.plaintext(0), @truncate(i)));
         try testing.expect(@intFromPtr(train.buffer) - @intFromPtr(trains.arena.ptr) < Trains.count_max * 192);

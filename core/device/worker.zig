@@ -325,12 +325,13 @@ pub const Worker = struct {
                 .{ feature, io.linux.ErrnoName{ .code = cause } },
             );
         }
-        if (worker.offload.refusals_length > worker.logged.refusals) {
-            for (worker.offload.refusals[worker.logged.refusals..worker.offload.refusals_length]) |*refusal| {
-                log.err("udp_gso is not used towards {f} for a minute: the path refused a train", .{refusal.remote});
-            }
-            worker.logged.refusals = worker.offload.refusals_length;
-        }
+        while (worker.offload.takeNews()) |refusal| log.err("udp_gso is not used towards {f} for a minute: {s}", .{
+            refusal.remote,
+            switch (refusal.cause) {
+                .device, .path => "the path refused a train",
+                .lost => "trains get lost on the way, where single datagrams arrive",
+            },
+        });
     }
 };
 
@@ -355,5 +356,4 @@ const TransmitBatch = struct {
 /// What has been said in the log, so that each step down is said once.
 const Logged = struct {
     states: [io.offload.Feature.count]io.offload.State = @splat(.active),
-    refusals: usize = 0,
 };

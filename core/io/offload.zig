@@ -1,6 +1,6 @@
 //! What we currently believe the kernel can offload, and what it has refused: one value that TUN and
 //! UDP share. Belief only goes down: a feature that failed in a way that concerns all stays off, a destination
-//! that refused GSO gets none for a minute. Makes no system call.
+//! that refused GSO, or on the way to which trains get lost, gets none for a while. Makes no system call.
 //! Invariant: every feature can be switched off from outside, and the user can see each state and its cause.
 const std = @import("std");
 const wire = @import("wire");
@@ -44,11 +44,22 @@ pub const Counters = struct {
 };
 
 /// A destination may not be reachable with GSO while plain datagrams are: the refusal is the path's.
-const Refusal = struct {
+pub const Refusal = struct {
     remote: SocketAddress,
     until_ns: u64,
-    /// EIO: the device of the route is to blame, and that of other destinations may be the same.
-    by_device: bool,
+    cause: Cause,
+    /// How often in a row trains were found to be lost.
+    times_lost: u6 = 0,
+    is_told: bool = false,
+
+    pub const Cause = enum {
+        /// The device of the route is to blame (EIO), and that of other destinations may be the same.
+        device,
+        /// A train does not fit.
+        path,
+        /// The kernel takes trains, and they do not arrive.
+        lost,
+    };
 };
 
 /// Destinations that a device may refuse before it is taken for the device of them all: each costs a refused send.
@@ -59,6 +70,9 @@ const by_device_max = 16;
 const refusals_max = 64;
 /// Then the path may have changed, and is tried again.
 pub const refusal_time_ns = 60 * std.time.ns_per_s;
+/// To find out again that trains get lost costs some of them, so the next time comes after twice as long, up to half an
+/// hour.
+const times_lost_max = 6;
 
 pub const Offload = struct {
     states: [Feature.count]State = @splat(.active),
@@ -67,6 +81,8 @@ pub const Offload = struct {
     counters: Counters = .{},
     refusals: [refusals_max]Refusal = undefined,
     refusals_length: usize = 0,
+    /// Some refusal is not told.
+    has_news: bool = false,
     /// The latest time seen, so that the report can leave out refusals that are over.
     latest_ns: u64 = 0,
 
@@ -102,21 +118,49 @@ pub const Offload = struct {
         return true;
     }
 
-    /// No GSO to this destination for a while. True when it had not been refused before (worth a line
-    /// in the log); a path that is tried again each minute and fails again is not news.
-    pub fn refuseGso(offload: *Offload, remote: SocketAddress, errno: sys.E, now_ns: u64) bool {
+    /// No GSO to this destination for a while. A path that is tried again each minute and fails again is not news.
+    pub fn refuseGso(offload: *Offload, remote: SocketAddress, errno: sys.E, now_ns: u64) void {
+        offload.refuse(remote, if (errno == .IO) .device else .path, now_ns);
+        if (errno == .IO and offload.countByDevice(now_ns) > by_device_max) _ = offload.stepDown(.udp_gso, errno);
+    }
+
+    /// Trains to this destination do not arrive, where single datagrams do.
+    pub fn loseGso(offload: *Offload, remote: SocketAddress, now_ns: u64) void {
+        offload.refuse(remote, .lost, now_ns);
+    }
+
+    fn refuse(offload: *Offload, remote: SocketAddress, cause: Refusal.Cause, now_ns: u64) void {
         offload.latest_ns = @max(offload.latest_ns, now_ns);
         const known = offload.findRefusal(remote);
-        const refusal = known orelse offload.newRefusal();
-        refusal.* = .{ .remote = remote, .until_ns = now_ns +| refusal_time_ns, .by_device = errno == .IO };
-        if (errno == .IO and offload.countByDevice(now_ns) > by_device_max) _ = offload.stepDown(.udp_gso, errno);
-        return known == null;
+        const times_before: u6 = if (known) |refusal| refusal.times_lost else 0;
+        const times_lost = if (cause == .lost) @min(times_before + 1, times_lost_max) else 0;
+        const is_told = if (known) |refusal| refusal.is_told and refusal.cause == cause else false;
+        (known orelse offload.newRefusal()).* = .{
+            .remote = remote,
+            .until_ns = now_ns +| (@as(u64, refusal_time_ns) << (times_lost -| 1)),
+            .cause = cause,
+            .times_lost = times_lost,
+            .is_told = is_told,
+        };
+        offload.has_news = offload.has_news or !is_told;
+    }
+
+    /// A refusal that the user does not know of, once.
+    pub fn takeNews(offload: *Offload) ?Refusal {
+        if (!offload.has_news) return null; // nearly always
+        for (offload.refusals[0..offload.refusals_length]) |*refusal| {
+            if (refusal.is_told) continue;
+            refusal.is_told = true;
+            return refusal.*;
+        }
+        offload.has_news = false;
+        return null;
     }
 
     fn countByDevice(offload: *const Offload, now_ns: u64) usize {
         var count: usize = 0;
         for (offload.refusals[0..offload.refusals_length]) |*refusal| {
-            count += @intFromBool(refusal.by_device and refusal.until_ns > now_ns);
+            count += @intFromBool(refusal.cause == .device and refusal.until_ns > now_ns);
         }
         return count;
     }
@@ -173,7 +217,8 @@ pub const Offload = struct {
             try writer.writeByte('\n');
         }
         for (offload.refusals[0..offload.refusals_length]) |refusal| {
-            if (refusal.until_ns > offload.latest_ns) try writer.print("gso_refused={f}\n", .{refusal.remote});
+            if (refusal.until_ns <= offload.latest_ns) continue;
+            try writer.print("gso_{s}={f}\n", .{ if (refusal.cause == .lost) "lost" else "refused", refusal.remote });
         }
         try writer.print("gso_resent={d}\ntun_resent={d}\n", .{
             offload.counters.gso_resent,
@@ -248,7 +293,8 @@ test "a feature steps down once and never comes back" {
 test "a destination is refused GSO for a minute, and is news only once" {
     var offload: Offload = .init(0);
     const second = std.time.ns_per_s;
-    try testing.expect(offload.refuseGso(remoteAt(5), .MSGSIZE, 0));
+    offload.refuseGso(remoteAt(5), .MSGSIZE, 0);
+    try testing.expect(offload.takeNews().?.remote.eql(remoteAt(5)));
     try testing.expect(!offload.gsoAllowed(remoteAt(5), 59 * second));
     try testing.expect(offload.gsoAllowed(remoteAt(6), 59 * second));
     var buffer: [512]u8 = undefined;
@@ -257,24 +303,43 @@ test "a destination is refused GSO for a minute, and is news only once" {
     try testing.expect(offload.gsoAllowed(remoteAt(5), 60 * second));
     const later = try std.mem.print(&buffer, "{f}", .{offload});
     try testing.expect(std.mem.find(u8, later, "gso_refused") == null);
-    try testing.expect(!offload.refuseGso(remoteAt(5), .MSGSIZE, 60 * second));
+    offload.refuseGso(remoteAt(5), .MSGSIZE, 60 * second);
+    try testing.expectEqual(null, offload.takeNews());
     try testing.expect(!offload.gsoAllowed(remoteAt(5), 119 * second));
+}
+
+test "where trains get lost they are tried again, each time after twice as long" {
+    var offload: Offload = .init(0);
+    offload.refuseGso(remoteAt(5), .MSGSIZE, 0);
+    var time_ns: u64 = refusal_time_ns;
+    for ([_]u64{ 1, 2, 4, 8, 16, 32, 32, 32 }) |minutes| {
+        offload.loseGso(remoteAt(5), time_ns);
+        time_ns += minutes * refusal_time_ns;
+        try testing.expect(!offload.gsoAllowed(remoteAt(5), time_ns - 1));
+        try testing.expect(offload.gsoAllowed(remoteAt(5), time_ns));
+    }
+    // Lost is news where refused was known.
+    try testing.expectEqual(.lost, offload.takeNews().?.cause);
+    try testing.expectEqual(null, offload.takeNews());
+    offload.loseGso(remoteAt(5), time_ns);
+    var buffer: [512]u8 = undefined;
+    const report = try std.mem.print(&buffer, "{f}", .{offload});
+    try testing.expect(std.mem.find(u8, report, "gso_lost=1.2.3.4:5\n") != null);
 }
 
 test "a device that refuses one destination spares the others, until it has refused many" {
     var offload: Offload = .init(0);
     for (0..by_device_max) |i| {
-        try testing.expect(offload.refuseGso(remoteAt(@intCast(i)), .IO, i));
-        try testing.expect(!offload.refuseGso(remoteAt(0), .IO, i)); // the same again
+        for (0..2) |_| offload.refuseGso(remoteAt(@intCast(i)), .IO, i);
         try testing.expect(!offload.gsoAllowed(remoteAt(@intCast(i)), i + 1));
         try testing.expect(offload.gsoAllowed(remoteAt(1000), i + 1));
     }
     // Those of long ago do not count, nor do narrow paths.
-    try testing.expect(offload.refuseGso(remoteAt(1000), .MSGSIZE, 1000));
+    offload.refuseGso(remoteAt(1000), .MSGSIZE, 1000);
     try testing.expect(offload.isActive(.udp_gso));
-    try testing.expect(offload.refuseGso(remoteAt(1001), .IO, 2 * refusal_time_ns));
+    offload.refuseGso(remoteAt(1001), .IO, 2 * refusal_time_ns);
     try testing.expect(offload.isActive(.udp_gso));
-    for (0..by_device_max) |i| _ = offload.refuseGso(remoteAt(@intCast(i)), .IO, 2 * refusal_time_ns);
+    for (0..by_device_max) |i| offload.refuseGso(remoteAt(@intCast(i)), .IO, 2 * refusal_time_ns);
     try testing.expectEqual(.stepped_down, offload.state(.udp_gso));
     try testing.expectEqual(sys.E.IO, offload.causes[@backingInt(Feature.udp_gso)]);
 }
@@ -283,9 +348,9 @@ test "what two workers believe is reported as one" {
     var ours: Offload = .init(0);
     var theirs: Offload = .init(0);
     try testing.expect(theirs.stepDown(.udp_gso, .IO));
-    try testing.expect(ours.refuseGso(remoteAt(1), .MSGSIZE, 5));
-    try testing.expect(theirs.refuseGso(remoteAt(1), .MSGSIZE, 7));
-    try testing.expect(theirs.refuseGso(remoteAt(2), .MSGSIZE, 7));
+    ours.refuseGso(remoteAt(1), .MSGSIZE, 5);
+    theirs.refuseGso(remoteAt(1), .MSGSIZE, 7);
+    theirs.refuseGso(remoteAt(2), .MSGSIZE, 7);
     ours.counters.tun_resent = 1;
     theirs.counters.tun_resent = 2;
     ours.merge(&theirs);
@@ -297,7 +362,7 @@ test "what two workers believe is reported as one" {
 
 test "the table of refusals replaces the oldest" {
     var offload: Offload = .init(0);
-    for (0..refusals_max + 1) |i| try testing.expect(offload.refuseGso(remoteAt(@intCast(i)), .MSGSIZE, i));
+    for (0..refusals_max + 1) |i| offload.refuseGso(remoteAt(@intCast(i)), .MSGSIZE, i);
     try testing.expect(offload.gsoAllowed(remoteAt(0), 100));
     for (1..refusals_max + 1) |i| try testing.expect(!offload.gsoAllowed(remoteAt(@intCast(i)), 100));
     try testing.expectEqual(refusals_max, offload.refusals_length);

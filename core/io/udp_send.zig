@@ -44,6 +44,8 @@ pub const Transmit = struct {
     bytes: []const u8,
     /// Longer than this, the bytes are a train: datagrams of this size, the last perhaps shorter. 0: one datagram.
     segment_size: u16,
+    /// Not as a train, although it could be one.
+    as_singles: bool = false,
     endpoint: wire.Endpoint,
     /// DSCP and ECN of the outer header.
     tos: u8 = 0,
@@ -152,7 +154,7 @@ pub const Pass = struct {
         const size = transmit.segment_size;
         if (size == 0 or rest <= size) return piece;
         const segments = @min(segments_max, payloadMax(pass.family) / size);
-        const gso = pass.suspect != cursor.transmit and
+        const gso = !transmit.as_singles and pass.suspect != cursor.transmit and
             pass.offload.gsoAllowed(transmit.endpoint.remote, pass.now_ns);
         piece.is_train = gso and segments >= 2;
         piece.length = if (piece.is_train) @min(rest, segments * size) else size;
@@ -245,7 +247,7 @@ pub const Pass = struct {
     }
 
     fn withoutGso(pass: *Pass, transmit: *const Transmit, errno: sys.E) Verdict {
-        _ = pass.offload.refuseGso(transmit.endpoint.remote, errno, pass.now_ns);
+        pass.offload.refuseGso(transmit.endpoint.remote, errno, pass.now_ns);
         pass.offload.counters.gso_resent += 1;
         return .cut_anew;
     }

@@ -179,6 +179,8 @@ class Pretty:
         ]
         if report.gso_refused:
             lines.append(self._field("gso refused by", ", ".join(report.gso_refused)))
+        if report.gso_lost:
+            lines.append(self._field("gso lost on the way to", ", ".join(report.gso_lost)))
         if report.cipher:
             lines.append(self._field("cipher", report.cipher))
         if report.healed:
@@ -246,6 +248,7 @@ def to_json(
     if report is not None:
         shown["offload"] = report.offloads
         shown["gsoRefused"] = report.gso_refused
+        shown["gsoLost"] = report.gso_lost
         shown["dropped"] = report.dropped
         shown["cipher"] = report.cipher
     if healed:

@@ -51,6 +51,7 @@ class Report:
 
     offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
     gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
+    gso_lost: list[str] = field(default_factory=list)  # endpoints that trains do not reach
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
     cipher: str = ""
     healed: list[str] = field(default_factory=list)  # what was put back, as commands

@@ -148,6 +148,8 @@ def parse_report(text: str) -> Report:
             report.dropped[key.removeprefix("dropped_")] = int(value)
         elif key == "gso_refused":
             report.gso_refused.append(value)
+        elif key == "gso_lost":
+            report.gso_lost.append(value)
         elif key == "cipher":
             report.cipher = value
         elif key and key != "errno":

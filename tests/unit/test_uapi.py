@@ -148,10 +148,11 @@ def test_a_bad_answer_is_an_error_without_its_value(text: str) -> None:
 def test_report_text_becomes_a_report() -> None:
     report = uapi.parse_report(
         "offload_tun_tso=active\noffload_udp_gso=stepped_down EIO\ngso_refused=1.2.3.4:5\n"
-        "dropped_no_peer=3\ncipher=x86-64-v3\nlater=1\nerrno=0\n\n"
+        "gso_lost=1.2.3.5:6\ngso_lost=[2001:db8::1]:7\ndropped_no_peer=3\ncipher=x86-64-v3\nlater=1\nerrno=0\n\n"
     )
     assert report.offloads == {"tun_tso": "active", "udp_gso": "stepped_down EIO"}
     assert report.gso_refused == ["1.2.3.4:5"]
+    assert report.gso_lost == ["1.2.3.5:6", "[2001:db8::1]:7"]
     assert report.dropped == {"no_peer": 3}
     assert report.cipher == "x86-64-v3"
     assert report.other == {"later": "1"}

@@ -1,4 +1,5 @@
-"""A UDP relay between two daemons that loses and reorders their data messages.
+"""A UDP relay between two daemons that loses and reorders their data messages, or does to trains
+what it is told.
 
 It takes whole trains (UDP_GRO), draws for every single datagram in them, and sends what is left as
 trains again (UDP_SEGMENT), so that loss and reordering strike inside trains and the receiver still
@@ -14,6 +15,8 @@ import select
 import socket
 import struct
 import threading
+import time
+from collections.abc import Callable
 
 from tools.lab.namespaces import Namespace
 from tools.lab.traffic import SOL_UDP, UDP_GRO, UDP_SEGMENT
@@ -34,10 +37,15 @@ class Relay:
         left_daemon: tuple[str, int],
         right: tuple[str, int],
         right_daemon: tuple[str, int],
-        loss: float,
-        reorder: float,
+        loss: float = 0,
+        reorder: float = 0,
         seed: int = 1,
+        on_train: Callable[[list[bytes]], list[bytes]] | None = None,
     ) -> None:
+        self.on_train = on_train
+        self.trains = 0
+        self.dead_until = 0.0
+        """In the time of time.monotonic(): nothing passes before."""
         self.random = random.Random(seed)
         self.loss = loss
         self.reorder = reorder
@@ -93,13 +101,20 @@ class _Direction:
             train, ancillary, _, _ = self.source.recvmsg(65536, socket.CMSG_SPACE(4))
         except ConnectionRefusedError:
             return
+        if time.monotonic() < self.relay.dead_until:
+            return
         size = len(train) or 1
         for level, kind, data in ancillary:
             if level == SOL_UDP and kind == UDP_GRO:
                 (size,) = struct.unpack_from("i", data)
+        datagrams = [train[start : start + size] for start in range(0, len(train), size)]
+        if len(datagrams) > 1:
+            self.relay.trains += 1
+            if self.relay.on_train:
+                datagrams = self.relay.on_train(datagrams)
         going: list[bytes] = []
-        for start in range(0, len(train), size):
-            self._draw(train[start : start + size], going)
+        for datagram in datagrams:
+            self._draw(datagram, going)
         self._send(going)
 
     def _draw(self, datagram: bytes, going: list[bytes]) -> None:

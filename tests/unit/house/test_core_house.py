@@ -42,6 +42,7 @@ SHELVES: Mapping[str, Shelves] = {
             "mutex",
             "precedence",
             "suspension",
+            "train_watch",
         ),
         ("sweep", "ticket_lock", "token", "train", "zones"),
         ("options", "inbound", "outbound"),
