@@ -1,6 +1,6 @@
 """Measures one WireGuard daemon alone: all its peers are played by one program that costs little.
 
-ends.c     that program: sessions with ten thousand hubs' peers, packets sealed ahead, what comes back
+ends.c     that program: a session for each of ten thousand peers, packets sealed ahead, counters
 place      two namespaces, the hub in one, the ends in the other
 figures    packets a second, CPU for each packet, ratios
 command    `scripts/bench_hub`: many active peers beside other implementations

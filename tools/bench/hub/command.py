@@ -1,17 +1,19 @@
 """What a packet costs a hub with many active peers, beside other implementations.
 
-One daemon is the hub; one program plays all its peers, seals ahead of time, and sends no faster than
-the hub reads. So the CPU time of the hub's process is that of the hub alone. Three ways:
+One daemon is the hub. One program plays all its peers, seals ahead of time, and sends no faster
+than the hub reads. So the CPU time of the hub's process is that of the hub alone. Three ways:
 
     in     peers -> hub -> its kernel, where the packets end
     relay  peers -> hub -> its kernel, which routes them back -> hub -> other peers
     out    a socket of the hub's host -> hub -> peers
 
 Every packet is of another flow than the one before it and, where there are several, for or from
-another peer; none can be merged with its neighbour, except that one peer's datagrams of one size may
-leave the hub as a train. Everybody takes a turn in every round: only ratios within a round count.
+another peer. So none can be merged with its neighbour; but what goes to one peer may leave the hub
+in trains. `--no-offload udp_gso` takes these from pywgd: what is left between one peer and many is
+what the peers themselves cost. Everybody takes a turn in every round: only ratios within a round
+count.
 
-Takes about {minutes} minutes as it is; --quick about two. Needs root; what it makes is removed again.
+Takes about {minutes} minutes as it is, --quick three. Needs root; what it makes is removed again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tools.bench.hub import figures, place
@@ -63,7 +65,8 @@ def steps(rounds: int, everybody: list[Contestant], peers: list[int]) -> Iterato
 
 def measure(step: Step, options: argparse.Namespace) -> Iterator[tuple[Case, Trial]]:
     underlay = UNDERLAYS[options.underlay]
-    with place.hub(step.contestant, step.peers, underlay) as ends:
+    environment = {"PYWG_NO_OFFLOAD": options.no_offload} if options.no_offload else {}
+    with place.hub(step.contestant, step.peers, underlay, environment) as ends:
         for way in options.ways:
             for word in options.sizes:
                 sizes = SIZES[word]
@@ -90,6 +93,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--underlay", choices=UNDERLAYS, default="trains")
     add("--others", type=names(OTHERS), metavar="LIST", default=[BASE, "tailscale"])
     add("--base", choices=OTHERS, default=BASE, metavar="PEER", help=f"of the ratios ({BASE})")
+    add("--no-offload", default="", metavar="LIST", help="what pywgd is not to use")
     add("--subject", action="append", default=[], metavar="LABEL=PATH", help="builds, not pywgd")
     options = parser.parse_args(argv)
     options.rounds = options.rounds or (1 if options.quick else 3)
@@ -150,11 +154,17 @@ def take_turn(
         print(f"{what}: {time.monotonic() - began:.1f} s", file=sys.stderr)
 
 
+def one_line(header: Mapping[str, object]) -> str:
+    return (
+        f"{header['date']}  {header['machine']}, {header['cores']} cores, Linux "
+        f"{header['kernel']}; in {header['run_seconds']} s others used "
+        f"{header['cores_used_by_others']} cores, other machines {header['stolen_cores']}"
+    )
+
+
 def say(header: dict[str, object], options: argparse.Namespace, base: str) -> None:
     print(
-        f"{header['date']}  {header['machine']}, {header['cores']} cores, Linux {header['kernel']}; "
-        f"others used {header['cores_used_by_others']} cores, other machines "
-        f"{header['stolen_cores']}, during {header['run_seconds']} s\n"
+        f"{one_line(header)}\n"
         f"medians of {options.rounds} rounds, {options.packets} packets a trial, underlay "
         f"{options.underlay}; base: {base}"
     )

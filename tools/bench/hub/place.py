@@ -5,8 +5,8 @@
     |  10.200.0.1  TUN <-> hub 192.0.2.1 <===> 192.0.2.2 <-> ends 198.18.0.1 + i     |
     +-----------------------------+               +----------------------------------+
 
-End i has the inner address 10.64.0.1 + i. 10.63.0.0/16 leads nowhere: what is sent there through the
-hub ends in its kernel's routing, which costs little. The hub's kernel forwards from TUN to TUN.
+End i has the inner address 10.64.0.1 + i. 10.63.0.0/16 leads nowhere: what is sent there through
+the hub ends in its kernel's routing, which costs little. The hub's kernel forwards from TUN to TUN.
 """
 
 from __future__ import annotations
@@ -141,9 +141,7 @@ def _ready(
     path = lab.directory / "keys"
     path.touch(mode=0o600)
     path.write_text(
-        "".join(
-            f"{decode(key).hex()}\n" for key in [own.public, *(key.private for key in theirs)]
-        )
+        "".join(f"{decode(key).hex()}\n" for key in [own.public, *(key.private for key in theirs)])
     )
     words = [str(program()), f"/run/netns/{a.name}", str(daemon.pid), daemon.name, str(path)]
     process = b.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
