@@ -116,7 +116,7 @@ def main() -> int:
         place.program()
         header = surroundings(everybody, absent)
     except (Missing, checks.Failed, KeyboardInterrupt) as reason:
-        print(f"bench_hub: {reason or 'interrupted'}", file=sys.stderr)
+        print(f"bench_hub: {str(reason) or 'interrupted'}", file=sys.stderr)
         return 1
     rounds: dict[int, dict[Case, Trial]] = {}
     failures: list[str] = []

@@ -136,7 +136,7 @@ def main() -> int:
         place.program()
         header = surroundings(everybody, absent)
     except (Missing, checks.Failed, KeyboardInterrupt) as reason:
-        print(f"bench_threads: {reason or 'interrupted'}", file=sys.stderr)
+        print(f"bench_threads: {str(reason) or 'interrupted'}", file=sys.stderr)
         return 1
     watch = Watch()
     failures: list[str] = []
