@@ -14,13 +14,14 @@
  *       COUNT packets, sizes (of UDP payloads inside) in turns:
  *       in     sealed ahead of time, sent to the hub, which decrypts them for an address that leads nowhere
  *       relay  the same for the address of another end: the hub's kernel routes them back into its TUN
- *       out    given to the hub's TUN by a socket in its namespace; datagrams are counted as they arrive here
+ *       out    given to the hub's TUN by a socket in its namespace
  *       Flows take turns, and so do ends: flow f is that of end f modulo their number. TRAIN packets of one flow follow
  *       each other as one datagram that the kernel cuts (UDP_SEGMENT). With 1 each is a frame of its own, written to the
  *       veth directly: so the ends cost less than the hub does.
  *       No more than WINDOW trains are under way at once, so that the hub sets the pace and nothing is lost.
  *
- * What is counted as under way is what the hub's kernel says it has not handed to the hub (in, out), or what has not
+ * What arrives here is counted by the veth, so somebody else may drop it before it costs anything; in a run nothing is
+ * received but initiations. What is counted as under way is what the hub's kernel says it has not handed to the hub (in, out), or what has not
  * come back (relay). On the way out, no more than three windows may be in the hub itself. Where nothing moves for a while, it is taken for lost. The CPU time is that of the hub's process. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -54,9 +55,6 @@ void ends_seal(
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 
 enum {
     port = 51820,
@@ -69,7 +67,6 @@ enum {
     ip_udp = 28,
     initiation_length = 148,
     response_length = 92,
-    keepalive_length = overhead,
     train_bytes_max = 65507,
     pool_bytes_max = 512 << 20,
 };
@@ -92,7 +89,7 @@ static int outside, inside; /* sockets: of the ends; in the hub's namespace */
 static int link_socket; /* for frames that leave by the veth */
 static struct sockaddr_ll link_address = {.sll_family = AF_PACKET, .sll_halen = ETH_ALEN};
 static uint8_t hub_mac[ETH_ALEN], own_mac[ETH_ALEN];
-static int snmp_file, dev_file;
+static int snmp_file, dev_file, own_dev_file;
 static clockid_t hub_clock;
 static char interface_name[32];
 
@@ -177,7 +174,6 @@ static void open_sockets(const char *namespace) {
     outside = new_socket();
     expect(bind(outside, (struct sockaddr *)&address, sizeof address) == 0, "bind");
     expect(setsockopt(outside, IPPROTO_IP, IP_PKTINFO, &one, sizeof one) == 0, "IP_PKTINFO");
-    expect(setsockopt(outside, IPPROTO_UDP, UDP_GRO, &one, sizeof one) == 0, "UDP_GRO");
     int away = open(namespace, O_RDONLY | O_CLOEXEC);
     expect(home >= 0 && away >= 0 && setns(away, CLONE_NEWNET) == 0, namespace);
     inside = new_socket();
@@ -187,6 +183,7 @@ static void open_sockets(const char *namespace) {
     open_link();
 }
 
+/* `pid`: whose namespace is read. */
 static int open_of(const char *pid, const char *name) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%s/net/%s", pid, name);
@@ -217,20 +214,24 @@ static uint64_t messages_taken(uint64_t *lost) {
 
 struct link { unsigned long long rx_bytes, rx_packets, rx_dropped, tx_packets, tx_dropped; };
 
-static struct link read_link(void) {
+static struct link read_link(int file, const char *name) {
     struct link link;
     char wanted[40];
-    read_again(dev_file);
-    snprintf(wanted, sizeof wanted, "%s:", interface_name);
+    read_again(file);
+    snprintf(wanted, sizeof wanted, "%s:", name);
     char *line = strstr(text, wanted);
     expect(line && sscanf(line + strlen(wanted), "%llu %llu %*u %llu %*u %*u %*u %*u %*u %llu %*u %llu", &link.rx_bytes,
-        &link.rx_packets, &link.rx_dropped, &link.tx_packets, &link.tx_dropped) == 5, interface_name);
+        &link.rx_packets, &link.rx_dropped, &link.tx_packets, &link.tx_dropped) == 5, name);
     return link;
 }
 
 /* ---- what the ends receive ---------------------------------------------------------------------------------------- */
 
-static uint64_t arrived; /* datagrams with packets in them */
+/* Bytes of datagrams that have arrived. A train is one packet to the veth, with one header. */
+static uint64_t arrived_bytes(void) {
+    struct link link = read_link(own_dev_file, veth);
+    return link.rx_bytes - link.rx_packets * frame_length;
+}
 
 static void answer(unsigned number, const uint8_t *initiation, const struct sockaddr_in *hub) {
     uint8_t response[response_length];
@@ -247,8 +248,8 @@ static void answer(unsigned number, const uint8_t *initiation, const struct sock
     sendmsg(outside, &message, 0);
 }
 
-static void take(const uint8_t *datagram, size_t length, size_t segment, uint32_t destination,
-                 const struct sockaddr_in *source) {
+static void take(
+    const uint8_t *datagram, size_t length, uint32_t destination, const struct sockaddr_in *source) {
     if (datagram[0] == 1 && length == initiation_length) {
         unsigned number = destination - outer_first;
         if (number < ends_count) answer(number, datagram, source);
@@ -259,7 +260,6 @@ static void take(const uint8_t *datagram, size_t length, size_t segment, uint32_
             ends[number].is_confirmed = true;
             confirmed_count++;
         }
-        if (length != keepalive_length) arrived += (length + segment - 1) / segment;
     }
 }
 
@@ -282,18 +282,14 @@ static bool receive(void) {
         any = true;
         for (int i = 0; i < count; i++) {
             uint32_t destination = 0;
-            size_t length = messages[i].msg_len, segment = length ? length : 1;
+            size_t length = messages[i].msg_len;
             struct msghdr *header = &messages[i].msg_hdr;
             for (struct cmsghdr *one = CMSG_FIRSTHDR(header); one; one = CMSG_NXTHDR(header, one)) {
                 if (one->cmsg_level == IPPROTO_IP && one->cmsg_type == IP_PKTINFO) {
                     destination = ntohl(((struct in_pktinfo *)CMSG_DATA(one))->ipi_addr.s_addr);
-                } else if (one->cmsg_level == IPPROTO_UDP && one->cmsg_type == UDP_GRO) {
-                    int size;
-                    memcpy(&size, CMSG_DATA(one), sizeof size);
-                    if (size > 0) segment = (size_t)size;
                 }
             }
-            if (length >= overhead) take(heads[i], length, segment, destination, &sources[i]);
+            if (length >= overhead) take(heads[i], length, destination, &sources[i]);
         }
     }
 }
@@ -500,12 +496,19 @@ static size_t give(const struct plan *plan, const struct piece *first, size_t co
 
 struct outcome { uint64_t sent, through, lost, elapsed_ns, cpu_ns; };
 
-struct start { uint64_t taken, lost, arrived; struct link link; };
+struct start { uint64_t taken, lost, bytes; struct link link; };
 
 static struct start where_we_are(void) {
-    struct start start = {.arrived = arrived, .link = read_link()};
+    struct start start = {.bytes = arrived_bytes(), .link = read_link(dev_file, interface_name)};
     start.taken = messages_taken(&start.lost);
     return start;
+}
+
+/* Datagrams that have arrived here: their bytes by what one has in the mean. */
+static uint64_t arrived(const struct plan *plan, const struct start *start) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < plan->sizes_count; i++) sum += padded(plan->sizes[i] + ip_udp) + overhead;
+    return (arrived_bytes() - start->bytes) * plan->sizes_count / sum;
 }
 
 /* Pieces that are no longer under way. */
@@ -513,12 +516,12 @@ static uint64_t finished(const struct plan *plan, const struct start *start) {
     uint64_t lost;
     switch (plan->mode) {
     case mode_in: return messages_taken(&lost) - start->taken;
-    case mode_relay: return (arrived - start->arrived) / plan->train;
+    case mode_relay: return arrived(plan, start) / plan->train;
     case mode_out: {
-        struct link link = read_link();
+        struct link link = read_link(dev_file, interface_name);
         uint64_t taken = link.tx_packets - start->link.tx_packets + (link.tx_dropped - start->link.tx_dropped);
         /* Some hubs read faster than they send, and drop what they cannot keep. */
-        uint64_t close = (arrived - start->arrived) / plan->train + 3 * (uint64_t)plan->window;
+        uint64_t close = arrived(plan, start) / plan->train + 3 * (uint64_t)plan->window;
         return taken < close ? taken : close;
     }
     }
@@ -527,8 +530,11 @@ static uint64_t finished(const struct plan *plan, const struct start *start) {
 
 /* Packets that have come out at the other side of the hub. */
 static uint64_t come_through(const struct plan *plan, const struct start *start, uint64_t sent) {
-    if (plan->mode != mode_in) return arrived - start->arrived;
-    struct link link = read_link();
+    if (plan->mode != mode_in) {
+        uint64_t found = arrived(plan, start) + 1; /* rounded down; and keepalives arrive, too */
+        return found < sent ? found : sent;
+    }
+    struct link link = read_link(dev_file, interface_name);
     if (plan->train == 1) return link.rx_packets - start->link.rx_packets;
     /* Superpackets have no number; their bytes lack headers, so what was lost is told from what was read. */
     uint64_t lost;
@@ -544,7 +550,7 @@ static void carry(const struct plan *plan, size_t count, struct outcome *outcome
     uint64_t cpu = time_of(hub_clock), begun = now(), moved = begun, done = 0, written_off = 0, sent = 0, through = 0;
     size_t given = 0;
     while (given < count || through < sent) {
-        if (plan->mode != mode_in) receive();
+        receive();
         uint64_t at = finished(plan, &start) + written_off;
         if (at > done) done = at, moved = now();
         if (given == count) {
@@ -618,6 +624,7 @@ int main(int count, char **words) {
     open_sockets(words[1]);
     snmp_file = open_of(words[2], "snmp");
     dev_file = open_of(words[2], "dev");
+    own_dev_file = open_of("self", "dev");
     hub_clock = (clockid_t)(~(unsigned)atoi(words[2]) << 3 | 2); /* CPUCLOCK_SCHED of a process */
     snprintf(interface_name, sizeof interface_name, "%s", words[3]);
     pool = calloc(1, pool_bytes_max);

@@ -151,7 +151,18 @@ def _ready(
     shaken = ends.ask(f"shake {SHAKE_SECONDS}")
     if shaken["sessions"] < peers:
         raise Failed(f"{shaken['sessions']:.0f} of {peers} peers have a session")
+    _drop_data(b)
     return ends
+
+
+def _drop_data(b: Namespace) -> None:
+    """What the kernel of the ends does with a datagram runs in the system call of the hub that
+    sends it, and is charged to the hub. So data messages are dropped as soon as the veth has
+    counted them; other messages still arrive."""
+    chain = "type filter hook ingress device veth priority 0"
+    b.nft(
+        f"table netdev bench {{\nchain ends {{\n{chain}\nmeta l4proto udp @th,64,8 4 drop\n}}\n}}"
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
