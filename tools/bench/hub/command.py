@@ -13,7 +13,7 @@ in trains. `--no-offload udp_gso` takes these from pywgd: what is left between o
 what the peers themselves cost. Everybody takes a turn in every round: only ratios within a round
 count.
 
-Takes about {minutes} minutes as it is, --quick three. Needs root; what it makes is removed again.
+Takes about {minutes} minutes as it is, --quick two. Needs root; what it makes is removed again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tools.build import checks
 from tools.lab.namespaces import sweep
 from tools.lab.programs import Missing
 
-MINUTES = 20
+MINUTES = 12
 PEERS = (1, 100, 1_000, 10_000)
 SIZES = {"64": (64,), "mixed": (64, 300, 1372)}
 OTHERS = (BASE, "tailscale", "debian", "boringtun", "gotatun", "ceiling")

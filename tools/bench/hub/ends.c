@@ -22,7 +22,7 @@
  *
  * What arrives here is counted by the veth, so somebody else may drop it before it costs anything; in a run nothing is
  * received but initiations. What is counted as under way is what the hub's kernel says it has not handed to the hub (in, out), or what has not
- * come back (relay). On the way out, no more than three windows may be in the hub itself. Where nothing moves for a while, it is taken for lost. The CPU time is that of the hub's process. */
+ * come back (relay). No more than three windows may be in the hub itself. Where nothing moves for a while, it is taken for lost. The CPU time is that of the hub's process. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -513,19 +513,19 @@ static uint64_t arrived(const struct plan *plan, const struct start *start) {
 
 /* Pieces that are no longer under way. */
 static uint64_t finished(const struct plan *plan, const struct start *start) {
-    uint64_t lost;
-    switch (plan->mode) {
-    case mode_in: return messages_taken(&lost) - start->taken;
-    case mode_relay: return arrived(plan, start) / plan->train;
-    case mode_out: {
-        struct link link = read_link(dev_file, interface_name);
-        uint64_t taken = link.tx_packets - start->link.tx_packets + (link.tx_dropped - start->link.tx_dropped);
-        /* Some hubs read faster than they send, and drop what they cannot keep. */
-        uint64_t close = arrived(plan, start) / plan->train + 3 * (uint64_t)plan->window;
-        return taken < close ? taken : close;
+    uint64_t taken, through, lost;
+    if (plan->mode == mode_relay) return arrived(plan, start) / plan->train;
+    struct link link = read_link(dev_file, interface_name);
+    if (plan->mode == mode_in) {
+        taken = messages_taken(&lost) - start->taken;
+        through = link.rx_packets - start->link.rx_packets + (link.rx_dropped - start->link.rx_dropped);
+    } else {
+        taken = link.tx_packets - start->link.tx_packets + (link.tx_dropped - start->link.tx_dropped);
+        through = arrived(plan, start) / plan->train;
     }
-    }
-    return 0;
+    /* Some hubs read faster than they work, and drop what they cannot keep. */
+    through += 3 * (uint64_t)plan->window;
+    return taken < through ? taken : through;
 }
 
 /* Packets that have come out at the other side of the hub. */
