@@ -11,7 +11,7 @@ speeds in one round, and what is told is the median. The machine needs an idle c
 and a third of one for the rest (the column "generator"). The daemon's priority is ordinary in all
 turns, because with a thread for each core it would be so in any case (--priority).
 
-Takes about a minute. Needs root; what it makes is removed again.
+Takes about two minutes. Needs root; what it makes is removed again.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--rounds", type=positive(int), default=5, help="turns of each (5)")
-    add("--packets", type=positive(int), default=1_500_000, help="in a trial (1500000)")
+    add("--packets", type=positive(int), default=1_000_000, help="in a trial (1000000)")
     add("--threads", type=positive(int), nargs="+", default=[1, 2], metavar="N", help="(1 2)")
     add("--flows", type=positive(int), nargs="+", default=[1, 8], metavar="N", help="(1 8)")
     add("--ways", type=names(WAYS), metavar="LIST", default=list(WAYS), help=f"of {WAYS}")
