@@ -71,8 +71,9 @@ class Ends:
     def ask(self, words: str) -> dict[str, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{words}\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer
+            self.process.stdin.write(f"{words}\n")
+            self.process.stdin.flush()
         return self.answer()
 
     def answer(self) -> dict[str, float]:
