@@ -78,6 +78,7 @@ def test_quick_leaves_out_the_largest_hub() -> None:
     assert command.arguments([]).peers == [1, 100, 1_000, 10_000]
     assert command.arguments(["--quick"]).peers == [1, 100, 1_000]
     options = command.arguments(["--peers", "100,1", "--sizes", "mixed", "--ways", "in,relay"])
+    assert command.arguments(["--others", "none"]).others == []
     assert (options.peers, options.sizes, options.ways) == ([1, 100], ["mixed"], ["in", "relay"])
 
 

@@ -43,6 +43,7 @@ MINUTES = 12
 PEERS = (1, 100, 1_000, 10_000)
 SIZES = {"64": (64,), "mixed": (64, 300, 1372)}
 OTHERS = (BASE, "tailscale", "debian", "boringtun", "gotatun", "ceiling")
+NOBODY = "none"
 WARM_UP_PACKETS = 20_000
 FAILURES = (AssertionError, OSError, ValueError, subprocess.SubprocessError, checks.Failed)
 
@@ -91,7 +92,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ways", type=names(tuple(place.WINDOWS)), metavar="LIST", default=list(place.WINDOWS))
     add("--sizes", type=names(tuple(SIZES)), metavar="LIST", default=list(SIZES))
     add("--underlay", choices=UNDERLAYS, default="trains")
-    add("--others", type=names(OTHERS), metavar="LIST", default=[BASE, "tailscale"])
+    add("--others", type=names((*OTHERS, NOBODY)), metavar="LIST", default=[BASE, "tailscale"])
     add("--base", choices=OTHERS, default=BASE, metavar="PEER", help=f"of the ratios ({BASE})")
     add("--no-offload", default="", metavar="LIST", help="what pywgd is not to use")
     add("--subject", action="append", default=[], metavar="LABEL=PATH", help="builds, not pywgd")
@@ -99,6 +100,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     options.rounds = options.rounds or (1 if options.quick else 3)
     known = options.peers or [str(count) for count in (PEERS[:3] if options.quick else PEERS)]
     options.peers = sorted(map(int, known))
+    options.others = [name for name in options.others if name != NOBODY]
     return options
 
 
