@@ -13,8 +13,10 @@ const std = @import("std");
 
 pub const change = @import("change.zig");
 pub const constants = @import("constants.zig");
+pub const cookie = @import("cookie.zig");
 pub const crypto = @import("crypto.zig");
 pub const drop = @import("drop.zig");
+pub const noise = @import("noise.zig");
 pub const soundness = @import("soundness.zig");
 pub const time = @import("time.zig");
 pub const uapi = @import("uapi.zig");

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tools.bench import counters
 from tools.bench.tunnel import (
     cases,
     command,
@@ -108,6 +109,22 @@ def test_weak_is_less_than_twice_as_good_in_either_direction() -> None:
 def test_rows_are_the_measures_somebody_has_in_the_order_of_the_table() -> None:
     assert [one.key for one in figures.present(VALUES, "trains")] == ["tcp_1", "ping_p50", "rss"]
     assert [one.key for one in figures.present(VALUES, "singles")] == ["tcp_1"]
+
+
+def test_cycles_are_those_of_one_end_for_each_byte_that_is_carried() -> None:
+    # Both ends worked for 3 s at 4 GHz, and 2 GB came through: 6 GHz-seconds each.
+    assert figures.cycles_per_byte(3.0, 4e9, 2e9) == 3.0
+    assert figures.per_byte(10_000, 1_000) == 5.0
+    with pytest.raises(ValueError, match="nothing was carried"):
+        figures.cycles_per_byte(3.0, 4e9, 0)
+
+
+def test_what_perf_counted_is_read_and_what_it_could_not_count_is_none() -> None:
+    line = "123456,,instructions,5000,100.00,1.2,insn per cycle\n"
+    assert counters.counted(f"# started\n{line}") == 123456
+    assert counters.counted("42,,instructions:u,5000,100.00,,\n") == 42
+    assert counters.counted("<not supported>,,instructions,0,100.00,,\n") is None
+    assert counters.counted("") is None
 
 
 # ---- the search for a rate -----------------------------------------------------------------------
@@ -370,6 +387,18 @@ def test_the_table_has_medians_ratios_and_what_is_absent() -> None:
     assert "not measured: gotatun" in text
     assert "failed: round 1: it broke" in text
     assert "== singles" in text
+
+
+def test_ratios_refer_to_the_base_that_was_chosen() -> None:
+    values = {**VALUES, (1, "trains", "tailscale"): {"tcp_1": 2.0, "cycles_tcp_1": 5.0}}
+    header = {**HEADER, "contestants": {"pywgd": "1", BASE: "2", "tailscale": "3"}}
+    text = report.text({**header, "base": "tailscale", "clock_ghz": 4.25}, values, [])
+    row = next(line for line in text.splitlines() if line.startswith("TCP, 1 stream"))
+    assert row.split()[-5:] == ["5.00", "2.00x", "2.00", "0.50x", "2.00"]
+    assert "ratios to tailscale" in text
+    assert "clock measured 4.25 GHz" in text
+    assert "cycles, each byte and end, TCP 1 [1/B]" in text
+    assert command.arguments(["--base", "tailscale"]).base == "tailscale"
 
 
 def test_the_table_names_where_less_than_twice_is_reached() -> None:

@@ -24,6 +24,7 @@ MODULES: core.Graph = {
     "aead": ("core/cipher/aead.zig", []),
     "null_cipher": ("core/check/null_cipher.zig", ["aead"]),
     "bench": ("core/check/bench.zig", ["wire", "protocol", "cipher", "runtime"]),
+    "ends": ("core/check/ends.zig", ["wire", "protocol", "cipher", "runtime"]),
     "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),
     "report": ("core/check/report.zig", []),
     "vectors": ("core/check/vectors.zig", ["protocol"]),
@@ -71,6 +72,18 @@ def build_ceiling(directory: Path) -> Path:
     """pywgd with nothing in the place of the cipher: the most its datapath could carry. No VPN."""
     graph = {**MODULES, "cipher": MODULES["null_cipher"]}
     return Builder(directory, graph=graph).program("daemon")
+
+
+def build_ends(directory: Path, source: Path) -> Path:
+    """The program in C of scripts/bench_hub that plays far ends, and what it needs of the rooms."""
+    builder = Builder(directory)
+    job, output = builder.job, directory / source.stem
+    rooms = directory / "ends_rooms.o"
+    flags = ["-fPIC", "-fstrip", f"-femit-bin={rooms}", "--name", "ends_rooms"]
+    _run([*job.zig, "build-obj", *_usual(job), *flags, *job.modules("ends")])
+    inputs = [str(source), str(rooms), *job.objects]
+    _run([*job.zig, "cc", "-O2", "-Wall", "-Wextra", "-o", str(output), *inputs])
+    return output
 
 
 def _run(command: Sequence[str]) -> None:

@@ -61,6 +61,11 @@ def wireguard_go_current() -> Program:
     return _peer("wireguard-go", [str(CACHE / "wireguard"), "wireguard"])
 
 
+def tailscale() -> Program:
+    """Tailscale's fork of wireguard-go, the strongest of them."""
+    return _peer("tailscale", [str(CACHE / "wireguard-go-tailscale"), "wireguard-go-tailscale"])
+
+
 def boringtun() -> Program:
     return _peer(
         "boringtun",

@@ -36,7 +36,6 @@ ALLOWED = {
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",
     "wg-quick@wg0.service": "of wireguard-tools",
-    "perf": "a program",
 }
 # The first word of a dotted name that is not ours.
 FOREIGN = {"std": "Zig's library", "hmac": "Python's library", "net": "the kernel's settings"}

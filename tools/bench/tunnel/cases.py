@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from tools.bench import clock, counters
 from tools.bench.tunnel import iperf
 from tools.bench.tunnel.active import active_peers
 from tools.bench.tunnel.contestants import Contestant
 from tools.bench.tunnel.datagrams import FLOOD, trials
-from tools.bench.tunnel.figures import percentile
+from tools.bench.tunnel.figures import cycles_per_byte, per_byte, percentile
 from tools.bench.tunnel.place import Pair, forget, open_pair
 from tools.bench.tunnel.udp_rate import Trial, search
 from tools.bench.tunnel.underlays import Underlay
@@ -42,6 +43,8 @@ class Pace:
     # (underlay, contestant, payload) -> packets per second found in an earlier round
     known: dict[tuple[str, str, int], float] = field(default_factory=dict)
     peers: tuple[int, ...] = (1, 100, 10_000)
+    # Cycles a second of this moment, or None where nobody can tell.
+    clock: Callable[[], float | None] = clock.hertz
     # Searches that ended at what the sender can do, not at what the tunnel can.
     at_sender: set[str] = field(default_factory=set)
 
@@ -81,19 +84,32 @@ TCP_CASES = (
 
 def tcp(turn: Turn, pair: Pair) -> Values:
     values: Values = {}
+    hertz = turn.pace.clock()
     for key, flags in TCP_CASES:
-        values |= tcp_case(pair, key, turn.pace.seconds, flags)
+        values |= tcp_case(pair, key, turn.pace.seconds, flags, hertz)
     values |= _known("rss", pair.peak_rss_mib())
     return values
 
 
-def tcp_case(pair: Pair, key: str, seconds: float, flags: tuple[str, ...] = ()) -> Values:
+def tcp_case(
+    pair: Pair,
+    key: str,
+    seconds: float,
+    flags: tuple[str, ...] = (),
+    hertz: float | None = None,
+) -> Values:
     cpu_before, messages_before = pair.cpu_seconds(), pair.received_messages()
-    done = iperf.transfer(pair.a, pair.b, pair.address, seconds, *flags)
+    with counters.instructions(daemon.pid for daemon in pair.daemons()) as counted:
+        done = iperf.transfer(pair.a, pair.b, pair.address, seconds, *flags)
     cpu, messages = pair.cpu_seconds(), pair.received_messages()
     values = {key: done.bits_per_second / 1e9, f"retransmits_{key}": float(done.retransmits)}
     if cpu_before is not None and cpu is not None and done.received_bytes:
-        values[f"cpu_{key}"] = (cpu - cpu_before) / (done.received_bytes / GIB)
+        spent = cpu - cpu_before
+        values[f"cpu_{key}"] = spent / (done.received_bytes / GIB)
+        if hertz is not None:
+            values[f"cycles_{key}"] = cycles_per_byte(spent, hertz, done.received_bytes)
+        if counted:
+            values[f"instructions_{key}"] = per_byte(counted[0], done.received_bytes)
     if messages_before is not None and messages is not None:
         bytes_read, count = (
             now - before for before, now in zip(messages_before, messages, strict=True)
@@ -115,7 +131,11 @@ def udp(turn: Turn, pair: Pair) -> Values:
         return {"udp_1372": 0.0}
     values = {"udp_1372": best.received_rate * SIZE_LARGE * 8 / 1e6}
     if cpu is not None and best.received:
-        values["cpu_udp_1372"] = cpu / (best.received * SIZE_LARGE / GIB)
+        carried = best.received * SIZE_LARGE
+        values["cpu_udp_1372"] = cpu / (carried / GIB)
+        hertz = turn.pace.clock()
+        if hertz is not None:
+            values["cycles_udp_1372"] = cycles_per_byte(cpu, hertz, carried)
     return values
 
 

@@ -34,7 +34,7 @@ from tools.lab.programs import CACHE, Missing
 
 QUICK_SECONDS = 160
 QUICK_GROUPS = ("tcp", "udp", "small", "latency", "handshake")
-PEERS = (BASE, "debian", "boringtun", "gotatun", "kernel", "ceiling", "bare")
+PEERS = (BASE, "tailscale", "debian", "boringtun", "gotatun", "kernel", "ceiling", "bare")
 QUICK_PEERS = (BASE,)
 # With these nothing differs between underlays, or they take long: measured on the first one only.
 ONCE = ("handshake", "peers", "active")
@@ -86,6 +86,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"of {', '.join(UNDERLAYS)}",
     )
     add("--peers", type=names(PEERS), metavar="LIST", help=f"beside pywgd: {', '.join(PEERS)}")
+    add(
+        "--base",
+        choices=PEERS,
+        default=BASE,
+        metavar="PEER",
+        help=f"what the ratios refer to ({BASE}; the strongest is tailscale)",
+    )
     add("--subject", action="append", default=[], metavar="LABEL=PATH", help="builds, not pywgd")
     add("--ceiling", metavar="PATH", help="a build without a cipher: no VPN, the most there can be")
     add("--no-offload", default="", metavar="LIST", help="what pywgd is not to use, or `all`")
@@ -103,8 +110,8 @@ def with_defaults(options: argparse.Namespace) -> argparse.Namespace:
     options.wanted = options.peers or list(QUICK_PEERS if quick else PEERS)
     if options.ceiling and "ceiling" not in options.wanted:
         options.wanted.append("ceiling")
-    if BASE not in options.wanted:
-        options.wanted.insert(0, BASE)  # what the ratios refer to
+    if options.base not in options.wanted:
+        options.wanted.insert(0, options.base)  # what the ratios refer to
     options.out = options.out or default_folder()
     return options
 
@@ -250,6 +257,7 @@ def prepare(options: argparse.Namespace) -> Run:
     header = surroundings(everybody, absent)
     header |= {"rounds": options.rounds, "seconds": options.seconds, "only": options.only}
     header["no_offload"] = options.no_offload
+    header["base"] = contestants.SHORT.get(options.base, options.base)
     run = Run(options, everybody, header, pace(options))
     look_at_underlays(run)
     return run

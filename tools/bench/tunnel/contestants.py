@@ -23,6 +23,7 @@ SUBJECT, KERNEL, BARE = "pywgd", "kernel WireGuard", "veth alone"
 FINDERS: dict[str, Callable[[], Program]] = {
     BASE: programs.wireguard_go_current,
     "wireguard-go-debian": programs.wireguard_go_debian,
+    "tailscale": programs.tailscale,
     "boringtun": programs.boringtun,
     "gotatun": programs.gotatun,
 }

@@ -36,9 +36,15 @@ MEASURES = (
     Measure("tcp_both", "TCP, both ways (sum)", "Gbit/s"),
     Measure("cpu_tcp_1", "CPU of both daemons, TCP 1", "s/GiB", False),
     Measure("cpu_tcp_both", "CPU of both daemons, both ways", "s/GiB", False),
+    Measure("cycles_tcp_1", "cycles, each byte and end, TCP 1", "1/B", False),
+    Measure("cycles_tcp_4", "cycles, each byte and end, TCP 4", "1/B", False),
+    Measure("cycles_tcp_reverse", "cycles, each byte and end, reverse", "1/B", False),
+    Measure("cycles_tcp_both", "cycles, each byte and end, both", "1/B", False),
+    Measure("instructions_tcp_1", "instructions, each byte and end", "1/B", False),
     Measure("message_tcp_1", "received at once, TCP 1", "KiB", digits=1),
     Measure("udp_1372", "UDP 1372 B, loss <= 0.1 %", "Mbit/s", digits=0),
     Measure("cpu_udp_1372", "CPU of both daemons, that UDP", "s/GiB", False),
+    Measure("cycles_udp_1372", "cycles, each byte and end, UDP", "1/B", False),
     Measure("pps_64", "UDP 64 B, loss <= 0.1 %", "kpps", digits=1),
     Measure("pps_512", "UDP 512 B, loss <= 0.1 %", "kpps", digits=1),
     Measure("flood_64", "UDP 64 B, arriving of a flood", "kpps", digits=1),
@@ -67,6 +73,22 @@ MEASURES = (
     Measure("active_100_cpu", "CPU of their hub", "us/packet", False),
 )
 BY_KEY = {measure.key: measure for measure in MEASURES}
+
+
+# Each byte that is carried is sealed at one end and opened at the other.
+ENDS = 2
+
+
+def cycles_per_byte(cpu_seconds: float, hertz: float, carried: float) -> float:
+    """Of one end, for each byte that is carried; `cpu_seconds` are those of both."""
+    return per_byte(cpu_seconds * hertz, carried)
+
+
+def per_byte(total: float, carried: float) -> float:
+    """What both ends have spent, for each byte that is carried and each end."""
+    if carried <= 0:
+        raise ValueError("nothing was carried")
+    return total / carried / ENDS
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tools.bench import clock, counters
 from tools.bench.tunnel.contestants import Contestant, first_line, version
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -16,7 +17,14 @@ SYSCTLS = ("net/core/rmem_max", "net/core/wmem_max", "net/ipv4/tcp_congestion_co
 
 
 def surroundings(contestants: list[Contestant], absent: list[str]) -> dict[str, Any]:
+    hertz = clock.hertz()
+    absent = absent + [
+        f"{what} for each byte: {why}"
+        for what, why in (("cycles", clock.missing()), ("instructions", counters.missing()))
+        if why
+    ]
     return {
+        "clock_ghz": None if hertz is None else round(hertz / 1e9, 3),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),

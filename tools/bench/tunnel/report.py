@@ -14,20 +14,20 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def cell(values: Values, underlay: str, who: str, measure: Measure) -> str:
+def cell(values: Values, underlay: str, who: str, measure: Measure, base: str = BASE) -> str:
     """Median, and how many times the base it is."""
     value = figures.median(values, underlay, who, measure.key)
-    against = None if who == BASE else figures.ratio(values, underlay, who, measure.key)
+    against = None if who == base else figures.ratio(values, underlay, who, measure.key, base)
     times = "" if against is None else f" {against:6.2f}x"
     return f"{number(value, measure.digits)}{times or ' ' * 8}"
 
 
-def table(values: Values, underlay: str, contestants: list[str]) -> list[str]:
+def table(values: Values, underlay: str, contestants: list[str], base: str = BASE) -> list[str]:
     lines = [
         f"{'':<{TITLE_WIDTH}}" + "".join(f"{who[:CELL_WIDTH]:>{CELL_WIDTH}}" for who in contestants)
     ]
     for measure in figures.present(values, underlay):
-        cells = (cell(values, underlay, who, measure) for who in contestants)
+        cells = (cell(values, underlay, who, measure, base) for who in contestants)
         title = f"{measure.title} [{measure.unit}]"
         lines.append(f"{title:<{TITLE_WIDTH}}" + "".join(f"{one:>{CELL_WIDTH}}" for one in cells))
     return [line.rstrip() for line in lines]
@@ -46,6 +46,10 @@ def heading(header: dict[str, Any]) -> list[str]:
         f"both daemons and both ends of the traffic share these cores; MTU 1420 inside; "
         f"medians of {header['rounds']} rounds, {header['seconds']:g} s a transfer",
     ]
+    if header.get("clock_ghz"):
+        lines.append(
+            f"clock measured {header['clock_ghz']:.2f} GHz; cycles are CPU time times the clock"
+        )
     lines += [f"  {label}: {text}" for label, text in header["contestants"].items()]
     lines += [f"  {label}: {text}" for label, text in header["notes"].items()]
     lines += [f"  not measured: {text}" for text in header["absent"]]
@@ -54,16 +58,17 @@ def heading(header: dict[str, Any]) -> list[str]:
 
 def text(header: dict[str, Any], values: Values, failures: list[str]) -> str:
     contestants = list(header["contestants"])
+    base = header.get("base", BASE)
     lines = heading(header)
     for name, underlay in header["underlays"].items():
         if not figures.present(values, name):
             continue
         lines += ["", f"== {name}: {underlay['title']}", f"   {underlay['probe']}"]
         lines.append("   " + ", ".join(f"{key} {on}" for key, on in underlay["offloads"].items()))
-        lines += ["", *table(values, name, contestants)]
+        lines += ["", *table(values, name, contestants, base)]
     lines += [
         "",
-        f"x: median of the ratios to {BASE} in the same round; "
+        f"x: median of the ratios to {base} in the same round; "
         "of times, CPU and memory less than 1 is better.",
         "A ping that does not come back in two seconds counts as two seconds.",
     ]
@@ -80,11 +85,11 @@ def text(header: dict[str, Any], values: Values, failures: list[str]) -> str:
 
 def weak_points(header: dict[str, Any], values: Values, wanted: float = 2.0) -> list[str]:
     """Where the first contestant is less than twice as good as the base."""
-    subject = next(iter(header["contestants"]))
+    subject, base = next(iter(header["contestants"])), header.get("base", BASE)
     lines = []
     for name in header["underlays"]:
         for measure in figures.present(values, name):
-            against = figures.ratio(values, name, subject, measure.key)
+            against = figures.ratio(values, name, subject, measure.key, base)
             if _is_about_speed(measure) and figures.is_weak(measure, against, wanted):
                 lines.append(f"  {name:<8} {measure.title}: {against:.2f}x")
     return [f"{subject} is less than {wanted:g} times as good in:", *lines] if lines else []
@@ -103,7 +108,7 @@ def below_ceiling(header: dict[str, Any], values: Values) -> list[str]:
 
 
 def _is_about_speed(measure: Measure) -> bool:
-    return not measure.key.startswith(("message", "reordered"))
+    return not measure.key.startswith(("message", "reordered", "cycles"))
 
 
 def as_json(header: dict[str, Any], values: Values, failures: list[str]) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def as_json(header: dict[str, Any], values: Values, failures: list[str]) -> dict
     for underlay in header["underlays"]:
         for who in header["contestants"]:
             found = {
-                measure.key: _summary(values, underlay, who, measure.key)
+                measure.key: _summary(values, underlay, who, measure.key, header.get("base", BASE))
                 for measure in figures.present(values, underlay)
                 if figures.median(values, underlay, who, measure.key) is not None
             }
@@ -128,11 +133,13 @@ def as_json(header: dict[str, Any], values: Values, failures: list[str]) -> dict
     }
 
 
-def _summary(values: Values, underlay: str, who: str, key: str) -> dict[str, float | None]:
+def _summary(
+    values: Values, underlay: str, who: str, key: str, base: str
+) -> dict[str, float | None]:
     low, high = figures.spread(values, underlay, who, key)
     return {
         "median": figures.median(values, underlay, who, key),
         "min": low,
         "max": high,
-        "ratio": figures.ratio(values, underlay, who, key),
+        "ratio": figures.ratio(values, underlay, who, key, base),
     }
