@@ -115,7 +115,8 @@ fn shown(text: []const u8) []const u8 {
 
 fn offloads(text: []const u8) error{Invalid}!u32 {
     return io.offload.parseList(text) catch {
-        complain("unknown offload in '{s}': the names are tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro, all", .{shown(text)});
+        const names = "tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro, all";
+        complain("unknown offload in '{s}': the names are " ++ names, .{shown(text)});
         return error.Invalid;
     };
 }

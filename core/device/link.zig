@@ -106,9 +106,9 @@ pub const Link = struct {
         link.fitSuperpackets();
     }
 
-    /// One superpacket read from TUN should fit one UDP_SEGMENT send. Inside a tunnel the kernel puts more segments into
-    /// one than it would for this interface, and takes all of them apart itself where one is more than the bound: where
-    /// there are tunnels, it may be two sends.
+    /// One superpacket read from TUN should fit one UDP_SEGMENT send. Inside a tunnel the kernel puts more segments in
+    /// one than it would for this interface, and takes it apart itself if they are more than the bound: where there are
+    /// tunnels, it may be two sends.
     fn fitSuperpackets(link: *Link) void {
         if (!link.isHere()) return;
         const mtu = link.shared.interface.mtu;

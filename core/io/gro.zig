@@ -34,8 +34,8 @@ const udp_segments_max = 64;
 /// One iovec for the vnet header, one for the merged headers.
 const tcp_segments_max = iovecs_max - 2;
 
-/// What `Segment` can say: a tunnel's headers, and IPv6 and a TCP header with all its options. Neither version may bring
-/// options of its own; with most of Geneve's possible options there is no room, and packets pass singly.
+/// What `Segment` can say: a tunnel's headers, and IPv6 and a TCP header with all its options. Neither version may
+/// bring options of its own; with many options of Geneve's there is no room, and packets pass singly.
 const merged_header_length_max = std.math.maxInt(u8);
 
 /// The table of open items: flows are hashed to a set and share it with few others, the oldest is pushed out.
@@ -785,7 +785,8 @@ const TunnelRecipe = struct {
         const inner = recipe.inner.build(buffer[inner_at..]);
         const packet = buffer[0 .. inner_at + inner.len];
         @memset(packet[0..inner_at], 0);
-        const outer: Recipe = .{ .v6 = recipe.v6, .udp = true, .id = recipe.id, .fragment_field = 0, .tos = recipe.tos };
+        const v6 = recipe.v6;
+        const outer: Recipe = .{ .v6 = v6, .udp = true, .id = recipe.id, .fragment_field = 0, .tos = recipe.tos };
         const pseudo = outer.buildNetwork(packet, network);
         const udp = packet[network..];
         const tunnel = udp[8..];

@@ -72,7 +72,8 @@ pub const Splitter = struct {
         const outer = ip.Packet.parse(bytes) orelse return error.Malformed;
         if (outer.family != family) return error.Malformed;
         const upper = outer.upper() orelse return error.Malformed;
-        if (upper.fragmented or upper.protocol != .udp or upper.offset != header.outer_transport) return error.Malformed;
+        if (upper.fragmented or upper.protocol != .udp) return error.Malformed;
+        if (upper.offset != header.outer_transport) return error.Malformed;
         if (header.inner_network < upper.offset + Udp.header_length) return error.Malformed;
         if (header.inner_network > outer.bytes.len) return error.Malformed;
         // Behind a routing header the final destination is not known here, and no tunnel makes such packets.
@@ -472,7 +473,8 @@ test "segments in a tunnel are those without it, in packets of right lengths and
             try testing.expectEqualSlices(u8, expected, segment[header.inner_network..]);
             const udp = header.outer_transport;
             try testing.expectEqual(segment.len - udp, readInt(u16, segment[udp + 4 ..][0..2], .big));
-            try testing.expectEqualSlices(u8, packet[udp + 8 .. header.inner_network], segment[udp + 8 .. header.inner_network]);
+            const carried = header.inner_network;
+            try testing.expectEqualSlices(u8, packet[udp + 8 .. carried], segment[udp + 8 .. carried]);
             if (v6) {
                 try testing.expectEqual(segment.len - 40, readInt(u16, segment[4..6], .big));
             } else {

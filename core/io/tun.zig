@@ -363,17 +363,12 @@ pub const Tun = struct {
 
     /// TUNSETOFFLOAD stays: what the kernel gives us to read is another matter.
     fn countRefusal(tun: *Tun, gso_type: u8, errno: sys.E) void {
-        const feature: Feature = if (gso_type & VnetHeader.GSO_UDP_TUNNEL != 0)
-            .tun_tunnel
+        const feature: Feature, const refused = if (gso_type & VnetHeader.GSO_UDP_TUNNEL != 0)
+            .{ .tun_tunnel, &tun.refused_tunnel }
         else if (gso_type & ~@as(u8, VnetHeader.GSO_ECN) == VnetHeader.GSO_UDP_L4)
-            .tun_uso
+            .{ .tun_uso, &tun.refused_udp }
         else
-            .tun_tso;
-        const refused = switch (feature) {
-            .tun_tunnel => &tun.refused_tunnel,
-            .tun_uso => &tun.refused_udp,
-            else => &tun.refused_tcp,
-        };
+            .{ .tun_tso, &tun.refused_tcp };
         refused.* += 1;
         if (refused.* >= refusals_max) _ = tun.offload.stepDown(feature, errno);
     }
@@ -735,7 +730,14 @@ test "full queues and a TUN that is down cost the frame and nothing else" {
     };
     const calls: sys.Calls = .{ .writev = Refusing.writev };
     var offload: Offload = .init(0);
-    var tun: Tun = .{ .calls = &calls, .offload = &offload, .write_fd = -1, .fd = -1, .has_vnet_header = true, .header_length = 10 };
+    var tun: Tun = .{
+        .calls = &calls,
+        .offload = &offload,
+        .write_fd = -1,
+        .fd = -1,
+        .has_vnet_header = true,
+        .header_length = VnetHeader.length,
+    };
     var coalescer: gro.Coalescer = try .init(testing.allocator);
     defer coalescer.deinit();
     var buffers: [5][1500]u8 = undefined;

@@ -1,5 +1,5 @@
-//! The UDP tunnels that end on this machine: which port belongs to a VXLAN or Geneve interface. Only what arrives at one
-//! may be handed to the kernel as a superpacket of what is inside: a program's own socket would get it as one datagram.
+//! The UDP tunnels that end on this machine: which port belongs to a VXLAN or Geneve interface. Only what arrives at
+//! one may be handed to the kernel as a superpacket of what is inside: a program's socket would get it as one datagram.
 //! rtnetlink; no allocation. Knows ports, nothing of packets.
 //! Invariant: in doubt a port is nobody's. Then packets pass singly.
 const std = @import("std");
