@@ -392,22 +392,8 @@ fn hasRoom(item: *const Item, segment: Segment) bool {
 /// Addresses and ports are: the flow was found by them.
 fn sameHeaders(a: Segment, first: []const u8, b: Segment, packet: []const u8) bool {
     if (a.header_length != b.header_length) return false;
-    if (!std.meta.eql(a.inner, b.inner)) return false;
     if (!sameNetwork(a.family, first, packet, 0)) return false;
-    if (a.inner) |inner| {
-        // The tunnel's header and the frame's; then addresses and ports, by which the flow was not found.
-        const tunnel_start = a.transport_offset + Udp.header_length;
-        if (!std.mem.eql(u8, first[tunnel_start..inner.network_offset], packet[tunnel_start..inner.network_offset])) {
-            return false;
-        }
-        if (!sameNetwork(inner.family, first, packet, inner.network_offset)) return false;
-        const addresses_start: usize = @as(usize, inner.network_offset) + @as(usize, switch (inner.family) {
-            .ipv4 => 12,
-            .ipv6 => 8,
-        });
-        const ports_end = @as(usize, inner.transport_offset) + 4;
-        if (!std.mem.eql(u8, first[addresses_start..ports_end], packet[addresses_start..ports_end])) return false;
-    }
+    if ((a.inner != null or b.inner != null) and !sameTunnel(a, first, b, packet)) return false;
     const offset: usize = tcpOffset(a) orelse return true;
     // Acknowledgment; data offset; window; urgent pointer; options.
     return equalAt(4, first, packet, offset + 8) and
@@ -415,6 +401,24 @@ fn sameHeaders(a: Segment, first: []const u8, b: Segment, packet: []const u8) bo
         equalAt(2, first, packet, offset + 14) and
         equalAt(2, first, packet, offset + 18) and
         std.mem.eql(u8, first[offset + 20 .. a.header_length], packet[offset + 20 .. a.header_length]);
+}
+
+/// What a tunnel puts before the TCP header inside; noinline, for nearly all packets are in none.
+noinline fn sameTunnel(a: Segment, first: []const u8, b: Segment, packet: []const u8) bool {
+    const inner = a.inner orelse return false;
+    if (!std.meta.eql(a.inner, b.inner)) return false;
+    // The tunnel's header and the frame's; then addresses and ports, by which the flow was not found.
+    const tunnel_start = a.transport_offset + Udp.header_length;
+    if (!std.mem.eql(u8, first[tunnel_start..inner.network_offset], packet[tunnel_start..inner.network_offset])) {
+        return false;
+    }
+    if (!sameNetwork(inner.family, first, packet, inner.network_offset)) return false;
+    const addresses_start: usize = @as(usize, inner.network_offset) + @as(usize, switch (inner.family) {
+        .ipv4 => 12,
+        .ipv6 => 8,
+    });
+    const ports_end = @as(usize, inner.transport_offset) + 4;
+    return std.mem.eql(u8, first[addresses_start..ports_end], packet[addresses_start..ports_end]);
 }
 
 fn sameNetwork(family: wire.Family, first: []const u8, packet: []const u8, offset: usize) bool {
@@ -457,6 +461,10 @@ fn followsId(family: wire.Family, count: u16, was_fixed: bool, first: []const u8
 /// The sum cannot tell 0xffff from zero, but only UDP sends 0xffff.
 fn checksumsHold(segment: Segment, packet: []const u8) bool {
     if (segment.inner) |inner| return tunnelChecksumsHold(segment, inner, packet);
+    return plainChecksumsHold(segment, packet);
+}
+
+fn plainChecksumsHold(segment: Segment, packet: []const u8) bool {
     if (segment.family == .ipv4 and !networkChecksumHolds(packet[0..segment.transport_offset])) return false;
     const transport = packet[segment.transport_offset..];
     if (segment.protocol == .tcp and readInt(u16, transport[Tcp.checksum_offset..][0..2], .big) == 0xffff) return false;
@@ -466,7 +474,7 @@ fn checksumsHold(segment: Segment, packet: []const u8) bool {
 
 /// The payload is summed once: with a right checksum, everything from the inner transport header on adds up to the
 /// complement of its pseudo-header.
-fn tunnelChecksumsHold(segment: Segment, inner: Inner, packet: []const u8) bool {
+noinline fn tunnelChecksumsHold(segment: Segment, inner: Inner, packet: []const u8) bool {
     const carried: Segment = .{
         .family = inner.family,
         .protocol = .tcp,
@@ -477,7 +485,7 @@ fn tunnelChecksumsHold(segment: Segment, inner: Inner, packet: []const u8) bool 
         .push = false,
     };
     const inside = packet[inner.network_offset..];
-    if (!checksumsHold(carried, inside)) return false;
+    if (!plainChecksumsHold(carried, inside)) return false;
     if (segment.family == .ipv4 and !networkChecksumHolds(packet[0..segment.transport_offset])) return false;
     if (!inner.outer_checksum) return true;
     const inner_length = packet.len - inner.transport_offset;
