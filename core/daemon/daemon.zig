@@ -21,7 +21,7 @@ const usage =
     \\  --priority KIND     realtime: before ordinary programs; normal: as one of them; auto (the default): realtime
     \\                      where it is allowed and the threads leave a core to the others
     \\  --memory-limit MIB  what buffers and peers may take together (default: no limit)
-    \\  --no-offload LIST   do without these: tun_tso,tun_uso,udp_gso,udp_gro or all
+    \\  --no-offload LIST   do without these: tun_tso,tun_uso,tun_tunnel,udp_gso,udp_gro or all
     \\  --no-sandbox        keep every capability and system call (for debugging)
     \\  --version           print the version
     \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
@@ -115,7 +115,8 @@ fn shown(text: []const u8) []const u8 {
 
 fn offloads(text: []const u8) error{Invalid}!u32 {
     return io.offload.parseList(text) catch {
-        complain("unknown offload in '{s}': the names are tun_tso, tun_uso, udp_gso, udp_gro, all", .{shown(text)});
+        const names = "tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro, all";
+        complain("unknown offload in '{s}': the names are " ++ names, .{shown(text)});
         return error.Invalid;
     };
 }

@@ -651,7 +651,7 @@ test "EINVAL for superpackets into TUN: they go in packet by packet, then none i
 
 test "without any offload the same traffic goes through" {
     var bench: Bench = undefined;
-    try bench.start(&sys.real, 15);
+    try bench.start(&sys.real, 31);
     defer bench.stop();
     try bench.connect();
     const data = pattern(40_000);
@@ -660,7 +660,7 @@ test "without any offload the same traffic goes through" {
     try bench.expectAtFar(&data);
     try bench.far.sendInner(10, 1000, data[0..10_000]);
     try bench.expectAtUser(data[0..10_000], 1000);
-    for ([_][]const u8{ "tun_tso", "tun_uso", "udp_gso", "udp_gro" }) |feature| {
+    for ([_][]const u8{ "tun_tso", "tun_uso", "tun_tunnel", "udp_gso", "udp_gro" }) |feature| {
         var line: [64]u8 = undefined;
         try bench.expectReport(try std.mem.print(&line, "offload_{s}=disabled\n", .{feature}));
     }

@@ -26,6 +26,8 @@ pub const Context = struct {
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
     offload: *io.offload.Offload,
+    /// Changes only while the turns of all workers are held.
+    tunnels: *const io.tunnels.Tunnels,
     now: protocol.Now,
 };
 
@@ -65,10 +67,7 @@ pub const Inbound = struct {
     pub fn run(inbound: *Inbound, context: *const Context, family: wire.Family) bool {
         const received = context.udp.receive(family, &inbound.receive_batch);
         if (received == 0) return false;
-        inbound.coalescer.reset(.{
-            .tcp = context.offload.isActive(.tun_tso) and context.tun.has_vnet_header,
-            .udp = context.offload.isActive(.tun_uso) and context.tun.has_vnet_header,
-        });
+        inbound.coalescer.reset(coalescing(context));
         context.mutex.acquire();
         for (inbound.receive_batch.datagrams[0..received], 0..) |*slot, i| {
             if (slot.truncated) {
@@ -81,6 +80,19 @@ pub const Inbound = struct {
         inbound.open(context);
         inbound.deliver(context);
         return received == inbound.receive_batch.datagrams.len;
+    }
+
+    fn coalescing(context: *const Context) io.gro.Options {
+        const offload = context.offload;
+        const tun = context.tun;
+        const tunnels = tun.header_length == io.VnetHeader.tunnel_length and offload.isActive(.tun_tunnel) and
+            context.tunnels.count != 0;
+        return .{
+            .tcp = offload.isActive(.tun_tso) and tun.has_vnet_header,
+            .udp = offload.isActive(.tun_uso) and tun.has_vnet_header,
+            .tunnels = if (tunnels) context.tunnels else null,
+            .vnet_header_length = @intCast(tun.header_length),
+        };
     }
 
     /// A slot holds one datagram, or a run of equal ones with a shorter last (UDP_GRO).

@@ -52,7 +52,22 @@ pub const Link = struct {
         const was_here = link.shared.is_here;
         link.shared.is_here = link.isHere();
         if (!was_here and link.shared.is_here) io.link_settings.refresh(link.monitor.interface_index);
+        link.followTunnels();
         if (link.is_up) link.goUp() else link.goDown();
+    }
+
+    /// In another namespace they are not ours to know.
+    fn followTunnels(link: *Link) void {
+        const tunnels = &link.shared.tunnels;
+        if (!link.shared.is_here) {
+            link.monitor.tunnels_changed = true; // when it comes back
+            return tunnels.clear();
+        }
+        if (!link.monitor.tunnels_changed) return;
+        link.monitor.tunnels_changed = false;
+        const had_none = tunnels.count == 0;
+        tunnels.refresh();
+        if (had_none != (tunnels.count == 0)) link.fitSuperpackets();
     }
 
     /// In another namespace its name and index are another interface's here.
@@ -91,14 +106,17 @@ pub const Link = struct {
         link.fitSuperpackets();
     }
 
-    /// One superpacket read from TUN should fit one UDP_SEGMENT send.
+    /// One superpacket read from TUN should fit one UDP_SEGMENT send. Inside a tunnel the kernel puts more segments in
+    /// one than it would for this interface, and takes it apart itself if they are more than the bound: where there are
+    /// tunnels, it may be two sends.
     fn fitSuperpackets(link: *Link) void {
         if (!link.isHere()) return;
         const mtu = link.shared.interface.mtu;
         const datagram = wire.messages.paddedLength(mtu, mtu) + wire.messages.transport_overhead;
-        const segments = std.math.clamp(train.bytes_max / datagram, 1, train.packets_max);
+        const one_train: u32 = @intCast(std.math.clamp(train.bytes_max / datagram, 1, train.packets_max));
+        const segments = if (link.shared.tunnels.count == 0) one_train else 2 * one_train;
         // Without it a train is cut in two, no more.
-        io.link.setGsoMaxSegs(link.monitor.interface_index, @intCast(segments)) catch {};
+        io.link.setGsoMaxSegs(link.monitor.interface_index, segments) catch {};
     }
 
     fn goUp(link: *Link) void {
@@ -137,7 +155,7 @@ pub const Link = struct {
     pub fn probe(link: *Link) void {
         if (!link.monitor.is_blind) return;
         const tun = &link.workers.first().tun;
-        switch (io.link.probe(tun.fd, tun.has_vnet_header)) {
+        switch (io.link.probe(tun.fd, tun.header_length)) {
             .up => link.is_up = true,
             .down => link.is_up = false,
             .gone => return link.shared.end("the interface was removed"),

@@ -36,6 +36,8 @@ pub const Shared = struct {
     /// The interface is in the namespace of our sockets. Written with the turns of all workers held.
     is_here: bool = true,
     icmp: io.icmp_sender.IcmpSender = .{},
+    /// In that namespace. Written with the turns of all workers held.
+    tunnels: io.tunnels.Tunnels = .{},
 
     pool: Pool = .{},
     /// Features whose stepping down was told, by bit.

@@ -156,6 +156,7 @@ pub const Worker = struct {
             .tun = &worker.tun,
             .udp = &worker.udp,
             .offload = &worker.offload,
+            .tunnels = &worker.shared.tunnels,
             .now = now,
         }, family);
     }

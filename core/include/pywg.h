@@ -78,6 +78,7 @@ typedef struct pywg_device pywg_device;
 #define PYWG_OFFLOAD_TUN_USO 2u /* whole UDP superpackets through TUN, both ways */
 #define PYWG_OFFLOAD_UDP_GSO 4u /* UDP_SEGMENT on send */
 #define PYWG_OFFLOAD_UDP_GRO 8u /* UDP_GRO on receive */
+#define PYWG_OFFLOAD_TUN_TUNNEL 16u /* superpackets inside VXLAN and Geneve through TUN, both ways */
 
 #define PYWG_LOG_SILENT 0u
 #define PYWG_LOG_ERROR 1u

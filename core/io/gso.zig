@@ -1,5 +1,7 @@
 //! Segmentation: one superpacket read from TUN becomes packets of the size its sender asked for.
-//! Pure bytes in, bytes out; follows what the kernel's tcp_gso_segment, __udp_gso_segment and inet_gso_segment do.
+//! Pure bytes in, bytes out; follows what the kernel's tcp_gso_segment, __udp_gso_segment, inet_gso_segment and, for
+//! what is inside VXLAN and Geneve, __skb_udp_tunnel_segment do. Which tunnel it is does not matter: its headers are
+//! copied.
 //! Knows no TUN and no buffers. Invariant: every segment but the last has the same length, and each carries
 //! complete lengths and checksums.
 const std = @import("std");
@@ -29,6 +31,9 @@ pub const Splitter = struct {
     segment_size: usize = 0,
     /// The pseudo-header's sum without the length, which differs in the last segment.
     pseudo_sum: u64 = 0,
+    /// Where the IP header of what is segmented begins: behind the headers of a tunnel, if there is one.
+    network_offset: usize = 0,
+    tunnel: ?Tunnel = null,
 
     const Kind = enum {
         /// Complete as it is.
@@ -39,16 +44,53 @@ pub const Splitter = struct {
         udp,
     };
 
+    /// The packet that carries the one to be segmented.
+    const Tunnel = struct {
+        family: wire.Family,
+        /// Where its UDP header begins.
+        udp_offset: usize,
+        /// Of its pseudo-header, without the length; null when its checksum is zero and stays so.
+        pseudo_sum: ?u64,
+    };
+
     /// Judges header and packet. The packet's bytes must stay as they are until the last write.
     pub fn init(header: VnetHeader, packet: []const u8) error{Malformed}!Splitter {
+        if (header.gso_type & VnetHeader.GSO_UDP_TUNNEL != 0) return initTunnel(header, packet);
         const ecn = header.gso_type & VnetHeader.GSO_ECN != 0;
         return switch (header.gso_type & ~@as(u8, VnetHeader.GSO_ECN)) {
             VnetHeader.GSO_NONE => if (ecn) error.Malformed else initSingle(header, packet),
-            VnetHeader.GSO_TCPV4 => initSuper(header, packet, .tcp, .ipv4),
-            VnetHeader.GSO_TCPV6 => initSuper(header, packet, .tcp, .ipv6),
-            VnetHeader.GSO_UDP_L4 => if (ecn) error.Malformed else initSuper(header, packet, .udp, null),
-            else => error.Malformed,
+            else => initSuper(header, packet, 0),
         };
+    }
+
+    fn initTunnel(header: VnetHeader, bytes: []const u8) error{Malformed}!Splitter {
+        const family: wire.Family = switch (header.gso_type & VnetHeader.GSO_UDP_TUNNEL) {
+            VnetHeader.GSO_UDP_TUNNEL_IPV4 => .ipv4,
+            VnetHeader.GSO_UDP_TUNNEL_IPV6 => .ipv6,
+            else => return error.Malformed,
+        };
+        const outer = ip.Packet.parse(bytes) orelse return error.Malformed;
+        if (outer.family != family) return error.Malformed;
+        const upper = outer.upper() orelse return error.Malformed;
+        if (upper.fragmented or upper.protocol != .udp) return error.Malformed;
+        if (upper.offset != header.outer_transport) return error.Malformed;
+        if (header.inner_network < upper.offset + Udp.header_length) return error.Malformed;
+        if (header.inner_network > outer.bytes.len) return error.Malformed;
+        // Behind a routing header the final destination is not known here, and no tunnel makes such packets.
+        if (upper.offset != outer.headerLength()) return error.Malformed;
+        var inner = header;
+        inner.gso_type &= ~@as(u8, VnetHeader.GSO_UDP_TUNNEL);
+        var splitter = try initSuper(inner, outer.bytes, header.inner_network);
+        const has_checksum = header.flags & VnetHeader.UDP_TUNNEL_CSUM != 0;
+        splitter.tunnel = .{
+            .family = family,
+            .udp_offset = upper.offset,
+            .pseudo_sum = if (has_checksum)
+                checksum.pseudoHeader(outer.addresses(), @backingInt(ip.Protocol.udp), 0)
+            else
+                null,
+        };
+        return splitter;
     }
 
     fn initSingle(header: VnetHeader, packet: []const u8) error{Malformed}!Splitter {
@@ -64,9 +106,19 @@ pub const Splitter = struct {
         };
     }
 
-    fn initSuper(header: VnetHeader, bytes: []const u8, kind: Kind, family: ?wire.Family) error{Malformed}!Splitter {
-        const parsed = ip.Packet.parse(bytes) orelse return error.Malformed;
+    /// Begins at `network` with an IP header; what is before it is a tunnel's, and copied.
+    fn initSuper(header: VnetHeader, whole: []const u8, network: usize) error{Malformed}!Splitter {
+        const ecn = header.gso_type & VnetHeader.GSO_ECN != 0;
+        const kind: Kind, const family: ?wire.Family = switch (header.gso_type & ~@as(u8, VnetHeader.GSO_ECN)) {
+            VnetHeader.GSO_TCPV4 => .{ .tcp, .ipv4 },
+            VnetHeader.GSO_TCPV6 => .{ .tcp, .ipv6 },
+            VnetHeader.GSO_UDP_L4 => if (ecn) return error.Malformed else .{ .udp, null },
+            else => return error.Malformed,
+        };
+        const parsed = ip.Packet.parse(whole[network..]) orelse return error.Malformed;
         if (family != null and family.? != parsed.family) return error.Malformed;
+        // A tunnel's packet ends where the one inside does.
+        if (network != 0 and network + parsed.bytes.len != whole.len) return error.Malformed;
         const upper = parsed.upper() orelse return error.Malformed;
         if (upper.fragmented or upper.protocol != protocolOf(kind)) return error.Malformed;
         const field_offset: usize = switch (kind) {
@@ -76,7 +128,7 @@ pub const Splitter = struct {
         };
         const partial = header.flags & VnetHeader.NEEDS_CSUM != 0;
         // Without NEEDS_CSUM (a forwarded packet whose checksum the hardware vouched for) the two are unset.
-        const says_so = header.csum_start == upper.offset and header.csum_offset == field_offset;
+        const says_so = header.csum_start == network + upper.offset and header.csum_offset == field_offset;
         if (partial and !says_so) return error.Malformed;
         // The vnet header's hdr_len covers too little or too much on the forward path: the packet knows better.
         const transport = parsed.bytes[upper.offset..];
@@ -88,13 +140,14 @@ pub const Splitter = struct {
         if (header.gso_size == 0) return error.Malformed;
         const payload_length = transport.len - transport_length;
         return .{
-            .packet = parsed.bytes,
+            .packet = whole[0 .. network + parsed.bytes.len],
             .kind = kind,
             .count = @intCast(@max(1, (payload_length + header.gso_size - 1) / header.gso_size)),
             .family = parsed.family,
-            .transport_offset = upper.offset,
-            .checksum_at = upper.offset + field_offset,
-            .header_length = upper.offset + transport_length,
+            .network_offset = network,
+            .transport_offset = network + upper.offset,
+            .checksum_at = network + upper.offset + field_offset,
+            .header_length = network + upper.offset + transport_length,
             .segment_size = header.gso_size,
             .pseudo_sum = pseudoSum(parsed, upper, field_offset, partial),
         };
@@ -138,11 +191,7 @@ pub const Splitter = struct {
         const part = splitter.payload(index);
         const segment = out[0 .. splitter.header_length + part.len];
         @memcpy(segment[0..splitter.header_length], splitter.packet[0..splitter.header_length]);
-        if (splitter.family == .ipv4) {
-            const first_id = readInt(u16, segment[4..6], .big);
-            writeInt(u16, segment[4..6], first_id +% @as(u16, @intCast(index)), .big);
-        }
-        ip.setLength(segment, splitter.family, segment.len);
+        fixNetwork(segment[splitter.network_offset..], splitter.family, index);
 
         const transport = segment[splitter.transport_offset..];
         switch (splitter.kind) {
@@ -156,7 +205,32 @@ pub const Splitter = struct {
         const header_sum = checksum.sum(header, splitter.pseudo_sum + transport.len);
         const sum = checksum.copySum(segment[splitter.header_length..], part, header_sum);
         writeChecksum(field, sum, splitter.kind == .udp);
+        if (splitter.tunnel) |*tunnel| splitter.fixTunnel(tunnel, index, segment);
         return segment.len;
+    }
+
+    fn fixNetwork(packet: []u8, family: wire.Family, index: usize) void {
+        if (family == .ipv4) {
+            const first_id = readInt(u16, packet[4..6], .big);
+            writeInt(u16, packet[4..6], first_id +% @as(u16, @intCast(index)), .big);
+        }
+        ip.setLength(packet, family, packet.len);
+    }
+
+    /// After all inside is right. The payload is not summed again: with its checksum, everything from the inner
+    /// transport header on adds up to the complement of its pseudo-header, whatever the bytes are.
+    fn fixTunnel(splitter: *const Splitter, tunnel: *const Tunnel, index: usize, segment: []u8) void {
+        fixNetwork(segment, tunnel.family, index);
+        const datagram = segment[tunnel.udp_offset..];
+        writeInt(u16, datagram[Udp.length_offset..][0..2], @intCast(datagram.len), .big);
+        const field = datagram[Udp.checksum_offset..][0..2];
+        field.* = .{ 0, 0 };
+        const pseudo_sum = tunnel.pseudo_sum orelse return;
+        const inner_length = segment.len - splitter.transport_offset;
+        const inner_sum = ~checksum.fold(splitter.pseudo_sum + inner_length);
+        const headers = datagram[0 .. splitter.transport_offset - tunnel.udp_offset];
+        const sum = checksum.sum(headers, pseudo_sum + datagram.len);
+        writeChecksum(field, checksum.combine(sum, inner_sum, headers.len), true);
     }
 
     fn fixTcp(splitter: *const Splitter, index: usize, header: []u8) void {
@@ -350,6 +424,102 @@ test "segments of every shape have right lengths, order and checksums" {
         sample.build(shape, 65535 - 140, 1368);
         try judge(&sample, shape);
     }
+}
+
+/// The sample as what a tunnel carries; judged by the numbers in each segment alone.
+fn wrap(sample: *Sample, out: []u8, v6: bool, has_checksum: bool) struct { VnetHeader, []u8 } {
+    const udp: usize = if (v6) 40 else 20;
+    const inner = udp + 8 + 8 + 14;
+    const packet = out[0 .. inner + sample.length];
+    @memcpy(packet[inner..], sample.bytes());
+    @memset(packet[0..inner], 0x11);
+    if (v6) {
+        packet[0..8].* = .{ 0x60, 0, 0, 0, 0, 0, 17, 64 };
+        writeInt(u16, packet[4..6], @intCast(packet.len - 40), .big);
+    } else {
+        packet[0..12].* = .{ 0x45, 0, 0, 0, 0xff, 0xff, 0, 0, 64, 17, 0, 0 };
+        writeInt(u16, packet[2..4], @intCast(packet.len), .big);
+    }
+    writeInt(u16, packet[udp + 4 ..][0..2], @intCast(packet.len - udp), .big);
+    const addresses = if (v6) packet[8..40] else packet[12..20];
+    const seed = obviousSum(addresses, 17 + packet.len - udp);
+    writeInt(u16, packet[udp + 6 ..][0..2], if (has_checksum) seed else 0, .big);
+    var header = sample.header;
+    header.gso_type |= if (v6) VnetHeader.GSO_UDP_TUNNEL_IPV6 else VnetHeader.GSO_UDP_TUNNEL_IPV4;
+    if (has_checksum) header.flags |= VnetHeader.UDP_TUNNEL_CSUM;
+    header.csum_start += @intCast(inner);
+    header.outer_transport = @intCast(udp);
+    header.inner_network = @intCast(inner);
+    return .{ header, packet };
+}
+
+test "segments in a tunnel are those without it, in packets of right lengths and checksums, and zero stays zero" {
+    var sample: Sample = .{};
+    var buffer: [65535]u8 = undefined;
+    var out: [4000]u8 = undefined;
+    var plain_out: [4000]u8 = undefined;
+    for (shapes) |shape| for ([_]usize{ 1, 1000, 2999, 5001 }) |payload_length| for (0..4) |bits| {
+        const v6 = bits & 1 != 0;
+        const has_checksum = bits & 2 != 0;
+        sample.build(shape, payload_length, 1000);
+        const header, const packet = wrap(&sample, &buffer, v6, has_checksum);
+        const plain: Splitter = try .init(sample.header, sample.bytes());
+        const splitter: Splitter = try .init(header, packet);
+        try testing.expectEqual(plain.count, splitter.count);
+        for (0..plain.count) |i| {
+            const segment = out[0..splitter.write(i, &out)];
+            try testing.expectEqual(segment.len, splitter.length(i));
+            const expected = plain_out[0..plain.write(i, &plain_out)];
+            try testing.expectEqualSlices(u8, expected, segment[header.inner_network..]);
+            const udp = header.outer_transport;
+            try testing.expectEqual(segment.len - udp, readInt(u16, segment[udp + 4 ..][0..2], .big));
+            const carried = header.inner_network;
+            try testing.expectEqualSlices(u8, packet[udp + 8 .. carried], segment[udp + 8 .. carried]);
+            if (v6) {
+                try testing.expectEqual(segment.len - 40, readInt(u16, segment[4..6], .big));
+            } else {
+                try testing.expectEqual(segment.len, readInt(u16, segment[2..4], .big));
+                try testing.expectEqual(0xffff +% @as(u16, @intCast(i)), readInt(u16, segment[4..6], .big));
+                try testing.expectEqual(0xffff, obviousSum(segment[0..20], 0));
+            }
+            const field = readInt(u16, segment[udp + 6 ..][0..2], .big);
+            try testing.expectEqual(has_checksum, field != 0);
+            if (!has_checksum) continue;
+            const addresses = if (v6) segment[8..40] else segment[12..20];
+            try testing.expectEqual(0xffff, obviousSum(segment[udp..], obviousSum(addresses, 17 + segment.len - udp)));
+        }
+    };
+}
+
+test "a tunnel that is none is malformed" {
+    var sample: Sample = .{};
+    var buffer: [65535]u8 = undefined;
+    sample.build(shapes[0], 3000, 1000);
+    const good, const packet = wrap(&sample, &buffer, false, true);
+    _ = try Splitter.init(good, packet);
+    var bad = good;
+    bad.gso_type |= VnetHeader.GSO_UDP_TUNNEL;
+    try testing.expectError(error.Malformed, Splitter.init(bad, packet));
+    bad = good;
+    bad.gso_type ^= VnetHeader.GSO_UDP_TUNNEL;
+    try testing.expectError(error.Malformed, Splitter.init(bad, packet));
+    bad = good;
+    bad.gso_type &= VnetHeader.GSO_UDP_TUNNEL;
+    try testing.expectError(error.Malformed, Splitter.init(bad, packet));
+    for ([_]u16{ 0, 19, 21, 50, 65535 }) |offset| {
+        bad = good;
+        bad.outer_transport = offset;
+        try testing.expectError(error.Malformed, Splitter.init(bad, packet));
+        bad = good;
+        bad.inner_network = if (offset == 50) 49 else offset;
+        try testing.expectError(error.Malformed, Splitter.init(bad, packet));
+    }
+    try testing.expectError(error.Malformed, Splitter.init(good, packet[0 .. packet.len - 1]));
+    packet[9] = 6;
+    try testing.expectError(error.Malformed, Splitter.init(good, packet));
+    packet[9] = 17;
+    packet[6] = 0x20; // a fragment
+    try testing.expectError(error.Malformed, Splitter.init(good, packet));
 }
 
 test "a gso_size of one brings out every segment of a full superpacket" {

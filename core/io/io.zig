@@ -12,6 +12,7 @@ pub const gso = @import("gso.zig");
 pub const gro = @import("gro.zig");
 pub const tun = @import("tun.zig");
 pub const netlink = @import("netlink.zig");
+pub const tunnels = @import("tunnels.zig");
 pub const link = @import("link.zig");
 pub const link_settings = @import("link_settings.zig");
 pub const route = @import("route.zig");
@@ -44,6 +45,7 @@ test {
     _ = gro;
     _ = tun;
     _ = netlink;
+    _ = tunnels;
     _ = link;
     _ = link_settings;
     _ = route;

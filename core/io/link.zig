@@ -12,6 +12,7 @@ const std = @import("std");
 const sys = @import("linux.zig");
 const control_message = @import("control_message.zig");
 const netlink = @import("netlink.zig");
+const tunnels = @import("tunnels.zig");
 pub const Error = netlink.Error;
 
 const linux = std.os.linux;
@@ -114,6 +115,8 @@ pub const Monitor = struct {
     is_gone: bool = false,
     is_blind: bool = false,
     blind_told: bool = false,
+    /// Something was told of an interface that is a UDP tunnel, or may have been. The caller's to take back.
+    tunnels_changed: bool = true,
 
     /// The first reads tell the MTU, and `up` if it is up.
     pub fn open(tun_fd: sys.fd_t) Error!Monitor {
@@ -204,6 +207,7 @@ pub const Monitor = struct {
                 .AGAIN => return false,
                 .INTR => return true,
                 else => {
+                    monitor.tunnels_changed = true;
                     monitor.locate(); // ENOBUFS: events were lost
                     return code == .NOBUFS;
                 },
@@ -221,8 +225,9 @@ pub const Monitor = struct {
     }
 
     fn judge(monitor: *Monitor, message: netlink.Message, from: ?i32) void {
-        if (monitor.is_gone or from != monitor.namespace) return;
         const info = linkInfo(message) orelse return;
+        if (from == null and tunnels.concerns(message)) monitor.tunnels_changed = true;
+        if (monitor.is_gone or from != monitor.namespace) return;
         if (info.index != monitor.interface_index) return;
         switch (message.kind) {
             sys.RTM_NEWLINK => monitor.update(message),
@@ -360,11 +365,13 @@ pub const Probed = enum { up, down, gone };
 /// The null write that other implementations use says EINVAL for both up and down since the check for
 /// IFF_UP moved behind those of the packet (4.20). So this writes a whole IPv4 header that the stack
 /// discards: its checksum is wrong and its TTL is 0. It counts as one received packet.
-pub fn probe(tun_fd: sys.fd_t, has_vnet_header: bool) Probed {
-    var packet: [10 + 20]u8 = @splat(0);
-    packet[10] = 0x45;
-    packet[13] = 20;
-    const bytes: []const u8 = if (has_vnet_header) &packet else packet[10..];
+/// `header_length` is that of the virtio-net header before each packet, or 0.
+pub fn probe(tun_fd: sys.fd_t, header_length: usize) Probed {
+    var buffer: [24 + 20]u8 = @splat(0);
+    const bytes = buffer[0 .. header_length + 20];
+    const packet = bytes[header_length..];
+    packet[0] = 0x45;
+    packet[3] = 20;
     return switch (sys.result(linux.write(tun_fd, bytes.ptr, bytes.len))) {
         .value => .up,
         .failure => |code| switch (code) {
@@ -461,7 +468,7 @@ test "the monitor tells MTU, up, down, name and removal, each once" {
     try testing.expectEqual(null, monitor.read());
     try changeLink(sys.RTM_DELLINK, monitor.interface_index, 0, &.{});
     try testing.expectEqual(Event.gone, monitor.read().?);
-    try testing.expectEqual(.gone, probe(tun.fd, true));
+    try testing.expectEqual(.gone, probe(tun.fd, 10));
 }
 
 test "the probe knows up, down and gone" {
@@ -469,13 +476,13 @@ test "the probe knows up, down and gone" {
     defer namespace.leave();
     const tun: TestTun = try .open("pywgtest0");
     defer sys.close(tun.fd);
-    try testing.expectEqual(.down, probe(tun.fd, true));
+    try testing.expectEqual(.down, probe(tun.fd, 10));
     try sys.TestNamespace.setUp("pywgtest0", true);
-    try testing.expectEqual(.up, probe(tun.fd, true));
+    try testing.expectEqual(.up, probe(tun.fd, 10));
     try sys.TestNamespace.setUp("pywgtest0", false);
-    try testing.expectEqual(.down, probe(tun.fd, true));
+    try testing.expectEqual(.down, probe(tun.fd, 10));
     try changeLink(sys.RTM_DELLINK, try index("pywgtest0"), 0, &.{});
-    try testing.expectEqual(.gone, probe(tun.fd, true));
+    try testing.expectEqual(.gone, probe(tun.fd, 10));
 }
 
 test "the monitor follows an interface through two other namespaces and back" {

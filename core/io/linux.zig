@@ -126,6 +126,9 @@ pub const TUN_F_TSO_ECN: u32 = 0x08;
 /// USO since Linux 6.2, and only both families together.
 pub const TUN_F_USO4: u32 = 0x20;
 pub const TUN_F_USO6: u32 = 0x40;
+/// Superpackets inside VXLAN and Geneve since Linux 6.17: without and with a UDP checksum of the tunnel's own.
+pub const TUN_F_UDP_TUNNEL_GSO: u32 = 0x80;
+pub const TUN_F_UDP_TUNNEL_GSO_CSUM: u32 = 0x100;
 
 /// struct ifreq with the union as bytes: std's packs the flags into a type that lacks ours.
 pub const Ifreq = extern struct {
@@ -171,9 +174,15 @@ pub const RTM_GETNSID: u16 = 90;
 pub const NLMSG_ERROR: u16 = 2;
 pub const NLM_F_REQUEST: u16 = 1;
 pub const NLM_F_ACK: u16 = 4;
+pub const NLM_F_DUMP: u16 = 0x300;
+pub const NLMSG_DONE: u16 = 3;
 pub const IFLA_IFNAME: u16 = 3;
 pub const IFLA_MTU: u16 = 4;
+pub const IFLA_LINKINFO: u16 = 18;
+pub const IFLA_INFO_KIND: u16 = 1;
+pub const IFLA_INFO_DATA: u16 = 2;
 pub const IFLA_EXT_MASK: u16 = 29;
+pub const IFLA_LINK_NETNSID: u16 = 37;
 pub const IFLA_GSO_MAX_SEGS: u16 = 40;
 pub const IFLA_TARGET_NETNSID: u16 = 46;
 pub const NETNSA_NSID: u16 = 1;

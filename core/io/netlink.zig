@@ -75,9 +75,7 @@ pub const Request = struct {
 
     /// The same on a socket that has no answer waiting, and has none after it.
     pub fn exchangeOn(request: *Request, socket: sys.fd_t, buffer: *align(4) [reply_capacity]u8) Error!Message {
-        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
-        const sent = linux.errno(linux.sendto(socket, &request.buffer, request.length, 0, null, 0));
-        if (sent != .SUCCESS) return errorOf(sent);
+        try request.sendOn(socket);
         const length = switch (sys.result(linux.recvfrom(socket, buffer, buffer.len, 0, null, null))) {
             .value => |length| length,
             .failure => |code| return errorOf(code),
@@ -90,6 +88,13 @@ pub const Request = struct {
             if (code != 0) return errorOf(linux.errno(@as(usize, @bitCast(@as(isize, code)))));
         }
         return message;
+    }
+
+    /// The same for a request with many answers, which the caller receives.
+    pub fn sendOn(request: *Request, socket: sys.fd_t) Error!void {
+        std.mem.writeInt(u32, request.buffer[0..4], @intCast(request.length), .native);
+        const sent = linux.errno(linux.sendto(socket, &request.buffer, request.length, 0, null, 0));
+        if (sent != .SUCCESS) return errorOf(sent);
     }
 };
 

@@ -9,7 +9,7 @@ const sys = @import("linux.zig");
 const SocketAddress = wire.SocketAddress;
 
 /// The bits are PYWG_OFFLOAD_* of pywg.h.
-pub const Feature = enum(u2) {
+pub const Feature = enum(u3) {
     /// Whole TCP superpackets through TUN, both ways.
     tun_tso,
     /// Whole UDP superpackets through TUN, both ways. Linux 6.2.
@@ -18,6 +18,8 @@ pub const Feature = enum(u2) {
     udp_gso,
     /// UDP_GRO on receive. Linux 5.12, the first that can be asked whether it is on.
     udp_gro,
+    /// Whole superpackets inside VXLAN and Geneve through TUN, both ways. Linux 6.17, and never without `tun_tso`.
+    tun_tunnel,
 
     pub const count = @typeInfo(Feature).@"enum".field_names.len;
 
@@ -257,11 +259,12 @@ test "the bits are those of pywg.h" {
     try testing.expectEqual(2, Feature.tun_uso.bit());
     try testing.expectEqual(4, Feature.udp_gso.bit());
     try testing.expectEqual(8, Feature.udp_gro.bit());
+    try testing.expectEqual(16, Feature.tun_tunnel.bit());
 }
 
 test "lists of features parse to their bits" {
     try testing.expectEqual(0, try parseList(""));
-    try testing.expectEqual(15, try parseList("all"));
+    try testing.expectEqual(31, try parseList("all"));
     try testing.expectEqual(5, try parseList("udp_gso,tun_tso"));
     try testing.expectEqual(8, try parseList(" udp_gro , "));
     for ([_][]const u8{ "gso", "udp_gso;tun_tso", "ALL", "1" }) |text| {
@@ -284,6 +287,7 @@ test "a feature steps down once and never comes back" {
         \\offload_tun_uso=disabled
         \\offload_udp_gso=stepped_down EIO
         \\offload_udp_gro=unsupported ENOPROTOOPT
+        \\offload_tun_tunnel=active
         \\gso_resent=0
         \\tun_resent=0
         \\

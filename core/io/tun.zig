@@ -62,9 +62,12 @@ pub const Tun = struct {
     write_fd: sys.fd_t,
     name_buffer: [16]u8 = @splat(0),
     has_vnet_header: bool,
+    /// Bytes of it; 0 without one.
+    header_length: usize,
     counters: Counters = .{},
     refused_tcp: u32 = 0,
     refused_udp: u32 = 0,
+    refused_tunnel: u32 = 0,
 
     /// Makes the interface, left down, or attaches to a persistent one that nobody holds.
     pub fn open(calls: *const sys.Calls, wanted: []const u8, offload: *Offload, failure: *sys.Failure) OpenError!Tun {
@@ -97,6 +100,7 @@ pub const Tun = struct {
             .fd = fd.descriptor,
             .write_fd = fd.descriptor,
             .has_vnet_header = true,
+            .header_length = first.header_length,
         };
         tun.name_buffer = fd.name;
         const errno = tun.setQueue(sys.IFF_DETACH_QUEUE);
@@ -141,6 +145,7 @@ pub const Tun = struct {
             .fd = made.descriptor,
             .write_fd = made.descriptor,
             .has_vnet_header = true,
+            .header_length = VnetHeader.length,
         };
         tun.name_buffer = made.name;
         tun.negotiate();
@@ -211,6 +216,7 @@ pub const Tun = struct {
             .fd = own,
             .write_fd = own,
             .has_vnet_header = flags & sys.IFF_VNET_HDR != 0,
+            .header_length = if (flags & sys.IFF_VNET_HDR != 0) VnetHeader.length else 0,
         };
         tun.name_buffer = request.name;
         tun.negotiate();
@@ -231,20 +237,20 @@ pub const Tun = struct {
     // ---- negotiation
 
     fn negotiate(tun: *Tun) void {
+        const offload = tun.offload;
         if (!tun.has_vnet_header) {
-            tun.offload.setUnsupported(.tun_tso, .SUCCESS);
-            tun.offload.setUnsupported(.tun_uso, .SUCCESS);
+            for ([_]Feature{ .tun_tso, .tun_uso, .tun_tunnel }) |each| offload.setUnsupported(each, .SUCCESS);
             return;
         }
-        // Ten bytes in native order are the defaults; a descriptor taken over may have had others set.
-        const header_size: c_int = VnetHeader.length;
-        _ = tun.calls.ioctl(tun.fd, sys.TUNSETVNETHDRSZ, @intFromPtr(&header_size));
+        // The kernel takes the offsets inside a tunnel to be little-endian, whatever the rest of the header is.
+        const is_big_endian = @import("builtin").cpu.arch.endian() == .big;
+        if (is_big_endian or !offload.isActive(.tun_tso)) offload.setUnsupported(.tun_tunnel, .SUCCESS);
         const little_endian: c_int = 0;
         _ = tun.calls.ioctl(tun.fd, sys.TUNSETVNETLE, @intFromPtr(&little_endian));
-        for ([_]Feature{ .tun_uso, .tun_tso }) |next_to_go| {
+        for ([_]Feature{ .tun_tunnel, .tun_uso, .tun_tso }) |next_to_go| {
             const errno = tun.setOffload();
             if (errno == .SUCCESS) return;
-            tun.offload.setUnsupported(next_to_go, errno);
+            offload.setUnsupported(next_to_go, errno);
         }
         _ = tun.setOffload(); // none: kernels have no reason to refuse that
     }
@@ -255,6 +261,12 @@ pub const Tun = struct {
         if (tun.offload.isActive(.tun_tso)) flags |= sys.TUN_F_TSO4 | sys.TUN_F_TSO6;
         if (tun.offload.isActive(.tun_uso)) flags |= sys.TUN_F_USO4 | sys.TUN_F_USO6;
         if (flags != 0) flags |= sys.TUN_F_CSUM;
+        const tunnels = tun.offload.isActive(.tun_tunnel);
+        if (tunnels) flags |= sys.TUN_F_UDP_TUNNEL_GSO | sys.TUN_F_UDP_TUNNEL_GSO_CSUM;
+        // Ten bytes are the default; a descriptor taken over may have had others set.
+        tun.header_length = if (tunnels) VnetHeader.tunnel_length else VnetHeader.length;
+        const size: c_int = @intCast(tun.header_length);
+        _ = tun.calls.ioctl(tun.fd, sys.TUNSETVNETHDRSZ, @intFromPtr(&size));
         return linux.errno(tun.calls.ioctl(tun.fd, sys.TUNSETOFFLOAD, flags));
     }
 
@@ -263,13 +275,13 @@ pub const Tun = struct {
     /// One packet or superpacket into `buffer`; null when there is none now.
     pub fn read(tun: *Tun, buffer: []u8) ReadError!?Received {
         assert(buffer.len >= packet_max);
-        var header: [VnetHeader.length]u8 = undefined;
+        var header: VnetHeader = .{};
+        const prefix = tun.header_length;
         const vectors = [2]sys.iovec{
-            .{ .base = &header, .len = header.len },
+            .{ .base = std.mem.asBytes(&header), .len = prefix },
             .{ .base = buffer.ptr, .len = buffer.len },
         };
         const used = if (tun.has_vnet_header) vectors[0..] else vectors[1..];
-        const prefix: usize = if (tun.has_vnet_header) header.len else 0;
         while (true) {
             switch (sys.result(tun.calls.readv(tun.fd, used.ptr, used.len))) {
                 .value => |length| {
@@ -278,7 +290,7 @@ pub const Tun = struct {
                         return null;
                     }
                     return .{
-                        .header = if (tun.has_vnet_header) VnetHeader.parse(&header) else .{},
+                        .header = header,
                         .bytes = buffer[0 .. length - prefix],
                     };
                 },
@@ -327,7 +339,7 @@ pub const Tun = struct {
     pub fn writePacket(tun: *Tun, packet: []const u8) bool {
         const header: VnetHeader = .{};
         const vectors = [2]sys.iovec_const{
-            .{ .base = header.asBytes(), .len = VnetHeader.length },
+            .{ .base = header.asBytes(), .len = tun.header_length },
             .{ .base = packet.ptr, .len = packet.len },
         };
         return tun.settle(tun.writeVectors(&vectors));
@@ -335,7 +347,7 @@ pub const Tun = struct {
 
     /// The first vector is the vnet header, left out where the TUN has none.
     fn writeVectors(tun: *Tun, vectors: []const sys.iovec_const) sys.E {
-        assert(vectors[0].len == VnetHeader.length);
+        assert(!tun.has_vnet_header or vectors[0].len == tun.header_length);
         const used = if (tun.has_vnet_header) vectors else vectors[1..];
         while (true) {
             const errno = linux.errno(tun.calls.writev(tun.write_fd, used.ptr, used.len));
@@ -351,11 +363,14 @@ pub const Tun = struct {
 
     /// TUNSETOFFLOAD stays: what the kernel gives us to read is another matter.
     fn countRefusal(tun: *Tun, gso_type: u8, errno: sys.E) void {
-        const is_udp = gso_type & ~@as(u8, VnetHeader.GSO_ECN) == VnetHeader.GSO_UDP_L4;
-        const refused = if (is_udp) &tun.refused_udp else &tun.refused_tcp;
+        const feature: Feature, const refused = if (gso_type & VnetHeader.GSO_UDP_TUNNEL != 0)
+            .{ .tun_tunnel, &tun.refused_tunnel }
+        else if (gso_type & ~@as(u8, VnetHeader.GSO_ECN) == VnetHeader.GSO_UDP_L4)
+            .{ .tun_uso, &tun.refused_udp }
+        else
+            .{ .tun_tso, &tun.refused_tcp };
         refused.* += 1;
-        if (refused.* < refusals_max) return;
-        _ = tun.offload.stepDown(if (is_udp) .tun_uso else .tun_tso, errno);
+        if (refused.* >= refusals_max) _ = tun.offload.stepDown(feature, errno);
     }
 };
 
@@ -557,7 +572,7 @@ fn sendFlows(queues: *const [2]*Tun, flows: u16) ![2]usize {
     return counts;
 }
 
-test "kernels without USO and without TSO are found out step by step" {
+test "kernels without superpackets in tunnels, without USO and without TSO are found out step by step" {
     const Old = struct {
         var accepted: u32 = 0;
         var last: ?u32 = null;
@@ -569,15 +584,35 @@ test "kernels without USO and without TSO are found out step by step" {
     };
     const calls: sys.Calls = .{ .ioctl = Old.ioctl };
     const tso = sys.TUN_F_CSUM | sys.TUN_F_TSO4 | sys.TUN_F_TSO6;
-    for ([_]u32{ tso, 0 }) |accepted| {
+    const uso = tso | sys.TUN_F_USO4 | sys.TUN_F_USO6;
+    for ([_]u32{ uso, tso, 0 }) |accepted| {
         Old.accepted = accepted;
         var fixture: Fixture = undefined;
         try fixture.start(&calls, 0);
         defer fixture.stop();
         try testing.expectEqual(accepted, Old.last.?);
-        try testing.expectEqual(.unsupported, fixture.offload.state(.tun_uso));
+        try testing.expectEqual(.unsupported, fixture.offload.state(.tun_tunnel));
+        try testing.expectEqual(VnetHeader.length, fixture.tun.header_length);
+        const with_uso: offload_file.State = if (accepted == uso) .active else .unsupported;
+        try testing.expectEqual(with_uso, fixture.offload.state(.tun_uso));
         const state: offload_file.State = if (accepted == 0) .unsupported else .active;
         try testing.expectEqual(state, fixture.offload.state(.tun_tso));
+    }
+}
+
+test "superpackets in tunnels go with TSO, and bring the longer header" {
+    for ([_]u32{ 0, Feature.tun_uso.bit(), Feature.tun_tunnel.bit(), Feature.tun_tso.bit() }) |disable_mask| {
+        var fixture: Fixture = undefined;
+        try fixture.start(&sys.real, disable_mask);
+        defer fixture.stop();
+        const active = fixture.offload.isActive(.tun_tunnel);
+        const wanted: usize = if (active) VnetHeader.tunnel_length else VnetHeader.length;
+        try testing.expectEqual(wanted, fixture.tun.header_length);
+        var size: c_int = 0;
+        const asked = linux.ioctl(fixture.tun.fd, sys.TUNGETVNETHDRSZ, @intFromPtr(&size));
+        try testing.expectEqual(.SUCCESS, linux.errno(asked));
+        try testing.expectEqual(fixture.tun.header_length, @as(usize, @intCast(size)));
+        if (disable_mask & (Feature.tun_tunnel.bit() | Feature.tun_tso.bit()) != 0) try testing.expect(!active);
     }
 }
 
@@ -605,7 +640,7 @@ test "permission and other refusals keep their errno" {
 }
 
 test "packets written arrive at a socket, packets sent come out of read" {
-    for ([_]u32{ 0, 15 }) |disable_mask| {
+    for ([_]u32{ 0, 31 }) |disable_mask| {
         var fixture: Fixture = undefined;
         try fixture.start(&sys.real, disable_mask);
         defer fixture.stop();
@@ -661,7 +696,11 @@ test "a superpacket of UDP goes in whole; refused, it goes packet by packet, and
     var buffers: [5][1500]u8 = undefined;
     for (0..5) |round| {
         Refusing.refusing = round > 0;
-        coalescer.reset(.{ .tcp = true, .udp = fixture.offload.isActive(.tun_uso) });
+        coalescer.reset(.{
+            .tcp = true,
+            .udp = fixture.offload.isActive(.tun_uso),
+            .vnet_header_length = @intCast(fixture.tun.header_length),
+        });
         for (&buffers, 0..) |*buffer, i| {
             try testing.expect(coalescer.add(udpPacket(buffer, 1000, 8080, @intCast(i))));
         }
@@ -691,7 +730,14 @@ test "full queues and a TUN that is down cost the frame and nothing else" {
     };
     const calls: sys.Calls = .{ .writev = Refusing.writev };
     var offload: Offload = .init(0);
-    var tun: Tun = .{ .calls = &calls, .offload = &offload, .write_fd = -1, .fd = -1, .has_vnet_header = true };
+    var tun: Tun = .{
+        .calls = &calls,
+        .offload = &offload,
+        .write_fd = -1,
+        .fd = -1,
+        .has_vnet_header = true,
+        .header_length = VnetHeader.length,
+    };
     var coalescer: gro.Coalescer = try .init(testing.allocator);
     defer coalescer.deinit();
     var buffers: [5][1500]u8 = undefined;

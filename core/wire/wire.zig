@@ -6,6 +6,7 @@ pub const messages = @import("messages.zig");
 pub const checksum = @import("checksum.zig");
 pub const ip = @import("ip.zig");
 pub const transport = @import("transport.zig");
+pub const udp_tunnel = @import("udp_tunnel.zig");
 pub const icmp = @import("icmp.zig");
 
 pub const Family = address.Family;
@@ -23,5 +24,6 @@ test {
     _ = checksum;
     _ = ip;
     _ = transport;
+    _ = udp_tunnel;
     _ = icmp;
 }

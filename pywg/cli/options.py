@@ -46,7 +46,8 @@ no_offload_option = click.option(
     envvar="PYWG_NO_OFFLOAD",
     default="",
     callback=lambda ctx, param, value: parse_offload(value),
-    help="Offloads not to use: tun_tso, tun_uso, udp_gso, udp_gro or all, comma separated.",
+    help="Offloads not to use, comma separated: tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro; "
+    "or all.",
 )
 
 threads_option = click.option(

@@ -33,7 +33,8 @@ class Offload(IntFlag):
     TUN_USO = abi.PYWG_OFFLOAD_TUN_USO
     UDP_GSO = abi.PYWG_OFFLOAD_UDP_GSO
     UDP_GRO = abi.PYWG_OFFLOAD_UDP_GRO
-    ALL = TUN_TSO | TUN_USO | UDP_GSO | UDP_GRO
+    TUN_TUNNEL = abi.PYWG_OFFLOAD_TUN_TUNNEL
+    ALL = TUN_TSO | TUN_USO | UDP_GSO | UDP_GRO | TUN_TUNNEL
 
     @classmethod
     def parse(cls, text: str) -> Offload:

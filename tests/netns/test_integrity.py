@@ -27,6 +27,7 @@ import pytest
 from tools.lab.daemon import Daemon
 from tools.lab.lab import PORT, Lab
 from tools.lab.namespaces import Namespace, cable
+from tools.lab.overlay import OVERLAY, make_overlay
 from tools.lab.relay import Relay
 from tools.lab.traffic import Datagrams, exchange, payload, ping
 
@@ -167,6 +168,24 @@ def test_sixteen_mebibytes_survive_loss_and_reordering(
 ) -> None:
     course.set(a, b)
     exchange(course.a, course.b, "10.99.0.2", 16 << 20, 16 << 20)
+
+
+@pytest.mark.parametrize("checksums", [False, True], ids=["zero", "checksums"])
+@pytest.mark.parametrize("b", [COMBINATIONS[0], COMBINATIONS[-1]], ids=["b=all", "b=none"])
+@pytest.mark.parametrize("a", [COMBINATIONS[0], COMBINATIONS[-1]], ids=["a=all", "a=none"])
+def test_a_tunnel_inside_survives_loss_and_reordering(
+    course: Course, a: tuple[bool, ...], b: tuple[bool, ...], checksums: bool
+) -> None:
+    course.set(a, b)
+    with contextlib.ExitStack() as stack:
+        for space, near, far in ((course.a, 1, 2), (course.b, 2, 1)):
+            ends = (f"10.99.0.{near}", f"10.99.0.{far}")
+            inner = f"10.88.0.{near}/24"
+            said = make_overlay(space, "vxlan", ends, inner, checksums=checksums, mtu=1370)
+            if said is not None:
+                pytest.skip(f"this kernel cannot make vxlan interfaces: {said}")
+            stack.callback(space.ip, "link", "del", OVERLAY)
+        exchange(course.a, course.b, "10.88.0.2", FORWARD, BACKWARD)
 
 
 @pytest.mark.pywgd_only

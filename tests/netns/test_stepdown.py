@@ -13,9 +13,10 @@ import pytest
 
 from tools.lab.daemon import Daemon
 from tools.lab.lab import PORT, Lab
+from tools.lab.overlay import make_overlay
 from tools.lab.programs import Program
 from tools.lab.tracing import failing, injected
-from tools.lab.traffic import exchange
+from tools.lab.traffic import exchange, ping
 from tools.lab.waiting import wait_until
 
 BYTES = 8 << 20
@@ -113,6 +114,40 @@ def test_a_superpacket_refused_by_tun_ends_superpackets(
         assert injected(trace) >= 1, "superpackets are written with writev"
         assert daemon.report()["offload_tun_tso"] == "stepped_down EINVAL"
         assert len(lines_about(daemon, r"tun_tso.*EINVAL|EINVAL.*tun_tso")) == 1, daemon.log()
+
+
+@pytest.mark.pywgd_only
+def test_a_superpacket_in_a_tunnel_refused_by_tun_ends_only_those(lab: Lab, tmp_path: Path) -> None:
+    tunnel = lab.tunnel()
+    tunnel.session()
+    trace = tmp_path / "trace"
+    daemon = tunnel.b.daemon
+    if daemon.report()["offload_tun_tunnel"] != "active":
+        pytest.skip("this kernel has no superpackets in UDP tunnels")
+    for here, there, number in ((tunnel.a, tunnel.b, 1), (tunnel.b, tunnel.a, 2)):
+        said = make_overlay(
+            here.namespace,
+            "vxlan",
+            (here.inner4, there.inner4),
+            f"10.88.0.{number}/24",
+            checksums=False,
+            mtu=1370,
+        )
+        if said is not None:
+            pytest.skip(f"this kernel cannot make vxlan interfaces: {said}")
+    ping(tunnel.a.namespace, "10.88.0.2", 1)
+
+    def is_stepped_down() -> bool:
+        exchange(tunnel.a.namespace, tunnel.b.namespace, "10.88.0.2", BYTES, 1 << 20)
+        return daemon.report()["offload_tun_tunnel"] != "active"
+
+    with failing(daemon.pid, "writev", "EINVAL", "20+20", trace):
+        wait_until(is_stepped_down, "a superpacket is refused")
+    exchange(tunnel.a.namespace, tunnel.b.namespace, "10.88.0.2", BYTES, BYTES)
+    report = daemon.report()
+    assert report["offload_tun_tunnel"] == "stepped_down EINVAL"
+    assert report["offload_tun_tso"] == "active"
+    assert len(lines_about(daemon, r"tun_tunnel.*EINVAL|EINVAL.*tun_tunnel")) == 1, daemon.log()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ fn atEnd(area: []u8, length: usize) []u8 {
 pub fn iterate(random: std.Random) report.Error!void {
     const packet = makePacket(random);
     try split(makeHeader(random, packet), packet);
+    try splitTunnel(random);
     try parseControl(makeControl(random));
 }
 
@@ -166,6 +167,34 @@ fn makeHeader(random: std.Random, packet: []const u8) VnetHeader {
     header.csum_start = if (random.uintLessThan(u8, 6) == 0) random.int(u16) else network;
     header.csum_offset = if (random.uintLessThan(u8, 6) == 0) random.int(u16) else if (is_udp) 6 else 16;
     return header;
+}
+
+/// A superpacket inside a UDP tunnel, mostly with offsets that are nearly right.
+fn splitTunnel(random: std.Random) report.Error!void {
+    const packet = makePacket(random);
+    const is_v6 = random.boolean();
+    const udp: u16 = if (is_v6) 40 else 20;
+    const inner_at: u16 = udp + 8 + 22 + random.uintAtMost(u8, 1) * 4;
+    if (packet.len < inner_at + 60) return;
+    const inner = packet[inner_at..];
+    _ = if (random.boolean()) writeIpv4(random, inner) else writeIpv6(random, inner);
+    var header = makeHeader(random, inner);
+    header.csum_start +%= inner_at;
+    const kind: u8 = if (is_v6) VnetHeader.GSO_UDP_TUNNEL_IPV6 else VnetHeader.GSO_UDP_TUNNEL_IPV4;
+    header.gso_type |= if (random.uintLessThan(u8, 8) == 0) random.int(u8) else kind;
+    if (random.boolean()) header.flags |= VnetHeader.UDP_TUNNEL_CSUM;
+    header.outer_transport = if (random.uintLessThan(u8, 8) == 0) random.int(u16) else udp;
+    header.inner_network = if (random.uintLessThan(u8, 8) == 0) random.int(u16) else inner_at;
+    if (is_v6) {
+        packet[0] = 0x60;
+        std.mem.writeInt(u16, packet[4..6], @intCast(packet.len - 40), .big);
+        packet[6] = 17;
+    } else {
+        packet[0] = 0x45;
+        std.mem.writeInt(u16, packet[2..4], @intCast(packet.len), .big);
+        packet[6..10].* = .{ 0, 0, 64, 17 };
+    }
+    try split(header, packet);
 }
 
 fn makePacket(random: std.Random) []u8 {

@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +18,18 @@ from tools.bench.tunnel.active import active_peers
 from tools.bench.tunnel.contestants import Contestant
 from tools.bench.tunnel.datagrams import FLOOD, trials
 from tools.bench.tunnel.figures import cycles_per_byte, per_byte, percentile
-from tools.bench.tunnel.place import Pair, forget, open_pair
+from tools.bench.tunnel.place import Pair, forget, open_pair, reaches
 from tools.bench.tunnel.udp_rate import Trial, search
 from tools.bench.tunnel.underlays import Underlay
 from tools.lab.lab import Lab
+from tools.lab.overlay import OVERLAY, make_overlay
+from tools.lab.waiting import wait_until
 
 GIB = 1 << 30
 SIZE_LARGE = 1372  # the largest payload that fits an MTU of 1420 and is a multiple of four
 PING_INTERVAL = 0.005
 PING_DEADLINE = 2.0
+OVERLAY_MTU = 1370  # of the tunnel's 1420: IPv4, UDP, VXLAN or Geneve, Ethernet
 HEAD_START = 0.3  # until TCP is up to speed
 PACKETS_MIN = 2_000.0  # a second; below this nobody looks
 Values = dict[str, float]
@@ -115,6 +118,35 @@ def tcp_case(
             now - before for before, now in zip(messages_before, messages, strict=True)
         )
         values[f"message_{key}"] = bytes_read / max(1, count) / 1024
+    return values
+
+
+def vxlan(turn: Turn, pair: Pair) -> Values:
+    return inside(turn, pair, "vxlan")
+
+
+def geneve(turn: Turn, pair: Pair) -> Values:
+    return inside(turn, pair, "geneve")
+
+
+def inside(turn: Turn, pair: Pair, kind: str) -> Values:
+    """One TCP stream in a UDP tunnel above this one, without and with checksums of its datagrams;
+    a kernel that cannot make such interfaces is said to be one."""
+    values: Values = {}
+    near = pair.ends[0].inner4 if pair.ends else "192.0.2.1"
+    for key, checksums in ((f"{kind}_zero", False), (f"{kind}_checksum", True)):
+        for number, space, ends in (
+            (1, pair.a, (near, pair.address)),
+            (2, pair.b, (pair.address, near)),
+        ):
+            inner = f"10.88.0.{number}/24"
+            said = make_overlay(space, kind, ends, inner, checksums=checksums, mtu=OVERLAY_MTU)
+            assert said is None, f"{kind} interfaces cannot be made on this kernel: {said}"
+        over = replace(pair, address="10.88.0.2")
+        wait_until(partial(reaches, over), f"{kind} carries a ping")
+        values |= tcp_case(over, key, turn.pace.seconds)
+        for space in (pair.a, pair.b):
+            space.ip("link", "del", OVERLAY)
     return values
 
 
@@ -280,6 +312,8 @@ def active(turn: Turn) -> Values:
 
 ON_ONE_PAIR: dict[str, Callable[[Turn, Pair], Values]] = {
     "tcp": tcp,
+    "vxlan": vxlan,
+    "geneve": geneve,
     "udp": udp,
     "small": small,
     "latency": latency,
@@ -296,6 +330,8 @@ def seconds_expected(group: str, pace: Pace) -> float:
     searching = pace.trials * (pace.trial_seconds + 0.15)
     return {
         "tcp": 4 * (pace.seconds + 0.4),
+        "vxlan": 2 * (pace.seconds + 1),
+        "geneve": 2 * (pace.seconds + 1),
         "udp": searching,
         "small": 2 * searching + pace.seconds,
         "latency": 1.5 * pace.seconds + 2,
