@@ -4,6 +4,7 @@ one. See clock.c, which needs zig to be compiled."""
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def missing() -> str:
 def _program() -> tuple[Path | None, str]:
     folder = CACHE.parent / "bench"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "clock"
+    path, new = folder / "clock", folder / f"clock.{os.getpid()}"
     try:
-        command = [*core.find_zig(), "cc", "-O2", "-Wall", "-o", str(path), str(SOURCE)]
+        command = [*core.find_zig(), "cc", "-O2", "-Wall", "-o", str(new), str(SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     except (SystemExit, OSError, subprocess.TimeoutExpired) as failure:  # SystemExit: no zig
         return None, f"the clock is not measured: {failure}"
     if done.returncode != 0:
         return None, f"clock.c does not compile: {done.stderr.strip()[-200:]}"
+    new.replace(path)  # another run may have the old one open
     return path, ""

@@ -11,6 +11,7 @@ the hub ends in its kernel's routing, which costs little. The hub's kernel forwa
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import subprocess
@@ -27,7 +28,6 @@ from tools.build import checks
 from tools.lab.keys import Key, decode, new_key
 from tools.lab.lab import PORT, Lab
 from tools.lab.namespaces import Namespace, run
-from tools.lab.programs import CACHE
 
 OUTER_FIRST = IPv4Address("198.18.0.1")
 INNER_FIRST = IPv4Address("10.64.0.1")
@@ -46,10 +46,11 @@ class Failed(AssertionError):
 
 @functools.cache
 def program() -> Path:
-    """ends.c, compiled into the cache once for each run of a command."""
-    folder = CACHE.parent / "ends"
-    folder.mkdir(parents=True, exist_ok=True)
-    return checks.build_ends(folder, SOURCE)
+    """ends.c, compiled once for each process, into a folder that goes with it: runs side by side do
+    not overwrite what another one runs."""
+    folder = tempfile.TemporaryDirectory(prefix="pywg-ends-")
+    atexit.register(folder.cleanup)
+    return checks.build_ends(Path(folder.name), SOURCE)
 
 
 _known: list[Key] = []
