@@ -81,7 +81,7 @@ const pool_length = 128 << 10;
 const length_max = 1500;
 
 /// All there may be, the best first.
-const flavours = [_][]const u8{ "v4", "v3", "baseline" };
+const flavours = [_][]const u8{ "v4ifma", "v4", "v3", "baseline" };
 
 const key: [32]u8 = @splat(7);
 var pool: [pool_length]u8 align(64) = @splat(0x61);

@@ -56,7 +56,12 @@ KERNELS_OPTIONS = "kernel_options"
 TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "x86_64": (
         "x86_64-linux-none",
-        [("baseline", "x86_64"), ("v3", "x86_64_v3"), ("v4", "x86_64_v4")],
+        [
+            ("baseline", "x86_64"),
+            ("v3", "x86_64_v3"),
+            ("v4", "x86_64_v4"),
+            ("v4ifma", "x86_64_v4+avx512ifma"),
+        ],
     ),
     "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
     "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
@@ -82,6 +87,7 @@ class Build:
     work: Path
     flags: Sequence[str] = ()
     graph: Graph = field(default_factory=lambda: MODULES)
+    modelled: Sequence[str] = ()  # flavours that get the code for IFMA without its instructions
 
     @property
     def target(self) -> str:
@@ -102,6 +108,7 @@ class Build:
             "build_options": f'pub const version = "{self.version}";\n',
             **{
                 f"{KERNELS_OPTIONS}_{flavour}": f'pub const suffix = "{flavour}";\n'
+                f"pub const is_modelled = {str(flavour in self.modelled).lower()};\n"
                 for flavour, _ in self.flavours
             },
         }

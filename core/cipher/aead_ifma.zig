@@ -1,0 +1,388 @@
+//! ChaCha20-Poly1305 as in aead.zig, where Poly1305 too has vectors (AVX-512 IFMA). Cipher and authenticator then want
+//! the same units and registers, so they take turns instead of running side by side: 32 blocks of key stream go
+//! straight into the packets, and when eight packets wait for it the authenticator takes all eight, which are still in
+//! the first cache.
+//!
+//! The blocks of all packets stand in one line: when sealing, the block of a packet's Poly1305 key before its data;
+//! when opening, all keys before all data. Packets stand in order of length, the longest first, so that eight that are
+//! authenticated together end together.
+//!
+//! Does not know keys' lives, counters' windows or headers. Invariants: no branch and no address depends on a key or on
+//! data, only on lengths, counters and verdicts; when opening, a byte is deciphered only after the tag of its packet
+//! was found right: until then its key stream waits in the pad.
+const std = @import("std");
+const mem = std.mem;
+const aead = @import("aead.zig");
+const chacha20 = @import("chacha20.zig");
+const poly1305 = @import("poly1305.zig");
+const poly1305_ifma = @import("poly1305_ifma.zig");
+
+const Seal = aead.Seal;
+const Open = aead.Open;
+const Direction = aead.Direction;
+const block_length = chacha20.block_length;
+
+/// Blocks of a group, and of a group that is not half full.
+const lanes = 32;
+const Full = chacha20.Group(lanes);
+const Half = chacha20.Group(lanes / 2);
+
+/// Packets taken together; larger batches are cut.
+const window_max = 64;
+
+/// One or two packets of no more than this are done sooner by scalar Poly1305 between the rounds.
+const short_length_max = 256;
+const Short = aead.Aead(lanes / 2, poly1305.Poly1305);
+
+pub fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: []const Seal) void {
+    var done: usize = 0;
+    while (done < jobs.len) {
+        const some = jobs[done..][0..@min(jobs.len - done, window_max)];
+        const counter = counter_first +% done;
+        if (areShort(some)) Short.sealBatch(key, counter, some) else Window(.seal).run(key, counter, some);
+        done += some.len;
+    }
+}
+
+pub fn openBatch(key: *const [32]u8, jobs: []Open) void {
+    var done: usize = 0;
+    while (done < jobs.len) {
+        const some = jobs[done..][0..@min(jobs.len - done, window_max)];
+        if (areShort(some)) Short.openBatch(key, some) else Window(.open).run(key, 0, some);
+        done += some.len;
+    }
+}
+
+inline fn areShort(jobs: anytype) bool {
+    if (jobs.len > 2) return false;
+    for (jobs) |job| if (job.length > short_length_max) return false;
+    return true;
+}
+
+/// At most `window_max` packets on their way through the cipher and the authenticator.
+fn Window(comptime direction: Direction) type {
+    return struct {
+        const Self = @This();
+        const Jobs = switch (direction) {
+            .seal => []const Seal,
+            .open => []Open,
+        };
+
+        jobs: Jobs,
+        counter_first: u64,
+        key_words: [8]u32,
+        /// The place in the line of each packet of `jobs`. All numbers of packets below are places in the line.
+        line: [window_max]u8,
+        /// A packet's block 0, of which half is the key of Poly1305.
+        mac_keys: [window_max][block_length]u8 align(64),
+        /// Key stream that may not go into its packet: the end of it, or the packet has no verdict yet.
+        pad: [lanes][block_length]u8 align(64),
+
+        // Where the next group begins in the line.
+        next_key: usize,
+        next_packet: usize,
+        next_offset: usize,
+
+        /// Packets whose Poly1305 key is there.
+        keys_ready: usize,
+        /// Packets that have got their tag, or their verdict.
+        judged: usize,
+
+        fn run(key: *const [32]u8, counter_first: u64, jobs: Jobs) void {
+            var window: Self = .{
+                .jobs = jobs,
+                .counter_first = counter_first,
+                .key_words = chacha20.keyWords(key),
+                .line = undefined,
+                .mac_keys = undefined,
+                .pad = undefined,
+                .next_key = 0,
+                .next_packet = 0,
+                .next_offset = 0,
+                .keys_ready = 0,
+                .judged = 0,
+            };
+            var pads_used: usize = 0;
+            window.lineUp();
+            while (true) {
+                var group: Group = .init(&window);
+                window.plan(&group);
+                if (group.lanes_used == 0) break;
+                window.generate(&group);
+                pads_used = @max(pads_used, group.lanesRun());
+                window.keys_ready = window.next_key;
+                for (group.runs[0..group.run_count]) |of| window.apply(of);
+                if (direction == .seal) {
+                    while (window.next_packet - window.judged >= poly1305_ifma.lanes) window.judge();
+                }
+            }
+            while (window.judged < jobs.len) window.judge();
+            window.wipe(pads_used);
+        }
+
+        fn wipe(window: *Self, pads_used: usize) void {
+            std.crypto.secureZero(u32, &window.key_words);
+            wipeBlocks(window.mac_keys[0..window.jobs.len]);
+            wipeBlocks(window.pad[0..pads_used]);
+        }
+
+        // The line.
+
+        /// Packets of about one length share a bucket; within one they keep their order.
+        const bucket_count = 32;
+
+        inline fn lineUp(window: *Self) void {
+            const jobs = window.jobs;
+            var is_uniform = true;
+            for (jobs, window.line[0..jobs.len], 0..) |job, *packet, i| {
+                packet.* = @intCast(i);
+                is_uniform = is_uniform and job.length == jobs[0].length;
+            }
+            if (!is_uniform) window.sort();
+        }
+
+        noinline fn sort(window: *Self) void {
+            var ends: [bucket_count + 1]u8 = @splat(0);
+            for (window.jobs) |job| ends[bucketOf(job.length) + 1] += 1;
+            for (ends[1..], ends[0..bucket_count]) |*end, before| end.* += before;
+            for (window.jobs, 0..) |job, i| {
+                const next = &ends[bucketOf(job.length)];
+                window.line[next.*] = @intCast(i);
+                next.* += 1;
+            }
+        }
+
+        /// The longest first: what is left over at the end of the line costs as much as eight packets.
+        inline fn bucketOf(length: usize) usize {
+            return (bucket_count - 1) -| length / block_length;
+        }
+
+        inline fn jobOf(window: *const Self, packet: usize) @TypeOf(&window.jobs[0]) {
+            return &window.jobs[window.line[packet]];
+        }
+
+        inline fn nonceOf(window: *const Self, packet: usize) u64 {
+            return switch (direction) {
+                .seal => window.counter_first +% window.line[packet],
+                .open => window.jobOf(packet).counter,
+            };
+        }
+
+        // The cipher.
+
+        /// The next blocks of the line, and where they go.
+        const Group = struct {
+            position: Full.Position,
+            /// Where block i is XORed from and to.
+            from: [lanes][*]const u8,
+            to: [lanes][*]u8,
+            lanes_used: usize,
+            runs: [lanes]Run,
+            run_count: usize,
+
+            /// All lanes go to the pad, as those that are left over do.
+            inline fn init(window: *Self) Group {
+                var group: Group = .{
+                    .position = .zero,
+                    .from = undefined,
+                    .to = undefined,
+                    .lanes_used = 0,
+                    .runs = undefined,
+                    .run_count = 0,
+                };
+                for (&group.from, &group.to, 0..) |*from, *to, i| {
+                    from.* = &zeros;
+                    to.* = &window.pad[i];
+                }
+                return group;
+            }
+
+            inline fn lanesRun(group: *const Group) usize {
+                return if (group.lanes_used > lanes / 2) lanes else lanes / 2;
+            }
+        };
+
+        /// A stretch of one packet that is in the pad from this lane on.
+        const Run = struct {
+            packet: usize,
+            offset: usize,
+            length: usize,
+            lane: usize,
+        };
+
+        /// Takes the next group from the line; none at its end.
+        inline fn plan(window: *Self, group: *Group) void {
+            const count = window.jobs.len;
+            // A local, so that it stays in registers.
+            var position: Full.Position = .zero;
+            var lane: usize = if (direction == .open) window.planKeys(group, &position) else 0;
+            while (lane < lanes and window.next_packet < count) {
+                if (direction == .seal and window.next_key == window.next_packet) {
+                    position.place(lane, window.nonceOf(window.next_key), 0);
+                    group.to[lane] = &window.mac_keys[window.next_key];
+                    window.next_key += 1;
+                    lane += 1;
+                    if (lane == lanes) break;
+                }
+                // When sealing, a packet's lanes go on from that of its key, unless a group ends between them.
+                if (direction == .open or lane == 0) {
+                    const block = 1 + window.next_offset / block_length;
+                    position.place(lane, window.nonceOf(window.next_packet), @intCast(block));
+                }
+                lane += window.planData(group, lane);
+            }
+            group.position = position;
+            group.lanes_used = lane;
+        }
+
+        /// Opening: the keys, which come before everything else. Gives the number of lanes that they take.
+        inline fn planKeys(window: *Self, group: *Group, position: *Full.Position) usize {
+            const first = window.next_key;
+            const count = @min(window.jobs.len - first, lanes);
+            if (count == 0) return 0;
+            var low: [lanes]u32 = undefined;
+            var high: [lanes]u32 = undefined;
+            for (0..count) |lane| {
+                const nonce = window.nonceOf(first + lane);
+                low[lane] = @truncate(nonce);
+                high[lane] = @truncate(nonce >> 32);
+                group.to[lane] = &window.mac_keys[first + lane];
+            }
+            position.nonce_low = low;
+            position.nonce_high = high;
+            window.next_key += count;
+            return count;
+        }
+
+        /// The next stretch of the next packet. Gives the number of lanes that it takes.
+        inline fn planData(window: *Self, group: *Group, lane: usize) usize {
+            const packet = window.next_packet;
+            const waits = direction == .open and !window.judgeEarly(packet);
+            const job = window.jobOf(packet);
+            const offset = window.next_offset;
+            const is_refused = direction == .open and !waits and !job.authentic;
+            const left = if (is_refused) 0 else job.length - offset;
+            const length = @min(left, (lanes - lane) * block_length);
+            const whole = if (waits) 0 else length / block_length;
+            const from, const to = switch (direction) {
+                .seal => .{ job.source + offset, job.destination + offset },
+                .open => .{ job.data + offset, job.data + offset },
+            };
+            for (lane..lane + whole, 0..) |i, block| {
+                group.from[i] = from + block * block_length;
+                group.to[i] = to + block * block_length;
+            }
+            const straight = whole * block_length;
+            if (length > straight) {
+                group.runs[group.run_count] =
+                    .{ .packet = packet, .offset = offset + straight, .length = length - straight, .lane = lane + whole };
+                group.run_count += 1;
+            }
+            window.next_packet = if (length == left) packet + 1 else packet;
+            window.next_offset = if (length == left) 0 else offset + length;
+            return (length + block_length - 1) / block_length;
+        }
+
+        /// Opening: true if the packet has its verdict now; not before its key and those of its neighbours are there.
+        inline fn judgeEarly(window: *Self, packet: usize) bool {
+            while (packet >= window.judged) {
+                if (@min(window.judged + poly1305_ifma.lanes, window.jobs.len) > window.keys_ready) return false;
+                window.judge();
+            }
+            return true;
+        }
+
+        inline fn generate(window: *Self, group: *const Group) void {
+            if (group.lanesRun() == lanes) return window.generateBlocks(Full, group);
+            window.generateBlocks(Half, group);
+        }
+
+        noinline fn generateBlocks(window: *Self, comptime Chacha: type, group: *const Group) void {
+            const count = Chacha.length / block_length;
+            const position: Chacha.Position = .{
+                .block = std.simd.extract(group.position.block, 0, count),
+                .nonce_low = std.simd.extract(group.position.nonce_low, 0, count),
+                .nonce_high = std.simd.extract(group.position.nonce_high, 0, count),
+            };
+            var state = Chacha.begin(&window.key_words, position);
+            for (0..chacha20.double_rounds) |_| {
+                inline for (0..4) |part| Chacha.part(&state, part);
+            }
+            Chacha.xor(&state, &window.key_words, position, group.from[0..count], group.to[0..count]);
+        }
+
+        /// XORs a run with the pad. When opening, only if its packet is authentic.
+        inline fn apply(window: *Self, of: Run) void {
+            const job = window.jobOf(of.packet);
+            const pad: [*]const u8 = &window.pad[of.lane];
+            switch (direction) {
+                .seal => aead.xor(block_length, job.destination + of.offset, job.source + of.offset, pad, of.length),
+                .open => {
+                    // All keys are there by now: none stands behind data.
+                    while (of.packet >= window.judged) window.judge();
+                    if (!job.authentic) return;
+                    aead.xor(block_length, job.data + of.offset, job.data + of.offset, pad, of.length);
+                },
+            }
+        }
+
+        // The authenticator.
+
+        /// So many packets cost less one by one.
+        const few = 2;
+
+        /// Tags, or verdicts, of the next packets: eight, or all that are left.
+        noinline fn judge(window: *Self) void {
+            const first = window.judged;
+            const count = @min(window.jobs.len - first, poly1305_ifma.lanes);
+            std.debug.assert(first + count <= window.keys_ready);
+            var packets: [poly1305_ifma.lanes]poly1305_ifma.Packet = undefined;
+            for (&packets, 0..) |*packet, lane| packet.* = window.packetOf(first + @min(lane, count - 1));
+            var tags: [poly1305_ifma.lanes][tag_length]u8 align(64) = undefined;
+            if (count <= few) {
+                for (packets[0..count], tags[0..count]) |packet, *tag| poly1305_ifma.one(packet, tag);
+            } else poly1305_ifma.eight(&packets, &tags);
+            for (first..first + count, tags[0..count]) |packet, *tag| window.close(packet, tag);
+            window.judged += count;
+        }
+
+        inline fn packetOf(window: *const Self, packet: usize) poly1305_ifma.Packet {
+            const job = window.jobOf(packet);
+            return .{
+                .key = &window.mac_keys[packet],
+                .data = switch (direction) {
+                    .seal => job.destination,
+                    .open => job.data,
+                },
+                .length = job.length,
+            };
+        }
+
+        inline fn close(window: *Self, packet: usize, tag: *const [tag_length]u8) void {
+            const job = window.jobOf(packet);
+            const value = aead.loadBlock(tag);
+            switch (direction) {
+                .seal => aead.storeBlock(job.destination + job.length, value),
+                .open => {
+                    // All bits at once; only the verdict is branched on.
+                    var authentic = value ^ aead.loadBlock(job.data + job.length) == 0;
+                    // Public from here: whether a packet was accepted shows. For valgrind, and no code without it.
+                    std.crypto.timing_safe.declassify(&authentic);
+                    job.authentic = authentic;
+                    if (!authentic) @memset(job.data[0..job.length], 0);
+                },
+            }
+        }
+    };
+}
+
+const tag_length = aead.tag_length;
+const zeros: [block_length]u8 align(64) = @splat(0);
+
+/// std.crypto.secureZero in whole vectors.
+inline fn wipeBlocks(blocks: []align(64) [block_length]u8) void {
+    for (blocks) |*block| {
+        const vector: *volatile @Vector(block_length, u8) = @ptrCast(@alignCast(block));
+        vector.* = @splat(0);
+    }
+}
