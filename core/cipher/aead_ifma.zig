@@ -30,8 +30,9 @@ const Half = chacha20.Group(lanes / 2);
 /// Packets taken together; larger batches are cut.
 const window_max = 64;
 
-/// One or two packets of no more than this are done sooner by scalar Poly1305 between the rounds.
-const short_length_max = 256;
+/// So few packets of so few bytes together are done sooner with scalar Poly1305 between the rounds.
+const short_count_max = 4;
+const short_total_max = [short_count_max + 1]usize{ 0, 256, 512, 384, 384 };
 const Short = aead.Aead(lanes / 2, poly1305.Poly1305);
 
 pub fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: []const Seal) void {
@@ -54,9 +55,10 @@ pub fn openBatch(key: *const [32]u8, jobs: []Open) void {
 }
 
 inline fn areShort(jobs: anytype) bool {
-    if (jobs.len > 2) return false;
-    for (jobs) |job| if (job.length > short_length_max) return false;
-    return true;
+    if (jobs.len > short_count_max) return false;
+    var total: usize = 0;
+    for (jobs) |job| total += job.length;
+    return total <= short_total_max[jobs.len];
 }
 
 /// At most `window_max` packets on their way through the cipher and the authenticator.
@@ -328,8 +330,10 @@ fn Window(comptime direction: Direction) type {
 
         // The authenticator.
 
-        /// So many packets cost less one by one.
-        const few = 2;
+        /// So many packets cost less one by one: a long one gains most from having all lanes for itself.
+        inline fn few(longest: usize) usize {
+            return if (longest > 1024) 3 else if (longest > 256) 2 else 1;
+        }
 
         /// Tags, or verdicts, of the next packets: eight, or all that are left.
         noinline fn judge(window: *Self) void {
@@ -339,7 +343,7 @@ fn Window(comptime direction: Direction) type {
             var packets: [poly1305_ifma.lanes]poly1305_ifma.Packet = undefined;
             for (&packets, 0..) |*packet, lane| packet.* = window.packetOf(first + @min(lane, count - 1));
             var tags: [poly1305_ifma.lanes][tag_length]u8 align(64) = undefined;
-            if (count <= few) {
+            if (count <= few(packets[0].length)) {
                 for (packets[0..count], tags[0..count]) |packet, *tag| poly1305_ifma.one(packet, tag);
             } else poly1305_ifma.eight(&packets, &tags);
             for (first..first + count, tags[0..count]) |packet, *tag| window.close(packet, tag);

@@ -79,8 +79,16 @@ const Factor = struct {
     inline fn of(n: Number) Factor {
         expectBelow(n, limits);
         var factor: Factor = .{ .limb = n, .twenty = undefined };
-        inline for (1..3) |i| factor.twenty[i] = (n[i] << @splat(4)) +% (n[i] << @splat(2));
+        inline for (1..3) |i| factor.twenty[i] = multiplyAdd(.lower, @splat(0), n[i], @splat(20));
         return factor;
+    }
+
+    /// std.crypto.secureZero in whole vectors.
+    inline fn wipe(f: *Factor) void {
+        inline for (&f.limb, &f.twenty) |*a, *b| {
+            @as(*volatile V, a).* = @splat(0);
+            @as(*volatile V, b).* = @splat(0);
+        }
     }
 
     /// What limb `i` of the other number is multiplied by to become a part of limb `j` of the product.
@@ -176,7 +184,7 @@ inline fn finish(h: Number, s: [2]V) [2]V {
     var n = h;
     n[1] +%= above(0, n[0]);
     n[2] +%= above(1, n[1]);
-    n[0] = low(0, n[0]) +% above(2, n[2]) *% @as(V, @splat(5));
+    n[0] = multiplyAdd(.lower, low(0, n[0]), above(2, n[2]), @splat(5));
     n[1] = low(1, n[1]);
     n[2] = low(2, n[2]);
     // Less than 2^130 + 2^9 now, so one more round for it and for it plus 5, which reaches 2^130 exactly when n >= p.
@@ -215,7 +223,7 @@ pub noinline fn eight(packets: *const [lanes]Packet, tags: *[lanes][block_length
     const key = transposed(&rows);
     // r^4 first.
     var powers: [4]Factor = undefined;
-    defer std.crypto.secureZero(u64, @as(*[@sizeOf(@TypeOf(powers)) / 8]u64, @ptrCast(&powers)));
+    defer inline for (&powers) |*power| power.wipe();
     const r = clamped(key[0]);
     powers[3] = .of(r);
     const square = product(r, &powers[3]);
@@ -398,7 +406,8 @@ const lane_blocks: V = .{ 0, 4, 1, 5, 2, 6, 3, 7 };
 /// The tag of one packet, or of each of a few: faster than `eight` for up to three.
 pub noinline fn one(packet: Packet, tag: *[block_length]u8) void {
     const key = load(packet.key);
-    const powers: Powers = .of(clamped(.{ each(key, 0), each(key, 1) }));
+    var powers: Powers = .of(clamped(.{ each(key, 0), each(key, 1) }));
+    defer inline for (.{ &powers.r8, &powers.r16, &powers.last8, &powers.last16 }) |power| power.wipe();
     const across: Across = .of(packet);
     var h = zero;
     if (across.steps > 1) {
