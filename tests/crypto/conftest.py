@@ -31,9 +31,10 @@ def make_builder(
     *,
     arch: str | None = None,
     graph: core.Graph = checks.MODULES,
+    modelled: Sequence[str] = (),
 ) -> Builder:
     try:
-        return Builder(directory, flags, arch=arch, graph=graph)
+        return Builder(directory, flags, arch=arch, graph=graph, modelled=modelled)
     except SystemExit as missing:  # how the script says that there is no zig
         pytest.skip(str(missing))
 
@@ -48,6 +49,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     """With kernels that tell valgrind which values are public. They differ in nothing else."""
     return make_builder(tmp_path_factory.mktemp("annotated"), ["-fvalgrind"])
+
+
+MODELLED = "v3"  # every CPU that tests run on has it, and valgrind
+
+
+@pytest.fixture(scope="session")
+def modelled(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    """With the code of v4ifma in the place of v3's: functions stand in for the three instructions
+    that it has by hand, so it runs where there is no AVX-512. Valgrind is told what is public."""
+    directory = tmp_path_factory.mktemp("modelled")
+    return make_builder(directory, ["-fvalgrind"], modelled=[MODELLED])
 
 
 @pytest.fixture

@@ -178,11 +178,19 @@ class Builder:
         *,
         arch: str | None = None,
         graph: core.Graph = MODULES,
+        modelled: Sequence[str] = (),
     ) -> None:
+        """Flavours that are `modelled` get v4ifma's code, with functions for its instructions."""
         zig, arch = core.find_zig(), arch or core.find_arch()
         self.flags = list(flags)
         self.job = core.Build(
-            zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph
+            zig,
+            arch,
+            core.OPTIMIZE_DEFAULT,
+            core.version(),
+            directory,
+            graph=graph,
+            modelled=modelled,
         )
         self.job.write_options()
         for flavour, cpu in self.job.flavours:
