@@ -90,7 +90,7 @@ fn Window(comptime direction: Direction) type {
         /// Packets that have got their tag, or their verdict.
         judged: usize,
 
-        fn run(key: *const [32]u8, counter_first: u64, jobs: Jobs) void {
+        noinline fn run(key: *const [32]u8, counter_first: u64, jobs: Jobs) void {
             var window: Self = .{
                 .jobs = jobs,
                 .counter_first = counter_first,
