@@ -379,15 +379,7 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
 
         inline fn close(window: *Self, mac: *Mac) void {
             const job = window.jobs[mac.packet];
-            // Zero padding, then the lengths of the associated data (none) and of the ciphertext.
-            if (job.length % poly1305.block_length != 0) {
-                const padded = padLast(mac.cursor, job.length);
-                mac.poly.absorb(&padded);
-            }
-            var lengths: [poly1305.block_length]u8 = @splat(0);
-            mem.writeInt(u64, lengths[8..16], job.length, .little);
-            mac.poly.absorb(&lengths);
-            const tag = mac.poly.finish();
+            const tag = closing(&mac.poly, mac.cursor, job.length);
             switch (direction) {
                 .seal => storeBlock(job.destination + job.length, tag),
                 .open => {
@@ -403,6 +395,19 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             mac.begun = false;
         }
     };
+}
+
+/// The tag of a packet of `length` bytes of which all whole blocks are absorbed: with zero padding, then the lengths of
+/// the associated data (none) and of the ciphertext.
+pub inline fn closing(poly: anytype, cursor: [*]const u8, length: usize) u128 {
+    if (length % poly1305.block_length != 0) {
+        const padded = padLast(cursor, length);
+        poly.absorb(&padded);
+    }
+    var lengths: [poly1305.block_length]u8 = @splat(0);
+    mem.writeInt(u64, lengths[8..16], length, .little);
+    poly.absorb(&lengths);
+    return poly.finish();
 }
 
 /// The last, partial block of a packet of `length` bytes, padded with zeros.

@@ -84,7 +84,13 @@ pub fn Group(comptime lanes: comptime_int) type {
         /// Part `index` of the four parts of a double round (RFC 8439 §2.3), so that the caller can put other work
         /// between them. The compiler gets a whole round at once; by hand, a part is two quarter rounds.
         pub inline fn part(s: *State, comptime index: usize) void {
-            if (!by_hand) switch (index) {
+            if (in_registers) switch (index) {
+                1 => inline for (0..4) |i| quarterInRegisters(&s.words, .{ i, 4 + i, 8 + i, 12 + i }),
+                3 => inline for (0..4) |i| {
+                    quarterInRegisters(&s.words, .{ i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4 });
+                },
+                else => {},
+            } else if (!by_hand) switch (index) {
                 1 => round(&s.words, .{ 0, 1, 2, 3 }, .{ 4, 5, 6, 7 }, .{ 8, 9, 10, 11 }, .{ 12, 13, 14, 15 }),
                 3 => round(&s.words, .{ 0, 1, 2, 3 }, .{ 5, 6, 7, 4 }, .{ 10, 11, 8, 9 }, .{ 15, 12, 13, 14 }),
                 else => {},
@@ -171,6 +177,52 @@ pub fn Group(comptime lanes: comptime_int) type {
             );
             s[x[0]], s[x[1]], s[x[2]], s[x[3]] = .{ a0, b0, c0, d0 };
             s[y[0]], s[y[1]], s[y[2]], s[y[3]] = .{ a1, b1, c1, d1 };
+        }
+
+        /// 32 lanes fill all registers, and no step needs another one; but left to itself the compiler moves words
+        /// through memory when there is other work between the rounds.
+        const in_registers = builtin.zig_backend == .stage2_llvm and lanes == 32 and has(.avx512f);
+
+        inline fn quarterInRegisters(s: *[16]Words, comptime x: [4]usize) void {
+            @setEvalBranchQuota(10_000);
+            var w: [4][2]@Vector(lanes / 2, u32) = undefined;
+            inline for (&w, x) |*halves, i| halves.* = .{
+                std.simd.extract(s[i], 0, lanes / 2),
+                std.simd.extract(s[i], lanes / 2, lanes / 2),
+            };
+            var a0, var a1 = w[0];
+            var b0, var b1 = w[1];
+            var c0, var c1 = w[2];
+            var d0, var d1 = w[3];
+            asm (quarter_in_registers
+                : [a0] "+v" (a0),
+                  [b0] "+v" (b0),
+                  [c0] "+v" (c0),
+                  [d0] "+v" (d0),
+                  [a1] "+v" (a1),
+                  [b1] "+v" (b1),
+                  [c1] "+v" (c1),
+                  [d1] "+v" (d1),
+            );
+            s[x[0]] = std.simd.join(a0, a1);
+            s[x[1]] = std.simd.join(b0, b1);
+            s[x[2]] = std.simd.join(c0, c1);
+            s[x[3]] = std.simd.join(d0, d1);
+        }
+
+        const quarter_in_registers = blk: {
+            @setEvalBranchQuota(100_000);
+            break :blk halfInRegisters(16, 12) ++ halfInRegisters(8, 7);
+        };
+
+        /// Half of a quarter round in both halves of the lanes.
+        fn halfInRegisters(comptime first: comptime_int, comptime second: comptime_int) []const u8 {
+            return both("vpaddd %[b?], %[a?], %[a?]") ++
+                both("vpxord %[a?], %[d?], %[d?]") ++
+                both(std.fmt.comptimePrint("vprold ${d}, %[d?], %[d?]", .{first})) ++
+                both("vpaddd %[d?], %[c?], %[c?]") ++
+                both("vpxord %[c?], %[b?], %[b?]") ++
+                both(std.fmt.comptimePrint("vprold ${d}, %[b?], %[b?]", .{second}));
         }
 
         /// Half of two quarter rounds: each step for both. `shuffle` rotates by whole bytes.

@@ -7,7 +7,7 @@ const builtin = @import("builtin");
 const options = @import("kernel_options");
 const suffix = options.suffix;
 const aead = @import("aead.zig");
-const aead_ifma = @import("aead_ifma.zig");
+const aead_wide = @import("aead_wide.zig");
 const poly1305 = @import("poly1305.zig");
 const x25519 = @import("x25519.zig");
 
@@ -18,8 +18,13 @@ fn has(comptime feature: std.Target.x86.Feature) bool {
     return builtin.cpu.arch == .x86_64 and std.Target.x86.featureSetHas(builtin.cpu.features, feature);
 }
 
-/// Where Poly1305 has vectors of its own, or is told to act as if.
-const Form = if (has(.avx512ifma) or options.is_modelled) aead_ifma else aead.Aead(lanes, poly1305.Poly1305);
+/// Where Poly1305 has vectors of its own, or is told to act as if; where the cipher alone has wide ones; elsewhere.
+const Form = if (has(.avx512ifma) or options.is_modelled)
+    aead_wide.Aead(.eights)
+else if (has(.avx512vl))
+    aead_wide.Aead(.pairs)
+else
+    aead.Aead(lanes, poly1305.Poly1305);
 
 fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: [*]const aead.Seal, count: usize) callconv(.c) void {
     Form.sealBatch(key, counter_first, jobs[0..count]);

@@ -1,7 +1,10 @@
-//! ChaCha20-Poly1305 as in aead.zig, where Poly1305 too has vectors (AVX-512 IFMA). Cipher and authenticator then want
-//! the same units and registers, so they take turns instead of running side by side: 32 blocks of key stream go
-//! straight into the packets, and when eight packets wait for it the authenticator takes all eight, which are still in
-//! the first cache.
+//! ChaCha20-Poly1305 as in aead.zig, for AVX-512, whose registers hold 32 blocks: their key stream goes straight into
+//! the packets. The authenticator takes several packets at once, in one of two forms:
+//!
+//! `eights`, with IFMA: Poly1305 wants the vectors too, so cipher and authenticator take turns. When eight packets wait
+//! for it the authenticator takes all eight, which are still in the first cache.
+//! `pairs`, without: Poly1305 is scalar and runs between the rounds, as two chains over the blocks of two packets, for
+//! one is slower than 32 blocks of the cipher.
 //!
 //! The blocks of all packets stand in one line: when sealing, the block of a packet's Poly1305 key before its data;
 //! when opening, all keys before all data. Packets stand in order of length, the longest first, so that eight that are
@@ -31,40 +34,57 @@ const Half = chacha20.Group(lanes / 2);
 const window_max = 64;
 
 /// So few packets of so few bytes together are done sooner with scalar Poly1305 between the rounds.
-const short_count_max = 4;
-const short_total_max = [short_count_max + 1]usize{ 0, 256, 512, 384, 384 };
-const Short = aead.Aead(lanes / 2, poly1305.Poly1305);
+const few_count_max = 4;
+const few_total_max = [few_count_max + 1]usize{ 0, 256, 512, 384, 384 };
+const Few = aead.Aead(lanes / 2, Scalar);
+/// With fewer packets than this, or shorter ones, most pairs would have no rounds to run between.
+const pairs_from = 6;
+const pairs_length = 512;
 
-pub fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: []const Seal) void {
-    var done: usize = 0;
-    while (done < jobs.len) {
-        const some = jobs[done..][0..@min(jobs.len - done, window_max)];
-        const counter = counter_first +% done;
-        if (areShort(some)) Short.sealBatch(key, counter, some) else Window(.seal).run(key, counter, some);
-        done += some.len;
-    }
-}
+const Scalar = poly1305.Poly1305;
 
-pub fn openBatch(key: *const [32]u8, jobs: []Open) void {
-    var done: usize = 0;
-    while (done < jobs.len) {
-        const some = jobs[done..][0..@min(jobs.len - done, window_max)];
-        if (areShort(some)) Short.openBatch(key, some) else Window(.open).run(key, 0, some);
-        done += some.len;
-    }
-}
+const Form = enum { eights, pairs };
 
-inline fn areShort(jobs: anytype) bool {
-    if (jobs.len > short_count_max) return false;
-    var total: usize = 0;
-    for (jobs) |job| total += job.length;
-    return total <= short_total_max[jobs.len];
+/// The batch functions for one form of the authenticator.
+pub fn Aead(comptime form: Form) type {
+    return struct {
+        pub fn sealBatch(key: *const [32]u8, counter_first: u64, jobs: []const Seal) void {
+            var done: usize = 0;
+            while (done < jobs.len) {
+                const some = jobs[done..][0..@min(jobs.len - done, window_max)];
+                const counter = counter_first +% done;
+                if (areFew(some)) Few.sealBatch(key, counter, some) else Window(.seal, form).run(key, counter, some);
+                done += some.len;
+            }
+        }
+
+        pub fn openBatch(key: *const [32]u8, jobs: []Open) void {
+            var done: usize = 0;
+            while (done < jobs.len) {
+                const some = jobs[done..][0..@min(jobs.len - done, window_max)];
+                if (areFew(some)) Few.openBatch(key, some) else Window(.open, form).run(key, 0, some);
+                done += some.len;
+            }
+        }
+
+        inline fn areFew(jobs: anytype) bool {
+            if (form == .eights and jobs.len > few_count_max) return false;
+            var total: usize = 0;
+            for (jobs) |job| total += job.length;
+            if (form == .pairs) return jobs.len < pairs_from or total < jobs.len * pairs_length;
+            return total <= few_total_max[jobs.len];
+        }
+    };
 }
 
 /// At most `window_max` packets on their way through the cipher and the authenticator.
-fn Window(comptime direction: Direction) type {
+fn Window(comptime direction: Direction, comptime form: Form) type {
     return struct {
         const Self = @This();
+        const at_once = switch (form) {
+            .eights => poly1305_ifma.lanes,
+            .pairs => 2,
+        };
         const Jobs = switch (direction) {
             .seal => []const Seal,
             .open => []Open,
@@ -87,8 +107,14 @@ fn Window(comptime direction: Direction) type {
 
         /// Packets whose Poly1305 key is there.
         keys_ready: usize,
+        /// Sealing: packets whose ciphertext is there.
+        sealed: usize,
         /// Packets that have got their tag, or their verdict.
         judged: usize,
+
+        // Only pairs:
+        pair: Pair,
+        scalar_keys: [2]Scalar.Key,
 
         noinline fn run(key: *const [32]u8, counter_first: u64, jobs: Jobs) void {
             var window: Self = .{
@@ -102,7 +128,10 @@ fn Window(comptime direction: Direction) type {
                 .next_packet = 0,
                 .next_offset = 0,
                 .keys_ready = 0,
+                .sealed = 0,
                 .judged = 0,
+                .pair = .none,
+                .scalar_keys = undefined,
             };
             var pads_used: usize = 0;
             window.lineUp();
@@ -114,16 +143,22 @@ fn Window(comptime direction: Direction) type {
                 pads_used = @max(pads_used, group.lanesRun());
                 window.keys_ready = window.next_key;
                 for (group.runs[0..group.run_count]) |of| window.apply(of);
-                if (direction == .seal) {
-                    while (window.next_packet - window.judged >= poly1305_ifma.lanes) window.judge();
+                if (direction == .seal) window.sealed = window.next_packet;
+                if (form == .eights and direction == .seal) {
+                    while (window.sealed - window.judged >= at_once) window.judge();
                 }
             }
+            window.sealed = window.next_packet;
             while (window.judged < jobs.len) window.judge();
             window.wipe(pads_used);
         }
 
         fn wipe(window: *Self, pads_used: usize) void {
             std.crypto.secureZero(u32, &window.key_words);
+            if (form == .pairs) {
+                std.crypto.secureZero(u8, mem.asBytes(&window.pair));
+                std.crypto.secureZero(u8, mem.asBytes(&window.scalar_keys));
+            }
             wipeBlocks(window.mac_keys[0..window.jobs.len]);
             wipeBlocks(window.pad[0..pads_used]);
         }
@@ -288,7 +323,7 @@ fn Window(comptime direction: Direction) type {
         /// Opening: true if the packet has its verdict now; not before its key and those of its neighbours are there.
         inline fn judgeEarly(window: *Self, packet: usize) bool {
             while (packet >= window.judged) {
-                if (@min(window.judged + poly1305_ifma.lanes, window.jobs.len) > window.keys_ready) return false;
+                if (@min(window.judged + at_once, window.jobs.len) > window.keys_ready) return false;
                 window.judge();
             }
             return true;
@@ -307,8 +342,32 @@ fn Window(comptime direction: Direction) type {
                 .nonce_high = std.simd.extract(group.position.nonce_high, 0, count),
             };
             var state = Chacha.begin(&window.key_words, position);
-            for (0..chacha20.double_rounds) |_| {
-                inline for (0..4) |part| Chacha.part(&state, part);
+            switch (form) {
+                .eights => for (0..chacha20.double_rounds) |_| {
+                    inline for (0..4) |part| Chacha.part(&state, part);
+                },
+                // No call and no loop between rounds: the compiler would move all words to memory and back.
+                .pairs => {
+                    var left: usize = chacha20.double_rounds;
+                    while (left > 0) {
+                        if (!window.findPair()) {
+                            for (0..left) |_| {
+                                inline for (0..4) |part| Chacha.part(&state, part);
+                            }
+                            break;
+                        }
+                        var pair = window.pair;
+                        const stretch = @min(left, pair.blocks / pace);
+                        for (0..stretch) |_| {
+                            inline for (0..4) |part| {
+                                if (part % 2 == 0) inline for (0..pace / 2) |_| pair.absorb();
+                                Chacha.part(&state, part);
+                            }
+                        }
+                        window.pair = pair;
+                        left -= stretch;
+                    }
+                },
             }
             Chacha.xor(&state, &window.key_words, position, group.from[0..count], group.to[0..count]);
         }
@@ -335,36 +394,117 @@ fn Window(comptime direction: Direction) type {
             return if (longest > 1024) 3 else if (longest > 256) 2 else 1;
         }
 
-        /// Tags, or verdicts, of the next packets: eight, or all that are left.
+        /// Tags, or verdicts, of the next packets: all that are taken at once, or all that are left.
         noinline fn judge(window: *Self) void {
+            switch (form) {
+                .eights => window.judgeEight(),
+                .pairs => {
+                    if (!window.pair.begun) window.begin(&window.pair);
+                    window.finish(&window.pair);
+                },
+            }
+        }
+
+        inline fn judgeEight(window: *Self) void {
             const first = window.judged;
-            const count = @min(window.jobs.len - first, poly1305_ifma.lanes);
+            const count = @min(window.jobs.len - first, at_once);
             std.debug.assert(first + count <= window.keys_ready);
-            var packets: [poly1305_ifma.lanes]poly1305_ifma.Packet = undefined;
+            var packets: [at_once]poly1305_ifma.Packet = undefined;
             for (&packets, 0..) |*packet, lane| packet.* = window.packetOf(first + @min(lane, count - 1));
-            var tags: [poly1305_ifma.lanes][tag_length]u8 align(64) = undefined;
+            var tags: [at_once][tag_length]u8 align(64) = undefined;
             if (count <= few(packets[0].length)) {
                 for (packets[0..count], tags[0..count]) |packet, *tag| poly1305_ifma.one(packet, tag);
             } else poly1305_ifma.eight(&packets, &tags);
-            for (first..first + count, tags[0..count]) |packet, *tag| window.close(packet, tag);
+            for (first..first + count, tags[0..count]) |packet, *tag| {
+                window.close(packet, aead.loadBlock(tag));
+            }
             window.judged += count;
+        }
+
+        /// Two packets, block by block.
+        const Pair = struct {
+            begun: bool,
+            /// Whole blocks that both still have.
+            blocks: usize,
+            chains: [2]Chain,
+
+            const none: Pair = .{ .begun = false, .blocks = 0, .chains = undefined };
+
+            inline fn absorb(pair: *Pair) void {
+                inline for (&pair.chains) |*chain| chain.absorb();
+                pair.blocks -= 1;
+            }
+        };
+
+        const Chain = struct {
+            poly: Scalar,
+            cursor: [*]const u8,
+
+            inline fn absorb(chain: *Chain) void {
+                chain.poly.absorb(chain.cursor[0..poly1305.block_length]);
+                chain.cursor += poly1305.block_length;
+            }
+        };
+
+        /// Blocks that a pair takes in a double round: 32 lanes of four blocks each, for two chains and ten rounds, less
+        /// the lanes of keys and ends.
+        const pace = 6;
+
+        /// True if there is a pair for the next double round: this one, or the next.
+        noinline fn findPair(window: *Self) bool {
+            while (window.pair.blocks < pace) {
+                if (window.pair.begun) window.finish(&window.pair);
+                const end = @min(window.judged + 2, window.jobs.len);
+                const ready = if (direction == .seal) window.sealed else window.keys_ready;
+                if (window.judged == end or end > ready) return false;
+                window.begin(&window.pair);
+            }
+            return true;
+        }
+
+        inline fn begin(window: *Self, pair: *Pair) void {
+            pair.begun = true;
+            pair.blocks = aead.length_max;
+            inline for (&pair.chains, 0..) |*chain, i| {
+                const packet = @min(window.judged + i, window.jobs.len - 1);
+                window.scalar_keys[i] = .init(window.mac_keys[packet][0..32]);
+                chain.* = .{ .poly = .init(&window.scalar_keys[i]), .cursor = window.textOf(packet) };
+                pair.blocks = @min(pair.blocks, window.jobOf(packet).length / poly1305.block_length);
+            }
+            // The last of an odd number of packets has nobody to go with.
+            if (window.judged + 1 == window.jobs.len) pair.blocks = 0;
+        }
+
+        inline fn finish(window: *Self, pair: *Pair) void {
+            while (pair.blocks > 0) pair.absorb();
+            const count = @min(window.jobs.len - window.judged, 2);
+            inline for (&pair.chains, 0..) |*chain, i| if (i < count) {
+                const packet = window.judged + i;
+                const length = window.jobOf(packet).length;
+                const text = window.textOf(packet);
+                while (@intFromPtr(text + length) - @intFromPtr(chain.cursor) >= poly1305.block_length) chain.absorb();
+                window.close(packet, aead.closing(&chain.poly, chain.cursor, length));
+            };
+            window.judged += count;
+            pair.begun = false;
+        }
+
+        inline fn textOf(window: *const Self, packet: usize) [*]const u8 {
+            const job = window.jobOf(packet);
+            return if (direction == .seal) job.destination else job.data;
         }
 
         inline fn packetOf(window: *const Self, packet: usize) poly1305_ifma.Packet {
             const job = window.jobOf(packet);
             return .{
                 .key = &window.mac_keys[packet],
-                .data = switch (direction) {
-                    .seal => job.destination,
-                    .open => job.data,
-                },
+                .data = window.textOf(packet),
                 .length = job.length,
             };
         }
 
-        inline fn close(window: *Self, packet: usize, tag: *const [tag_length]u8) void {
+        inline fn close(window: *Self, packet: usize, value: u128) void {
             const job = window.jobOf(packet);
-            const value = aead.loadBlock(tag);
             switch (direction) {
                 .seal => aead.storeBlock(job.destination + job.length, value),
                 .open => {
