@@ -128,7 +128,7 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
         }
         const kernel_options = b.addOptions();
         kernel_options.addOption([]const u8, "suffix", flavour.name);
-        kernel_options.addOption(bool, "is_modelled", false);
+        kernel_options.addOption([]const u8, "model", "");
         const kernel = b.createModule(.{
             .root_source_file = b.path("core/cipher/kernels.zig"),
             .target = b.resolveTargetQuery(query),

@@ -53,7 +53,7 @@ pub fn Aead(comptime form: Form) type {
             while (done < jobs.len) {
                 const some = jobs[done..][0..@min(jobs.len - done, window_max)];
                 const counter = counter_first +% done;
-                if (areFew(some)) Few.sealBatch(key, counter, some) else Window(.seal, form).run(key, counter, some);
+                if (areFew(some)) sealFew(key, counter, some) else Window(.seal, form).run(key, counter, some);
                 done += some.len;
             }
         }
@@ -62,9 +62,19 @@ pub fn Aead(comptime form: Form) type {
             var done: usize = 0;
             while (done < jobs.len) {
                 const some = jobs[done..][0..@min(jobs.len - done, window_max)];
-                if (areFew(some)) Few.openBatch(key, some) else Window(.open, form).run(key, 0, some);
+                if (areFew(some)) openFew(key, some) else Window(.open, form).run(key, 0, some);
                 done += some.len;
             }
+        }
+
+        // Not inline: one frame or the other is on the stack, not both.
+
+        noinline fn sealFew(key: *const [32]u8, counter_first: u64, jobs: []const Seal) void {
+            Few.sealBatch(key, counter_first, jobs);
+        }
+
+        noinline fn openFew(key: *const [32]u8, jobs: []Open) void {
+            Few.openBatch(key, jobs);
         }
 
         inline fn areFew(jobs: anytype) bool {
@@ -418,6 +428,8 @@ fn Window(comptime direction: Direction, comptime form: Form) type {
             for (first..first + count, tags[0..count]) |packet, *tag| {
                 window.close(packet, aead.loadBlock(tag));
             }
+            // Who forged a packet may not learn its tag.
+            if (direction == .open) wipeBlocks(@ptrCast(&tags));
             window.judged += count;
         }
 
@@ -524,7 +536,7 @@ const tag_length = aead.tag_length;
 const zeros: [block_length]u8 align(64) = @splat(0);
 
 /// std.crypto.secureZero in whole vectors.
-inline fn wipeBlocks(blocks: []align(64) [block_length]u8) void {
+inline fn wipeBlocks(blocks: []align(block_length) [block_length]u8) void {
     for (blocks) |*block| {
         const vector: *volatile @Vector(block_length, u8) = @ptrCast(@alignCast(block));
         vector.* = @splat(0);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.build import core, mutations
@@ -178,9 +178,9 @@ class Builder:
         *,
         arch: str | None = None,
         graph: core.Graph = MODULES,
-        modelled: Sequence[str] = (),
+        models: Mapping[str, str] | None = None,
     ) -> None:
-        """Flavours that are `modelled` get v4ifma's code, with functions for its instructions."""
+        """`models` give flavours a form of the AEAD for AVX-512, without its instructions."""
         zig, arch = core.find_zig(), arch or core.find_arch()
         self.flags = list(flags)
         self.job = core.Build(
@@ -190,7 +190,7 @@ class Builder:
             core.version(),
             directory,
             graph=graph,
-            modelled=modelled,
+            models=models or {},
         )
         self.job.write_options()
         for flavour, cpu in self.job.flavours:

@@ -87,7 +87,8 @@ class Build:
     work: Path
     flags: Sequence[str] = ()
     graph: Graph = field(default_factory=lambda: MODULES)
-    modelled: Sequence[str] = ()  # flavours that get the code for IFMA without its instructions
+    # flavour -> the form of the AEAD for AVX-512 that it gets, without the instructions
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -108,7 +109,7 @@ class Build:
             "build_options": f'pub const version = "{self.version}";\n',
             **{
                 f"{KERNELS_OPTIONS}_{flavour}": f'pub const suffix = "{flavour}";\n'
-                f"pub const is_modelled = {str(flavour in self.modelled).lower()};\n"
+                f'pub const model: []const u8 = "{self.models.get(flavour, "")}";\n'
                 for flavour, _ in self.flavours
             },
         }
