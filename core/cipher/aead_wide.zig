@@ -321,8 +321,12 @@ fn Window(comptime direction: Direction, comptime form: Form) type {
             }
             const straight = whole * block_length;
             if (length > straight) {
-                group.runs[group.run_count] =
-                    .{ .packet = packet, .offset = offset + straight, .length = length - straight, .lane = lane + whole };
+                group.runs[group.run_count] = .{
+                    .packet = packet,
+                    .offset = offset + straight,
+                    .length = length - straight,
+                    .lane = lane + whole,
+                };
                 group.run_count += 1;
             }
             window.next_packet = if (length == left) packet + 1 else packet;
@@ -458,8 +462,8 @@ fn Window(comptime direction: Direction, comptime form: Form) type {
             }
         };
 
-        /// Blocks that a pair takes in a double round: 32 lanes of four blocks each, for two chains and ten rounds, less
-        /// the lanes of keys and ends.
+        /// Blocks that a pair takes in a double round: 32 lanes of four blocks each, for two chains and ten double
+        /// rounds, less the lanes of keys.
         const pace = 6;
 
         /// True if there is a pair for the next double round: this one, or the next.

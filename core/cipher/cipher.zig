@@ -12,8 +12,8 @@ pub const length_max = aead.length_max;
 pub const Seal = aead.Seal;
 pub const Open = aead.Open;
 
-/// Picks the kernels: "baseline", "v3", "v4", "v4ifma" (the value of PYWG_CPU), or null for the best supported. Names that
-/// are unknown, not built or not supported count as null. Call once, before the first batch.
+/// Picks the kernels: "baseline", "v3", "v4", "v4ifma" (the value of PYWG_CPU), or null for the best supported. Names
+/// that are unknown, not built or not supported count as null. Call once, before the first batch.
 pub fn select(name: ?[]const u8) void {
     _ = dispatch.decide(name);
 }
