@@ -6,12 +6,13 @@ const std = @import("std");
 const zon = @import("build.zig.zon");
 
 /// One compilation of the cipher kernels; the CPU is asked at run time which one to take.
-const Flavour = struct { name: []const u8, cpu: ?[]const u8 };
+const Flavour = struct { name: []const u8, cpu: ?[]const u8, feature: ?std.Target.x86.Feature = null };
 
 const x86_64_flavours = [_]Flavour{
     .{ .name = "baseline", .cpu = "x86_64" },
     .{ .name = "v3", .cpu = "x86_64_v3" },
     .{ .name = "v4", .cpu = "x86_64_v4" },
+    .{ .name = "v4ifma", .cpu = "x86_64_v4", .feature = .avx512ifma },
 };
 const other_flavours = [_]Flavour{.{ .name = "baseline", .cpu = null }};
 
@@ -122,11 +123,12 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
         var query = self.target.query;
         if (flavour.cpu) |cpu| {
             query.cpu_model = .{ .explicit = self.target.result.cpu.arch.parseCpuModel(cpu).? };
-            query.cpu_features_add = .empty;
+            query.cpu_features_add = if (flavour.feature) |feature| std.Target.x86.featureSet(&.{feature}) else .empty;
             query.cpu_features_sub = .empty;
         }
         const kernel_options = b.addOptions();
         kernel_options.addOption([]const u8, "suffix", flavour.name);
+        kernel_options.addOption([]const u8, "model", "");
         const kernel = b.createModule(.{
             .root_source_file = b.path("core/cipher/kernels.zig"),
             .target = b.resolveTargetQuery(query),

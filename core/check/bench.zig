@@ -18,7 +18,7 @@ const wire = @import("wire");
 const is_installed_mode = builtin.mode == .safe;
 const name = if (is_installed_mode) "pywg" else "pywg, ReleaseFast";
 
-const Case = enum { aead, checksum, x25519, blake2s, handshake };
+const Case = enum { aead, aead_mixed, checksum, x25519, blake2s, handshake };
 
 var budget_ns: u64 = 0;
 
@@ -31,6 +31,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     budget_ns = milliseconds * std.time.ns_per_ms;
     switch (case) {
         .aead => if (length == 0 or length > length_max) return 2 else aead(length),
+        .aead_mixed => if (is_installed_mode) measureFlavours(&mixed, &.{44}),
         .checksum => if (length == 0 or length > from.len) return 2 else checksum(length),
         .x25519 => x25519(),
         .blake2s => if (length == 0 or length > from.len) return 2 else blake2s(length),
@@ -73,43 +74,62 @@ fn rate(calls: usize, comptime work: anytype, arguments: anytype) f64 {
 
 // ---- the AEAD -----------------------------------------------------------------------------------------------------
 
-/// What a train holds.
-const batch_length = 44;
+/// What a train holds, as many as vectors of Poly1305 take, and one.
+const batches = [_]usize{ 44, 8, 1 };
 const header_length = 16;
 /// More than the first cache holds: packets come from the kernel's copy, not from the last round.
 const pool_length = 128 << 10;
 const length_max = 1500;
 
 /// All there may be, the best first.
-const flavours = [_][]const u8{ "v4", "v3", "baseline" };
+const flavours = [_][]const u8{ "v4ifma", "v4", "v3", "baseline" };
 
 const key: [32]u8 = @splat(7);
 var pool: [pool_length]u8 align(64) = @splat(0x61);
 
+/// All lengths of a batch, from 64 to 1420, in no order.
+const mixed: [44]usize = blk: {
+    var lengths: [44]usize = undefined;
+    for (&lengths, 0..) |*length, i| length.* = 64 + i * 617 % 1357;
+    break :blk lengths;
+};
+
 /// Messages that lie one behind the other as in a train, sealed and opened in place as the device does it.
 const Messages = struct {
-    length: usize,
+    /// In turns.
+    lengths: []const usize,
+    stride: usize,
     count: usize,
     counter: u64 = 0,
 
-    fn init(length: usize) Messages {
-        const all = pool_length / (stride(length) * batch_length) * batch_length;
-        return .{ .length = length, .count = all };
+    fn init(lengths: []const usize, batch: usize) Messages {
+        const stride = header_length + std.mem.max(usize, lengths) + cipher.tag_length;
+        return .{ .lengths = lengths, .stride = stride, .count = pool_length / (stride * batch) * batch };
     }
 
-    fn stride(length: usize) usize {
-        return header_length + length + cipher.tag_length;
+    fn lengthOf(messages: Messages, i: usize) usize {
+        return messages.lengths[i % messages.lengths.len];
     }
 
     fn body(messages: Messages, i: usize) [*]u8 {
-        return pool[i * stride(messages.length) + header_length ..].ptr;
+        return pool[i * messages.stride + header_length ..].ptr;
+    }
+
+    fn bytes(messages: Messages) usize {
+        var total: usize = 0;
+        for (0..messages.count) |i| total += messages.lengthOf(i);
+        return total;
     }
 };
 
 const Pass = *const fn (messages: Messages) void;
 
 fn aead(length: usize) void {
-    if (!is_installed_mode) return measureAead("Zig std.crypto", length, 1, sealStd, openStd);
+    if (!is_installed_mode) return measureAead("Zig std.crypto", &.{length}, 1, sealStd, openStd);
+    measureFlavours(&.{length}, &batches);
+}
+
+fn measureFlavours(lengths: []const usize, comptime counts: []const usize) void {
     var last: []const u8 = "";
     for (flavours) |flavour| {
         cipher.select(flavour);
@@ -118,13 +138,13 @@ fn aead(length: usize) void {
         last = cipher.path();
         var buffer: [64]u8 = undefined;
         const contestant = std.mem.print(&buffer, "pywg {s}", .{last}) catch unreachable;
-        measureAead(contestant, length, batch_length, Ours(batch_length).seal, Ours(batch_length).open);
-        measureAead(contestant, length, 1, Ours(1).seal, Ours(1).open);
+        inline for (counts) |count| measureAead(contestant, lengths, count, Ours(count).seal, Ours(count).open);
     }
 }
 
-fn measureAead(contestant: []const u8, length: usize, batch: usize, seal: Pass, open: Pass) void {
-    var messages: Messages = .init(length);
+/// Messages of several lengths are reported as of none.
+fn measureAead(contestant: []const u8, lengths: []const usize, batch: usize, seal: Pass, open: Pass) void {
+    var messages: Messages = .init(lengths, batch);
     var sealing: u64 = 0;
     var opening: u64 = 0;
     var passes: usize = 0;
@@ -142,7 +162,8 @@ fn measureAead(contestant: []const u8, length: usize, batch: usize, seal: Pass, 
         is_warm = true;
         sealing, opening, passes = .{ 0, 0, 0 };
     }
-    const bytes: f64 = @floatFromInt(passes * messages.count * length);
+    const bytes: f64 = @floatFromInt(passes * messages.bytes());
+    const length = if (lengths.len == 1) lengths[0] else 0;
     report(contestant, "seal", length, batch, bytes / @as(f64, @floatFromInt(sealing)));
     report(contestant, "open", length, batch, bytes / @as(f64, @floatFromInt(opening)));
 }
@@ -154,7 +175,11 @@ fn Ours(comptime batch: usize) type {
             while (first < messages.count) : (first += batch) {
                 var jobs: [batch]cipher.Seal = undefined;
                 for (&jobs, first..) |*job, i| {
-                    job.* = .{ .source = messages.body(i), .destination = messages.body(i), .length = messages.length };
+                    job.* = .{
+                        .source = messages.body(i),
+                        .destination = messages.body(i),
+                        .length = messages.lengthOf(i),
+                    };
                 }
                 cipher.sealBatch(&key, messages.counter + first, &jobs);
             }
@@ -166,7 +191,7 @@ fn Ours(comptime batch: usize) type {
                 var jobs: [batch]cipher.Open = undefined;
                 for (&jobs, first..) |*job, i| job.* = .{
                     .data = messages.body(i),
-                    .length = messages.length,
+                    .length = messages.lengthOf(i),
                     .counter = messages.counter + i,
                     .authentic = false,
                 };
@@ -188,16 +213,16 @@ fn nonceOf(counter: u64) [12]u8 {
 fn sealStd(messages: Messages) void {
     for (0..messages.count) |i| {
         const body = messages.body(i);
-        const plain = body[0..messages.length];
-        Std.encrypt(plain, body[messages.length..][0..16], plain, "", nonceOf(messages.counter + i), key);
+        const plain = body[0..messages.lengthOf(i)];
+        Std.encrypt(plain, body[plain.len..][0..16], plain, "", nonceOf(messages.counter + i), key);
     }
 }
 
 fn openStd(messages: Messages) void {
     for (0..messages.count) |i| {
         const body = messages.body(i);
-        const sealed = body[0..messages.length];
-        const tag = body[messages.length..][0..16].*;
+        const sealed = body[0..messages.lengthOf(i)];
+        const tag = body[sealed.len..][0..16].*;
         Std.decrypt(sealed, sealed, tag, "", nonceOf(messages.counter + i), key) catch @panic("a message did not open");
     }
 }

@@ -297,33 +297,12 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
             const job = window.jobs[of.packet];
             const pad = window.keystream[of.lane * chacha20.block_length ..].ptr;
             switch (direction) {
-                .seal => xor(job.destination + of.offset, job.source + of.offset, pad, of.length),
-                .open => if (job.authentic) xor(job.data + of.offset, job.data + of.offset, pad, of.length),
+                .seal => xor(width, job.destination + of.offset, job.source + of.offset, pad, of.length),
+                .open => if (job.authentic) xor(width, job.data + of.offset, job.data + of.offset, pad, of.length),
             }
         }
 
-        inline fn xor(to: [*]u8, from: [*]const u8, pad: [*]const u8, length: usize) void {
-            const width = @min(lanes * 4, 64);
-            var at: usize = 0;
-            while (length - at >= 64) : (at += 64) {
-                inline for (0..64 / width) |i| {
-                    const next = at + i * width;
-                    xorVector(width, to + next, from + next, pad + next);
-                }
-            }
-            inline for (.{ 32, 16, 8, 4, 2, 1 }) |step| {
-                if (length & step != 0) {
-                    xorVector(step, to + at, from + at, pad + at);
-                    at += step;
-                }
-            }
-        }
-
-        inline fn xorVector(comptime width: usize, to: [*]u8, from: [*]const u8, pad: [*]const u8) void {
-            const a: @Vector(width, u8) = from[0..width].*;
-            const b: @Vector(width, u8) = pad[0..width].*;
-            to[0..width].* = a ^ b;
-        }
+        const width = @min(lanes * 4, 64);
 
         // The authenticator.
 
@@ -400,15 +379,7 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
 
         inline fn close(window: *Self, mac: *Mac) void {
             const job = window.jobs[mac.packet];
-            // Zero padding, then the lengths of the associated data (none) and of the ciphertext.
-            if (job.length % poly1305.block_length != 0) {
-                const padded = padLast(mac.cursor, job.length);
-                mac.poly.absorb(&padded);
-            }
-            var lengths: [poly1305.block_length]u8 = @splat(0);
-            mem.writeInt(u64, lengths[8..16], job.length, .little);
-            mac.poly.absorb(&lengths);
-            const tag = mac.poly.finish();
+            const tag = closing(&mac.poly, mac.cursor, job.length);
             switch (direction) {
                 .seal => storeBlock(job.destination + job.length, tag),
                 .open => {
@@ -426,6 +397,19 @@ fn Window(comptime direction: Direction, comptime lanes: comptime_int, comptime 
     };
 }
 
+/// The tag of a packet of `length` bytes of which all whole blocks are absorbed: with zero padding, then the lengths of
+/// the associated data (none) and of the ciphertext.
+pub inline fn closing(poly: anytype, cursor: [*]const u8, length: usize) u128 {
+    if (length % poly1305.block_length != 0) {
+        const padded = padLast(cursor, length);
+        poly.absorb(&padded);
+    }
+    var lengths: [poly1305.block_length]u8 = @splat(0);
+    mem.writeInt(u64, lengths[8..16], length, .little);
+    poly.absorb(&lengths);
+    return poly.finish();
+}
+
 /// The last, partial block of a packet of `length` bytes, padded with zeros.
 inline fn padLast(cursor: [*]const u8, length: usize) [poly1305.block_length]u8 {
     const rest = length % poly1305.block_length;
@@ -440,12 +424,35 @@ inline fn padLast(cursor: [*]const u8, length: usize) [poly1305.block_length]u8 
     return padded;
 }
 
+/// XORs in vectors of `width` bytes, and the rest in what powers of two it takes.
+pub inline fn xor(comptime width: usize, to: [*]u8, from: [*]const u8, pad: [*]const u8, length: usize) void {
+    var at: usize = 0;
+    while (length - at >= 64) : (at += 64) {
+        inline for (0..64 / width) |i| {
+            const next = at + i * width;
+            xorVector(width, to + next, from + next, pad + next);
+        }
+    }
+    inline for (.{ 32, 16, 8, 4, 2, 1 }) |step| {
+        if (length & step != 0) {
+            xorVector(step, to + at, from + at, pad + at);
+            at += step;
+        }
+    }
+}
+
+inline fn xorVector(comptime width: usize, to: [*]u8, from: [*]const u8, pad: [*]const u8) void {
+    const a: @Vector(width, u8) = from[0..width].*;
+    const b: @Vector(width, u8) = pad[0..width].*;
+    to[0..width].* = a ^ b;
+}
+
 /// Sixteen bytes as a number. mem.readInt and mem.writeInt compile to one access a byte.
-inline fn loadBlock(from: [*]const u8) u128 {
+pub inline fn loadBlock(from: [*]const u8) u128 {
     return mem.littleToNative(u128, @as(*align(1) const u128, @ptrCast(from)).*);
 }
 
-inline fn storeBlock(to: [*]u8, block: u128) void {
+pub inline fn storeBlock(to: [*]u8, block: u128) void {
     @as(*align(1) u128, @ptrCast(to)).* = mem.nativeToLittle(u128, block);
 }
 

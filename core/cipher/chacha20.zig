@@ -21,9 +21,11 @@ fn has(comptime feature: std.Target.x86.Feature) bool {
     return builtin.cpu.arch == .x86_64 and std.Target.x86.featureSetHas(builtin.cpu.features, feature);
 }
 
-/// A group of `lanes` blocks computed side by side. Any power of two from 4 (SSE2, NEON) to 16 (AVX-512).
+/// A group of `lanes` blocks computed side by side. Any power of two from 4 (SSE2, NEON) to 16 (AVX-512), and 32: the
+/// compiler makes two vectors of each word of these. The four chains of a round keep half of the units busy where a
+/// vector instruction takes two cycles; eight keep all, and the words fill the 32 registers of AVX-512 exactly.
 pub fn Group(comptime lanes: comptime_int) type {
-    comptime std.debug.assert(lanes == 4 or lanes == 8 or lanes == 16);
+    comptime std.debug.assert(lanes == 4 or lanes == 8 or lanes == 16 or lanes == 32);
     return struct {
         pub const Words = @Vector(lanes, u32);
         pub const State = struct {
@@ -82,7 +84,13 @@ pub fn Group(comptime lanes: comptime_int) type {
         /// Part `index` of the four parts of a double round (RFC 8439 §2.3), so that the caller can put other work
         /// between them. The compiler gets a whole round at once; by hand, a part is two quarter rounds.
         pub inline fn part(s: *State, comptime index: usize) void {
-            if (!by_hand) switch (index) {
+            if (in_registers) switch (index) {
+                1 => inline for (0..4) |i| quarterInRegisters(&s.words, .{ i, 4 + i, 8 + i, 12 + i }),
+                3 => inline for (0..4) |i| {
+                    quarterInRegisters(&s.words, .{ i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4 });
+                },
+                else => {},
+            } else if (!by_hand) switch (index) {
                 1 => round(&s.words, .{ 0, 1, 2, 3 }, .{ 4, 5, 6, 7 }, .{ 8, 9, 10, 11 }, .{ 12, 13, 14, 15 }),
                 3 => round(&s.words, .{ 0, 1, 2, 3 }, .{ 5, 6, 7, 4 }, .{ 10, 11, 8, 9 }, .{ 15, 12, 13, 14 }),
                 else => {},
@@ -107,6 +115,27 @@ pub fn Group(comptime lanes: comptime_int) type {
             if (by_hand) s.words[10] = s.parked[1];
             inline for (&s.words, initial(key, position)) |*word, first| word.* +%= first;
             store(&s.words, out);
+        }
+
+        /// Adds the initial state, XORs block i of the key stream with the 64 bytes at from[i] and writes it to to[i],
+        /// which is the same place or apart.
+        pub inline fn xor(
+            s: *State,
+            key: *const [8]u32,
+            position: Position,
+            from: *const [lanes][*]const u8,
+            to: *const [lanes][*]u8,
+        ) void {
+            comptime std.debug.assert(lanes % 16 == 0);
+            inline for (&s.words, initial(key, position)) |*word, first| word.* +%= first;
+            inline for (0..lanes / 16) |part_of| {
+                var words: [16]@Vector(16, u32) = undefined;
+                inline for (&words, s.words) |*word, all| word.* = std.simd.extract(all, part_of * 16, 16);
+                inline for (Group(16).rows(&words), part_of * 16..) |row, i| {
+                    const text: @Vector(block_length, u8) = from[i][0..block_length].*;
+                    to[i][0..block_length].* = text ^ @as(@Vector(block_length, u8), @bitCast(row));
+                }
+            }
         }
 
         /// Four quarter rounds step by step, so that four independent chains are in flight.
@@ -148,6 +177,52 @@ pub fn Group(comptime lanes: comptime_int) type {
             );
             s[x[0]], s[x[1]], s[x[2]], s[x[3]] = .{ a0, b0, c0, d0 };
             s[y[0]], s[y[1]], s[y[2]], s[y[3]] = .{ a1, b1, c1, d1 };
+        }
+
+        /// 32 lanes fill all registers, and no step needs another one; but left to itself the compiler moves words
+        /// through memory when there is other work between the rounds.
+        const in_registers = builtin.zig_backend == .stage2_llvm and lanes == 32 and has(.avx512f);
+
+        inline fn quarterInRegisters(s: *[16]Words, comptime x: [4]usize) void {
+            @setEvalBranchQuota(10_000);
+            var w: [4][2]@Vector(lanes / 2, u32) = undefined;
+            inline for (&w, x) |*halves, i| halves.* = .{
+                std.simd.extract(s[i], 0, lanes / 2),
+                std.simd.extract(s[i], lanes / 2, lanes / 2),
+            };
+            var a0, var a1 = w[0];
+            var b0, var b1 = w[1];
+            var c0, var c1 = w[2];
+            var d0, var d1 = w[3];
+            asm (quarter_in_registers
+                : [a0] "+v" (a0),
+                  [b0] "+v" (b0),
+                  [c0] "+v" (c0),
+                  [d0] "+v" (d0),
+                  [a1] "+v" (a1),
+                  [b1] "+v" (b1),
+                  [c1] "+v" (c1),
+                  [d1] "+v" (d1),
+            );
+            s[x[0]] = std.simd.join(a0, a1);
+            s[x[1]] = std.simd.join(b0, b1);
+            s[x[2]] = std.simd.join(c0, c1);
+            s[x[3]] = std.simd.join(d0, d1);
+        }
+
+        const quarter_in_registers = blk: {
+            @setEvalBranchQuota(100_000);
+            break :blk halfInRegisters(16, 12) ++ halfInRegisters(8, 7);
+        };
+
+        /// Half of a quarter round in both halves of the lanes.
+        fn halfInRegisters(comptime first: comptime_int, comptime second: comptime_int) []const u8 {
+            return both("vpaddd %[b?], %[a?], %[a?]") ++
+                both("vpxord %[a?], %[d?], %[d?]") ++
+                both(std.fmt.comptimePrint("vprold ${d}, %[d?], %[d?]", .{first})) ++
+                both("vpaddd %[d?], %[c?], %[c?]") ++
+                both("vpxord %[c?], %[b?], %[b?]") ++
+                both(std.fmt.comptimePrint("vprold ${d}, %[b?], %[b?]", .{second}));
         }
 
         /// Half of two quarter rounds: each step for both. `shuffle` rotates by whole bytes.
@@ -200,6 +275,46 @@ pub fn Group(comptime lanes: comptime_int) type {
         /// The transpose. Four words at a time inside each 128-bit piece (the unpack instructions), then the
         /// pieces; what comes out is `lanes` consecutive words of one block a vector.
         inline fn store(s: *const [16]Words, out: *[length]u8) void {
+            if (lanes == 16) {
+                inline for (rows(s), 0..) |block, i| storeRow(block, out, i * block_length);
+                return;
+            }
+            const t = quads(s);
+            inline for (0..4) |j| {
+                switch (lanes) {
+                    4 => inline for (0..4) |q| storeRow(t[q * 4 + j], out, j * 64 + q * 16),
+                    8 => inline for (0..2) |half| {
+                        const a = t[half * 8 + j];
+                        const b = t[half * 8 + 4 + j];
+                        inline for (0..2) |l| {
+                            const mask = comptime pieces(.{ l, l }, .{ 0, 1 });
+                            storeRow(pick(a, b, mask), out, (l * 4 + j) * 64 + half * 32);
+                        }
+                    },
+                    else => comptime unreachable,
+                }
+            }
+        }
+
+        /// Sixteen lanes have a block in a vector.
+        inline fn rows(s: *const [16]Words) [16]Words {
+            const t = quads(s);
+            var out: [16]Words = undefined;
+            inline for (0..4) |j| inline for (0..2) |pair| {
+                const l = pair * 2;
+                const mask = comptime pieces(.{ l, l, l + 1, l + 1 }, .{ 0, 1, 0, 1 });
+                const front = pick(t[j], t[4 + j], mask);
+                const back = pick(t[8 + j], t[12 + j], mask);
+                inline for (0..2) |k| {
+                    const join = comptime pieces(.{ 2 * k, 2 * k + 1, 2 * k, 2 * k + 1 }, .{ 0, 0, 1, 1 });
+                    out[(l + k) * 4 + j] = pick(front, back, join);
+                }
+            };
+            return out;
+        }
+
+        /// In vector 4 q + j, piece l: words 4 q to 4 q + 3 of block 4 l + j.
+        inline fn quads(s: *const [16]Words) [16]Words {
             var t: [16]Words = undefined;
             inline for (0..4) |quad| {
                 const q = quad * 4;
@@ -212,31 +327,7 @@ pub fn Group(comptime lanes: comptime_int) type {
                 t[q + 2] = pick(high01, high23, comptime unpack(2, 0));
                 t[q + 3] = pick(high01, high23, comptime unpack(2, 2));
             }
-            // t[4 q + j]: piece l holds words 4q .. 4q+3 of block 4l + j.
-            inline for (0..4) |j| {
-                switch (lanes) {
-                    4 => inline for (0..4) |q| storeRow(t[q * 4 + j], out, j * 64 + q * 16),
-                    8 => inline for (0..2) |half| {
-                        const a = t[half * 8 + j];
-                        const b = t[half * 8 + 4 + j];
-                        inline for (0..2) |l| {
-                            const mask = comptime pieces(.{ l, l }, .{ 0, 1 });
-                            storeRow(pick(a, b, mask), out, (l * 4 + j) * 64 + half * 32);
-                        }
-                    },
-                    16 => inline for (0..2) |pair| {
-                        const l = pair * 2;
-                        const mask = comptime pieces(.{ l, l, l + 1, l + 1 }, .{ 0, 1, 0, 1 });
-                        const front = pick(t[j], t[4 + j], mask);
-                        const back = pick(t[8 + j], t[12 + j], mask);
-                        inline for (0..2) |k| {
-                            const join = comptime pieces(.{ 2 * k, 2 * k + 1, 2 * k, 2 * k + 1 }, .{ 0, 0, 1, 1 });
-                            storeRow(pick(front, back, join), out, ((l + k) * 4 + j) * 64);
-                        }
-                    },
-                    else => comptime unreachable,
-                }
-            }
+            return t;
         }
 
         /// A vector-to-vector @bitCast is little endian on every target, as the cipher is.
@@ -299,6 +390,41 @@ test "every lane count gives std's key stream" {
         var expected: [lanes * 64]u8 = undefined;
         Oracle.xor(&expected, &(@as([lanes * 64]u8, @splat(0))), 5, key, full);
         try std.testing.expectEqualSlices(u8, &expected, &keystream(lanes, &key, nonce, 5));
+    }
+}
+
+test "blocks go straight to their places" {
+    inline for (.{ 16, 32 }) |lanes| {
+        const key: [32]u8 = @splat(0x31);
+        const words = keyWords(&key);
+        const G = Group(lanes);
+        var position: G.Position = .zero;
+        position.place(0, 1 << 33, 9);
+        var s = G.begin(&words, position);
+        for (0..double_rounds) |_| {
+            inline for (0..4) |index| G.part(&s, index);
+        }
+        var source: [lanes * 64]u8 = undefined;
+        for (&source, 0..) |*byte, i| byte.* = @truncate(i * 31);
+        var out: [lanes * 65]u8 = undefined;
+        var from: [lanes][*]const u8 = undefined;
+        var to: [lanes][*]u8 = undefined;
+        // Backwards and at odd addresses; the first half in place.
+        for (0..lanes) |i| {
+            to[i] = out[(lanes - 1 - i) * 65 ..].ptr;
+            from[i] = if (i < lanes / 2) to[i] else source[i * 64 ..].ptr;
+            if (i < lanes / 2) @memcpy(to[i][0..64], source[i * 64 ..][0..64]);
+        }
+        G.xor(&s, &words, position, &from, &to);
+        inline for (0..lanes / 16) |half| {
+            const stream = keystream(16, &key, 1 << 33, 9 + half * 16);
+            for (0..16) |i| {
+                const lane = half * 16 + i;
+                for (to[lane][0..64], source[lane * 64 ..][0..64], stream[i * 64 ..][0..64]) |byte, plain, pad| {
+                    try std.testing.expectEqual(plain ^ pad, byte);
+                }
+            }
+        }
     }
 }
 

@@ -7,8 +7,8 @@ const builtin = @import("builtin");
 const aead = @import("aead.zig");
 const flavours: []const []const u8 = @import("cipher_options").flavours;
 
-/// The levels we know, worst first. Only the x86-64 psABI has several.
-const Level = enum { baseline, v3, v4 };
+/// The levels we know, worst first. Only the x86-64 psABI has several; v4ifma is its v4 with 52-bit multiply-add.
+const Level = enum { baseline, v3, v4, v4ifma };
 
 pub const SealBatch = fn (*const [32]u8, u64, [*]const aead.Seal, usize) callconv(.c) void;
 pub const OpenBatch = fn (*const [32]u8, [*]aead.Open, usize) callconv(.c) void;
@@ -33,6 +33,7 @@ pub const Kernel = struct {
             },
             .v3 => "x86-64-v3",
             .v4 => "x86-64-v4",
+            .v4ifma => "x86-64-v4-ifma",
         };
     }
 };
@@ -90,7 +91,7 @@ fn best() usize {
     return found.?;
 }
 
-/// The psABI level of the running CPU as far as the system lets us use it.
+/// The level of the running CPU as far as the system lets us use it.
 fn cpuLevel() Level {
     if (builtin.cpu.arch != .x86_64) return .baseline;
     const leaf_max = cpuid(0, 0).eax;
@@ -118,7 +119,8 @@ fn cpuLevel() Level {
     const seven_v4 = bits(.{ 16, 17, 28, 30, 31 });
     const zmm = bits(.{ 5, 6, 7 });
     if (seven.ebx & seven_v4 != seven_v4 or saved & zmm != zmm) return .v3;
-    return .v4;
+    const ifma = bits(.{21});
+    return if (seven.ebx & ifma == ifma) .v4ifma else .v4;
 }
 
 fn bits(comptime positions: anytype) u32 {

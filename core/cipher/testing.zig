@@ -6,6 +6,7 @@ const dispatch = @import("dispatch.zig");
 
 pub const cipher = @import("cipher.zig");
 pub const poly1305 = @import("poly1305.zig");
+pub const poly1305_ifma = @import("poly1305_ifma.zig");
 
 /// Suffixes of the kernels that are built, and whether this CPU runs each.
 pub const kernels = &dispatch.kernels;

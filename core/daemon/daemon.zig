@@ -25,7 +25,7 @@ const usage =
     \\  --no-sandbox        keep every capability and system call (for debugging)
     \\  --version           print the version
     \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
-    \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1, PYWG_CPU=baseline|v3|v4,
+    \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1, PYWG_CPU=baseline|v3|v4|v4ifma,
     \\  LOG_LEVEL=verbose|debug|error|silent
     \\
 ;

@@ -45,7 +45,7 @@ ENVIRONMENT = {
     "WG_TUN_FD, WG_UAPI_FD": "Numbers of open descriptors that `pywg run` takes over.",
     "LOG_LEVEL": "What is logged: verbose, error or silent.",
     "NOTIFY_SOCKET": "Where systemd is told that the tunnel is up.",
-    "PYWG_CPU": "The cipher path: baseline, v3 or v4. By default the best this CPU has.",
+    "PYWG_CPU": "The cipher path: baseline, v3, v4 or v4ifma. By default the best this CPU has.",
     "PYWG_CORE": "This libpywg.so and no other.",
 }
 

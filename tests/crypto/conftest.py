@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,10 @@ def make_builder(
     *,
     arch: str | None = None,
     graph: core.Graph = checks.MODULES,
+    models: Mapping[str, str] | None = None,
 ) -> Builder:
     try:
-        return Builder(directory, flags, arch=arch, graph=graph)
+        return Builder(directory, flags, arch=arch, graph=graph, models=models)
     except SystemExit as missing:  # how the script says that there is no zig
         pytest.skip(str(missing))
 
@@ -48,6 +49,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     """With kernels that tell valgrind which values are public. They differ in nothing else."""
     return make_builder(tmp_path_factory.mktemp("annotated"), ["-fvalgrind"])
+
+
+# Which kernels get the source of which form for AVX-512: v4ifma's and v4's.
+MODELS = {"v3": "eights", "baseline": "pairs"}
+
+
+@pytest.fixture(scope="session")
+def modelled(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    """With the source of v4ifma and v4 in the place of other kernels': functions stand in for the
+    instructions that it has by hand, so it runs where there is no AVX-512. Valgrind is told what is
+    public."""
+    directory = tmp_path_factory.mktemp("modelled")
+    return make_builder(directory, ["-fvalgrind"], models=MODELS)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""The AEAD as compiled for AVX-512, on an emulated PC that has it (tests/emulator/), so that it is
-tested on every machine: which kernels are chosen, the cipher room's own tests, and some iterations
-of scripts/fuzz. Then that what goes wrong there is reported as failed.
+"""The AEAD as compiled for AVX-512, without and with IFMA, on emulated PCs that have it
+(tools/emulator/), so that it is tested on every machine: which kernels are chosen, the cipher
+room's own tests, and some iterations of scripts/fuzz. Then that what goes wrong there is reported
+as failed.
 
 The room's tests of single functions are left out: in a test program they are compiled for any CPU,
 not as in the kernels. Nothing here says how fast the kernels are.
@@ -18,7 +19,7 @@ import pytest
 from tools.build import core
 from tools.build.checks import Builder
 from tools.emulator import machine
-from tools.emulator.machine import ALL_SAVED, NO_ZMM_SAVED, Failed, Machine
+from tools.emulator.machine import ALL_SAVED, ICELAKE, NO_ZMM_SAVED, SKYLAKE, Failed, Machine
 from tools.fuzz.program import FOUND, NOT_RUNNABLE, NOTHING
 
 from .conftest import make_builder
@@ -35,6 +36,8 @@ CIPHER_TESTS = [
 FUZZ_ITERATIONS = 120
 FAULT_ITERATIONS = 50  # the first one with a packet in it shows the fault
 V4 = ("--kernels", "v4")
+# The CPU, what its best kernels are called, and what users see.
+LEVELS = [(SKYLAKE, "v4", "x86-64-v4"), (ICELAKE, "v4ifma", "x86-64-v4-ifma")]
 INVALID_OPCODE = 6  # what a CPU says of an instruction it does not have or may not use
 
 pytestmark = pytest.mark.skipif(
@@ -69,17 +72,22 @@ def fuzzer(installed: Builder) -> Path:
     return installed.program("fuzz")
 
 
-@pytest.mark.parametrize(("xcr0", "path"), [(ALL_SAVED, "x86-64-v4"), (NO_ZMM_SAVED, "x86-64-v3")])
+@pytest.mark.parametrize("level", LEVELS)
 def test_avx512_is_chosen_where_the_system_saves_its_registers(
-    pc: Machine, choice: Path, xcr0: int, path: str
+    pc: Machine, choice: Path, level: tuple[str, str, str]
 ) -> None:
-    ended = pc.run(choice, xcr0=xcr0)
-    assert ended.code == 0, ended.said
-    assert f"chosen: {path}\n" in ended.said
+    cpu, _, path = level
+    for xcr0, expected in ((ALL_SAVED, path), (NO_ZMM_SAVED, "x86-64-v3")):
+        ended = pc.run(choice, cpu=cpu, xcr0=xcr0)
+        assert ended.code == 0, ended.said
+        assert f"chosen: {expected}\n" in ended.said
 
 
-def test_the_tests_of_the_cipher_pass_with_avx512(pc: Machine, cipher_tests: Path) -> None:
-    ended = pc.run(cipher_tests)
+@pytest.mark.parametrize("cpu", [SKYLAKE, ICELAKE])
+def test_the_tests_of_the_cipher_pass_with_avx512(
+    pc: Machine, cipher_tests: Path, cpu: str
+) -> None:
+    ended = pc.run(cipher_tests, cpu=cpu)
     assert ended.code == 0, ended.said
     for name in CIPHER_TESTS:
         assert re.search(rf"{re.escape(name)}.* \.\.\. ok$", ended.said, re.MULTILINE), ended.said
@@ -93,17 +101,27 @@ def test_the_known_answer_comes_where_the_system_does_not_save_its_registers(
     assert "\n1 passed, 0 failed\n" in ended.said
 
 
-def test_the_aead_does_with_avx512_what_std_does(pc: Machine, fuzzer: Path, seed: str) -> None:
-    ended = run_fuzzer(pc, fuzzer, seed, "--iterations", FUZZ_ITERATIONS, *V4)
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_aead_does_with_avx512_what_std_does(
+    pc: Machine, fuzzer: Path, seed: str, level: tuple[str, str, str]
+) -> None:
+    cpu, kernels, path = level
+    options = ("--iterations", FUZZ_ITERATIONS, "--kernels", kernels)
+    ended = run_fuzzer(pc, fuzzer, seed, *options, cpu=cpu)
     assert ended.code == NOTHING, ended.said
-    assert "kernels: v4 (path x86-64-v4)" in ended.said
+    assert f"kernels: {kernels} (path {path})" in ended.said
     assert f"{FUZZ_ITERATIONS} iterations" in ended.said
 
 
 def run_fuzzer(
-    pc: Machine, program: Path, seed: str, *options: object, xcr0: int = ALL_SAVED
+    pc: Machine,
+    program: Path,
+    seed: str,
+    *options: object,
+    cpu: str = SKYLAKE,
+    xcr0: int = ALL_SAVED,
 ) -> machine.Ended:
-    return pc.run(program, "aead", "--seed", seed, *map(str, options), xcr0=xcr0)
+    return pc.run(program, "aead", "--seed", seed, *map(str, options), cpu=cpu, xcr0=xcr0)
 
 
 # ---- that faults are found -----------------------------------------------------------------------
@@ -114,19 +132,26 @@ def test_kernels_that_the_system_does_not_support_are_refused_even_by_name(
 ) -> None:
     ended = run_fuzzer(pc, fuzzer, seed, "--iterations", 1, *V4, xcr0=NO_ZMM_SAVED)
     assert ended.code == NOT_RUNNABLE, ended.said
+    ended = run_fuzzer(pc, fuzzer, seed, "--iterations", 1, "--kernels", "v4ifma")
+    assert ended.code == NOT_RUNNABLE, ended.said
 
 
 def test_a_call_of_kernels_that_the_system_does_not_support_is_seen(
     pc: Machine, choice: Path
 ) -> None:
     """So that a wrong choice would be, too; and the kernels do have AVX-512's instructions."""
-    ended = pc.run(choice, "v4", xcr0=NO_ZMM_SAVED)
-    assert ended.code != 0, ended.said
-    assert "called: v4\n" in ended.said
-    assert "returned" not in ended.said
-    assert f"\nemulator: fault {INVALID_OPCODE} " in ended.said
-    for name, xcr0 in (("v4", ALL_SAVED), ("v3", NO_ZMM_SAVED)):
+    for name, xcr0 in (("v4", NO_ZMM_SAVED), ("v4ifma", NO_ZMM_SAVED), ("v4ifma", ALL_SAVED)):
         ended = pc.run(choice, name, xcr0=xcr0)
+        assert ended.code != 0, ended.said
+        assert f"called: {name}\n" in ended.said
+        assert "returned" not in ended.said
+        assert f"\nemulator: fault {INVALID_OPCODE} " in ended.said
+    for name, cpu, xcr0 in (
+        ("v4ifma", ICELAKE, ALL_SAVED),
+        ("v4", SKYLAKE, ALL_SAVED),
+        ("v3", SKYLAKE, NO_ZMM_SAVED),
+    ):
+        ended = pc.run(choice, name, cpu=cpu, xcr0=xcr0)
         assert ended.code == 0, ended.said
         assert f"returned: {name}\n" in ended.said
 

@@ -5,7 +5,8 @@ All take turns in every round of one run, because machines are noisy: only ratio
 count. Time is CPU time of one thread. What is missing here (openssl, go) is left out and named.
 Nothing is written but the compilers' caches and ~/.cache/pywg-peers/bench.
 
-    scripts/bench_crypto [--quick] [--rounds N] [--milliseconds MS] [--cpu N] [--json FILE]
+    scripts/bench_crypto [--quick] [--only KIND...] [--ours] [--rounds N] [--milliseconds MS]
+                         [--cpu N] [--json FILE]
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ CASES: dict[Case, int] = {
     ("aead", 64): 1,
     ("aead", 256): 1,
     ("aead", 1420): 1,
+    ("aead_mixed", 0): 1,
     ("checksum", 1420): 1,
     ("checksum", 65536): 1,
     ("x25519", 0): 1,
@@ -45,8 +47,14 @@ CASES: dict[Case, int] = {
     ("blake2s", 1024): 1,
     ("handshake", 0): 4,
 }
+# Of the AEAD's messages. Those of no length are batches of all lengths from 64 to 1420.
+LENGTHS = {64: "64 bytes", 256: "256 bytes", 1420: "1420 bytes", 0: "64 to 1420"}
 PRIMITIVES = ("aead", "x25519", "blake2s")
 SPEED_SECONDS = 1  # the least that openssl speed takes
+
+
+# What our flavours are compared to where nobody else is measured: the first that this CPU runs.
+OURS = ("pywg x86-64-v4", "pywg x86-64-v3", "pywg baseline")
 
 
 class Missing(Exception):
@@ -95,12 +103,12 @@ TABLES = [
     Table(
         "ChaCha20-Poly1305, sealing, GB/s of payload",
         "OpenSSL EVP",
-        {("seal", length): f"{length} bytes" for length in (64, 256, 1420)},
+        {("seal", length): label for length, label in LENGTHS.items()},
     ),
     Table(
         "ChaCha20-Poly1305, opening, GB/s of payload",
         "OpenSSL EVP",
-        {("open", length): f"{length} bytes" for length in (64, 256, 1420)},
+        {("open", length): label for length, label in LENGTHS.items()},
     ),
     Table(
         "X25519, 1/s; BLAKE2s, MB/s",
@@ -136,18 +144,32 @@ class Run:
         row.setdefault(line.column, []).append(line.value)
         self.places.setdefault(line.row, place)
 
+    def tables(self) -> list[Table]:
+        """What was measured. Alone, our flavours are compared to one of them."""
+        names = {name for name, _ in self.rounds}
+        measured = {column for columns in self.rounds.values() for column in columns}
+        tables = [table for table in TABLES if measured & table.columns.keys()]
+        alone = any(name.startswith("pywg ") for name in names) and "OpenSSL EVP" not in names
+        if not alone:
+            return tables
+        base = next((name for name in OURS if name in names), "")
+        return [
+            replace(table, base=base) if table.base == "OpenSSL EVP" else table for table in tables
+        ]
+
     def rows(self) -> list[tuple[Row, dict[Case, list[float]]]]:
         return sorted(self.rounds.items(), key=lambda item: self.places[item[0]])
 
-    def base(self, table: Table, column: Case) -> list[float]:
-        for (contestant, _), columns in self.rounds.items():
-            if contestant == table.base:
-                return columns.get(column, [])
-        return []
+    def base(self, table: Table, column: Case, batch: int) -> list[float]:
+        """With as many messages at once, if it takes several."""
+        batches = {of: row for (name, of), row in self.rounds.items() if name == table.base}
+        return (batches.get(batch) or next(iter(batches.values()), {})).get(column, [])
 
-    def ratio(self, table: Table, column: Case, values: list[float]) -> float | None:
+    def ratio(
+        self, table: Table, column: Case, values: list[float], batch: int = 1
+    ) -> float | None:
         """The median over the rounds: what slowed one down slowed its neighbour, too."""
-        pairs = list(zip(values, self.base(table, column), strict=False))
+        pairs = list(zip(values, self.base(table, column, batch), strict=False))
         return statistics.median(own / other for own, other in pairs) if pairs else None
 
     def deviation(self) -> float:
@@ -175,7 +197,7 @@ def main() -> int:
     if options.json != "-":
         print_header(header, run)
     for number in range(options.rounds):
-        one_round(subjects, run, number, options.milliseconds)
+        one_round(subjects, run, number, options)
         if options.json != "-":
             print(f"round {number + 1} of {options.rounds}", flush=True)
     if options.json != "-":
@@ -202,6 +224,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="two short rounds, to see that it works"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=sorted({kind for kind, _ in CASES}),
+        default=sorted({kind for kind, _ in CASES}),
+        metavar="KIND",
+        help="measure these only: aead, aead_mixed, checksum, x25519, blake2s, handshake",
+    )
+    parser.add_argument(
+        "--ours", action="store_true", help="our flavours only, in turns in every round"
+    )
     parser.add_argument("--cpu", type=int, help="run on this CPU only")
     parser.add_argument(
         "--json", metavar="FILE", help="write everything to FILE, or `-` for standard output alone"
@@ -224,16 +257,18 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def one_round(subjects: list[Subject], run: Run, number: int, milliseconds: int) -> None:
+def one_round(subjects: list[Subject], run: Run, number: int, options: argparse.Namespace) -> None:
     """Case by case, so that those compared are measured one after the other."""
     turn = number % len(subjects)  # each round begins with another
     places = list(enumerate(subjects))
     for case, factor in CASES.items():
+        if case[0] not in options.only:
+            continue
         for place, subject in places[turn:] + places[:turn]:
             if case[0] not in subject.kinds or subject.label in run.missing:
                 continue
             try:
-                for line in subject.measure(case, milliseconds * factor):
+                for line in subject.measure(case, options.milliseconds * factor):
                     run.add(line, place)
             except Missing as missing:
                 if subject.is_ours:
@@ -250,6 +285,8 @@ def prepare(options: argparse.Namespace, run: Run) -> list[Subject]:
         Subject("pywg", everything, program(safe), is_ours=True),
         Subject("pywg in ReleaseFast", everything, program(fast), is_ours=True),
     ]
+    if options.ours:
+        return subjects[:1]
     optional: list[tuple[str, Sequence[str], Callable[[], Callable[[Case, int], list[Line]]]]] = [
         ("OpenSSL", ("aead", "x25519", "blake2s", "checksum"), lambda: program(build_openssl())),
         ("openssl speed", ("aead",), find_openssl_speed),
@@ -403,14 +440,14 @@ def print_header(header: dict[str, Any], run: Run) -> None:
 
 
 def print_tables(run: Run) -> None:
-    for table in TABLES:
+    for table in run.tables():
         heads = "".join(f"{head:>12}{'':>8}" for head in table.columns.values())
         print(f"\n{table.title}; ratio to {table.base}\n{'':<34}{heads}".rstrip())
         for (contestant, batch), columns in run.rows():
             if not columns.keys() & table.columns.keys():
                 continue
             cells = "".join(
-                cell(run, table, column, columns.get(column)) for column in table.columns
+                cell(run, table, column, columns.get(column), batch) for column in table.columns
             )
             print(f"{label_of(run, contestant, batch):<34}{cells}".rstrip())
     print(
@@ -427,18 +464,18 @@ def label_of(run: Run, contestant: str, batch: int) -> str:
     return f"{contestant}, {batch} at once" if is_batching else contestant
 
 
-def cell(run: Run, table: Table, column: Case, values: list[float] | None) -> str:
+def cell(run: Run, table: Table, column: Case, values: list[float] | None, batch: int) -> str:
     if not values:
         return f"{'-':>12}{'':>8}"
     median = statistics.median(values)
-    ratio = run.ratio(table, column, values)
+    ratio = run.ratio(table, column, values, batch)
     digits = 0 if median >= 100 else 1 if median >= 10 else 2
     return f"{median:>12.{digits}f}" + (f"{ratio:>7.2f}x" if ratio is not None else f"{'':>8}")
 
 
 def as_json(run: Run) -> list[dict[str, Any]]:
     results = []
-    for table in TABLES:
+    for table in run.tables():
         for (contestant, batch), columns in run.rows():
             for operation, length in table.columns:
                 values = columns.get((operation, length))
@@ -451,7 +488,7 @@ def as_json(run: Run) -> list[dict[str, Any]]:
                         "bytes": length,
                         "batch": batch,
                         "median": statistics.median(values),
-                        "ratio": run.ratio(table, (operation, length), values),
+                        "ratio": run.ratio(table, (operation, length), values, batch),
                         "ratio_to": table.base,
                         "rounds": values,
                     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.build import core, mutations
@@ -191,11 +191,19 @@ class Builder:
         *,
         arch: str | None = None,
         graph: core.Graph = MODULES,
+        models: Mapping[str, str] | None = None,
     ) -> None:
+        """`models` give flavours a form of the AEAD for AVX-512, without its instructions."""
         zig, arch = core.find_zig(), arch or core.find_arch()
         self.flags = list(flags)
         self.job = core.Build(
-            zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph
+            zig,
+            arch,
+            core.OPTIMIZE_DEFAULT,
+            core.version(),
+            directory,
+            graph=graph,
+            models=models or {},
         )
         self.job.write_options()
         for flavour, cpu in self.job.flavours:

@@ -56,7 +56,12 @@ KERNELS_OPTIONS = "kernel_options"
 TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "x86_64": (
         "x86_64-linux-none",
-        [("baseline", "x86_64"), ("v3", "x86_64_v3"), ("v4", "x86_64_v4")],
+        [
+            ("baseline", "x86_64"),
+            ("v3", "x86_64_v3"),
+            ("v4", "x86_64_v4"),
+            ("v4ifma", "x86_64_v4+avx512ifma"),
+        ],
     ),
     "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
     "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
@@ -82,6 +87,8 @@ class Build:
     work: Path
     flags: Sequence[str] = ()
     graph: Graph = field(default_factory=lambda: MODULES)
+    # flavour -> the form of the AEAD for AVX-512 that it gets, without the instructions
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -102,6 +109,7 @@ class Build:
             "build_options": f'pub const version = "{self.version}";\n',
             **{
                 f"{KERNELS_OPTIONS}_{flavour}": f'pub const suffix = "{flavour}";\n'
+                f'pub const model: []const u8 = "{self.models.get(flavour, "")}";\n'
                 for flavour, _ in self.flavours
             },
         }

@@ -1,6 +1,6 @@
 """An emulated PC with AVX-512, under Debian's bochs, that runs one static Linux program and ends.
 
-    python -m tools.emulator.machine [--xcr0 N] [--seconds S] PROGRAM [ARGUMENT...]
+    python -m tools.emulator.machine [--cpu CPU] [--xcr0 N] [--seconds S] PROGRAM [ARGUMENT...]
 
 The program lies in the PC's ROM together with kernel.zig; what it writes comes out of the serial
 port, and so does its exit code. Invariant: an exit code is only what the serial port said; bochs'
@@ -37,6 +37,9 @@ PACKAGES = "bochs, bochs-term, vgabios, binutils"
 ALL_SAVED = 0xE7
 NO_ZMM_SAVED = 0x07  # x87, xmm and ymm: a system that does not know AVX-512
 
+# Names of bochs: AVX-512 without and with 52-bit multiply-add (IFMA).
+SKYLAKE, ICELAKE = "corei7_skylake_x", "corei7_icelake_u"
+
 # The 2 MiB at the end of 4 GiB, as in kernel.zig: program, parameters, kernel.
 ROM_AT = 0xFFE0_0000
 ROM_SIZE = 0x20_0000
@@ -56,7 +59,7 @@ KERNEL_FLAGS = [
 SETTINGS = """\
 config_interface: textconfig
 display_library: term
-cpu: model=corei7_skylake_x, count=1, ips=1000000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+cpu: model={cpu}, count=1, ips=1000000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 memory: guest=256, host=256
 romimage: file="{rom}", address={rom_at:#x}
 vgaromimage: file="{vga_bios}"
@@ -107,7 +110,12 @@ class Machine:
             raise Failed(f"the kernel has {self.kernel.stat().st_size} bytes, not {KERNEL_SIZE}")
 
     def run(
-        self, program: Path, *arguments: str, xcr0: int = ALL_SAVED, seconds: float = 120
+        self,
+        program: Path,
+        *arguments: str,
+        cpu: str = SKYLAKE,
+        xcr0: int = ALL_SAVED,
+        seconds: float = 120,
     ) -> Ended:
         """Ends with the program, or raises Failed, after so many seconds at the latest."""
         rom, serial, log, settings, commands = (
@@ -116,7 +124,9 @@ class Machine:
         )
         rom.write_bytes(make_rom(program.read_bytes(), self.kernel.read_bytes(), arguments, xcr0))
         settings.write_text(
-            SETTINGS.format(rom=rom, rom_at=ROM_AT, vga_bios=VGA_BIOS, serial=serial, log=log)
+            SETTINGS.format(
+                cpu=cpu, rom=rom, rom_at=ROM_AT, vga_bios=VGA_BIOS, serial=serial, log=log
+            )
         )
         commands.write_text("continue\n")  # Debian's bochs begins in its debugger
         for old in (serial, log):
@@ -196,6 +206,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--cpu", choices=(SKYLAKE, ICELAKE), default=SKYLAKE)
     parser.add_argument("--xcr0", type=lambda text: int(text, 0), default=ALL_SAVED)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("program", type=Path)
@@ -207,7 +218,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         try:
             ended = Machine(Path(directory)).run(
-                options.program, *options.arguments, xcr0=options.xcr0, seconds=options.seconds
+                options.program,
+                *options.arguments,
+                cpu=options.cpu,
+                xcr0=options.xcr0,
+                seconds=options.seconds,
             )
         except Failed as failed:
             raise SystemExit(str(failed)) from None

@@ -187,7 +187,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, dest="limit", help="the same")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--iteration", type=int, help="this one only")
-    parser.add_argument("--kernels", help="these only: baseline, v3, v4")
+    parser.add_argument("--kernels", help="these only: baseline, v3, v4, v4ifma")
     parser.add_argument("--fault", help="one that is planted, to see that it is found")
     parser.add_argument("--file", help="this input only")
     parser.add_argument("--guided", action="store_true", help="coverage steers")

@@ -158,6 +158,8 @@ fn touch(byte: *const volatile u8) void {
 
 // ---- Poly1305 -----------------------------------------------------------------------------------------------------
 
+pub const poly1305_ifma = whole.poly1305_ifma;
+
 pub const poly1305 = struct {
     pub const Limbs64 = whole.poly1305.Limbs64;
     /// The one with the fault.
