@@ -124,7 +124,8 @@ fn find(packets: []const []const u8, wanted: []const u8) ?usize {
 
 fn judgeFrame(frame: *const gro.Frame, packets: []const []const u8, members: []const usize) report.Error!void {
     var header: io.VnetHeader = .{};
-    @memcpy(std.mem.asBytes(&header), frame.iovecs[0].base[0..frame.iovecs[0].len]);
+    const prefix = frame.iovecs[0];
+    @memcpy(std.mem.asBytes(&header)[0..prefix.len], prefix.base[0..prefix.len]);
     var length: usize = 0;
     for (frame.iovecs[1..]) |vector| {
         @memcpy(whole[length..][0..vector.len], vector.base[0..vector.len]);
