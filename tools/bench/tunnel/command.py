@@ -293,7 +293,7 @@ def main() -> int:
     try:
         run = prepare(options)
     except (Missing, KeyboardInterrupt) as reason:
-        print(f"bench: {reason or 'interrupted'}", file=sys.stderr)
+        print(f"bench: {str(reason) or 'interrupted'}", file=sys.stderr)
         return 1
     run.deadline = deadline
     measure(run)
