@@ -184,11 +184,15 @@ def capture(namespace: Namespace, interface: str) -> Iterator[socket.socket]:
 
 
 def captured(tap: socket.socket, count: int) -> list[bytes]:
-    """That many packets to the port of VXLAN."""
+    """That many packets to the port of VXLAN, without what the kernel says of its own accord
+    through an overlay: ARP and IPv6."""
     found: list[bytes] = []
     while len(found) < count:
         data = tap.recv(65536)
-        if data[9:10] == b"\x11" and data[22:24] == struct.pack(">H", VXLAN_PORT):
+        if data[9:10] != b"\x11" or data[22:24] != struct.pack(">H", VXLAN_PORT):
+            continue
+        is_frame = data[28:32] == bytes.fromhex("08000000")
+        if not is_frame or data[48:50] == bytes.fromhex("0800"):
             found.append(data)
     return found
 
