@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 
 from tools.bench.hub import figures, place
 from tools.bench.hub.figures import Case, Trial
+from tools.bench.interruption import be_interruptible
 from tools.bench.tunnel import contestants
 from tools.bench.tunnel.command import names, positive
 from tools.bench.tunnel.contestants import Contestant
@@ -109,9 +109,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench_hub: needs root, to make network namespaces", file=sys.stderr)
         return 1
-    # All of them clean up; a shell's background job would ignore SIGINT.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    be_interruptible()
     sweep()
     try:
         everybody, absent = contestants.choose(options.others, options.subject, None)

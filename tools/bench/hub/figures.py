@@ -98,13 +98,9 @@ def table(rounds: Rounds, base: str) -> list[str]:
     """Markdown, sorted so that those compared stand together."""
     lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
     order = cases(rounds)
-    places = {case: place for place, case in enumerate(order)}
     names = list(dict.fromkeys(case.who for case in order))
-    for case in sorted(
-        order, key=lambda one: (one.way, len(one.sizes), one.peers, names.index(one.who))
-    ):
-        assert case in places
-        lines.append(f"| {' | '.join(_cells(rounds, case, base))} |")
+    order.sort(key=lambda one: (one.way, len(one.sizes), one.peers, names.index(one.who)))
+    lines.extend(f"| {' | '.join(_cells(rounds, case, base))} |" for case in order)
     return lines
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from tools.bench import clock
 from tools.bench.hub import place
 from tools.bench.hub.command import FAILURES, one_line
 from tools.bench.hub.figures import Trial
+from tools.bench.interruption import be_interruptible
 from tools.bench.tunnel import contestants
 from tools.bench.tunnel.command import names, positive
 from tools.bench.tunnel.contestants import Contestant
@@ -127,9 +127,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench_threads: needs root, to make network namespaces", file=sys.stderr)
         return 1
-    # All of them clean up; a shell's background job would ignore SIGINT.
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, signal.default_int_handler)
+    be_interruptible()
     sweep()
     try:
         everybody, absent = contestants.choose([], options.subject, None)

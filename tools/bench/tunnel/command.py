@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.bench.interruption import be_interruptible
 from tools.bench.tunnel import cases, contestants, plots, report
 from tools.bench.tunnel.cases import GROUPS, ON_ONE_PAIR, Pace, Turn
 from tools.bench.tunnel.contestants import Contestant
@@ -286,9 +286,7 @@ def main() -> int:
     if CACHE.parent.resolve() == options.out.resolve():
         print("bench: --out is the folder of the peers", file=sys.stderr)
         return 1
-    # All of them clean up; a shell's background job would ignore SIGINT.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    be_interruptible()
     sweep()
     try:
         run = prepare(options)
