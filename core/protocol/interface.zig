@@ -31,6 +31,7 @@ const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
 const time = @import("time.zig");
+const untouched = @import("untouched.zig");
 const wishes = @import("wishes.zig");
 const Now = time.Now;
 const Instant = time.Instant;
@@ -179,8 +180,8 @@ pub const Interface = struct {
         if (!options.entropy.fill(&seed)) return error.EntropyUnavailable;
         defer crypto.zero(&seed);
         const gpa = options.allocator;
-        const limiter_entries = try gpa.alloc(rate_limiter.Entry, rate_limiter.RateLimiter.entries_default);
-        errdefer gpa.free(limiter_entries);
+        const limiter_entries = try untouched.alloc(rate_limiter.Entry, gpa, rate_limiter.RateLimiter.entries_max);
+        errdefer untouched.free(gpa, limiter_entries);
         return .{
             .gpa = gpa,
             .entropy = options.entropy,
@@ -210,7 +211,7 @@ pub const Interface = struct {
         interface.allowed_ips.deinit(gpa);
         interface.staging_pool.deinit(gpa);
         interface.deadlines.deinit(gpa);
-        gpa.free(interface.limiter.entries);
+        untouched.free(gpa, interface.limiter.entries);
         crypto.zero(interface);
     }
 

@@ -60,5 +60,6 @@ test {
     _ = @import("time.zig");
     _ = @import("timers.zig");
     _ = @import("uapi.zig");
+    _ = @import("untouched.zig");
     _ = @import("wishes.zig");
 }

@@ -1,6 +1,6 @@
 //! RateLimiter: how many handshakes one source may ask for (whitepaper section 5.3): a token bucket per IPv4 address or
 //! IPv6 /64. To be asked only about sources that have shown a cookie: anyone can forge the others.
-//! Knows no message. The table is fixed: it never grows, whoever sends.
+//! Knows no message. The table is fixed: it never grows, whoever sends. Its memory is touched only where a source lies.
 //! Invariant: a source that stays in the table gets at most its burst and then its rate.
 const std = @import("std");
 const assert = std.debug.assert;
@@ -43,17 +43,18 @@ const Source = struct {
 
 pub const RateLimiter = struct {
     entries: []Entry,
+    /// The sets whose entries are no longer what the memory happened to hold.
+    begun: std.StaticBitSet(entries_max / ways),
     key: [16]u8,
 
     /// Entries that an interface needs. At 32 bytes each it is 128 KiB.
-    pub const entries_default = 4096;
+    pub const entries_max = 4096;
 
-    /// `storage` is ours until the end: a power of two, at least 8. `key` is random, so that nobody can choose
-    /// addresses that meet in the same places.
+    /// `storage` is ours until the end, and may hold anything: a power of two, at least 8. `key` is random, so that
+    /// nobody can choose addresses that meet in the same places.
     pub fn init(storage: []Entry, key: *const [16]u8) RateLimiter {
-        assert(std.math.isPowerOfTwo(storage.len) and storage.len >= ways);
-        @memset(storage, .empty);
-        return .{ .entries = storage, .key = key.* };
+        assert(std.math.isPowerOfTwo(storage.len) and storage.len >= ways and storage.len <= entries_max);
+        return .{ .entries = storage, .begun = .empty, .key = key.* };
     }
 
     /// Whether one more handshake from this address may be answered now.
@@ -81,7 +82,10 @@ pub const RateLimiter = struct {
         hasher.update(&.{source.family});
         hasher.update(&source.prefix);
         const set: usize = @intCast(hasher.finalInt() % (limiter.entries.len / ways));
-        return limiter.entries[set * ways ..][0..ways];
+        const places = limiter.entries[set * ways ..][0..ways];
+        if (!limiter.begun.isSet(set)) @memset(places, .empty);
+        limiter.begun.set(set);
+        return places;
     }
 
     fn mostStale(places: *[ways]Entry) *Entry {
@@ -109,7 +113,7 @@ comptime {
 const testing = std.testing;
 
 const Scene = struct {
-    storage: [64]Entry = undefined,
+    storage: [64]Entry = undefined, // whatever is there
     limiter: RateLimiter = undefined,
     now: Instant = .{ .ns = 77 * std.time.ns_per_s },
 
@@ -143,6 +147,22 @@ test "a burst of five passes, then one handshake per 50 ms" {
         try scene.expect(step.allowed, "192.0.2.1");
         try scene.expect(step.allowed, "2001:db8:1:2::3");
     }
+}
+
+test "a source touches the entries of its own set, whatever they held, and no others" {
+    var memory: [64 * @sizeOf(Entry)]u8 align(@alignOf(Entry)) = @splat(0xff);
+    const storage: *[64]Entry = @ptrCast(&memory);
+    var limiter: RateLimiter = .init(storage, &@as([16]u8, @splat(0x42)));
+    const now: Instant = .{ .ns = 77 * std.time.ns_per_s };
+    for (0..5) |_| try testing.expect(limiter.allow(.fromIpv4(.{ 192, 0, 2, 1 }), now));
+    try testing.expect(!limiter.allow(.fromIpv4(.{ 192, 0, 2, 1 }), now));
+    try testing.expectEqual(1, limiter.begun.count());
+    var touched: usize = 0;
+    for (0..64 / ways) |set| {
+        const bytes = memory[set * ways * @sizeOf(Entry) ..][0 .. ways * @sizeOf(Entry)];
+        touched += @intFromBool(!std.mem.allEqual(u8, bytes, 0xff));
+    }
+    try testing.expectEqual(1, touched);
 }
 
 test "sources are IPv4 addresses and IPv6 networks of 64 bits" {

@@ -1,13 +1,15 @@
 //! Packets that wait for a session (section 6.4: "queued"): one pool of chunks for all peers, a FIFO for each.
-//! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates.
+//! Knows bytes, not peers or packets' contents. The pool is allocated once; staging never allocates. Its memory is
+//! touched only as far as packets waited at one time.
 //! A peer that never answers, kept alive by its persistent keepalive, holds what it staged for ever. So a queue may
 //! grow only up to a share of what is still free, and where that is too little for its first packets, the queue that
 //! has waited longest gives up its own: thousands of silent peers cost a peer that is there none of the packets that
 //! start a connection.
-//! Invariant: every chunk is in the free list or in exactly one queue. A queue that holds packets stays where it is,
+//! Invariant: every chunk below `high` is in the free list or in exactly one queue. A queue that holds packets stays where it is,
 //! for others know it by its address.
 const std = @import("std");
 const constants = @import("constants.zig");
+const untouched = @import("untouched.zig");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 
@@ -45,7 +47,9 @@ pub const PushResult = struct {
 pub const Pool = struct {
     memory: []u8,
     links: []Link,
-    free_head: u32,
+    /// Chunks from here on were never used.
+    high: u32 = 0,
+    free_head: u32 = none,
     free_count: u32,
     /// Of the queues that hold packets.
     oldest: ?*Queue = null,
@@ -61,23 +65,19 @@ pub const Pool = struct {
     pub fn init(gpa: Allocator, chunk_count: u32) Allocator.Error!Pool {
         assert(chunk_count < none);
         const bytes = std.math.mul(usize, chunk_count, chunk_size) catch return error.OutOfMemory;
-        const memory = try gpa.alloc(u8, bytes);
-        errdefer gpa.free(memory);
-        const links = try gpa.alloc(Link, chunk_count);
-        for (links, 1..) |*link, next| link.* = .{ .next = @intCast(next), .length = 0 };
-        if (chunk_count > 0) links[chunk_count - 1].next = none;
+        const memory = try untouched.alloc(u8, gpa, bytes);
+        errdefer untouched.free(gpa, memory);
         return .{
             .memory = memory,
-            .links = links,
-            .free_head = if (chunk_count > 0) 0 else none,
+            .links = try untouched.alloc(Link, gpa, chunk_count),
             .free_count = chunk_count,
         };
     }
 
     pub fn deinit(pool: *Pool, gpa: Allocator) void {
-        std.crypto.secureZero(u8, std.mem.sliceAsBytes(pool.memory)); // plaintext waited here
-        gpa.free(pool.memory);
-        gpa.free(pool.links);
+        std.crypto.secureZero(u8, pool.memory[0 .. @as(usize, pool.high) * chunk_size]); // plaintext waited here
+        untouched.free(gpa, pool.memory);
+        untouched.free(gpa, pool.links);
         pool.* = undefined;
     }
 
@@ -137,8 +137,7 @@ pub const Pool = struct {
         if (queue.packets == 0) pool.beginWaiting(queue);
         const chunk_count = chunksFor(bytes.len);
         for (0..@intCast(chunk_count)) |i| {
-            const chunk = pool.free_head;
-            pool.free_head = pool.links[chunk].next;
+            const chunk = pool.take();
             pool.links[chunk] = .{ .next = none, .length = if (i == 0) @intCast(bytes.len) else 0 };
             const part = bytes[i * chunk_size .. @min(bytes.len, (i + 1) * chunk_size)];
             @memcpy(pool.chunkBytes(chunk)[0..part.len], part);
@@ -148,6 +147,18 @@ pub const Pool = struct {
         pool.free_count -= @intCast(chunk_count);
         queue.chunks += @intCast(chunk_count);
         queue.packets += 1;
+    }
+
+    /// Those that were used before go first.
+    fn take(pool: *Pool) u32 {
+        const chunk = pool.free_head;
+        if (chunk != none) {
+            pool.free_head = pool.links[chunk].next;
+            return chunk;
+        }
+        assert(pool.high < pool.links.len);
+        defer pool.high += 1;
+        return pool.high;
     }
 
     fn dropOldest(pool: *Pool, queue: *Queue) void {
@@ -299,6 +310,25 @@ test "peers that never answer leave room for the others" {
     try testing.expectEqual(8, alive.packets);
     for (&dead) |*queue| _ = pool.clear(queue);
     _ = pool.clear(&alive);
+}
+
+test "what never waited is never touched" {
+    const chunks = 64;
+    var memory: [(chunks + 1) * chunk_size]u8 align(64) = @splat(0x5a);
+    var bump: std.heap.FixedBufferAllocator = .init(&memory);
+    var pool: Pool = try .init(bump.allocator(), chunks);
+    var queue: Queue = .empty;
+    const packet: [3 * chunk_size]u8 = @splat(7);
+    for (0..100) |_| {
+        try testing.expect(pool.push(&queue, &packet).stored);
+        try testing.expect(pool.push(&queue, "x").stored);
+        try testing.expectEqual(2, pool.clear(&queue));
+    }
+    try testing.expectEqual(4, pool.high);
+    try testing.expect(std.mem.allEqual(u8, pool.memory[4 * chunk_size ..], 0x5a));
+    const rest = pool.memory[4 * chunk_size ..];
+    pool.deinit(bump.allocator());
+    try testing.expect(std.mem.allEqual(u8, rest, 0x5a));
 }
 
 test "a pool without chunks stores nothing" {
