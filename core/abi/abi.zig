@@ -3,6 +3,7 @@ const std = @import("std");
 const cipher = @import("cipher");
 const device = @import("device.zig");
 const interface = @import("interface.zig");
+const keys = @import("keys.zig");
 const options = @import("build_options");
 const protocol = @import("protocol");
 const runtime = @import("runtime");
@@ -17,6 +18,8 @@ comptime {
         .{ "cipher_path", &cipherPath },
         .{ "cipher_select", &cipherSelect },
         .{ "status_name", &statusName },
+        .{ "key_generate", &keys.generate },
+        .{ "key_public", &keys.public },
         .{ "device_open", &device.open },
         .{ "device_set", &device.set },
         .{ "device_get", &device.get },
@@ -35,6 +38,11 @@ comptime {
         .{ "interface_deadline", &interface.deadline },
         .{ "interface_dropped", &interface.dropped },
         .{ "interface_close", &interface.close },
+        .{ "interface_seal_batch", &interface.sealBatch },
+        .{ "interface_receive_batch", &interface.receiveBatch },
+        .{ "interface_poll_batch", &interface.pollBatch },
+        .{ "interface_peer_key", &interface.peerKey },
+        .{ "interface_peer_number", &interface.peerNumber },
         .{ "drop_name", &dropName },
     }) |entry| @export(entry[1], .{ .name = "pywg_" ++ entry[0] });
 }
@@ -68,5 +76,6 @@ pub const std_options = runtime.std_options;
 pub const panic = runtime.panic;
 
 test {
+    _ = @import("handles.zig");
     _ = @import("overlap.zig");
 }

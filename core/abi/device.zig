@@ -2,6 +2,7 @@
 //! returns a status; asserts nothing about it. Contracts are in include/pywg.h.
 const std = @import("std");
 const device = @import("device");
+const handles = @import("handles.zig");
 const Device = device.Device;
 const io = @import("io");
 const status = @import("status.zig");
@@ -30,18 +31,18 @@ pub const Handle = struct {
     owner: io.fork.Owner,
     device: *Device,
 
-    fn enter(handle: ?*Handle) status.Refused!*Device {
-        const target = handle orelse return error.NoHandle;
+    fn enter(handle: usize) status.Refused!*Device {
+        const target: *Handle = @ptrCast(@alignCast(try handles.find(.device, handle)));
         if (!target.owner.isThisProcess()) return error.Forked;
         return target.device;
     }
 };
 
-pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn open(options: ?*const Options, out: ?*usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
-    target.* = null;
+    target.* = 0;
     if (given.size < @sizeOf(Options)) {
         return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_device_options)");
     }
@@ -66,11 +67,15 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
         gpa.destroy(handle);
         return status.report(diagnostic, status.fromOpen(err), &why);
     };
-    target.* = handle;
+    target.* = handles.add(.device, handle) catch {
+        handle.device.close();
+        gpa.destroy(handle);
+        return status.fail(diagnostic, .out_of_memory, "too many handles are open");
+    };
     return status.Status.ok.value();
 }
 
-pub fn set(handle: ?*Handle, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn set(handle: usize, text: ?[*]const u8, length: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     const bytes = text_file.slice(text, length) orelse
@@ -80,22 +85,22 @@ pub fn set(handle: ?*Handle, text: ?[*]const u8, length: usize, diagnostic: ?*Di
     return status.Status.ok.value();
 }
 
-pub fn get(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+pub fn get(handle: usize, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     return text_file.fill(target, Device.get, buffer, capacity, length);
 }
 
-pub fn report(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+pub fn report(handle: usize, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     return text_file.fill(target, Device.report, buffer, capacity, length);
 }
 
-pub fn name(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+pub fn name(handle: usize, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     return text_file.fill(target, Device.name, buffer, capacity, length);
 }
 
-pub fn run(handle: ?*Handle, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+pub fn run(handle: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     var why: device.Diagnostic = .{};
@@ -103,14 +108,15 @@ pub fn run(handle: ?*Handle, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     return status.Status.ok.value();
 }
 
-pub fn stop(handle: ?*Handle) callconv(.c) i32 {
+pub fn stop(handle: usize) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     target.stop();
     return status.Status.ok.value();
 }
 
-pub fn close(handle: ?*Handle) callconv(.c) void {
-    const target = Handle.enter(handle) catch return; // interface and socket are the parent's
-    target.close();
-    gpa.destroy(handle.?);
+pub fn close(handle: usize) callconv(.c) void {
+    _ = Handle.enter(handle) catch return; // interface and socket are the parent's
+    const target: *Handle = @ptrCast(@alignCast(handles.retire(.device, handle) catch return));
+    target.device.close();
+    gpa.destroy(target);
 }

@@ -4,6 +4,7 @@ const std = @import("std");
 const linux = std.os.linux;
 const cipher = @import("cipher");
 const device = @import("device");
+const handles = @import("handles.zig");
 const io = @import("io");
 const protocol = @import("protocol");
 const status = @import("status.zig");
@@ -46,6 +47,7 @@ pub const Options = extern struct {
 /// forked child nor a second thread may seal another packet with the same nonce.
 pub const Handle = struct {
     owner: io.fork.Owner,
+    slot: *handles.Slot,
     mutex: device.Mutex,
     /// The thread that is in the caller's entropy function; 0 for none.
     asking: std.atomic.Value(i32),
@@ -54,17 +56,22 @@ pub const Handle = struct {
     entropy_context: ?*anyopaque,
 
     /// Waits for another thread's call to end.
-    fn enter(handle: ?*Handle) status.Refused!*Handle {
-        const target = handle orelse return error.NoHandle;
+    fn enter(number: usize) status.Refused!*Handle {
+        const entered = try handles.enter(.interface, number);
+        errdefer handles.leave(entered.slot);
+        const target: *Handle = @ptrCast(@alignCast(entered.target));
         if (!target.owner.isThisProcess()) return error.Forked;
         const asking = target.asking.load(.monotonic);
         if (asking != 0 and asking == linux.gettid()) return error.Reentered;
+        target.slot = entered.slot;
         target.mutex.acquire();
         return target;
     }
 
     fn leave(handle: *Handle) void {
+        const slot = handle.slot;
         handle.mutex.release();
+        handles.leave(slot);
     }
 
     fn fill(context: ?*anyopaque, out: []u8) bool {
@@ -79,14 +86,29 @@ pub const Handle = struct {
     }
 };
 
-pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic) callconv(.c) i32 {
+/// What callers know a peer by.
+const peer_number = struct {
+    /// 0 for none: generations count from 1.
+    fn of(peer: ?protocol.PeerId) u64 {
+        const known = peer orelse return 0;
+        return @as(u64, known.generation) << 32 | known.index;
+    }
+
+    fn id(number: u64) ?protocol.PeerId {
+        if (number >> 32 == 0) return null;
+        return .{ .index = @truncate(number), .generation = @intCast(number >> 32) };
+    }
+};
+
+pub fn open(options: ?*const Options, out: ?*usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
     const given = options orelse return status.fail(diagnostic, .invalid_argument, "options is NULL");
     const target = out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL");
-    target.* = null;
+    target.* = 0;
     if (given.size < @sizeOf(Options)) {
         return status.fail(diagnostic, .invalid_argument, "options.size is not sizeof(pywg_interface_options)");
     }
+    if (given.reserved != 0) return status.fail(diagnostic, .invalid_argument, "options.reserved is not 0");
     if (given.mtu > device.mtu_max) {
         return status.fail(diagnostic, .invalid_argument, "options.mtu is larger than 65535");
     }
@@ -108,12 +130,16 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
         };
     };
     handle.interface.setActive(true);
-    target.* = handle;
+    target.* = handles.add(.interface, handle) catch {
+        handle.interface.deinit();
+        gpa.destroy(handle);
+        return status.fail(diagnostic, .out_of_memory, "too many handles are open");
+    };
     return Status.ok.value();
 }
 
 pub fn set(
-    handle: ?*Handle,
+    handle: usize,
     now: ?*const Now,
     text: ?[*]const u8,
     length: usize,
@@ -141,7 +167,7 @@ pub fn set(
     return Status.ok.value();
 }
 
-pub fn get(handle: ?*Handle, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
+pub fn get(handle: usize, buffer: ?[*]u8, capacity: usize, length: ?*usize) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     defer target.leave();
     return text_file.fill(target, writeConfiguration, buffer, capacity, length);
@@ -161,44 +187,83 @@ fn writeConfiguration(handle: *Handle, out: []u8) usize {
     return length;
 }
 
-pub fn seal(handle: ?*Handle, now: ?*const Now, in: ?[*]const Packet, out: ?[*]Packet, count: usize) callconv(.c) i32 {
-    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+pub fn seal(handle: usize, now: ?*const Now, in: ?[*]const Packet, out: ?[*]Packet, count: usize) callconv(.c) i32 {
+    return sealBatch(handle, now, in, out, null, count, null);
+}
+
+pub fn sealBatch(
+    handle: usize,
+    now: ?*const Now,
+    in: ?[*]const Packet,
+    out: ?[*]Packet,
+    peers: ?[*]u64,
+    count: usize,
+    diagnostic: ?*Diagnostic,
+) callconv(.c) i32 {
+    if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     defer target.leave();
-    const instant = (now orelse return Status.invalid_argument.value()).value();
+    const instant = (now orelse return status.fail(diagnostic, .invalid_argument, "now is NULL")).value();
     if (count == 0) return Status.ok.value();
-    const sources = (in orelse return Status.invalid_argument.value())[0..count];
-    const destinations = (out orelse return Status.invalid_argument.value())[0..count];
-    for (sources, destinations) |*source, *destination| {
-        if (source.data == null or destination.data == null) return Status.invalid_argument.value();
-        if (destination.capacity < source.length +| seal_room) return Status.buffer_too_small.value();
+    const sources = (in orelse return status.fail(diagnostic, .invalid_argument, "in is NULL"))[0..count];
+    const destinations = (out orelse return status.fail(diagnostic, .invalid_argument, "out is NULL"))[0..count];
+    for (sources, destinations, 0..) |*source, *destination, i| {
+        if (source.data == null) return refusePacket(diagnostic, .invalid_argument, "in", i, "data is NULL");
+        if (destination.data == null) return refusePacket(diagnostic, .invalid_argument, "out", i, "data is NULL");
+        if (destination.capacity < source.length +| seal_room) {
+            return refusePacket(diagnostic, .buffer_too_small, "out", i, "capacity is less than in's length + 48");
+        }
     }
-    if (overlap.isForbidden(sources, destinations)) return Status.invalid_argument.value();
-    for (sources, destinations) |*source, *destination| sealOne(&target.interface, instant, source, destination);
+    if (overlap.isForbidden(sources, destinations)) {
+        return status.fail(diagnostic, .invalid_argument, "a packet or a buffer meets the buffer of another one");
+    }
+    for (sources, destinations, 0..) |*source, *destination, i| {
+        const peer = sealOne(&target.interface, instant, source, destination);
+        if (peers) |numbers| numbers[i] = peer_number.of(peer);
+    }
     return Status.ok.value();
 }
 
-fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Packet, destination: *Packet) void {
+fn refusePacket(diagnostic: ?*Diagnostic, why: Status, array: []const u8, index: usize, text: []const u8) i32 {
+    var described: device.Diagnostic = .{};
+    described.set("{s}[{d}].{s}", .{ array, index, text });
+    return status.report(diagnostic, why, &described);
+}
+
+/// The peer it is for, if one was found.
+fn sealOne(
+    interface: *protocol.Interface,
+    now: protocol.Now,
+    source: *const Packet,
+    destination: *Packet,
+) ?protocol.PeerId {
     destination.length = 0;
     const packet = source.data.?[0..source.length];
     // Longer ones could be staged and then not fit the buffers that poll asks for.
     if (packet.len > interface.mtu) {
         interface.counters.add(.malformed_outgoing, 1);
-        return destination.refuse(.malformed_outgoing);
+        destination.refuse(.malformed_outgoing);
+        return null;
     }
     const id = switch (interface.route(packet)) {
         .peer => |id| id,
-        .drop => |reason| return destination.refuse(reason),
+        .drop => |reason| {
+            destination.refuse(reason);
+            return null;
+        },
     };
     const padded = messages.paddedLength(packet.len, interface.mtu);
     const length = padded + messages.transport_overhead;
-    const ticket = switch (interface.reserve(id, 1, length, now)) {
-        .seal => |ticket| ticket,
-        .stage => {
-            if (!interface.stage(id, packet)) return destination.refuse(.staging_full);
-            return destination.settle(.staged);
-        },
-        .drop => |reason| return destination.refuse(reason),
-    };
+    switch (interface.reserve(id, 1, length, now)) {
+        .seal => |*ticket| sealBy(ticket, packet, padded, destination),
+        .stage => if (interface.stage(id, packet)) destination.settle(.staged) else destination.refuse(.staging_full),
+        .drop => |reason| destination.refuse(reason),
+    }
+    return id;
+}
+
+fn sealBy(ticket: *const protocol.SealTicket, packet: []const u8, padded: usize, destination: *Packet) void {
+    const length = padded + messages.transport_overhead;
     const datagram = destination.data.?[0..length];
     const header: messages.TransportHeader = .init(ticket.receiver_index, ticket.counter);
     const body = datagram[header_length..];
@@ -216,36 +281,73 @@ fn sealOne(interface: *protocol.Interface, now: protocol.Now, source: *const Pac
 }
 
 pub fn receive(
-    handle: ?*Handle,
+    handle: usize,
     now: ?*const Now,
     packets: ?[*]Packet,
     count: usize,
     under_load: u32,
 ) callconv(.c) i32 {
-    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    return receiveBatch(handle, now, packets, null, count, under_load, null);
+}
+
+pub fn receiveBatch(
+    handle: usize,
+    now: ?*const Now,
+    packets: ?[*]Packet,
+    peers: ?[*]u64,
+    count: usize,
+    under_load: u32,
+    diagnostic: ?*Diagnostic,
+) callconv(.c) i32 {
+    if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     defer target.leave();
-    const instant = (now orelse return Status.invalid_argument.value()).value();
+    const instant = (now orelse return status.fail(diagnostic, .invalid_argument, "now is NULL")).value();
     if (count == 0) return Status.ok.value();
-    const batch = (packets orelse return Status.invalid_argument.value())[0..count];
-    for (batch) |*packet| {
-        if (packet.length != 0 and packet.data == null) return Status.invalid_argument.value();
-        if (packet.endpoint.value() == null) return Status.invalid_argument.value();
+    const batch = (packets orelse return status.fail(diagnostic, .invalid_argument, "packets is NULL"))[0..count];
+    for (batch, 0..) |*packet, i| {
+        if (packet.length != 0 and packet.data == null) {
+            return refusePacket(diagnostic, .invalid_argument, "packets", i, "data is NULL");
+        }
+        if (packet.endpoint.value() == null) {
+            return refusePacket(diagnostic, .invalid_argument, "packets", i, "endpoint.family is neither 4 nor 6");
+        }
     }
-    for (batch) |*packet| receiveOne(&target.interface, instant, packet, if (under_load != 0) .always else .never);
+    const demand: protocol.Demand = if (under_load != 0) .always else .never;
+    for (batch, 0..) |*packet, i| {
+        const peer = receiveOne(&target.interface, instant, packet, demand);
+        if (peers) |numbers| numbers[i] = peer_number.of(peer);
+    }
     return Status.ok.value();
 }
 
-fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet, demand: protocol.Demand) void {
+/// The peer that it is from, if its tag is right.
+fn receiveOne(
+    interface: *protocol.Interface,
+    now: protocol.Now,
+    packet: *Packet,
+    demand: protocol.Demand,
+) ?protocol.PeerId {
     const datagram: []u8 = if (packet.data) |data| data[0..packet.length] else &.{};
     const from = packet.endpoint.value().?;
-    const ticket = switch (interface.prepareOpen(datagram, now)) {
-        .open => |ticket| ticket,
-        .handshake => {
-            if (interface.handleHandshake(datagram, &from, demand, now)) |reason| return packet.refuse(reason);
-            return packet.settle(.handshake);
-        },
-        .drop => |reason| return packet.refuse(reason),
-    };
+    switch (interface.prepareOpen(datagram, now)) {
+        .open => |ticket| return openOne(interface, now, packet, datagram, &from, ticket),
+        .handshake => if (interface.handleHandshake(datagram, &from, demand, now)) |reason| {
+            packet.refuse(reason);
+        } else packet.settle(.handshake),
+        .drop => |reason| packet.refuse(reason),
+    }
+    return null;
+}
+
+fn openOne(
+    interface: *protocol.Interface,
+    now: protocol.Now,
+    packet: *Packet,
+    datagram: []u8,
+    from: *const wire.Endpoint,
+    ticket: protocol.OpenTicket,
+) ?protocol.PeerId {
     const body = datagram[header_length..];
     var job: [1]cipher.Open = .{.{
         .data = body.ptr,
@@ -255,7 +357,7 @@ fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet
     }};
     cipher.openBatch(ticket.key, &job);
     const plaintext: ?[]u8 = if (job[0].authentic) body[0..job[0].length] else null;
-    switch (interface.finishOpen(ticket, plaintext, &from, now)) {
+    switch (interface.finishOpen(ticket, plaintext, from, now)) {
         .deliver => |inner| {
             packet.data = inner.ptr;
             packet.length = inner.len;
@@ -264,9 +366,10 @@ fn receiveOne(interface: *protocol.Interface, now: protocol.Now, packet: *Packet
         .keepalive => packet.settle(.keepalive),
         .drop => |reason| packet.refuse(reason),
     }
+    return if (plaintext == null) null else ticket.peer;
 }
 
-pub fn expire(handle: ?*Handle, now: ?*const Now) callconv(.c) i32 {
+pub fn expire(handle: usize, now: ?*const Now) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     defer target.leave();
     target.interface.expire((now orelse return Status.invalid_argument.value()).value());
@@ -274,30 +377,67 @@ pub fn expire(handle: ?*Handle, now: ?*const Now) callconv(.c) i32 {
     return Status.ok.value();
 }
 
-pub fn poll(handle: ?*Handle, now: ?*const Now, packets: ?[*]Packet, count: usize, written: ?*usize) callconv(.c) i32 {
-    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+pub fn poll(handle: usize, now: ?*const Now, packets: ?[*]Packet, count: usize, written: ?*usize) callconv(.c) i32 {
+    return pollBatch(handle, now, packets, null, count, written, null);
+}
+
+pub fn pollBatch(
+    handle: usize,
+    now: ?*const Now,
+    packets: ?[*]Packet,
+    peers: ?[*]u64,
+    count: usize,
+    written: ?*usize,
+    diagnostic: ?*Diagnostic,
+) callconv(.c) i32 {
+    if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
+    const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     defer target.leave();
-    const instant = (now orelse return Status.invalid_argument.value()).value();
-    const filled = written orelse return Status.invalid_argument.value();
+    const instant = (now orelse return status.fail(diagnostic, .invalid_argument, "now is NULL")).value();
+    const filled = written orelse return status.fail(diagnostic, .invalid_argument, "written is NULL");
     filled.* = 0;
     if (count == 0) return Status.ok.value();
-    const batch = (packets orelse return Status.invalid_argument.value())[0..count];
+    const batch = (packets orelse return status.fail(diagnostic, .invalid_argument, "packets is NULL"))[0..count];
     const needed = @max(messages.handshake_length_max, target.interface.mtu + seal_room);
-    for (batch) |*packet| {
-        if (packet.data == null) return Status.invalid_argument.value();
-        if (packet.capacity < needed) return Status.buffer_too_small.value();
+    for (batch, 0..) |*packet, i| {
+        if (packet.data == null) return refusePacket(diagnostic, .invalid_argument, "packets", i, "data is NULL");
+        if (packet.capacity < needed) {
+            return refusePacket(diagnostic, .buffer_too_small, "packets", i, "capacity is less than MTU + 48, or 148");
+        }
     }
-    for (batch) |*packet| {
+    for (batch, 0..) |*packet, i| {
         const next = target.interface.pollTransmit(packet.data.?[0..packet.capacity], instant) orelse break;
         packet.length = next.length;
         packet.endpoint = .from(next.endpoint.remote);
         packet.settle(.sealed);
+        if (peers) |numbers| numbers[i] = peer_number.of(next.peer);
         filled.* += 1;
     }
     return Status.ok.value();
 }
 
-pub fn deadline(handle: ?*Handle, boot_ns: ?*u64) callconv(.c) i32 {
+pub fn peerKey(handle: usize, peer: u64, public_key: ?*[32]u8) callconv(.c) i32 {
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
+    const out = public_key orelse return Status.invalid_argument.value();
+    const id = peer_number.id(peer) orelse return Status.not_found.value();
+    const found = target.interface.get(id) orelse return Status.not_found.value();
+    out.* = found.remote.static;
+    return Status.ok.value();
+}
+
+pub fn peerNumber(handle: usize, public_key: ?*const [32]u8, peer: ?*u64) callconv(.c) i32 {
+    const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
+    defer target.leave();
+    const key = public_key orelse return Status.invalid_argument.value();
+    const out = peer orelse return Status.invalid_argument.value();
+    out.* = 0;
+    const index = target.interface.by_key.find(key) orelse return Status.not_found.value();
+    out.* = peer_number.of(target.interface.idOf(index));
+    return Status.ok.value();
+}
+
+pub fn deadline(handle: usize, boot_ns: ?*u64) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     defer target.leave();
     const out = boot_ns orelse return Status.invalid_argument.value();
@@ -305,7 +445,7 @@ pub fn deadline(handle: ?*Handle, boot_ns: ?*u64) callconv(.c) i32 {
     return Status.ok.value();
 }
 
-pub fn dropped(handle: ?*Handle, drop: u32, count: ?*u64) callconv(.c) i32 {
+pub fn dropped(handle: usize, drop: u32, count: ?*u64) callconv(.c) i32 {
     const target = Handle.enter(handle) catch |refused| return status.fromRefused(refused).value();
     defer target.leave();
     const out = count orelse return Status.invalid_argument.value();
@@ -314,8 +454,10 @@ pub fn dropped(handle: ?*Handle, drop: u32, count: ?*u64) callconv(.c) i32 {
     return Status.ok.value();
 }
 
-pub fn close(handle: ?*Handle) callconv(.c) void {
-    const target = Handle.enter(handle) catch return; // what a child could free is wiped
+pub fn close(handle: usize) callconv(.c) void {
+    const entered = Handle.enter(handle) catch return; // what a child could free is wiped
+    entered.leave();
+    const target: *Handle = @ptrCast(@alignCast(handles.retire(.interface, handle) catch return));
     target.interface.deinit();
     cipher.scrubStack();
     gpa.destroy(target);

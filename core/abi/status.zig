@@ -1,6 +1,7 @@
 //! Zig errors to pywg_status, by exhaustive switch; and diagnostics into the caller's struct.
 const std = @import("std");
 const device = @import("device");
+const handles = @import("handles.zig");
 
 pub const Status = enum(i32) {
     ok = 0,
@@ -59,8 +60,7 @@ pub fn fail(out: ?*Diagnostic, status: Status, text: []const u8) i32 {
 }
 
 /// Why a call is not let in.
-pub const Refused = error{
-    NoHandle,
+pub const Refused = handles.Unknown || error{
     /// Another process opened the handle.
     Forked,
     /// From within the caller's entropy function.
@@ -69,7 +69,8 @@ pub const Refused = error{
 
 pub fn fromRefused(refused: Refused) Status {
     return switch (refused) {
-        error.NoHandle, error.Reentered => .invalid_argument,
+        error.NoHandle, error.Foreign, error.Reentered => .invalid_argument,
+        error.Closed => .closed,
         error.Forked => .forked,
     };
 }
@@ -77,6 +78,8 @@ pub fn fromRefused(refused: Refused) Status {
 pub fn refuse(diagnostic: ?*Diagnostic, refused: Refused) i32 {
     return fail(diagnostic, fromRefused(refused), switch (refused) {
         error.NoHandle => "the handle is NULL",
+        error.Foreign => "no handle of this kind",
+        error.Closed => "the handle was closed",
         error.Forked => "opened by another process: after fork, open one in the child",
         error.Reentered => "called from the entropy function of the same interface",
     });

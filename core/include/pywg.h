@@ -10,6 +10,8 @@
  *   - No thread is started, no libc is needed, no signal handler is set.
  *   - Strings and buffers belong to the caller and are not kept after the call returns.
  *   - A NULL where a pointer is needed, or a wrong `size`, gives PYWG_INVALID_ARGUMENT.
+ *   - A handle is a number in the form of a pointer. After its close it gives PYWG_CLOSED, and what is no handle of
+ *     the kind gives PYWG_INVALID_ARGUMENT; the close functions then do nothing.
  *   - A handle is of use only in the process that opened it. In a forked child every function that takes it gives
  *     PYWG_FORKED, and the close functions do nothing: two processes that seal with the same key and counter give
  *     away what they seal.
@@ -53,7 +55,7 @@ typedef int32_t pywg_status;
 #define PYWG_ADDRESS_IN_USE (-7)
 #define PYWG_NOT_FOUND (-8)
 #define PYWG_LIMIT (-9)
-#define PYWG_CLOSED (-10) /* for bindings: the handle was closed; no function here returns it */
+#define PYWG_CLOSED (-10) /* the handle was closed */
 #define PYWG_SYSTEM (-11)
 #define PYWG_FORKED (-12) /* another process opened the handle: after fork, open one in the child */
 
@@ -68,6 +70,13 @@ typedef struct pywg_diagnostic {
     uint32_t column;  /* column in it, from 1, or 0 */
     char text[256];   /* one line, NUL-terminated; never holds a key */
 } pywg_diagnostic;
+
+/* ---- keys ------------------------------------------------------------------------------- */
+
+/* A new Curve25519 private key: 32 bytes of getrandom, clamped as `wg genkey` does. */
+pywg_status pywg_key_generate(uint8_t private_key[32]);
+/* The public key of a private one; both may be the same bytes. */
+pywg_status pywg_key_public(const uint8_t private_key[32], uint8_t public_key[32]);
 
 /* ---- device: any thread may call, except where said --------------------------------------- */
 
@@ -125,7 +134,7 @@ pywg_status pywg_device_stop(pywg_device *device);
 /* Removes interface and socket, zeroes all keys, frees. Not while another call on it is running. NULL is fine. */
 void pywg_device_close(pywg_device *device);
 
-/* ---- interface: one call at a time for each handle, others wait ----------------------------- */
+/* ---- interface: any thread may call; one call at a time for each handle, others wait ---------- */
 
 typedef struct pywg_interface pywg_interface;
 
@@ -199,8 +208,21 @@ pywg_status pywg_interface_poll(pywg_interface *interface, const pywg_now *now, 
 pywg_status pywg_interface_deadline(pywg_interface *interface, uint64_t *boot_ns);
 /* Packets dropped so far for reason `drop`; NOT_FOUND when there is no such reason. */
 pywg_status pywg_interface_dropped(pywg_interface *interface, uint32_t drop, uint64_t *count);
-/* Zeroes all keys and frees. Not while another call on it is running. NULL is fine. */
+/* Waits for the calls that run, zeroes all keys and frees. NULL is fine. */
 void pywg_interface_close(pywg_interface *interface);
+
+/* The three calls that move packets once more, with two things that may be NULL: a diagnostic that says which packet is
+ * wrong and why, and `count` numbers of peers. A number names a peer of this interface for as long as it has that
+ * peer, and is never 0. seal_batch: the peer whose allowed IPs hold the destination, also when the packet is STAGED or
+ * DROPPED; receive_batch: the peer by whose session a datagram was opened; poll_batch: the peer it is for. 0 where there
+ * is none: for a handshake message that came in, a cookie reply, a packet without a peer, a wrong tag. */
+pywg_status pywg_interface_seal_batch(pywg_interface *interface, const pywg_now *now, const pywg_packet *in, pywg_packet *out, uint64_t *peers, size_t count, pywg_diagnostic *diagnostic);
+pywg_status pywg_interface_receive_batch(pywg_interface *interface, const pywg_now *now, pywg_packet *packets, uint64_t *peers, size_t count, uint32_t under_load, pywg_diagnostic *diagnostic);
+pywg_status pywg_interface_poll_batch(pywg_interface *interface, const pywg_now *now, pywg_packet *packets, uint64_t *peers, size_t count, size_t *written, pywg_diagnostic *diagnostic);
+/* The public key of a peer by its number; NOT_FOUND when the peer was removed. */
+pywg_status pywg_interface_peer_key(pywg_interface *interface, uint64_t peer, uint8_t public_key[32]);
+/* The number of a peer by its public key; NOT_FOUND when there is no such peer. */
+pywg_status pywg_interface_peer_number(pywg_interface *interface, const uint8_t public_key[32], uint64_t *peer);
 
 /* Static string such as "invalid_mac1", or NULL: reasons are numbered from 0 without a gap. */
 const char *pywg_drop_name(uint32_t drop);

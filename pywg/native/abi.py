@@ -140,6 +140,7 @@ _diagnostic_p = POINTER(pywg_diagnostic)
 _now_p = POINTER(pywg_now)
 _packets = POINTER(pywg_packet)
 _size_p = POINTER(c_size_t)
+_numbers = POINTER(c_uint64)
 
 # name -> (restype, argtypes), in the order of the header
 FUNCTIONS: dict[str, tuple[object, list[object]]] = {
@@ -148,6 +149,8 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "pywg_cipher_path": (c_char_p, []),
     "pywg_cipher_select": (None, [c_char_p]),
     "pywg_status_name": (c_char_p, [pywg_status]),
+    "pywg_key_generate": (pywg_status, [c_void_p]),
+    "pywg_key_public": (pywg_status, [c_void_p, c_void_p]),
     "pywg_device_open": (
         pywg_status,
         [POINTER(pywg_device_options), POINTER(pywg_device_p), _diagnostic_p],
@@ -178,6 +181,20 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "pywg_interface_deadline": (pywg_status, [pywg_interface_p, POINTER(c_uint64)]),
     "pywg_interface_dropped": (pywg_status, [pywg_interface_p, c_uint32, POINTER(c_uint64)]),
     "pywg_interface_close": (None, [pywg_interface_p]),
+    "pywg_interface_seal_batch": (
+        pywg_status,
+        [pywg_interface_p, _now_p, _packets, _packets, _numbers, c_size_t, _diagnostic_p],
+    ),
+    "pywg_interface_receive_batch": (
+        pywg_status,
+        [pywg_interface_p, _now_p, _packets, _numbers, c_size_t, c_uint32, _diagnostic_p],
+    ),
+    "pywg_interface_poll_batch": (
+        pywg_status,
+        [pywg_interface_p, _now_p, _packets, _numbers, c_size_t, _size_p, _diagnostic_p],
+    ),
+    "pywg_interface_peer_key": (pywg_status, [pywg_interface_p, c_uint64, c_void_p]),
+    "pywg_interface_peer_number": (pywg_status, [pywg_interface_p, c_void_p, _numbers]),
     "pywg_drop_name": (c_char_p, [c_uint32]),
 }
 

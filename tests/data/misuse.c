@@ -1,5 +1,5 @@
 /* What a caller must not do with an interface: fork, threads, buffers that meet, calls from its entropy function,
- * messages beyond all measure. Each is answered with a status, or done right; prints one word for each. */
+ * messages beyond all measure, handles that are none, closing what others use. Each is answered with a status, or done right; prints one word for each. */
 #include "pywg.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -209,16 +209,150 @@ static void entropy(void) {
     puts("entropy");
 }
 
+/* Every function that takes a handle, with one that is none. */
+static void refused(void *handle, pywg_status expected) {
+    uint8_t bytes[ROOM] = { 0 }, key[32] = { 0 };
+    uint64_t number;
+    size_t length;
+    pywg_packet one = { .data = bytes, .capacity = sizeof bytes };
+    pywg_diagnostic why = { .size = sizeof why };
+    expect(pywg_interface_set(handle, &now, "", 0, &why) == expected && why.status == expected, "set");
+    expect(pywg_interface_get(handle, NULL, 0, &length) == expected, "get");
+    expect(pywg_interface_seal(handle, &now, &one, &one, 1) == expected, "seal");
+    expect(pywg_interface_receive(handle, &now, &one, 1, 0) == expected, "receive");
+    expect(pywg_interface_poll(handle, &now, &one, 1, &length) == expected, "poll");
+    expect(pywg_interface_seal_batch(handle, &now, &one, &one, &number, 1, &why) == expected, "seal_batch");
+    expect(pywg_interface_receive_batch(handle, &now, &one, &number, 1, 0, &why) == expected, "receive_batch");
+    expect(pywg_interface_poll_batch(handle, &now, &one, &number, 1, &length, &why) == expected, "poll_batch");
+    expect(pywg_interface_expire(handle, &now) == expected, "expire");
+    expect(pywg_interface_deadline(handle, &number) == expected, "deadline");
+    expect(pywg_interface_dropped(handle, 0, &number) == expected, "dropped");
+    expect(pywg_interface_peer_key(handle, 1, key) == expected, "peer_key");
+    expect(pywg_interface_peer_number(handle, key, &number) == expected, "peer_number");
+    pywg_interface_close(handle);
+}
+
+static void handles(void) {
+    char on_the_stack[64] = { 0 };
+    pywg_interface *closed = open_interface("", NULL, NULL);
+    pywg_interface_close(closed);
+    refused(closed, PYWG_CLOSED);
+    pywg_interface *again = open_interface("", NULL, NULL);
+    refused(closed, PYWG_CLOSED); /* whoever has its place now */
+    refused(NULL, PYWG_INVALID_ARGUMENT);
+    refused(on_the_stack, PYWG_INVALID_ARGUMENT);
+    refused((void *)1, PYWG_INVALID_ARGUMENT);
+    refused((void *)((uintptr_t)again + 1), PYWG_INVALID_ARGUMENT);
+    refused((void *)UINTPTR_MAX, PYWG_INVALID_ARGUMENT);
+    size_t length;
+    pywg_device *device = (pywg_device *)again;
+    expect(pywg_device_set(device, "", 0, NULL) == PYWG_INVALID_ARGUMENT, "an interface is no device");
+    expect(pywg_device_get(device, NULL, 0, &length) == PYWG_INVALID_ARGUMENT, "get of one");
+    expect(pywg_device_report(device, NULL, 0, &length) == PYWG_INVALID_ARGUMENT, "report of one");
+    expect(pywg_device_name(device, NULL, 0, &length) == PYWG_INVALID_ARGUMENT, "name of one");
+    expect(pywg_device_run(device, NULL) == PYWG_INVALID_ARGUMENT, "run of one");
+    expect(pywg_device_stop(device) == PYWG_INVALID_ARGUMENT, "stop of one");
+    pywg_device_close(device);
+    expect(pywg_interface_set(again, &now, "", 0, NULL) == PYWG_OK, "and it is still open");
+    pywg_interface_close(again);
+    puts("handles");
+}
+
+static int closed_by_me;
+
+static void *seal_until_closed(void *nothing) {
+    pywg_status status;
+    do {
+        uint8_t bytes[ROOM];
+        uint32_t verdict;
+        status = seal(bytes, &verdict);
+    } while (status == PYWG_OK);
+    expect(status == PYWG_CLOSED, "sealing ends because it was closed");
+    return nothing;
+}
+
+static void *close_it(void *nothing) {
+    pywg_interface_close(a);
+    __atomic_fetch_add(&closed_by_me, 1, __ATOMIC_RELAXED);
+    return nothing;
+}
+
+static void closing(void) {
+    for (int round = 0; round < 20; round++) {
+        pthread_t many[2 * THREADS];
+        shake_hands(NULL, NULL);
+        for (int i = 0; i < 2 * THREADS; i++)
+            pthread_create(&many[i], NULL, i < THREADS ? seal_until_closed : close_it, NULL);
+        for (int i = 0; i < 2 * THREADS; i++) pthread_join(many[i], NULL);
+        pywg_interface_close(b);
+    }
+    puts("closing");
+}
+
+/* Which packet is wrong, and whose it is. */
+static void batches(void) {
+    uint8_t bytes[2][ROOM] = { 0 }, key[32] = { 0 };
+    uint64_t peers[2] = { 9, 9 }, number = 9;
+    pywg_diagnostic why = { .size = sizeof why };
+    pywg_packet in[2] = { { .data = packet, .length = sizeof packet }, { .data = packet, .length = sizeof packet } };
+    pywg_packet out[2] = { { .data = bytes[0], .capacity = ROOM }, { .data = bytes[1], .capacity = 75 } };
+    expect(pywg_interface_seal_batch(a, &now, in, out, peers, 2, &why) == PYWG_BUFFER_TOO_SMALL, "too small");
+    expect(strcmp(why.text, "out[1].capacity is less than in's length + 48") == 0, why.text);
+    expect(peers[0] == 9 && why.status == PYWG_BUFFER_TOO_SMALL, "nothing is done");
+    in[1].data = NULL;
+    expect(pywg_interface_seal_batch(a, &now, in, out, peers, 2, &why) == PYWG_INVALID_ARGUMENT, "no data");
+    expect(strcmp(why.text, "in[1].data is NULL") == 0, why.text);
+    uint8_t nowhere[sizeof packet];
+    memcpy(nowhere, packet, sizeof packet);
+    nowhere[19] = 99;
+    in[1].data = nowhere;
+    out[1].capacity = ROOM;
+    expect(pywg_interface_seal_batch(a, &now, in, out, peers, 2, &why) == PYWG_OK, "seal");
+    expect(peers[0] != 0 && peers[1] == 0 && out[1].verdict == PYWG_VERDICT_DROPPED, "the peer, and none");
+    expect(pywg_interface_peer_number(a, key, &number) == PYWG_NOT_FOUND && number == 0, "no such key");
+    expect(pywg_interface_peer_key(a, peers[0], key) == PYWG_OK, "its key");
+    expect(pywg_interface_peer_number(a, key, &number) == PYWG_OK && number == peers[0], "and back");
+    expect(pywg_interface_peer_key(a, 0, key) == PYWG_NOT_FOUND, "0 is no peer");
+    expect(pywg_interface_peer_key(a, UINT64_MAX, key) == PYWG_NOT_FOUND, "nor is this");
+    out[1] = (pywg_packet){ .data = bytes[1], .length = ROOM };
+    expect(pywg_interface_receive_batch(b, &now, out, peers, 2, 0, &why) == PYWG_INVALID_ARGUMENT, "from nowhere");
+    expect(strcmp(why.text, "packets[1].endpoint.family is neither 4 nor 6") == 0, why.text);
+    out[0].endpoint.family = out[1].endpoint.family = 4;
+    expect(pywg_interface_receive_batch(b, &now, out, peers, 2, 0, &why) == PYWG_OK, "receive");
+    expect(out[0].verdict == PYWG_VERDICT_DELIVER && peers[0] != 0 && peers[1] == 0, "from whom");
+    expect(pywg_interface_set(a, &now, "replace_peers=true\n", 19, NULL) == PYWG_OK, "no more peers");
+    expect(pywg_interface_peer_key(a, number, key) == PYWG_NOT_FOUND, "a peer that was removed");
+    puts("batches");
+}
+
+static void keys(void) {
+    uint8_t first[32] = { 0 }, second[32], public[32], again[32];
+    expect(pywg_key_generate(first) == PYWG_OK && pywg_key_generate(second) == PYWG_OK, "generate");
+    expect(memcmp(first, second, 32) != 0, "two are two");
+    expect((first[0] & 7) == 0 && (first[31] & 0xc0) == 0x40, "clamped");
+    expect(pywg_key_public(first, public) == PYWG_OK, "derive");
+    memcpy(again, first, 32);
+    expect(pywg_key_public(again, again) == PYWG_OK && memcmp(again, public, 32) == 0, "in place");
+    expect(pywg_key_generate(NULL) == PYWG_INVALID_ARGUMENT, "NULL");
+    expect(pywg_key_public(NULL, public) == PYWG_INVALID_ARGUMENT, "NULL");
+    expect(pywg_key_public(first, NULL) == PYWG_INVALID_ARGUMENT, "NULL");
+    puts("keys");
+}
+
 int main(void) {
     shake_hands(NULL, NULL);
     fork_refused();
     threads();
     buffers();
     lengths();
+    batches();
     pywg_interface_close(a);
     pywg_interface_close(b);
     entropy();
     pywg_interface_close(a);
     pywg_interface_close(b);
+    handles();
+    closing();
+    keys();
     return 0;
 }

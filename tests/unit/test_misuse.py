@@ -28,7 +28,8 @@ from pywg.native.interface import Interface, Packet, Verdict
 
 ROOT = Path(__file__).parents[2]
 INNER = bytes.fromhex("4500001c 00000000 40110000 0a000001 0a000002 00070007 00080000")
-WORDS = ["fork", "threads", "buffers", "lengths", "entropy"]
+WORDS = ["fork", "threads", "buffers", "lengths", "batches", "entropy"]
+WORDS += ["handles", "closing", "keys"]
 HERE, THERE = ("192.0.2.1", 1), ("192.0.2.1", 2)
 
 
