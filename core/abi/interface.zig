@@ -287,7 +287,7 @@ pub fn receive(
     count: usize,
     under_load: u32,
 ) callconv(.c) i32 {
-    return receiveBatch(handle, now, packets, null, count, under_load, null);
+    return receiveAll(handle, now, packets, null, count, under_load, null, .unchecked);
 }
 
 pub fn receiveBatch(
@@ -299,6 +299,19 @@ pub fn receiveBatch(
     under_load: u32,
     diagnostic: ?*Diagnostic,
 ) callconv(.c) i32 {
+    return receiveAll(handle, now, packets, peers, count, under_load, diagnostic, .checked);
+}
+
+fn receiveAll(
+    handle: usize,
+    now: ?*const Now,
+    packets: ?[*]Packet,
+    peers: ?[*]u64,
+    count: usize,
+    under_load: u32,
+    diagnostic: ?*Diagnostic,
+    capacities: enum { checked, unchecked },
+) i32 {
     if (!status.isUsable(diagnostic)) return Status.invalid_argument.value();
     const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     defer target.leave();
@@ -308,6 +321,9 @@ pub fn receiveBatch(
     for (batch, 0..) |*packet, i| {
         if (packet.length != 0 and packet.data == null) {
             return refusePacket(diagnostic, .invalid_argument, "packets", i, "data is NULL");
+        }
+        if (capacities == .checked and packet.length > packet.capacity) {
+            return refusePacket(diagnostic, .invalid_argument, "packets", i, "length is more than its capacity");
         }
         if (packet.endpoint.value() == null) {
             return refusePacket(diagnostic, .invalid_argument, "packets", i, "endpoint.family is neither 4 nor 6");

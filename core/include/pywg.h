@@ -214,7 +214,7 @@ void pywg_interface_close(pywg_interface *interface);
 /* The three calls that move packets once more, with two things that may be NULL: a diagnostic that says which packet is
  * wrong and why, and `count` numbers of peers. A number names a peer of this interface for as long as it has that
  * peer, and is never 0. seal_batch: the peer whose allowed IPs hold the destination, also when the packet is STAGED or
- * DROPPED; receive_batch: the peer by whose session a datagram was opened; poll_batch: the peer it is for. 0 where there
+ * DROPPED; receive_batch, which also wants length <= capacity: the peer by whose session a datagram was opened; poll_batch: the peer it is for. 0 where there
  * is none: for a handshake message that came in, a cookie reply, a packet without a peer, a wrong tag. */
 pywg_status pywg_interface_seal_batch(pywg_interface *interface, const pywg_now *now, const pywg_packet *in, pywg_packet *out, uint64_t *peers, size_t count, pywg_diagnostic *diagnostic);
 pywg_status pywg_interface_receive_batch(pywg_interface *interface, const pywg_now *now, pywg_packet *packets, uint64_t *peers, size_t count, uint32_t under_load, pywg_diagnostic *diagnostic);

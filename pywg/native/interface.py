@@ -7,67 +7,67 @@ only by the default of ``now``. All packets go in batches; a batch of one is fin
 from __future__ import annotations
 
 import ctypes
-import socket
-import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from functools import cache
+from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
 from typing import NamedTuple, Self
 
 from pywg.config import Config
+from pywg.keys import PublicKey
 from pywg.native import abi, library
+from pywg.native.addresses import SocketAddress
+from pywg.native.batch import Batch
 from pywg.native.device import check, new_diagnostic, read_text
 from pywg.native.owned import Owned
+from pywg.native.packets import (
+    FLAGS,
+    HEADROOM,
+    OVERHEAD,
+    Buffer,
+    Clock,
+    Packet,
+    Verdict,
+    drop_names,
+    give,
+    kept_for_opening,
+    kept_for_sealing,
+    size,
+    take,
+)
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import of_config, synchronizing
 from pywg.wireguard.status import InterfaceStatus
 
-OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
+__all__ = ["Batch", "Interface", "Now", "Packet", "SocketAddress", "Verdict", "now"]
+
 HANDSHAKE_LENGTH_MAX = 148
 NEVER = (1 << 64) - 1
 POLL_BATCH = 16
 MTU_DEFAULT = 1420  # what 0 means to the core
-
-# As socket.recvfrom returns it and socket.sendto takes it.
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+MTU_MAX = 65535
 
 
 class Now(NamedTuple):
     """Both clocks, read once for each batch."""
 
     boot_ns: int
+    """CLOCK_BOOTTIME in nanoseconds; any clock that never goes back will do."""
     unix_ns: int
+    """CLOCK_REALTIME in nanoseconds since 1970: the timestamps of handshakes."""
 
 
 def now() -> Now:
-    return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
-
-
-class Verdict(IntEnum):
-    """What became of a packet."""
-
-    DROPPED = abi.PYWG_VERDICT_DROPPED
-    SEALED = abi.PYWG_VERDICT_SEALED
-    STAGED = abi.PYWG_VERDICT_STAGED
-    DELIVER = abi.PYWG_VERDICT_DELIVER
-    HANDSHAKE = abi.PYWG_VERDICT_HANDSHAKE
-    KEEPALIVE = abi.PYWG_VERDICT_KEEPALIVE
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """A packet after the core looked at it."""
-
-    verdict: Verdict
-    data: bytes = b""
-    address: SocketAddress | None = None  # where to send it, or where it came from
-    drop: str | None = None  # why, if dropped: "invalid_mac1", ...
+    """Both clocks at this instant, for ``now=`` of several calls. Raises nothing."""
+    return Now(clock_gettime_ns(CLOCK_BOOTTIME), time_ns())
 
 
 class Interface(Owned):
-    """A private key and its peers. Threads wait for one another; in a forked child it is of no use:
-    DeviceError with Status.FORKED."""
+    """A private key and its peers: seals inner packets, opens datagrams, says what else to send.
+
+    Threads wait for one another. Every method raises ``DeviceError``: with ``Status.CLOSED`` after
+    ``close``, with ``Status.FORKED`` in a forked child, where an interface is of no use. What else
+    a method raises is said with it.
+    """
 
     def __init__(
         self,
@@ -77,11 +77,19 @@ class Interface(Owned):
         entropy: Callable[[int], bytes] | None = None,
         now: Now | None = None,
     ) -> None:
-        """``entropy(length)`` replaces the kernel's random bytes: for tests that repeat. It may not
-        call methods of the interface."""
+        """``config`` and ``now``: as for ``set``. ``mtu``: of the inner packets, which bounds
+        their padding; 0 means 1420. ``entropy(length)`` replaces the kernel's random bytes, for
+        tests that repeat; it may not call methods of the interface.
+
+        ValueError: ``mtu`` is not 0 to 65535. DeviceError: no memory, or ``entropy`` failed. What
+        ``set`` raises.
+        """
         super().__init__("")
+        if not 0 <= mtu <= MTU_MAX:
+            raise ValueError(f"an MTU is 0 to {MTU_MAX}, not {mtu}")
         self._library = library.load()
         self.mtu = mtu or MTU_DEFAULT
+        """Of the inner packets, in bytes; a longer one is DROPPED."""
         # ctypes keeps no reference to a callback: this attribute does, for the life of the handle.
         self._entropy = abi.pywg_entropy() if entropy is None else _entropy_callback(entropy)
         options = abi.pywg_interface_options(
@@ -96,6 +104,8 @@ class Interface(Owned):
         )
         check(status, diagnostic, "")
         self._handle = handle
+        calls = _untyped_calls()
+        self._seal, self._open, self._poll = calls
         if config is not None:
             try:
                 self.set(config, now)
@@ -105,19 +115,21 @@ class Interface(Owned):
 
     def set(self, config: Config | str, now: Now | None = None) -> None:
         """Makes it what a Config says, peers that stay in place, or applies UAPI `set` text as it
-        is. It asks nobody: names in a Config raise UapiError; ``pywg.resolve`` looks them up."""
+        is: all of it or nothing.
+
+        It asks nobody: a name in a Config raises UapiError, and ``pywg.resolve`` looks names up.
+        DeviceError: the text is wrong (``Status.CONFIGURATION``, with its line), too many peers
+        (``LIMIT``), no memory. ValueError: ``now`` is none.
+        """
         data = (config if isinstance(config, str) else self._set_text(config)).encode("utf-8")
         diagnostic = new_diagnostic()
-        status = self._call(
-            self._library.pywg_interface_set,
-            _clock(now),
-            data,
-            len(data),
-            ctypes.byref(diagnostic),
+        status = self._library.pywg_interface_set(
+            self._open_handle(), _clock(now), data, len(data), ctypes.byref(diagnostic)
         )
         check(status, diagnostic, "")
 
     def get(self) -> InterfaceStatus:
+        """Its configuration and the statistics of its peers. It holds the private key."""
         return uapi.parse_get(self.get_text())
 
     def _set_text(self, config: Config) -> str:
@@ -125,88 +137,221 @@ class Interface(Owned):
 
     def get_text(self) -> str:
         """The answer of UAPI `get`. It holds the private key."""
-        with self._calls:
-            return read_text(self._library.pywg_interface_get, self._open_handle(), "")
+        return read_text(self._library.pywg_interface_get, self._open_handle(), "")
 
-    def seal(self, packets: Sequence[bytes], now: Now | None = None) -> list[Packet]:
-        """Inner packets to datagrams: SEALED, STAGED (then call ``poll``) or DROPPED, in order."""
-        plain = _Batch(packets)
-        sealed = _Batch.empty([len(packet) + OVERHEAD for packet in packets])
-        status = self._call(
-            self._library.pywg_interface_seal, _clock(now), plain.array, sealed.array, len(packets)
+    def peer_key(self, peer: int) -> PublicKey:
+        """The public key of the peer that ``Packet.peer`` and ``Batch.peers`` name.
+
+        DeviceError with ``Status.NOT_FOUND``: the peer was removed, or 0.
+        """
+        raw = ctypes.create_string_buffer(32)
+        if not 0 <= peer <= NEVER:
+            raise ValueError(f"the number of a peer has 64 bits: not {peer}")
+        status = self._library.pywg_interface_peer_key(self._open_handle(), peer, raw)
+        check(status, None, "")
+        return PublicKey(raw.raw)
+
+    def peer_number(self, key: PublicKey) -> int:
+        """The number of a peer, for as long as the interface has it.
+
+        DeviceError with ``Status.NOT_FOUND``: there is no such peer.
+        """
+        number = ctypes.c_uint64()
+        status = self._library.pywg_interface_peer_number(
+            self._open_handle(), bytes(key), ctypes.byref(number)
         )
         check(status, None, "")
-        return sealed.results(self._drop_name)
+        return number.value
+
+    def seal(self, packets: Sequence[Buffer], now: Now | None = None) -> list[Packet]:
+        """Inner packets to datagrams: SEALED, STAGED (then call ``poll``) or DROPPED, in order.
+
+        ValueError: ``now`` is none. TypeError: a packet is no bytes.
+        """
+        handle, count = self._open_handle(), len(packets)
+        if not count:
+            return []
+        capacity = sum(map(len, packets)) + (count + 1) * (OVERHEAD + HEADROOM)
+        scratch = take(kept_for_sealing, count, capacity)
+        _set_clock(scratch.clock, now)
+        scratch.lay_out(packets, HEADROOM, OVERHEAD + HEADROOM)
+        status = self._seal(
+            handle,
+            scratch.clock.pointer,
+            scratch.inner.pointer,
+            scratch.outer.pointer,
+            scratch.peers.pointer,
+            size(count),
+            scratch.why.pointer,
+        )
+        if status:
+            scratch.why.complain(status)
+        result = scratch.sealed(count)
+        give(kept_for_sealing, scratch)
+        return result
 
     def receive(
         self,
-        datagrams: Sequence[tuple[bytes, SocketAddress]],
+        datagrams: Sequence[tuple[Buffer, SocketAddress]],
         now: Now | None = None,
         *,
         under_load: bool = False,
     ) -> list[Packet]:
-        """Datagrams to inner packets: DELIVER, HANDSHAKE (then ``poll``), KEEPALIVE, DROPPED."""
-        batch = _Batch([data for data, _ in datagrams])
-        for packet, (_, address) in zip(batch.array, datagrams, strict=False):
-            packet.endpoint = _to_endpoint(address)
-        status = self._call(
-            self._library.pywg_interface_receive,
-            _clock(now),
-            batch.array,
-            len(datagrams),
-            int(under_load),
+        """Datagrams to inner packets: DELIVER, HANDSHAKE (then ``poll``), KEEPALIVE, DROPPED.
+
+        ``under_load`` demands cookies of handshakes (whitepaper section 5.3). ValueError: an
+        address or ``now`` is none. TypeError: a datagram is no bytes.
+        """
+        handle, count = self._open_handle(), len(datagrams)
+        if not count:
+            return []
+        contents = [data for data, _ in datagrams]
+        addresses = [address for _, address in datagrams]
+        scratch = take(kept_for_opening, count, sum(map(len, contents)))
+        _set_clock(scratch.clock, now)
+        scratch.lay_out(contents, 0, 0)
+        scratch.come_from(addresses)
+        status = self._open(
+            handle,
+            scratch.clock.pointer,
+            scratch.outer.pointer,
+            scratch.peers.pointer,
+            size(count),
+            FLAGS[under_load],
+            scratch.why.pointer,
         )
-        check(status, None, "")
-        return batch.results(self._drop_name)
+        if status:
+            scratch.why.complain(status)
+        result = scratch.opened(addresses)
+        give(kept_for_opening, scratch)
+        return result
 
     def poll(self, now: Now | None = None) -> list[Packet]:
-        """Everything the protocol itself wants sent now: handshakes, keepalives, staged packets."""
-        clock = _clock(now)
+        """Everything the protocol itself wants sent now: handshakes, keepalives, staged packets.
+
+        ValueError: ``now`` is none.
+        """
+        needed = max(self.mtu + OVERHEAD, HANDSHAKE_LENGTH_MAX)
+        batch = _polling.pop() if _polling else Batch(POLL_BATCH, max(needed, POLL_SLOT))
+        if batch.size < needed:
+            batch = Batch(POLL_BATCH, needed)
         packets: list[Packet] = []
-        capacity = max(self.mtu + OVERHEAD, HANDSHAKE_LENGTH_MAX)
-        written = ctypes.c_size_t(POLL_BATCH)
-        while written.value == POLL_BATCH:
-            batch = _Batch.empty([capacity] * POLL_BATCH)
-            status = self._call(
-                self._library.pywg_interface_poll,
-                clock,
-                batch.array,
-                POLL_BATCH,
-                ctypes.byref(written),
-            )
-            check(status, None, "")
-            packets += batch.results(self._drop_name, written.value, Verdict.SEALED)
+        while True:
+            written = self.poll_into(batch, now)
+            if written:
+                packets += map(batch.result, range(written))
+            if written < POLL_BATCH:
+                break
+        if batch.size == POLL_SLOT and len(_polling) < 4:
+            _polling.append(batch)
         return packets
 
+    def seal_into(self, batch: Batch, count: int | None = None, now: Now | None = None) -> None:
+        """Seals the inner packets of the first ``count`` slots where they lie: ``Batch.sealed``
+        lists the datagrams, ``Batch.verdicts`` says what became of each.
+
+        ValueError: the batch has fewer slots, or ``now`` is none. DeviceError with
+        ``Status.BUFFER_TOO_SMALL``: a length is more than a slot has room for; nothing is done.
+        """
+        number = batch._begin(count)
+        _set_clock(batch._clock, now)
+        status = self._seal(
+            self._open_handle(),
+            batch._clock.pointer,
+            batch._inner.pointer,
+            batch._outer.pointer,
+            batch._numbers.pointer,
+            size(number),
+            batch._why.pointer,
+        )
+        if status:
+            batch._why.complain(status)
+
+    def open_into(
+        self,
+        batch: Batch,
+        count: int | None = None,
+        now: Now | None = None,
+        *,
+        under_load: bool = False,
+    ) -> None:
+        """Opens the datagrams of the first ``count`` slots where they lie, ``receive`` for a batch:
+        ``Batch.opened`` lists the inner packets, ``Batch.verdicts`` says what became of each.
+
+        ValueError: the batch has fewer slots, or ``now`` is none. DeviceError with
+        ``Status.INVALID_ARGUMENT``: a slot that ``Batch.received`` was not told of, or a length
+        that is more than a slot has; nothing is done.
+        """
+        number = batch._begin(count)
+        _set_clock(batch._clock, now)
+        status = self._open(
+            self._open_handle(),
+            batch._clock.pointer,
+            batch._outer.pointer,
+            batch._numbers.pointer,
+            size(number),
+            FLAGS[under_load],
+            batch._why.pointer,
+        )
+        if status:
+            batch._why.complain(status)
+        batch._opened(number)
+
+    def poll_into(self, batch: Batch, now: Now | None = None) -> int:
+        """Writes what the protocol itself wants sent, and returns how many slots have a datagram;
+        ``Batch.sealed`` lists them. If that is all of them, there may be more: call again.
+
+        ValueError: ``now`` is none. DeviceError with ``Status.BUFFER_TOO_SMALL``: a slot has less
+        than MTU + 48 bytes.
+        """
+        number = batch._begin(None)
+        _set_clock(batch._clock, now)
+        status = self._poll(
+            self._open_handle(),
+            batch._clock.pointer,
+            batch._outer.pointer,
+            batch._numbers.pointer,
+            size(number),
+            batch._written.pointer,
+            batch._why.pointer,
+        )
+        if status:
+            batch._why.complain(status)
+        written: int = batch._written.view[0]
+        return written
+
     def expire(self, now: Now | None = None) -> None:
-        """Lets due timers fire: call it when ``deadline`` has passed, and then ``poll``."""
-        check(self._call(self._library.pywg_interface_expire, _clock(now)), None, "")
+        """Lets due timers fire: call it when ``deadline`` has passed, and then ``poll``.
+
+        ValueError: ``now`` is none.
+        """
+        check(self._library.pywg_interface_expire(self._open_handle(), _clock(now)), None, "")
 
     def deadline(self) -> int | None:
         """When ``expire`` is next due, on the boot_ns clock; None for never."""
         boot_ns = ctypes.c_uint64()
-        status = self._call(self._library.pywg_interface_deadline, ctypes.byref(boot_ns))
+        status = self._library.pywg_interface_deadline(self._open_handle(), ctypes.byref(boot_ns))
         check(status, None, "")
         return None if boot_ns.value == NEVER else boot_ns.value
 
     def dropped(self) -> dict[str, int]:
         """Packets refused so far, by reason; all reasons are there."""
         counts: dict[str, int] = {}
-        number = 0
-        while (name := self._drop_name(number)) is not None:
-            count = ctypes.c_uint64()
-            status = self._call(self._library.pywg_interface_dropped, number, ctypes.byref(count))
+        count = ctypes.c_uint64()
+        for number, name in enumerate(drop_names()):
+            status = self._library.pywg_interface_dropped(
+                self._open_handle(), number, ctypes.byref(count)
+            )
             check(status, None, "")
             counts[name] = count.value
-            number += 1
         return counts
 
     def close(self) -> None:
-        """Zeroes all keys. A second time is harmless."""
-        with self._calls:
-            handle, self._handle = self._handle, None
-            if handle is not None:
-                self._library.pywg_interface_close(handle)
+        """Waits for the calls of other threads and zeroes all keys. A second time is harmless, and
+        in a forked child it does nothing. Raises nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._library.pywg_interface_close(handle)
 
     def __enter__(self) -> Self:
         return self
@@ -218,87 +363,43 @@ class Interface(Owned):
         if getattr(self, "_handle", None) is not None:
             self.close()
 
+    def __repr__(self) -> str:
+        return f"<pywg.Interface {'closed' if self._handle is None else 'open'}>"
+
     def _make_locks(self) -> None:
-        # close must not overlap with another call. Whoever calls from its entropy function is
-        # told so by the core.
-        self._calls = threading.RLock()
-
-    def _call(self, function: Callable[..., int], *arguments: object) -> int:
-        with self._calls:
-            return function(self._open_handle(), *arguments)
-
-    def _drop_name(self, number: int) -> str | None:
-        name = self._library.pywg_drop_name(number)
-        return None if name is None else str(name, "ascii")
+        """None: the core lets one call in at a time, and close waits for those that are in."""
 
 
-class _Batch:
-    """An array of pywg_packet over one piece of memory that lives as long as the array."""
+POLL_SLOT = 2048
+# Of all interfaces; each is in the hands of one call at a time.
+_polling: list[Batch] = []
 
-    def __init__(self, contents: Sequence[bytes], capacities: Sequence[int] | None = None) -> None:
-        sizes = [len(data) for data in contents] if capacities is None else capacities
-        self._memory = ctypes.create_string_buffer(max(sum(sizes), 1))
-        self.array = (abi.pywg_packet * max(len(sizes), 1))()
-        self._count = len(sizes)
-        address = ctypes.addressof(self._memory)
-        if contents:
-            ctypes.memmove(self._memory, b"".join(contents), sum(sizes))
-        for packet, size in zip(self.array, sizes, strict=False):
-            packet.data = address
-            packet.length = size if contents else 0
-            packet.capacity = size
-            address += size
 
-    @classmethod
-    def empty(cls, capacities: Sequence[int]) -> _Batch:
-        return cls((), capacities)
+@cache
+def _untyped_calls() -> tuple[Callable[..., int], Callable[..., int], Callable[..., int]]:
+    """The three calls that move packets. Without types, which ctypes would look at each time: all
+    arguments are ctypes objects."""
+    core = library.load()
+    names = ("seal", "receive", "poll")
+    seal, receive, poll = (core[f"pywg_interface_{name}_batch"] for name in names)
+    return seal, receive, poll
 
-    def results(
-        self,
-        drop_name: Callable[[int], str | None],
-        count: int | None = None,
-        verdict: Verdict | None = None,
-    ) -> list[Packet]:
-        """Copies out what the core wrote. ``verdict`` where the call has only one."""
-        number = self._count if count is None else count
-        packets = []
-        for index in range(number):
-            raw = self.array[index]
-            outcome = Verdict(raw.verdict) if verdict is None else verdict
-            with_data = outcome in (Verdict.SEALED, Verdict.DELIVER)
-            data = ctypes.string_at(raw.data, raw.length) if with_data else b""
-            drop = drop_name(raw.drop) if outcome is Verdict.DROPPED else None
-            packets.append(Packet(outcome, data, _from_endpoint(raw.endpoint), drop))
-        return packets
+
+def _set_clock(clock: Clock, value: Now | None) -> None:
+    if value is None:
+        clock.set(clock_gettime_ns(CLOCK_BOOTTIME), time_ns())
+        return
+    try:
+        boot_ns, unix_ns = value
+    except (TypeError, ValueError):
+        raise ValueError(f"now is Now(boot_ns, unix_ns), not {value!r}") from None
+    clock.set(boot_ns, unix_ns)
 
 
 def _clock(value: Now | None) -> object:
-    boot_ns, unix_ns = now() if value is None else value
-    return ctypes.byref(abi.pywg_now(boot_ns, unix_ns))
-
-
-def _to_endpoint(address: SocketAddress) -> abi.pywg_endpoint:
-    host, _, zone = address[0].partition("%")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    raw = socket.inet_pton(family, host)
-    scope_id = address[3] if len(address) == 4 else int(zone or 0)
-    endpoint = abi.pywg_endpoint(
-        family=6 if family == socket.AF_INET6 else 4, port=address[1], scope_id=scope_id
-    )
-    ctypes.memmove(endpoint.address, raw, len(raw))
-    return endpoint
-
-
-def _from_endpoint(endpoint: abi.pywg_endpoint) -> SocketAddress | None:
-    raw = bytes(endpoint.address)
-    match endpoint.family:
-        case 4:
-            return socket.inet_ntop(socket.AF_INET, raw[:4]), endpoint.port
-        case 6:
-            host = socket.inet_ntop(socket.AF_INET6, raw)
-            return host, endpoint.port, 0, endpoint.scope_id
-        case _:
-            return None
+    clock = Clock()
+    _set_clock(clock, value)
+    return clock.reference()
 
 
 def _entropy_callback(entropy: Callable[[int], bytes]) -> object:

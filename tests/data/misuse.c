@@ -314,7 +314,10 @@ static void batches(void) {
     expect(pywg_interface_peer_number(a, key, &number) == PYWG_OK && number == peers[0], "and back");
     expect(pywg_interface_peer_key(a, 0, key) == PYWG_NOT_FOUND, "0 is no peer");
     expect(pywg_interface_peer_key(a, UINT64_MAX, key) == PYWG_NOT_FOUND, "nor is this");
-    out[1] = (pywg_packet){ .data = bytes[1], .length = ROOM };
+    out[1] = (pywg_packet){ .data = bytes[1], .length = ROOM, .capacity = ROOM - 1 };
+    expect(pywg_interface_receive_batch(b, &now, out, peers, 2, 0, &why) == PYWG_INVALID_ARGUMENT, "too long");
+    expect(strcmp(why.text, "packets[1].length is more than its capacity") == 0, why.text);
+    out[1].capacity = ROOM;
     expect(pywg_interface_receive_batch(b, &now, out, peers, 2, 0, &why) == PYWG_INVALID_ARGUMENT, "from nowhere");
     expect(strcmp(why.text, "packets[1].endpoint.family is neither 4 nor 6") == 0, why.text);
     out[0].endpoint.family = out[1].endpoint.family = 4;
