@@ -3,10 +3,15 @@
 Its memoryviews are made once, so that a packet costs Python next to nothing. Knows no socket.
 """
 
+# `strict` costs zip more than a packet here may cost.
+# ruff: noqa: B905
+
 from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from pywg.native.addresses import TO_RAW, SocketAddress
 from pywg.native.packets import (
@@ -20,9 +25,12 @@ from pywg.native.packets import (
     Verdict,
     Why,
     drop_names,
+    lengths_as_array,
 )
 
 _SEALED, _DELIVER, _DROPPED = int(Verdict.SEALED), int(Verdict.DELIVER), int(Verdict.DROPPED)
+SLOT_MIN = 148  # a handshake message
+CUTS_MAX = 8
 
 
 class Batch:
@@ -30,12 +38,12 @@ class Batch:
     ``datagrams[i]``, and the inner packet in the middle of it, ``packets[i]``, with room before and
     behind. So a packet is sealed and opened where it lies.
 
-    Out: read an inner packet into ``packets[i]``, write its length to ``packet_lengths[i]``, call
-    ``Interface.seal_into``, and send what ``sealed`` lists.
-    In: receive a datagram into ``datagrams[i]``, tell length and source by ``received``, call
-    ``Interface.open_into``, and write what ``opened`` lists.
+    Out: read inner packets into ``packets[0]``, ``packets[1]``, ..., call ``Interface.seal_into``
+    with their lengths, and send what ``sealed`` lists.
+    In: receive datagrams into ``datagrams[0]``, ..., call ``Interface.open_into`` with lengths and
+    sources, and write what ``opened`` lists.
 
-    Used again after each call, by one thread at a time. ``memory``: a writable buffer of ``count *
+    Used again for each call, by one thread at a time. ``memory``: a writable buffer of ``count *
     size`` bytes to work in, such as an ``mmap``; else it has its own.
     """
 
@@ -43,9 +51,11 @@ class Batch:
         self, count: int = 64, size: int = 2048, *, memory: bytearray | memoryview | None = None
     ) -> None:
         """ValueError: no slot, one too small for a handshake message (148 bytes), or ``memory`` of
-        another length."""
-        if count < 1 or size < 148:
-            raise ValueError(f"a batch has slots, of 148 bytes at least: not {count} of {size}")
+        another length, or that cannot be written."""
+        if count < 1 or size < SLOT_MIN:
+            raise ValueError(
+                f"a batch has slots of {SLOT_MIN} bytes or more: not {count} of {size}"
+            )
         given = bytearray(count * size) if memory is None else memory
         whole = memoryview(given).cast("B")
         if len(whole) != count * size or whole.readonly:
@@ -62,86 +72,172 @@ class Batch:
         )
         """For each slot where its inner packet is read into, and where an opened one lies."""
         self._inner, self._outer = PacketArray(count), PacketArray(count)
-        self._numbers = Numbers(count)
-        self._written = Numbers(1)
+        self._numbers, self._written = Numbers(count), Numbers(1)
         self._clock, self._why = Clock(), Why()
-        self.packet_lengths: memoryview = self._inner.lengths
-        """For each slot the length of its inner packet: written before ``seal_into``, and by
-        ``open_into``."""
-        self.datagram_lengths: memoryview = self._outer.lengths
-        """For each slot the length of its datagram: written by ``seal_into``, and before
-        ``open_into``."""
+        # Of the last call.
+        self._used = 0
+        self._sources: SocketAddress | Sequence[SocketAddress] | None = None
+        self._is_one_source = False
+        self._is_moved = False
+        self.lengths: memoryview = self._outer.lengths
+        """For each slot, after a call, the length of what lies there now: a datagram after
+        ``seal_into`` and ``poll_into``, an inner packet after ``open_into``."""
         self.verdicts: memoryview = self._outer.verdicts
-        """For each slot what became of it, as the number of a ``Verdict``."""
+        """For each slot, after a call, what became of it: the number of a ``Verdict``."""
         self.peers: memoryview = self._numbers.view
-        """For each slot the number of the peer, or 0: ``Interface.peer_key``."""
+        """For each slot, after a call, the number of the peer, or 0: ``Interface.peer_key``."""
         # Also keeps the memory from being resized.
         self._memory = (ctypes.c_char * (count * size)).from_buffer(given)
         first = ctypes.addressof(self._memory)
         self._bases = array("Q", range(first, first + count * size, size))
         self._outer.data[:] = self._bases
         self._inner.data[:] = array("Q", map(HEADROOM.__add__, self._bases))
-        self._outer.capacities[:] = self._inner.capacities[:] = array("Q", [size] * count)
-        self._delivers = False  # whether the outer array points at inner packets
+        self._outer.capacities[:] = array("Q", [size]) * count
+        self._columns: dict[int, tuple[memoryview, memoryview, memoryview, memoryview]] = {}
+        # Views of slots cut to a length, for slots of equal length.
+        self._cut_datagrams: dict[int, tuple[memoryview, ...]] = {}
+        self._cut_packets: dict[int, tuple[memoryview, ...]] = {}
 
-    def received(self, slot: int, length: int, address: SocketAddress) -> None:
-        """A datagram of ``length`` bytes from ``address`` is in ``datagrams[slot]``.
-
-        ValueError or TypeError: ``address`` is none.
-        """
-        self._outer.endpoints[slot][:] = TO_RAW[address]
-        self._outer.lengths[slot] = length
-
-    def sealed(self, count: int | None = None) -> list[tuple[memoryview, SocketAddress]]:
-        """The datagrams to send, after ``seal_into`` or ``poll_into``, of the first ``count``
-        slots: a view, good until the slot is used again, and where to."""
-        number = self.count if count is None else count
-        lengths = self._outer.lengths[:number].tolist()
-        addresses = self._outer.addresses(number)
-        verdicts = self._outer.verdicts[:number].tolist()
-        places = zip(self.datagrams, lengths, addresses, verdicts, strict=False)
-        # What is sealed has an address; the comparison is for the type.
+    def sealed(self) -> list[tuple[memoryview, SocketAddress | None]]:
+        """What the last ``seal_into`` or ``poll_into`` made, in the order of slots: the datagram,
+        as a view that is good until the next call, and where to send it."""
+        count = self._used
+        if count == 1:
+            if self.verdicts[0] != _SEALED:
+                return []
+            return [(self.datagrams[0][: self.lengths[0]], self._outer.address(0))]
+        if not count:
+            return []
+        _, all_lengths, all_verdicts, all_peers = self._columns_of(count)
+        verdicts, lengths = all_verdicts.tolist(), all_lengths.tolist()
+        if verdicts.count(_SEALED) == count:
+            views = _cut(self.datagrams, lengths, self._cut_datagrams)
+            peers = all_peers.tolist()
+            # What one call seals for one peer goes to one address.
+            if peers.count(peers[0]) == count and peers[0]:
+                return list(zip(views, repeat(self._outer.address(0))))
+            return list(zip(views, self._outer.addresses(count)))
+        places = zip(self.datagrams, lengths, self._outer.addresses(count), verdicts, strict=False)
         return [
             (view[:length], address)
             for view, length, address, verdict in places
-            if verdict == _SEALED and address is not None
+            if verdict == _SEALED
         ]
 
-    def opened(self, count: int | None = None) -> list[memoryview]:
-        """The inner packets that came out of ``open_into``, of the first ``count`` slots: views,
-        good until the slot is used again."""
-        number = self.count if count is None else count
-        lengths = self._inner.lengths[:number].tolist()
-        verdicts = self._outer.verdicts[:number].tolist()
-        return [
-            view[:length]
-            for view, length, verdict in zip(self.packets, lengths, verdicts, strict=False)
-            if verdict == _DELIVER
-        ]
+    def opened(self) -> list[memoryview]:
+        """The inner packets that came out of the last ``open_into``, in the order of slots: views
+        that are good until the next call."""
+        count = self._used
+        if count == 1:
+            if self.verdicts[0] != _DELIVER:
+                return []
+            return [self.packets[0][: self.lengths[0]]]
+        if not count:
+            return []
+        _, all_lengths, all_verdicts, _ = self._columns_of(count)
+        verdicts, lengths = all_verdicts.tolist(), all_lengths.tolist()
+        if verdicts.count(_DELIVER) == count:
+            return list(_cut(self.packets, lengths, self._cut_packets))
+        places = zip(self.packets, lengths, verdicts, strict=False)
+        return [view[:length] for view, length, verdict in places if verdict == _DELIVER]
 
     def result(self, slot: int) -> Packet:
         """What became of one slot, as ``Interface.seal`` and ``receive`` tell it, with a copy of
-        its bytes."""
-        verdict = VERDICTS[self._outer.verdicts[slot]]
-        data = b""
+        its bytes. IndexError: the last call was not about this slot."""
+        if not 0 <= slot < self._used:
+            raise IndexError(f"the last call was about {self._used} slots")
+        outer = self._outer
+        verdict = VERDICTS[outer.verdicts[slot]]
+        drop, data = None, b""
+        address: SocketAddress | None = None
         if verdict is Verdict.SEALED:
-            data = bytes(self.datagrams[slot][: self._outer.lengths[slot]])
+            data = self.datagrams[slot][: outer.lengths[slot]].tobytes()
         elif verdict is Verdict.DELIVER:
-            data = bytes(self.packets[slot][: self._inner.lengths[slot]])
-        drop = drop_names()[self._outer.drops[slot]] if verdict is Verdict.DROPPED else None
-        address = self._outer.addresses(self.count)[slot]
+            data = self.packets[slot][: outer.lengths[slot]].tobytes()
+        elif verdict is Verdict.DROPPED:
+            drop = drop_names()[outer.drops[slot]]
+        # What was not sealed has no address; what was received has the one that it came from.
+        if verdict is Verdict.SEALED or self._sources is not None:
+            address = outer.address(slot)
         return Packet(verdict, data, address, drop, self.peers[slot])
 
-    def _begin(self, count: int | None) -> int:
-        """How many slots a call is about; the outer array points at datagrams again."""
-        number = self.count if count is None else count
-        if not 0 <= number <= self.count:
-            raise ValueError(f"the batch has {self.count} slots, not {number}")
-        if self._delivers:
-            self._delivers = False
-            self._outer.data[:] = self._bases
-        return number
+    def _columns_of(self, count: int) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+        """Lengths of inner packets, lengths, verdicts and peers of the first slots; cut once."""
+        found = self._columns.get(count)
+        if found is None:
+            whole = (self._inner.lengths, self.lengths, self.verdicts, self.peers)
+            inner, lengths, verdicts, peers = (column[:count] for column in whole)
+            found = self._columns[count] = inner, lengths, verdicts, peers
+        return found
 
-    def _opened(self, number: int) -> None:
-        self._delivers = True
-        self._inner.lengths[:number] = self._outer.lengths[:number]
+    # ---- for Interface ----
+
+    def _begin(self, count: int) -> None:
+        """A call about the first ``count`` slots."""
+        if count > self.count:
+            raise ValueError(f"the batch has {self.count} slots, not {count}")
+        if self._is_moved:
+            # Opening moved the pointers to the inner packets.
+            self._is_moved = False
+            if self._used == 1:
+                self._outer.data[0] = self._bases[0]
+            else:
+                self._outer.data[:] = self._bases
+        self._used = 0
+
+    def _holds_packets(self, lengths: Sequence[int]) -> int:
+        count = len(lengths)
+        if self._is_moved or count > self.count:
+            self._begin(count)
+        self._used = 0
+        self._sources = None
+        if count == 1:
+            self._inner.lengths[0] = lengths[0]
+        else:
+            self._columns_of(count)[0][:] = lengths_as_array(lengths)
+        return count
+
+    def _holds_datagrams(
+        self, lengths: Sequence[int], sources: SocketAddress | Sequence[SocketAddress]
+    ) -> int:
+        count = len(lengths)
+        self._begin(count)
+        if sources != self._sources:
+            self._come_from(sources)
+        if not self._is_one_source and len(sources) != count:
+            raise ValueError(f"{count} lengths and {len(sources)} sources")
+        if count == 1:
+            self.lengths[0] = lengths[0]
+        else:
+            self._columns_of(count)[1][:] = lengths_as_array(lengths)
+        # Opening moves them to the inner packets.
+        self._is_moved = True
+        return count
+
+    def _come_from(self, sources: SocketAddress | Sequence[SocketAddress]) -> None:
+        self._sources = None
+        self._is_one_source = bool(sources) and isinstance(sources[0], str)
+        if self._is_one_source:
+            raw = TO_RAW[sources]  # type: ignore[index]
+            for endpoint in self._outer.endpoints:
+                endpoint[:] = raw
+            self._sources = sources
+            return
+        for endpoint, address in zip(self._outer.endpoints, sources, strict=False):
+            endpoint[:] = TO_RAW[address]  # type: ignore[index]
+        self._sources = list(sources)  # type: ignore[arg-type]
+
+
+def _cut(
+    views: tuple[memoryview, ...], lengths: list[int], known: dict[int, tuple[memoryview, ...]]
+) -> Iterable[memoryview]:
+    """The views as long as their packets. Those of equal length are cut once."""
+    count, length = len(lengths), lengths[0]
+    if lengths.count(length) != count:
+        return map(memoryview.__getitem__, views, map(slice, lengths))
+    cut = known.get(length)
+    if cut is None:
+        if len(known) >= CUTS_MAX:
+            known.clear()
+        cut = known[length] = tuple([view[:length] for view in views])
+    return cut if count == len(cut) else cut[:count]

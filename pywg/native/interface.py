@@ -23,6 +23,7 @@ from pywg.native.packets import (
     FLAGS,
     HEADROOM,
     OVERHEAD,
+    SIZES,
     Buffer,
     Clock,
     Packet,
@@ -31,7 +32,6 @@ from pywg.native.packets import (
     give,
     kept_for_opening,
     kept_for_sealing,
-    size,
     take,
 )
 from pywg.wireguard import uapi
@@ -169,8 +169,8 @@ class Interface(Owned):
         ValueError: ``now`` is none. TypeError: a packet is no bytes.
         """
         handle, count = self._open_handle(), len(packets)
-        if not count:
-            return []
+        if count < 2 and (not count or len(packets[0]) <= ONE_MAX):
+            return [self._seal_one(packets[0], now)] if count else []
         capacity = sum(map(len, packets)) + (count + 1) * (OVERHEAD + HEADROOM)
         scratch = take(kept_for_sealing, count, capacity)
         _set_clock(scratch.clock, now)
@@ -181,7 +181,7 @@ class Interface(Owned):
             scratch.inner.pointer,
             scratch.outer.pointer,
             scratch.peers.pointer,
-            size(count),
+            SIZES[count],
             scratch.why.pointer,
         )
         if status:
@@ -203,8 +203,8 @@ class Interface(Owned):
         address or ``now`` is none. TypeError: a datagram is no bytes.
         """
         handle, count = self._open_handle(), len(datagrams)
-        if not count:
-            return []
+        if count < 2 and (not count or len(datagrams[0][0]) <= ONE_MAX):
+            return [self._open_one(*datagrams[0], now, under_load)] if count else []
         contents = [data for data, _ in datagrams]
         addresses = [address for _, address in datagrams]
         scratch = take(kept_for_opening, count, sum(map(len, contents)))
@@ -216,7 +216,7 @@ class Interface(Owned):
             scratch.clock.pointer,
             scratch.outer.pointer,
             scratch.peers.pointer,
-            size(count),
+            SIZES[count],
             FLAGS[under_load],
             scratch.why.pointer,
         )
@@ -224,6 +224,26 @@ class Interface(Owned):
             scratch.why.complain(status)
         result = scratch.opened(addresses)
         give(kept_for_opening, scratch)
+        return result
+
+    def _seal_one(self, packet: Buffer, now: Now | None) -> Packet:
+        batch = _ones.pop() if _ones else Batch(1)
+        length = len(packet)
+        _fill(batch.packets[0], length, packet)
+        self.seal_into(batch, (length,), now)
+        result = batch.result(0)
+        _ones.append(batch)
+        return result
+
+    def _open_one(
+        self, datagram: Buffer, source: SocketAddress, now: Now | None, under_load: bool
+    ) -> Packet:
+        batch = _ones.pop() if _ones else Batch(1)
+        length = len(datagram)
+        _fill(batch.datagrams[0], length, datagram)
+        self.open_into(batch, (length,), source, now, under_load=under_load)
+        result = batch.result(0)
+        _ones.append(batch)
         return result
 
     def poll(self, now: Now | None = None) -> list[Packet]:
@@ -246,56 +266,67 @@ class Interface(Owned):
             _polling.append(batch)
         return packets
 
-    def seal_into(self, batch: Batch, count: int | None = None, now: Now | None = None) -> None:
-        """Seals the inner packets of the first ``count`` slots where they lie: ``Batch.sealed``
-        lists the datagrams, ``Batch.verdicts`` says what became of each.
+    def seal_into(self, batch: Batch, lengths: Sequence[int], now: Now | None = None) -> None:
+        """Seals where they lie the inner packets of the first slots, whose lengths are given:
+        ``Batch.sealed`` lists the datagrams, ``Batch.verdicts`` says what became of each.
 
         ValueError: the batch has fewer slots, or ``now`` is none. DeviceError with
         ``Status.BUFFER_TOO_SMALL``: a length is more than a slot has room for; nothing is done.
         """
-        number = batch._begin(count)
-        _set_clock(batch._clock, now)
+        handle = self._handle or self._open_handle()
+        count = batch._holds_packets(lengths)
+        if now is None:
+            batch._clock.read()
+        else:
+            _set_clock(batch._clock, now)
         status = self._seal(
-            self._open_handle(),
+            handle,
             batch._clock.pointer,
             batch._inner.pointer,
             batch._outer.pointer,
             batch._numbers.pointer,
-            size(number),
+            SIZES[count],
             batch._why.pointer,
         )
         if status:
             batch._why.complain(status)
+        batch._used = count
 
     def open_into(
         self,
         batch: Batch,
-        count: int | None = None,
+        lengths: Sequence[int],
+        sources: SocketAddress | Sequence[SocketAddress],
         now: Now | None = None,
         *,
         under_load: bool = False,
     ) -> None:
-        """Opens the datagrams of the first ``count`` slots where they lie, ``receive`` for a batch:
-        ``Batch.opened`` lists the inner packets, ``Batch.verdicts`` says what became of each.
+        """Opens where they lie the datagrams of the first slots, whose lengths and sources are
+        given, or the one source of all: ``Batch.opened`` lists the inner packets,
+        ``Batch.verdicts`` says what became of each. Otherwise as ``receive``.
 
-        ValueError: the batch has fewer slots, or ``now`` is none. DeviceError with
-        ``Status.INVALID_ARGUMENT``: a slot that ``Batch.received`` was not told of, or a length
-        that is more than a slot has; nothing is done.
+        ValueError: the batch has fewer slots, there are not as many sources as lengths, or an
+        address or ``now`` is none. DeviceError with ``Status.INVALID_ARGUMENT``: a length is more
+        than a slot has; nothing is done.
         """
-        number = batch._begin(count)
-        _set_clock(batch._clock, now)
+        handle = self._handle or self._open_handle()
+        count = batch._holds_datagrams(lengths, sources)
+        if now is None:
+            batch._clock.read()
+        else:
+            _set_clock(batch._clock, now)
         status = self._open(
-            self._open_handle(),
+            handle,
             batch._clock.pointer,
             batch._outer.pointer,
             batch._numbers.pointer,
-            size(number),
+            SIZES[count],
             FLAGS[under_load],
             batch._why.pointer,
         )
         if status:
             batch._why.complain(status)
-        batch._opened(number)
+        batch._used = count
 
     def poll_into(self, batch: Batch, now: Now | None = None) -> int:
         """Writes what the protocol itself wants sent, and returns how many slots have a datagram;
@@ -304,21 +335,23 @@ class Interface(Owned):
         ValueError: ``now`` is none. DeviceError with ``Status.BUFFER_TOO_SMALL``: a slot has less
         than MTU + 48 bytes.
         """
-        number = batch._begin(None)
+        handle = self._open_handle()
+        batch._begin(batch.count)
+        batch._sources = None
         _set_clock(batch._clock, now)
         status = self._poll(
-            self._open_handle(),
+            handle,
             batch._clock.pointer,
             batch._outer.pointer,
             batch._numbers.pointer,
-            size(number),
+            SIZES[batch.count],
             batch._written.pointer,
             batch._why.pointer,
         )
         if status:
             batch._why.complain(status)
-        written: int = batch._written.view[0]
-        return written
+        batch._used = batch._written.view[0]
+        return batch._used
 
     def expire(self, now: Now | None = None) -> None:
         """Lets due timers fire: call it when ``deadline`` has passed, and then ``poll``.
@@ -371,8 +404,17 @@ class Interface(Owned):
 
 
 POLL_SLOT = 2048
+ONE_MAX = 2048 - OVERHEAD
 # Of all interfaces; each is in the hands of one call at a time.
 _polling: list[Batch] = []
+_ones: list[Batch] = []
+
+
+def _fill(view: memoryview, length: int, content: Buffer) -> None:
+    try:
+        view[:length] = content
+    except ValueError:
+        raise TypeError("a packet is bytes, a bytearray or a memoryview of bytes") from None
 
 
 @cache
@@ -387,7 +429,7 @@ def _untyped_calls() -> tuple[Callable[..., int], Callable[..., int], Callable[.
 
 def _set_clock(clock: Clock, value: Now | None) -> None:
     if value is None:
-        clock.set(clock_gettime_ns(CLOCK_BOOTTIME), time_ns())
+        clock.read()
         return
     try:
         boot_ns, unix_ns = value

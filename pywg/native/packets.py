@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import addressof, c_size_t, c_uint32, c_void_p, sizeof
 from enum import IntEnum
 from functools import cache, partial
 from itertools import accumulate, repeat
 from operator import itemgetter
 from struct import Struct
+from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
 from typing import NamedTuple, NoReturn
 
 from pywg.errors import DeviceError
 from pywg.native import abi, library
 from pywg.native.addresses import FROM_RAW, TO_RAW, SocketAddress
+from pywg.native.addresses import LENGTH as ENDPOINT_LENGTH
 
 HEADROOM = 16  # the header before a sealed packet
 OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
@@ -29,9 +31,11 @@ Buffer = bytes | bytearray | memoryview
 
 _WORDS = sizeof(abi.pywg_packet) // 8
 _HALVES = 2 * _WORDS
+_SIZE = sizeof(abi.pywg_packet)
 _ENDPOINT = abi.pywg_packet.endpoint.offset
 # Of each packet its endpoint alone.
-_ENDPOINTS = Struct(f"={_ENDPOINT}x24s{sizeof(abi.pywg_packet) - _ENDPOINT - 24}x")
+_BEHIND = _SIZE - _ENDPOINT - ENDPOINT_LENGTH
+_ENDPOINTS = Struct(f"={_ENDPOINT}x{ENDPOINT_LENGTH}s{_BEHIND}x")
 _first = itemgetter(0)
 
 
@@ -80,6 +84,13 @@ def drop_names() -> tuple[str, ...]:
     return tuple(names)
 
 
+class Columns(NamedTuple):
+    """One field each of the first packets of an array."""
+
+    lengths: memoryview
+    verdicts: memoryview
+
+
 class PacketArray:
     """``count`` packets of the C ABI, and views of their fields."""
 
@@ -87,22 +98,39 @@ class PacketArray:
         self.count = count
         self._array = (abi.pywg_packet * count)()
         self.pointer = c_void_p(addressof(self._array))
-        self.bytes = memoryview(self._array).cast("B")
-        words, halves = self.bytes.cast("Q"), self.bytes.cast("I")
-        self.data, self.lengths, self.capacities = (
-            words[0::_WORDS],
-            words[1::_WORDS],
-            words[2::_WORDS],
-        )
-        self.verdicts, self.drops = halves[_HALVES - 2 :: _HALVES], halves[_HALVES - 1 :: _HALVES]
-        size = sizeof(abi.pywg_packet)
+        self._bytes = memoryview(self._array).cast("B")
+        words, halves = self._bytes.cast("Q"), self._bytes.cast("I")
+        self.data = words[0::_WORDS]
+        self.lengths = words[1::_WORDS]
+        self.capacities = words[2::_WORDS]
+        self.verdicts = halves[_HALVES - 2 :: _HALVES]
+        self.drops = halves[_HALVES - 1 :: _HALVES]
         self.endpoints = tuple(
-            self.bytes[at : at + 24] for at in range(_ENDPOINT, count * size, size)
+            self._bytes[at : at + ENDPOINT_LENGTH] for at in range(_ENDPOINT, count * _SIZE, _SIZE)
         )
+        self._columns: dict[int, Columns] = {}
+
+    def columns(self, count: int) -> Columns:
+        """Cut once for each count."""
+        found = self._columns.get(count)
+        if found is None:
+            found = Columns(self.lengths[:count], self.verdicts[:count])
+            self._columns[count] = found
+        return found
+
+    def address(self, index: int) -> SocketAddress | None:
+        return FROM_RAW[self.endpoints[index].tobytes()]
 
     def addresses(self, count: int) -> list[SocketAddress | None]:
-        raw = map(_first, _ENDPOINTS.iter_unpack(self.bytes[: count * sizeof(abi.pywg_packet)]))
+        raw = map(_first, _ENDPOINTS.iter_unpack(self._bytes[: count * _SIZE]))
         return list(map(FROM_RAW.__getitem__, raw))
+
+
+def lengths_as_array(lengths: Sequence[int]) -> array[int]:
+    try:
+        return array("Q", lengths)
+    except OverflowError:
+        raise ValueError("a length is 0 or more, and has 64 bits") from None
 
 
 class Clock:
@@ -116,6 +144,10 @@ class Clock:
     def reference(self) -> object:
         """For a function whose types ctypes knows."""
         return ctypes.byref(self._now)
+
+    def read(self) -> None:
+        """The present."""
+        self._view[0], self._view[1] = clock_gettime_ns(CLOCK_BOOTTIME), time_ns()
 
     def set(self, boot_ns: int, unix_ns: int) -> None:
         """ValueError for what is no 64 bits."""
@@ -150,14 +182,18 @@ class Numbers:
 
 
 # ctypes passes an int in 32 bits unless it is told the type with each call; so these are made once.
-_SIZES = tuple(c_size_t(count) for count in range(257))
+class _Sizes(dict[int, c_size_t]):
+    def __missing__(self, count: int) -> c_size_t:
+        if len(self) >= REMEMBERED_MAX:
+            self.clear()
+        made = self[count] = c_size_t(count)
+        return made
 
 
-def size(count: int) -> c_size_t:
-    return _SIZES[count] if count < len(_SIZES) else c_size_t(count)
-
-
+#: ``SIZES[count]``.
+SIZES = _Sizes()
 FLAGS = (c_uint32(0), c_uint32(1))
+REMEMBERED_MAX = 1024
 
 
 class Scratch:
@@ -219,58 +255,56 @@ class Scratch:
         self._sources = addresses
 
     def sealed(self, count: int) -> list[Packet]:
-        addresses = self.outer.addresses(count)
-        verdicts = self.outer.verdicts[:count].tolist()
+        verdicts = self.outer.columns(count).verdicts.tolist()
+        peers = self.peers.view[:count].tolist()
         if verdicts.count(_SEALED) == count:
-            return self._all(Verdict.SEALED, count, addresses)
+            # What one call seals for one peer goes to one address.
+            if peers.count(peers[0]) == count:
+                return self._all(Verdict.SEALED, repeat(self.outer.address(0)), peers)
+            return self._all(Verdict.SEALED, self.outer.addresses(count), peers)
+        addresses = self.outer.addresses(count)
         for number, verdict in enumerate(verdicts):
             if verdict != _SEALED:
                 addresses[number] = None  # it was not written
-        return self._mixed(Verdict.SEALED, verdicts, addresses)
+        return self._mixed(Verdict.SEALED, verdicts, addresses, peers)
 
     def opened(self, addresses: list[SocketAddress]) -> list[Packet]:
         count = len(addresses)
-        verdicts = self.outer.verdicts[:count].tolist()
+        verdicts = self.outer.columns(count).verdicts.tolist()
+        peers = self.peers.view[:count].tolist()
         if verdicts.count(_DELIVER) == count:
-            return self._all(Verdict.DELIVER, count, addresses)
-        return self._mixed(Verdict.DELIVER, verdicts, addresses)
+            return self._all(Verdict.DELIVER, addresses, peers)
+        return self._mixed(Verdict.DELIVER, verdicts, addresses, peers)
 
     def _all(
-        self, good: Verdict, count: int, addresses: Sequence[SocketAddress | None]
+        self, good: Verdict, addresses: Iterable[SocketAddress | None], peers: list[int]
     ) -> list[Packet]:
         """All of them have this verdict, which is the common case."""
         memory = self._bytes[: self._used].tobytes()
-        lengths = self.outer.lengths[:count].tolist()
+        lengths = self.outer.columns(len(peers)).lengths.tolist()
         data = [memory[at : at + length] for at, length in zip(self._starts, lengths, strict=True)]
-        peers = self.peers.view[:count].tolist()
-        return list(
-            map(_make, zip(repeat(good), data, addresses, repeat(None), peers, strict=False))
-        )
+        return list(map(_make, zip(repeat(good), data, addresses, repeat(None), peers)))
 
     def _mixed(
-        self, good: Verdict, verdicts: list[int], addresses: Sequence[SocketAddress | None]
+        self,
+        good: Verdict,
+        verdicts: list[int],
+        addresses: Sequence[SocketAddress | None],
+        peers: list[int],
     ) -> list[Packet]:
-        count = len(verdicts)
         memory = self._bytes[: self._used].tobytes()
+        count, names = len(verdicts), drop_names()
         lengths, drops = self.outer.lengths[:count].tolist(), self.outer.drops[:count].tolist()
-        columns = zip(
-            verdicts,
-            self._starts,
-            lengths,
-            addresses,
-            drops,
-            self.peers.view[:count].tolist(),
-            strict=True,
-        )
+        columns = (verdicts, self._starts, lengths, addresses, drops, peers)
         return [
             Packet(
                 VERDICTS[verdict],
                 memory[at : at + length] if verdict == good else b"",
                 address,
-                drop_names()[drop] if verdict == _DROPPED else None,
+                names[drop] if verdict == _DROPPED else None,
                 peer,
             )
-            for verdict, at, length, address, drop, peer in columns
+            for verdict, at, length, address, drop, peer in zip(*columns, strict=True)
         ]
 
 

@@ -28,8 +28,8 @@ from pywg.keys import PrivateKey
 from pywg.native import library
 from pywg.native.batch import Batch
 from pywg.native.interface import Interface, Verdict
-from tools.build import core
 from tools.bench.interruption import be_interruptible
+from tools.build import core
 
 SOURCE = Path(__file__).with_name("interface.c")
 HEADER = core.ROOT / "core" / "include"
@@ -93,19 +93,19 @@ class Slots:
                 slot[:length] = packet
         begin = perf_counter_ns()
         for batch in self.batches:
-            lengths = batch.packet_lengths
-            for slot in range(count):
-                lengths[slot] = length
-            self.a.seal_into(batch)
+            lengths = [length for _ in batch.packets]
+            self.a.seal_into(batch, lengths)
             sealed = batch.sealed()
         middle = perf_counter_ns()
         assert len(sealed) == count
-        sizes = [list(batch.datagram_lengths) for batch in self.batches]
+        told = [batch.lengths.tolist() for batch in self.batches]
         begin_open = perf_counter_ns()
-        for batch, told in zip(self.batches, sizes, strict=True):
-            for slot in range(count):
-                batch.received(slot, told[slot], ADDRESS)
-            self.b.open_into(batch)
+        for batch, sizes in zip(self.batches, told, strict=True):
+            lengths, sources = [], []
+            for size in sizes:
+                lengths.append(size)
+                sources.append(ADDRESS)
+            self.b.open_into(batch, lengths, sources)
             opened = batch.opened()
         end = perf_counter_ns()
         assert len(opened) == count and bytes(opened[-1]) == packet
@@ -138,7 +138,7 @@ class Lists:
 
 def measure(program: Path, count: int, length: int, rounds: int) -> dict[str, Cost]:
     def c_round() -> Cost:
-        command = [program, str(count), str(length), "40"]
+        command = [str(program), str(count), str(length), "40"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         seal, receive = map(float, said.split())
         return seal, receive
