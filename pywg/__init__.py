@@ -1,28 +1,60 @@
 """pywg: userspace WireGuard. The public names, and nothing else.
 
-``Device`` is a whole interface, ``Interface`` the protocol alone, ``Config`` a wg-quick file.
+``Device`` is a whole interface, ``Interface`` the protocol alone, ``Config`` a wg-quick file. Each
+name is loaded when it is first used, so that ``import pywg`` costs a program next to nothing.
 """
 
-from pywg._version import __version__, cipher_path, core_version
-from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
-from pywg.errors import (
-    ConfigError,
-    CoreLoadError,
-    DeviceError,
-    KeyFormatError,
-    NetworkError,
-    PermissionDenied,
-    PywgError,
-    Status,
-    UapiError,
-)
-from pywg.host.resolver import resolve_now as resolve
-from pywg.keys import PresharedKey, PrivateKey, PublicKey
-from pywg.native.device import Device, LogLevel, Offload
-from pywg.native.interface import Interface, Now, Packet, Verdict, now
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pywg._version import __version__
+
+if TYPE_CHECKING:
+    from pywg._version import cipher_path, core_version
+    from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
+    from pywg.errors import (
+        ConfigError,
+        CoreLoadError,
+        DeviceError,
+        KeyFormatError,
+        NetworkError,
+        PermissionDenied,
+        PywgError,
+        Status,
+        UapiError,
+    )
+    from pywg.host.resolver import resolve_now as resolve
+    from pywg.keys import PresharedKey, PrivateKey, PublicKey
+    from pywg.native.batch import Batch
+    from pywg.native.device import Device, LogLevel, Offload
+    from pywg.native.interface import Interface, Now, now
+    from pywg.native.packets import Packet, Verdict
+    from pywg.wireguard.status import InterfaceStatus, PeerStatus
+
+# module -> the names that are taken from it, as above
+_NAMES = {
+    "_version": "cipher_path core_version",
+    "config": "AllowedIP Config Endpoint InterfaceSection PeerSection",
+    "errors": "ConfigError CoreLoadError DeviceError KeyFormatError NetworkError PermissionDenied "
+    "PywgError Status UapiError",
+    "host.resolver": "resolve_now",
+    "keys": "PresharedKey PrivateKey PublicKey",
+    "native.batch": "Batch",
+    "native.device": "Device LogLevel Offload",
+    "native.interface": "Interface Now now",
+    "native.packets": "Packet Verdict",
+    "wireguard.status": "InterfaceStatus PeerStatus",
+}
+_RENAMED = {"resolve_now": "resolve"}
+_HOME = {
+    _RENAMED.get(name, name): (f"pywg.{module}", name)
+    for module, names in _NAMES.items()
+    for name in names.split()
+}
 
 __all__ = [
     "AllowedIP",
+    "Batch",
     "Config",
     "ConfigError",
     "CoreLoadError",
@@ -31,6 +63,7 @@ __all__ = [
     "Endpoint",
     "Interface",
     "InterfaceSection",
+    "InterfaceStatus",
     "KeyFormatError",
     "LogLevel",
     "NetworkError",
@@ -38,6 +71,7 @@ __all__ = [
     "Offload",
     "Packet",
     "PeerSection",
+    "PeerStatus",
     "PermissionDenied",
     "PresharedKey",
     "PrivateKey",
@@ -52,3 +86,17 @@ __all__ = [
     "now",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pywg' has no attribute {name!r}")
+    module, own_name = home
+    value = getattr(import_module(module), own_name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,4 +1,4 @@
-"""Keys as values: PrivateKey, PublicKey, PresharedKey. Strict base64, X25519 by `cryptography`.
+"""Keys as values: PrivateKey, PublicKey, PresharedKey. Strict base64, X25519 by the core.
 
 Knows nothing of files or devices. Invariant: a secret leaves its object only through a method
 whose name says so (``to_base64``, ``to_hex``, ``bytes()``); ``repr``, ``str`` and errors hide it.
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ctypes
 import hmac
 import os
 from typing import Any, ClassVar, NoReturn, Self
 
 from pywg.errors import KeyFormatError
+from pywg.native import library
 
 LENGTH = 32
 BASE64_LENGTH = 44
 
 
 class _Key:
-    """32 bytes that cannot change."""
+    """32 bytes that cannot change.
+
+    ``KeyFormatError``: they are not 32. ``TypeError``: they are no bytes.
+    """
 
     __slots__ = ("_raw",)
     _raw: bytes
@@ -34,7 +39,10 @@ class _Key:
 
     @classmethod
     def from_base64(cls, text: str) -> Self:
-        """Exactly what `wg` takes: 44 characters, padded, without stray low bits."""
+        """Exactly what `wg` takes: 44 characters, padded, without stray low bits.
+
+        KeyFormatError: the text is anything else.
+        """
         if len(text) != BASE64_LENGTH:
             raise KeyFormatError(
                 f"{len(text)} characters, a key has {BASE64_LENGTH} (32 bytes in base64)"
@@ -49,7 +57,10 @@ class _Key:
 
     @classmethod
     def from_hex(cls, text: str) -> Self:
-        """The spelling of UAPI: 64 hexadecimal digits."""
+        """The spelling of UAPI: 64 hexadecimal digits.
+
+        KeyFormatError: the text is anything else.
+        """
         try:
             if len(text) != 2 * LENGTH:
                 raise ValueError
@@ -58,9 +69,11 @@ class _Key:
             raise KeyFormatError("a key in hex has 64 digits") from None
 
     def to_base64(self) -> str:
+        """As `wg` and files write it: 44 characters."""
         return base64.b64encode(self._raw).decode("ascii")
 
     def to_hex(self) -> str:
+        """As UAPI writes it: 64 digits."""
         return self._raw.hex()
 
     def __bytes__(self) -> bytes:
@@ -127,30 +140,25 @@ class PrivateKey(_Key):
 
     @classmethod
     def generate(cls) -> Self:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+        """A new one: 32 bytes of the kernel's randomness, clamped as `wg genkey` does it.
 
-        # Not private_bytes_raw(), which cryptography has only since version 40.
-        raw = bytearray(
-            X25519PrivateKey.generate().private_bytes(
-                serialization.Encoding.Raw,
-                serialization.PrivateFormat.Raw,
-                serialization.NoEncryption(),
-            )
-        )
-        raw[0] &= 248  # clamped as `wg genkey` does, whatever the backend returns
-        raw[31] = raw[31] & 127 | 64
-        return cls(bytes(raw))
+        CoreLoadError: there is no core to load.
+        """
+        raw = bytearray(LENGTH)
+        _check(library.load().pywg_key_generate(_buffer(raw)))
+        key = cls(bytes(raw))
+        raw[:] = bytes(LENGTH)
+        return key
 
     @property
     def public(self) -> PublicKey:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+        """The public key of this one: X25519 with the base point (RFC 7748, section 6.1).
 
-        public = X25519PrivateKey.from_private_bytes(self._raw).public_key()
-        return PublicKey(
-            public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        )
+        CoreLoadError: there is no core to load.
+        """
+        raw = bytearray(LENGTH)
+        _check(library.load().pywg_key_public(self._raw, _buffer(raw)))
+        return PublicKey(bytes(raw))
 
 
 class PresharedKey(_Key):
@@ -161,4 +169,14 @@ class PresharedKey(_Key):
 
     @classmethod
     def generate(cls) -> Self:
+        """A new one: 32 bytes of the kernel's randomness."""
         return cls(os.urandom(LENGTH))
+
+
+def _buffer(raw: bytearray) -> object:
+    return (ctypes.c_char * len(raw)).from_buffer(raw)
+
+
+def _check(status: int) -> None:
+    if status:
+        raise AssertionError(f"the core cannot make a key: status {status}")

@@ -19,6 +19,7 @@ from pywg.config import Config
 from pywg.errors import DeviceError, Status
 from pywg.host import resolver
 from pywg.native import abi, library
+from pywg.native.calls import check, new_diagnostic, read_text
 from pywg.native.owned import Owned
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import of_config, synchronizing
@@ -288,36 +289,6 @@ class Device(Owned):
     def _read(self, function: Callable[..., int]) -> str:
         with self._calls:
             return read_text(function, self._open_handle(), self._subject)
-
-
-def read_text(function: Callable[..., int], handle: ctypes.c_void_p, subject: str) -> str:
-    """Calls a function that fills (buffer, capacity, *length), with room as it asks for."""
-    capacity = 1 << 14
-    while True:
-        buffer = ctypes.create_string_buffer(capacity)
-        length = ctypes.c_size_t()
-        status = function(handle, buffer, capacity, ctypes.byref(length))
-        if status != Status.BUFFER_TOO_SMALL:
-            break
-        capacity = max(length.value, capacity) + 4096  # it may have grown before the next call
-    check(status, None, subject)
-    text = buffer.raw[: length.value].decode("utf-8", errors="replace")
-    ctypes.memset(buffer, 0, capacity)  # it may hold keys
-    return text
-
-
-def new_diagnostic() -> abi.pywg_diagnostic:
-    return abi.pywg_diagnostic(size=ctypes.sizeof(abi.pywg_diagnostic))
-
-
-def check(status: int, diagnostic: abi.pywg_diagnostic | None, subject: str) -> None:
-    """Raises what a status other than OK means."""
-    if status == Status.OK:
-        return
-    if diagnostic is None:
-        raise DeviceError.explain(status, subject=subject)
-    text = diagnostic.text.decode("utf-8", errors="replace")
-    raise DeviceError.explain(status, diagnostic.os_errno, text, subject)
 
 
 def _make_realtime() -> None:

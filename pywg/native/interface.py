@@ -10,14 +10,13 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
 from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from pywg.config import Config
 from pywg.keys import PublicKey
 from pywg.native import abi, library
 from pywg.native.addresses import SocketAddress
 from pywg.native.batch import Batch
-from pywg.native.device import check, new_diagnostic, read_text
+from pywg.native.calls import check, new_diagnostic, read_text
 from pywg.native.owned import Owned
 from pywg.native.packets import (
     FLAGS,
@@ -34,9 +33,11 @@ from pywg.native.packets import (
     kept_for_sealing,
     take,
 )
-from pywg.wireguard import uapi
-from pywg.wireguard.changes import of_config, synchronizing
-from pywg.wireguard.status import InterfaceStatus
+
+if TYPE_CHECKING:
+    # With a text for a configuration none of it is needed, and half of the time is spent with it.
+    from pywg.config import Config
+    from pywg.wireguard.status import InterfaceStatus
 
 __all__ = ["Batch", "Interface", "Now", "Packet", "SocketAddress", "Verdict", "now"]
 
@@ -130,9 +131,14 @@ class Interface(Owned):
 
     def get(self) -> InterfaceStatus:
         """Its configuration and the statistics of its peers. It holds the private key."""
+        from pywg.wireguard import uapi
+
         return uapi.parse_get(self.get_text())
 
     def _set_text(self, config: Config) -> str:
+        from pywg.wireguard import uapi
+        from pywg.wireguard.changes import of_config, synchronizing
+
         return uapi.changes_text(synchronizing(of_config(config), self.get()))
 
     def get_text(self) -> str:

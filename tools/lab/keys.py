@@ -6,7 +6,7 @@ import base64
 import os
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pywg.keys import PrivateKey
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Key:
 
 
 def new_key() -> Key:
-    private = X25519PrivateKey.generate()
-    return Key(encode(private.private_bytes_raw()), encode(private.public_key().public_bytes_raw()))
+    private = PrivateKey.generate()
+    return Key(private.to_base64(), private.public.to_base64())
 
 
 def new_psk() -> str:
