@@ -1,4 +1,5 @@
-//! zig build [-Doptimize=safe] [-Dstrip=true] [-Dtarget=...]   library, static library, daemon, header in zig-out/
+//! zig build [-Doptimize=safe] [-Dstrip=true] [-Dtarget=...] [--prefix DIRECTORY]
+//!     libraries, daemon, header, pkg-config file in zig-out/, or in DIRECTORY
 //! zig build test | test-programs | bench | fmt
 //! Each room of core/ is a module, so an import against the arrow does not compile: docs/ARCHITECTURE.md.
 //! scripts/build_core builds the same without `zig build`, whose own start-up takes minutes when cold.
@@ -15,6 +16,23 @@ const x86_64_flavours = [_]Flavour{
     .{ .name = "v4ifma", .cpu = "x86_64_v4", .feature = .avx512ifma },
 };
 const other_flavours = [_]Flavour{.{ .name = "baseline", .cpu = null }};
+
+/// PYWG_ABI_VERSION: part of the name of the shared library, so that a later one can lie beside it.
+const abi_version = 1;
+
+/// As in tools/build/core.py, which a test compares.
+const pkg_config =
+    \\prefix=${{pcfiledir}}/../..
+    \\includedir=${{prefix}}/include
+    \\libdir=${{prefix}}/lib
+    \\
+    \\Name: pywg
+    \\Description: Userspace WireGuard: a whole device, or the protocol alone
+    \\Version: {s}
+    \\Cflags: -I${{includedir}}
+    \\Libs: -L${{libdir}} -lpywg
+    \\
+;
 
 /// A module: what it may import stands above it, or is an option.
 const Room = struct { name: []const u8, root: []const u8, imports: []const []const u8 = &.{} };
@@ -153,7 +171,13 @@ fn install(self: *const Build) void {
     const b = self.b;
     const all = self.rooms(self.optimize);
     const abi = all.get("abi");
-    const shared = b.addLibrary(.{ .name = "pywg", .linkage = .dynamic, .root_module = abi, .use_llvm = true });
+    const shared = b.addLibrary(.{
+        .name = "pywg",
+        .linkage = .dynamic,
+        .root_module = abi,
+        .use_llvm = true,
+        .version = .{ .major = abi_version, .minor = 0, .patch = 0 },
+    });
     shared.installHeader(b.path("core/include/pywg.h"), "pywg.h");
     b.installArtifact(shared);
     const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = abi, .use_llvm = true });
@@ -161,6 +185,8 @@ fn install(self: *const Build) void {
     b.installArtifact(static);
     const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.get("daemon"), .use_llvm = true });
     b.installArtifact(daemon);
+    const description = b.addWriteFiles().add("pywg.pc", b.fmt(pkg_config, .{zon.version}));
+    b.getInstallStep().dependOn(&b.addInstallFile(description, "lib/pkgconfig/pywg.pc").step);
 }
 
 /// Every room has tests of its own, with all checks on. What passed once is not run again until something changes;

@@ -4,7 +4,7 @@ Environment, since hatchling passes no config settings on:
     PYWG_ZIG_TARGET=aarch64    build for another machine (x86_64, aarch64, armv7l, riscv64)
     PYWG_ZIG=/usr/bin/zig      this zig instead of the `ziglang` wheel
     PYWG_ZIG_OPTIMIZE=Debug    how everything but the AEAD is compiled (default ReleaseSafe)
-    PYWG_PREBUILT=DIRECTORY    no zig at all: take libpywg.so and pywgd from there
+    PYWG_PREBUILT=DIRECTORY    no zig at all: take libpywg.so, libpywg.a and pywgd from there
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ZIGLANG = "ziglang==0.17.1"  # pinned: Zig breaks with every release
-PACKAGED = ("libpywg.so", "pywgd")
+PACKAGED = ("libpywg.so", "libpywg.a", "pywgd")
+# For C programs, beside these: tests/unit/test_c_library.py finds them by pkg-config.
+HEADER = "include/pywg.h"
+PKG_CONFIG = "pkgconfig/pywg.pc"
 # No libc is linked, so one file serves glibc and musl.
 PLATFORMS = {
     "x86_64": "manylinux_2_17_x86_64.manylinux2014_x86_64.musllinux_1_1_x86_64",
@@ -47,8 +50,15 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             self._install_in_tree(built)
             return
         # Never through the tree: a build for another machine must not replace an editable install.
-        for name, path in built.items():
+        for name, path in {**built, **self._for_c_programs(core)}.items():
             build_data["force_include"][str(path)] = f"pywg/_native/{name}"
+
+    def _for_c_programs(self, core: ModuleType) -> dict[str, Path]:
+        """The header, and what pkg-config says of the libraries around it."""
+        description = Path(self.root) / ".zig-cache" / "wheel" / "pywg.pc"
+        description.parent.mkdir(parents=True, exist_ok=True)
+        description.write_text(core.pkg_config("..", "."), encoding="ascii")
+        return {HEADER: core.HEADER, PKG_CONFIG: description}
 
     def _products(self, core: ModuleType, arch: str) -> dict[str, Path]:
         prebuilt = os.environ.get("PYWG_PREBUILT")

@@ -5,8 +5,8 @@
 //! grow only up to a share of what is still free, and where that is too little for its first packets, the queue that
 //! has waited longest gives up its own: thousands of silent peers cost a peer that is there none of the packets that
 //! start a connection.
-//! Invariant: every chunk below `high` is in the free list or in exactly one queue. A queue that holds packets stays where it is,
-//! for others know it by its address.
+//! Invariant: every chunk below `high` is in the free list or in exactly one queue. A queue that holds packets stays
+//! where it is, for others know it by its address.
 const std = @import("std");
 const constants = @import("constants.zig");
 const untouched = @import("untouched.zig");

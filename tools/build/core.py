@@ -72,6 +72,18 @@ BASELINE = {"armv7l": "generic+v7a"}
 
 LIBRARY, STATIC_LIBRARY, DAEMON = "libpywg.so", "libpywg.a", "pywgd"
 PRODUCTS = (LIBRARY, STATIC_LIBRARY, DAEMON)
+HEADER = ROOT / "core" / "include" / "pywg.h"
+# What C programs ask pkg-config for. Relative to where it lies, so that it may be moved.
+PKG_CONFIG = """prefix=${{pcfiledir}}/{prefix}
+includedir=${{prefix}}/include
+libdir=${{prefix}}/{libdir}
+
+Name: pywg
+Description: Userspace WireGuard: a whole device, or the protocol alone
+Version: {version}
+Cflags: -I${{includedir}}
+Libs: -L${{libdir}} -lpywg
+"""
 OPTIMIZE_DEFAULT = "ReleaseSafe"
 JOBS = 2
 
@@ -86,6 +98,7 @@ class Build:
     version: str
     work: Path
     flags: Sequence[str] = ()
+    soname: str = LIBRARY
     graph: Graph = field(default_factory=lambda: MODULES)
     # flavour -> the form of the AEAD for AVX-512 that it gets, without the instructions
     models: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +146,8 @@ class Build:
         ]
 
     def shared_library(self) -> list[str]:
-        return self._link("build-lib", "abi", LIBRARY, "pywg", ["-dynamic", "-fPIC"])
+        flags = ["-dynamic", "-fPIC", f"-fsoname={self.soname}"]
+        return self._link("build-lib", "abi", LIBRARY, "pywg", flags)
 
     def static_library(self) -> list[str]:
         flags = ["-static", "-fPIC", "-fcompiler-rt"]
@@ -186,6 +200,7 @@ def build(
     *,
     optimize: str = OPTIMIZE_DEFAULT,
     products: Sequence[str] = PRODUCTS,
+    soname: str = LIBRARY,
     force: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Path]:
@@ -195,7 +210,7 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and finds the work done
-        digest = content_digest(arch, optimize, flags, products)  # not before: it may have changed
+        digest = content_digest(arch, optimize, flags, (*products, soname))  # not before: it may have changed
         present = all(path.is_file() for path in paths.values())
         known = stamp.read_text(encoding="ascii") if stamp.is_file() else ""
         if present and known == digest and not force:
@@ -206,7 +221,8 @@ def build(
         work = out / ".build"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        _compile(Build(zig, arch, optimize, version(), work, flags), products, log)
+        job = Build(zig, arch, optimize, version(), work, flags, soname)
+        _compile(job, products, log)
         for product, path in paths.items():
             (work / product).chmod(0o644 if product == STATIC_LIBRARY else 0o755)
             (work / product).replace(path)
@@ -236,6 +252,11 @@ def content_digest(arch: str, optimize: str, flags: Sequence[str], products: Seq
         digest.update(f"{path.relative_to(ROOT)}:{len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def pkg_config(prefix: str, libdir: str) -> str:
+    """pywg.pc: `prefix` as seen from its folder, `libdir` as seen from there."""
+    return PKG_CONFIG.format(prefix=prefix, libdir=libdir, version=version())
 
 
 def version() -> str:

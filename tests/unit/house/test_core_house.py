@@ -21,7 +21,7 @@ Shelves = tuple[tuple[str, ...], ...]
 SHELVES: Mapping[str, Shelves] = {
     "protocol": (
         ("allowed_ips", "change", "constants", "crypto", "deadlines", "drop", "peer_table"),
-        ("segmented_array", "testdata/transcripts", "time", "wishes"),
+        ("segmented_array", "testdata/transcripts", "time", "untouched", "wishes"),
         ("cookie", "index_table", "load", "noise", "rate_limiter"),
         ("replay", "staging", "timers", "uapi"),
         ("session",),
