@@ -210,7 +210,9 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and finds the work done
-        digest = content_digest(arch, optimize, flags, (*products, soname))  # not before: it may have changed
+        digest = content_digest(
+            arch, optimize, flags, (*products, soname)
+        )  # not before: it may have changed
         present = all(path.is_file() for path in paths.values())
         known = stamp.read_text(encoding="ascii") if stamp.is_file() else ""
         if present and known == digest and not force:

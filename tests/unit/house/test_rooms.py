@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "host": "errors config",
     "wireguard": "errors keys config host",
     "native": "errors keys config host wireguard",
+    "drive": "native",
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
     "demo": "errors keys config host native _version",
