@@ -25,8 +25,7 @@ def echo_request(source: IPv4Address, destination: IPv4Address) -> bytes:
 
 
 async def ping(config: pywg.Config, address: IPv4Address) -> None:
-    source = config.interface.addresses[0].ip
-    assert isinstance(source, IPv4Address)
+    source = IPv4Address(config.interface.addresses[0].ip)
     with (
         pywg.Interface(pywg.resolve(config)) as interface,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,

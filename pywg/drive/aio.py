@@ -16,8 +16,8 @@ WAITING_MAX = 1024
 class AsyncDriver:
     """An ``Interface`` on UDP sockets, for coroutines of one loop.
 
-    ``async with AsyncDriver(interface, [sock]) as tunnel:`` moves datagrams for the length of the block.
-    The interface and the sockets stay the caller's. Inner packets that nobody fetches by
+    ``async with AsyncDriver(interface, [sock]) as tunnel:`` moves datagrams for the length of the
+    block. The interface and the sockets stay the caller's. Inner packets that nobody fetches by
     ``receive`` are lost when ``waiting_max`` of them wait, and counted in ``lost``.
     """
 
