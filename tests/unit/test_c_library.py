@@ -1,4 +1,4 @@
-"""The library as C programs find it: installed under a prefix, or in a wheel, by pkg-config alone."""
+"""The library as C programs find it: under a prefix or in a wheel, by pkg-config alone."""
 
 from __future__ import annotations
 
