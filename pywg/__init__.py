@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pywg.native.device import Device, LogLevel, Offload
     from pywg.native.interface import Interface, Now, now
     from pywg.native.packets import Packet, Verdict
-    from pywg.wireguard.status import InterfaceStatus, PeerStatus
+    from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
 
 # module -> the names that are taken from it, as above
 _NAMES = {
@@ -43,7 +43,7 @@ _NAMES = {
     "native.device": "Device LogLevel Offload",
     "native.interface": "Interface Now now",
     "native.packets": "Packet Verdict",
-    "wireguard.status": "InterfaceStatus PeerStatus",
+    "wireguard.status": "InterfaceStatus PeerStatus Report",
 }
 _RENAMED = {"resolve_now": "resolve"}
 _HOME = {
@@ -77,6 +77,7 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "PywgError",
+    "Report",
     "Status",
     "UapiError",
     "Verdict",

@@ -60,6 +60,7 @@ class ConfigError(PywgError):
 
     @classmethod
     def of(cls, path: str, problems: Sequence[Problem]) -> ConfigError:
+        """One error for all of them; at least one."""
         error = cls.__new__(cls)
         error._fill(path, tuple(problems))
         return error

@@ -60,7 +60,8 @@ class ConfigWarning:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Host (name, IPv4, or IPv6 without brackets, perhaps with %zone) and UDP port."""
+    """``host`` (name, IPv4, or IPv6 without brackets, perhaps with %zone) and UDP ``port``;
+    ``position``: where the file says so."""
 
     host: str
     port: int
@@ -79,7 +80,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class AllowedIP:
-    """A network whose packets go to, and may come from, a peer."""
+    """A ``network`` whose packets go to, and may come from, a peer; ``position``: where the file
+    says so."""
 
     network: IPNetwork
     position: Position = field(default=Position(), repr=False, compare=False)
@@ -103,7 +105,18 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSection:
-    """``[Interface]``. Hooks are shell text in which ``%i`` has not been replaced."""
+    """``[Interface]``: each field is the key of its name, None or empty where the file has none.
+
+    ``private_key``, ``listen_port``, ``fwmark``: the device's. ``addresses``, ``mtu``,
+    ``dns_servers``, ``dns_search`` (those with a ``~`` too), ``table``: what ``up`` sets.
+    ``pre_up``, ``post_up``, ``pre_down``, ``post_down``: shell text in which ``%i`` has not been
+    replaced. ``save_config``: whether ``down`` writes the file.
+
+    Beyond wg-quick: ``private_key_file``; ``bind_device``, ``bind_addresses``: what sockets are
+    held to; ``backend``; ``netns``, ``socket_netns``: names of network namespaces;
+    ``memory_limit``: MiB; ``kill_switch``; ``only``, ``excepted``: who goes through the tunnel
+    (empty is everybody), and who beside it.
+    """
 
     private_key: PrivateKey | None = None
     listen_port: int | None = None
@@ -111,7 +124,7 @@ class InterfaceSection:
     addresses: tuple[IPInterface, ...] = ()
     mtu: int | None = None
     dns_servers: tuple[IPAddress, ...] = ()
-    dns_search: tuple[str, ...] = ()  # those with a `~`: see split_dns.py
+    dns_search: tuple[str, ...] = ()
     table: Table = "auto"
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()
@@ -124,10 +137,10 @@ class InterfaceSection:
     backend: BackendChoice | None = None
     netns: str | None = None
     socket_netns: str | None = None
-    memory_limit: int | None = None  # MiB
+    memory_limit: int | None = None
     kill_switch: KillSwitch | None = None
-    only: tuple[Owner, ...] = ()  # who goes through the tunnel; empty is everybody
-    excepted: tuple[Owner, ...] = ()  # who goes beside it
+    only: tuple[Owner, ...] = ()
+    excepted: tuple[Owner, ...] = ()
 
 
 def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:
@@ -160,7 +173,12 @@ def _left(network: IPNetwork, holes: Sequence[IPNetwork]) -> Iterator[IPNetwork]
 
 @dataclass(frozen=True, slots=True)
 class PeerSection:
-    """``[Peer]``."""
+    """``[Peer]``: each field is the key of its name, None or empty where the file has none.
+
+    ``public_key``, ``preshared_key``, ``allowed_ips``, ``endpoint``. ``persistent_keepalive``:
+    seconds. Beyond wg-quick: ``preshared_key_file``; ``endpoint_family``: which addresses of a name
+    are taken; ``endpoint_dns``: who is asked for it; ``excluded_ips``: left out of ``allowed_ips``.
+    """
 
     public_key: PublicKey
     preshared_key: PresharedKey | None = None
@@ -197,13 +215,17 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One file."""
+    """One file.
+
+    ``interface`` and ``peers``: its sections. ``path``: where it is from, for messages.
+    ``warnings``: what is legal and probably not meant. ``origin``: who could have written it, empty
+    for a text. ``load(path)`` reads a file: ConfigError tells all that is wrong with it.
+    """
 
     interface: InterfaceSection = InterfaceSection()
     peers: tuple[PeerSection, ...] = ()
     path: str = field(default="<config>", compare=False)
     warnings: tuple[ConfigWarning, ...] = field(default=(), compare=False, repr=False)
-    #: Who could have written it. Empty for a text.
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     #: ``Config.load(path)``: see source.py, which knows files and puts it here.

@@ -43,11 +43,8 @@ class Driver:
     ) -> None:
         """ValueError: a socket is no UDP socket, or two are of one family."""
         self.interface = interface
-        """What seals and opens."""
         self.sockets = tuple(sockets)
-        """What datagrams are sent and received by."""
         self.unsent = 0
-        """Datagrams that no socket took."""
         self._by_family: dict[bool, socket.socket] = {}
         for one in self.sockets:
             if one.type != socket.SOCK_DGRAM or one.family not in (socket.AF_INET, socket.AF_INET6):
@@ -152,7 +149,6 @@ class Loop:
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
-        """What is run."""
         self._is_over = False
         self._thread: threading.Thread | None = None
         self._running: int | None = None

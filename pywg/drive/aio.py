@@ -30,7 +30,6 @@ class AsyncDriver:
     ) -> None:
         """ValueError: a socket is no UDP socket, or two are of one family."""
         self.lost = 0
-        """Inner packets for which there was no room."""
         self._driver = Driver(interface, sockets, self._keep)
         self._packets: asyncio.Queue[bytes] = asyncio.Queue(waiting_max)
         self._timer: asyncio.TimerHandle | None = None

@@ -43,6 +43,9 @@ class Batch:
     In: receive datagrams into ``datagrams[0]``, ..., call ``Interface.open_into`` with lengths and
     sources, and write what ``opened`` lists.
 
+    After a call ``lengths[i]`` is the length of what lies in a slot now, ``verdicts[i]`` what
+    became of it, as the number of a ``Verdict``, and ``peers[i]`` the number of the peer, or 0.
+
     Used again for each call, by one thread at a time. ``memory``: a writable buffer of ``count *
     size`` bytes to work in, such as an ``mmap``; else it has its own.
     """
@@ -61,16 +64,12 @@ class Batch:
         if len(whole) != count * size or whole.readonly:
             raise ValueError(f"{count} slots of {size} bytes need a writable buffer of that length")
         self.count = count
-        """How many slots there are."""
         self.size = size
-        """Bytes of a slot: an inner packet may have 48 fewer."""
         slots = [whole[at : at + size] for at in range(0, count * size, size)]
         self.datagrams: tuple[memoryview, ...] = tuple(slots)
-        """For each slot where its datagram is received, and where a sealed one lies."""
         self.packets: tuple[memoryview, ...] = tuple(
             slot[HEADROOM : size - OVERHEAD + HEADROOM] for slot in slots
         )
-        """For each slot where its inner packet is read into, and where an opened one lies."""
         self._inner, self._outer = PacketArray(count), PacketArray(count)
         self._numbers, self._written = Numbers(count), Numbers(1)
         self._clock, self._why = Clock(), Why()
@@ -80,12 +79,8 @@ class Batch:
         self._is_one_source = False
         self._is_moved = False
         self.lengths: memoryview = self._outer.lengths
-        """For each slot, after a call, the length of what lies there now: a datagram after
-        ``seal_into`` and ``poll_into``, an inner packet after ``open_into``."""
         self.verdicts: memoryview = self._outer.verdicts
-        """For each slot, after a call, what became of it: the number of a ``Verdict``."""
         self.peers: memoryview = self._numbers.view
-        """For each slot, after a call, the number of the peer, or 0: ``Interface.peer_key``."""
         # Also keeps the memory from being resized.
         self._memory = (ctypes.c_char * (count * size)).from_buffer(given)
         first = ctypes.addressof(self._memory)

@@ -49,12 +49,14 @@ MTU_MAX = 65535
 
 
 class Now(NamedTuple):
-    """Both clocks, read once for each batch."""
+    """Both clocks, read once for each batch, in nanoseconds.
+
+    ``boot_ns``: CLOCK_BOOTTIME; any clock that never goes back will do. ``unix_ns``:
+    CLOCK_REALTIME, since 1970; the timestamps of handshakes are made of it.
+    """
 
     boot_ns: int
-    """CLOCK_BOOTTIME in nanoseconds; any clock that never goes back will do."""
     unix_ns: int
-    """CLOCK_REALTIME in nanoseconds since 1970: the timestamps of handshakes."""
 
 
 def now() -> Now:
@@ -67,7 +69,8 @@ class Interface(Owned):
 
     Threads wait for one another. Every method raises ``DeviceError``: with ``Status.CLOSED`` after
     ``close``, with ``Status.FORKED`` in a forked child, where an interface is of no use. What else
-    a method raises is said with it.
+    a method raises is said with it. ``mtu``: of the inner packets, in bytes; a longer one is
+    DROPPED.
     """
 
     def __init__(
@@ -90,7 +93,6 @@ class Interface(Owned):
             raise ValueError(f"an MTU is 0 to {MTU_MAX}, not {mtu}")
         self._library = library.load()
         self.mtu = mtu or MTU_DEFAULT
-        """Of the inner packets, in bytes; a longer one is DROPPED."""
         # ctypes keeps no reference to a callback: this attribute does, for the life of the handle.
         self._entropy = abi.pywg_entropy() if entropy is None else _entropy_callback(entropy)
         options = abi.pywg_interface_options(

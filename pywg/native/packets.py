@@ -40,20 +40,20 @@ _first = itemgetter(0)
 
 
 class Verdict(IntEnum):
-    """What became of a packet."""
+    """What became of a packet.
+
+    ``DROPPED``: refused, ``Packet.drop`` says why. ``SEALED``: a datagram to send. ``STAGED``: kept
+    until there is a session, so call ``poll``. ``DELIVER``: an inner packet that came out.
+    ``HANDSHAKE``: a handshake message was accepted, so call ``poll``. ``KEEPALIVE``: authentic and
+    empty.
+    """
 
     DROPPED = abi.PYWG_VERDICT_DROPPED
-    """Refused; ``Packet.drop`` says why."""
     SEALED = abi.PYWG_VERDICT_SEALED
-    """A datagram to send."""
     STAGED = abi.PYWG_VERDICT_STAGED
-    """Kept until there is a session: now call ``poll``."""
     DELIVER = abi.PYWG_VERDICT_DELIVER
-    """An inner packet that came out."""
     HANDSHAKE = abi.PYWG_VERDICT_HANDSHAKE
-    """A handshake message was accepted: now call ``poll``."""
     KEEPALIVE = abi.PYWG_VERDICT_KEEPALIVE
-    """Authentic and empty."""
 
 
 VERDICTS = tuple(Verdict)
@@ -61,18 +61,19 @@ _DROPPED, _SEALED, _DELIVER = int(Verdict.DROPPED), int(Verdict.SEALED), int(Ver
 
 
 class Packet(NamedTuple):
-    """A packet after the core looked at it."""
+    """A packet after the core looked at it.
+
+    ``verdict``: what became of it. ``data``: the datagram (SEALED) or the inner packet (DELIVER),
+    else empty. ``address``: where to send it, or where it came from. ``drop``: why it was DROPPED,
+    such as ``"invalid_mac1"`` or ``"no_peer"``. ``peer``: the number of the peer that it is for or
+    from, 0 where there is none; ``Interface.peer_key`` has the key to it.
+    """
 
     verdict: Verdict
-    """What became of it."""
     data: bytes = b""
-    """The datagram (SEALED) or the inner packet (DELIVER)."""
     address: SocketAddress | None = None
-    """Where to send it, or where it came from."""
     drop: str | None = None
-    """Why it was DROPPED: ``"invalid_mac1"``, ``"no_peer"``, ..."""
     peer: int = 0
-    """The number of the peer it is for or from, 0 where there is none: ``Interface.peer_key``."""
 
 
 @cache

@@ -13,13 +13,20 @@ from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
 @dataclass(slots=True)
 class PeerStatus:
-    """A peer as a running device sees it."""
+    """A peer as a running device sees it.
+
+    ``public_key`` and ``preshared_key`` (None for none) as configured. ``endpoint``: where it was
+    last heard, or is to be found; None while nobody knows. ``allowed_ips``: its networks.
+    ``last_handshake_ns``: Unix time in nanoseconds, 0 for never. ``rx_bytes``, ``tx_bytes``:
+    datagrams with their headers, as the kernel counts. ``persistent_keepalive``: seconds, 0 for
+    off.
+    """
 
     public_key: PublicKey
     preshared_key: PresharedKey | None = None
     endpoint: Endpoint | None = None
     allowed_ips: list[IPNetwork] = field(default_factory=list)
-    last_handshake_ns: int = 0  # Unix time; 0 for never
+    last_handshake_ns: int = 0
     rx_bytes: int = 0
     tx_bytes: int = 0
     persistent_keepalive: int = 0
@@ -28,6 +35,10 @@ class PeerStatus:
 @dataclass(slots=True)
 class InterfaceStatus:
     """A running device.
+
+    ``private_key``: None for none. ``listen_port``: 0 where the kernel chooses or has not chosen
+    yet. ``fwmark``: 0 for none. ``peers``: in the order in which they came. ``bind_device``,
+    ``bind_addresses``: what its sockets are held to.
 
     What its sockets are bound to is known only where it was asked for: `wg` must not meet keys
     that it does not know, so UAPI `get` does not tell it.
@@ -42,17 +53,24 @@ class InterfaceStatus:
 
     @property
     def public_key(self) -> PublicKey | None:
+        """Of the private key; None without one. CoreLoadError: there is no core to load."""
         return self.private_key.public if self.private_key else None
 
 
 @dataclass(slots=True)
 class Report:
-    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them."""
+    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them.
 
-    offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
-    gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
-    gso_lost: list[str] = field(default_factory=list)  # endpoints that trains do not reach
-    dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
+    ``offloads``: name to state, such as ``"stepped_down EIO"``. ``gso_refused``, ``gso_lost``:
+    endpoints that take no GSO, and that trains do not reach. ``dropped``: reason to packets.
+    ``cipher``: the AEAD path. ``healed``: what was put back, as commands. ``other``: the lines that
+    this version has no field for.
+    """
+
+    offloads: dict[str, str] = field(default_factory=dict)
+    gso_refused: list[str] = field(default_factory=list)
+    gso_lost: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
     cipher: str = ""
-    healed: list[str] = field(default_factory=list)  # what was put back, as commands
+    healed: list[str] = field(default_factory=list)
     other: dict[str, str] = field(default_factory=dict)
