@@ -24,6 +24,7 @@ def echo_request(source: IPv4Address, destination: IPv4Address) -> bytes:
     return header[:10] + checksum(header) + header[12:] + message
 
 
+# excerpt begins
 async def ping(config: pywg.Config, address: IPv4Address) -> None:
     source = IPv4Address(config.interface.addresses[0].ip)
     with (
@@ -37,4 +38,5 @@ async def ping(config: pywg.Config, address: IPv4Address) -> None:
     print(f"{kind} from {IPv4Address(reply[12:16])}, {len(reply)} bytes")
 
 
+# excerpt ends
 asyncio.run(ping(pywg.Config.load(sys.argv[1]), IPv4Address(sys.argv[2])))

@@ -136,6 +136,7 @@ int main(int argc, char **argv) {
     size_t length = fread(text, 1, sizeof text, file);
     fclose(file);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) != 0) fail("socketpair");
+    /* excerpt begins */
     /* The fork comes first: a device does not survive one. */
     pid_t child = fork();
     if (child == 0) {
@@ -156,5 +157,6 @@ int main(int argc, char **argv) {
     pywg_device_close(device);
     must(ended, &why);
     waitpid(child, &status, 0);
+    /* excerpt ends */
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

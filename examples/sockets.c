@@ -74,6 +74,7 @@ static int answer(uint8_t *packet, size_t length) {
     return 1;
 }
 
+/* excerpt begins */
 static void receive_and_answer(const pywg_now *now, pywg_diagnostic *why) {
     size_t count = 0;
     while (count < BATCH) {
@@ -97,6 +98,7 @@ static void receive_and_answer(const pywg_now *now, pywg_diagnostic *why) {
     }
 }
 
+/* excerpt ends */
 /* Milliseconds until the protocol has something to do, -1 for never. */
 static int timeout(const pywg_now *now) {
     uint64_t deadline;

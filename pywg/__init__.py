@@ -12,6 +12,8 @@ from pywg._version import __version__
 if TYPE_CHECKING:
     from pywg._version import cipher_path, core_version
     from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
+    from pywg.drive import Driver
+    from pywg.drive.aio import AsyncDriver
     from pywg.errors import (
         ConfigError,
         CoreLoadError,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "_version": "cipher_path core_version",
     "config": "AllowedIP Config Endpoint InterfaceSection PeerSection",
+    "drive": "Driver",
+    "drive.aio": "AsyncDriver",
     "errors": "ConfigError CoreLoadError DeviceError KeyFormatError NetworkError PermissionDenied "
     "PywgError Status UapiError",
     "host.resolver": "resolve_now",
@@ -54,12 +58,14 @@ _HOME = {
 
 __all__ = [
     "AllowedIP",
+    "AsyncDriver",
     "Batch",
     "Config",
     "ConfigError",
     "CoreLoadError",
     "Device",
     "DeviceError",
+    "Driver",
     "Endpoint",
     "Interface",
     "InterfaceSection",

@@ -129,8 +129,6 @@ class Driver:
 
     def _send_sealed(self) -> None:
         for datagram, address in self._out.sealed():
-            if address is None:
-                continue
             by = self._by_family.get(":" in address[0])
             try:
                 if by is None:

@@ -93,7 +93,7 @@ class Batch:
         self._cut_datagrams: dict[int, tuple[memoryview, ...]] = {}
         self._cut_packets: dict[int, tuple[memoryview, ...]] = {}
 
-    def sealed(self) -> list[tuple[memoryview, SocketAddress | None]]:
+    def sealed(self) -> list[tuple[memoryview, SocketAddress]]:
         """What the last ``seal_into`` or ``poll_into`` made, in the order of slots: the datagram,
         as a view that is good until the next call, and where to send it."""
         count = self._used

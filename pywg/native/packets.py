@@ -16,7 +16,7 @@ from itertools import accumulate, repeat
 from operator import itemgetter
 from struct import Struct
 from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pywg.errors import DeviceError
 from pywg.native import abi, library
@@ -119,10 +119,11 @@ class PacketArray:
             self._columns[count] = found
         return found
 
-    def address(self, index: int) -> SocketAddress | None:
+    def address(self, index: int) -> Any:
+        """None where none was written."""
         return FROM_RAW[self.endpoints[index].tobytes()]
 
-    def addresses(self, count: int) -> list[SocketAddress | None]:
+    def addresses(self, count: int) -> list[Any]:
         raw = map(_first, _ENDPOINTS.iter_unpack(self._bytes[: count * _SIZE]))
         return list(map(FROM_RAW.__getitem__, raw))
 

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = {path.name: path.read_text() for path in sorted((ROOT / "examples").iterdir())}
 DOCUMENTS = ["README.md", "docs/ABI.md", "docs/library.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-EXCERPT = re.compile(r"/\* excerpt begins \*/\n(.*?)/\* excerpt ends \*/", re.DOTALL)
+EXCERPT = re.compile(
+    r"(?:/\* |# )excerpt begins(?: \*/)?\n(.*?)\s*(?:/\* |# )excerpt ends", re.DOTALL
+)
 
 
 def blocks(text: str) -> list[str]:
@@ -26,7 +28,7 @@ def blocks(text: str) -> list[str]:
 def shown_in(code: str) -> str | None:
     """The example that a block is the text of, or an excerpt of."""
     for name, text in EXAMPLES.items():
-        if code == text or code in EXCERPT.findall(text):
+        if code == text or code.strip() in map(str.strip, EXCERPT.findall(text)):
             return name
     return None
 
@@ -86,6 +88,12 @@ def test_the_example_in_c_fails_when_what_comes_out_is_not_what_went_in(tmp_path
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "DELIVER" not in done.stdout
+
+
+def test_slots_carry_packets_over_udp() -> None:
+    assert EXAMPLES["slots.py"]
+    said = output(sys.executable, "-P", ROOT / "examples" / "slots.py")
+    assert said == "16 packets, as they were sent\n"
 
 
 def test_two_interfaces_in_python_print_what_the_page_says(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Measures beside other implementations: tunnels, cryptography, floods."""
+"""Measures beside other implementations: tunnels, cryptography, floods, calls."""

@@ -1,5 +1,5 @@
 /* What tools/bench/interface.py compares with: pywg_interface_seal_batch and receive_batch in batches of COUNT packets of
- * LENGTH bytes, in the place they lie in. Prints microseconds for each packet, to seal and to receive; the least of
+ * LENGTH bytes (0: of all lengths in `mixed`), in the place they lie in. Prints microseconds for each packet, to seal and to receive; the least of
  * all rounds. As in Python the clocks are read for each batch, and what fills the slots is not counted. */
 #include "pywg.h"
 #include <stdio.h>
@@ -40,6 +40,8 @@ static uint8_t slots[PACKETS][SLOT];
 static pywg_packet plain[PACKETS], sealed[PACKETS];
 static uint64_t peers[PACKETS];
 
+static const size_t mixed[8] = { 64, 1420, 576, 1200, 96, 1420, 300, 1000 };
+
 static void pump(pywg_interface *from, pywg_interface *to) {
     pywg_packet datagram = { .data = slots[0], .capacity = SLOT };
     size_t written;
@@ -61,7 +63,7 @@ int main(int argc, char **argv) {
     must(argc == 4);
     size_t count = (size_t)atoi(argv[1]), length = (size_t)atoi(argv[2]);
     int rounds = atoi(argv[3]);
-    must(count > 0 && count <= PACKETS && length >= 28 && length <= sizeof inner);
+    must(count > 0 && count <= PACKETS && (length == 0 || length >= 28) && length <= sizeof inner);
     uint8_t keys[2][32], public_keys[2][32];
     char words[2][65], public_words[2][65], lines[512];
     for (int i = 0; i < 2; i++) {
@@ -73,10 +75,10 @@ int main(int argc, char **argv) {
     pywg_interface *a = open_interface(lines);
     text(lines, words[1], public_words[0], "10.0.0.1");
     pywg_interface *b = open_interface(lines);
-    inner[2] = (uint8_t)(length >> 8);
-    inner[3] = (uint8_t)length;
     pywg_now now = present();
-    plain[0] = (pywg_packet){ .data = inner, .length = length };
+    size_t lengths[PACKETS];
+    for (size_t i = 0; i < PACKETS; i++) lengths[i] = length ? length : mixed[i % 8];
+    plain[0] = (pywg_packet){ .data = inner, .length = 64 };
     sealed[0] = (pywg_packet){ .data = slots[0], .capacity = SLOT };
     must(pywg_interface_seal(a, &now, plain, sealed, 1) == PYWG_OK);
     pump(a, b);
@@ -84,12 +86,16 @@ int main(int argc, char **argv) {
     pump(a, b);
     double best_seal = 1e9, best_receive = 1e9;
     for (int round = 0; round < rounds; round++) {
-        for (size_t i = 0; i < PACKETS; i++) memcpy(slots[i] + HEADROOM, inner, length);
+        for (size_t i = 0; i < PACKETS; i++) {
+            memcpy(slots[i] + HEADROOM, inner, lengths[i]);
+            slots[i][HEADROOM + 2] = (uint8_t)(lengths[i] >> 8);
+            slots[i][HEADROOM + 3] = (uint8_t)lengths[i];
+        }
         uint64_t begin = read_clock(CLOCK_MONOTONIC);
         for (size_t at = 0; at + count <= PACKETS; at += count) {
             now = present();
             for (size_t i = at; i < at + count; i++) {
-                plain[i] = (pywg_packet){ .data = slots[i] + HEADROOM, .length = length };
+                plain[i] = (pywg_packet){ .data = slots[i] + HEADROOM, .length = lengths[i] };
                 sealed[i] = (pywg_packet){ .data = slots[i], .capacity = SLOT };
             }
             must(pywg_interface_seal_batch(a, &now, plain + at, sealed + at, peers, count, NULL) == PYWG_OK);

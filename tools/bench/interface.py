@@ -34,7 +34,9 @@ from tools.build import core
 SOURCE = Path(__file__).with_name("interface.c")
 HEADER = core.ROOT / "core" / "include"
 COUNTS = (1, 8, 64)
-LENGTHS = (1420, 64)
+# 0: each packet of another one than that before, as in interface.c
+LENGTHS = (1420, 64, 0)
+MIXED = (64, 1420, 576, 1200, 96, 1420, 300, 1000)
 # In one round, which is short: the machine is somebody else's in between.
 PACKETS = 256
 ADDRESS = ("192.0.2.1", 1)
@@ -78,22 +80,26 @@ def pair() -> tuple[Interface, Interface]:
     return a, b
 
 
+def packets_of(count: int, length: int) -> list[bytes]:
+    return [inner_packet(length or MIXED[i % len(MIXED)]) for i in range(count)]
+
+
 class Slots:
     """`seal_into` and `open_into`, and what a program does with what they say."""
 
     def __init__(self, count: int, length: int) -> None:
-        self.count, self.packet = count, inner_packet(length)
+        self.count, self.packets = count, packets_of(count, length)
         self.a, self.b = pair()
         self.batches = [Batch(count) for _ in range(PACKETS // count)]
 
     def round(self) -> Cost:
-        packet, count, length = self.packet, self.count, len(self.packet)
+        count, own = self.count, [len(packet) for packet in self.packets]
         for batch in self.batches:
-            for slot in batch.packets:
-                slot[:length] = packet
+            for slot, packet in zip(batch.packets, self.packets, strict=True):
+                slot[: len(packet)] = packet
         begin = perf_counter_ns()
         for batch in self.batches:
-            lengths = [length for _ in batch.packets]
+            lengths = [length for length in own]  # noqa: C416 - a loop, as around a socket
             self.a.seal_into(batch, lengths)
             sealed = batch.sealed()
         middle = perf_counter_ns()
@@ -108,7 +114,7 @@ class Slots:
             self.b.open_into(batch, lengths, sources)
             opened = batch.opened()
         end = perf_counter_ns()
-        assert len(opened) == count and bytes(opened[-1]) == packet
+        assert len(opened) == count and bytes(opened[-1]) == self.packets[-1]
         packets = len(self.batches) * count * 1000
         return (middle - begin) / packets, (end - begin_open) / packets
 
@@ -117,12 +123,12 @@ class Lists:
     """`seal` and `receive`."""
 
     def __init__(self, count: int, length: int) -> None:
-        self.count, self.packet = count, inner_packet(length)
+        self.count, self.packets = count, packets_of(count, length)
         self.a, self.b = pair()
 
     def round(self) -> Cost:
         calls = PACKETS // self.count
-        packets = [self.packet] * self.count
+        packets = self.packets
         begin = perf_counter_ns()
         results = [self.a.seal(packets) for _ in range(calls)]
         middle = perf_counter_ns()
@@ -131,7 +137,7 @@ class Lists:
         for batch in datagrams:
             received = self.b.receive(batch)
         end = perf_counter_ns()
-        assert received[-1].verdict is Verdict.DELIVER and received[-1].data == self.packet
+        assert received[-1].verdict is Verdict.DELIVER and received[-1].data == packets[-1]
         number = calls * self.count * 1000
         return (middle - begin) / number, (end - begin_open) / number
 
@@ -214,9 +220,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         program = compile_c(Path(folder))
         for length in LENGTHS:
-            for count in COUNTS:
+            # A call has one length, if it has one packet.
+            for count in COUNTS[length == 0 :]:
                 best = measure(program, count, length, options.rounds)
-                found[f"{length} bytes, {count} a call"] = best
+                found[f"{length or 'mixed'} bytes, {count} a call"] = best
                 if not options.json:
                     show(length, count, best)
     if options.json:
@@ -228,7 +235,7 @@ def main() -> None:
 
 
 def show(length: int, count: int, best: dict[str, Cost]) -> None:
-    words = [f"{length:5} bytes, {count:3} a call:"]
+    words = [f"{length or 'mixed':>5} bytes, {count:3} a call:"]
     for name, costs in best.items():
         pairs = " / ".join(f"{cost:.2f}" for cost in costs)
         ratios = " / ".join(f"{cost / c:.2f}" for cost, c in zip(costs, best["C"], strict=True))

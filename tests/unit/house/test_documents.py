@@ -32,6 +32,7 @@ ALLOWED = {
     "pywg/_native": "made by scripts/build_core",
     "libpywg.so": "made by both",
     "libpywg.a": "made by both",
+    "libpywg.so.1": "made by scripts/install_library",
     "txqueuelen": "the kernel's: an attribute of a link",
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",
