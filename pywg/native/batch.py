@@ -28,6 +28,10 @@ from pywg.native.packets import (
     lengths_as_array,
 )
 
+# Of the first slots: lengths of inner packets, lengths, verdicts, peers; pointers to datagrams, and
+# what these are before opening moves them.
+Columns = tuple[memoryview, memoryview, memoryview, memoryview, memoryview, "array[int]"]
+
 _SEALED, _DELIVER, _DROPPED = int(Verdict.SEALED), int(Verdict.DELIVER), int(Verdict.DROPPED)
 SLOT_MIN = 148  # a handshake message
 CUTS_MAX = 8
@@ -88,7 +92,7 @@ class Batch:
         self._outer.data[:] = self._bases
         self._inner.data[:] = array("Q", map(HEADROOM.__add__, self._bases))
         self._outer.capacities[:] = array("Q", [size]) * count
-        self._columns: dict[int, tuple[memoryview, memoryview, memoryview, memoryview]] = {}
+        self._columns: dict[int, Columns] = {}
         # Views of slots cut to a length, for slots of equal length.
         self._cut_datagrams: dict[int, tuple[memoryview, ...]] = {}
         self._cut_packets: dict[int, tuple[memoryview, ...]] = {}
@@ -103,11 +107,11 @@ class Batch:
             return [(self.datagrams[0][: self.lengths[0]], self._outer.address(0))]
         if not count:
             return []
-        _, all_lengths, all_verdicts, all_peers = self._columns_of(count)
-        verdicts, lengths = all_verdicts.tolist(), all_lengths.tolist()
+        columns = self._columns.get(count) or self._columns_of(count)
+        verdicts, lengths = columns[2].tolist(), columns[1].tolist()
         if verdicts.count(_SEALED) == count:
             views = _cut(self.datagrams, lengths, self._cut_datagrams)
-            peers = all_peers.tolist()
+            peers = columns[3].tolist()
             # What one call seals for one peer goes to one address.
             if peers.count(peers[0]) == count and peers[0]:
                 return list(zip(views, repeat(self._outer.address(0))))
@@ -129,10 +133,10 @@ class Batch:
             return [self.packets[0][: self.lengths[0]]]
         if not count:
             return []
-        _, all_lengths, all_verdicts, _ = self._columns_of(count)
-        verdicts, lengths = all_verdicts.tolist(), all_lengths.tolist()
+        columns = self._columns.get(count) or self._columns_of(count)
+        verdicts, lengths = columns[2].tolist(), columns[1].tolist()
         if verdicts.count(_DELIVER) == count:
-            return list(_cut(self.packets, lengths, self._cut_packets))
+            return [*_cut(self.packets, lengths, self._cut_packets)]
         places = zip(self.packets, lengths, verdicts, strict=False)
         return [view[:length] for view, length, verdict in places if verdict == _DELIVER]
 
@@ -156,13 +160,18 @@ class Batch:
             address = outer.address(slot)
         return Packet(verdict, data, address, drop, self.peers[slot])
 
-    def _columns_of(self, count: int) -> tuple[memoryview, memoryview, memoryview, memoryview]:
-        """Lengths of inner packets, lengths, verdicts and peers of the first slots; cut once."""
+    def _columns_of(self, count: int) -> Columns:
+        """Of the first slots; cut once."""
         found = self._columns.get(count)
         if found is None:
-            whole = (self._inner.lengths, self.lengths, self.verdicts, self.peers)
-            inner, lengths, verdicts, peers = (column[:count] for column in whole)
-            found = self._columns[count] = inner, lengths, verdicts, peers
+            found = self._columns[count] = (
+                self._inner.lengths[:count],
+                self.lengths[:count],
+                self.verdicts[:count],
+                self.peers[:count],
+                self._outer.data[:count],
+                self._bases[:count],
+            )
         return found
 
     # ---- for Interface ----
@@ -174,10 +183,7 @@ class Batch:
         if self._is_moved:
             # Opening moved the pointers to the inner packets.
             self._is_moved = False
-            if self._used == 1:
-                self._outer.data[0] = self._bases[0]
-            else:
-                self._outer.data[:] = self._bases
+            self._outer.data[:] = self._bases
         self._used = 0
 
     def _holds_packets(self, lengths: Sequence[int]) -> int:
@@ -189,22 +195,29 @@ class Batch:
         if count == 1:
             self._inner.lengths[0] = lengths[0]
         else:
-            self._columns_of(count)[0][:] = lengths_as_array(lengths)
+            columns = self._columns.get(count) or self._columns_of(count)
+            columns[0][:] = lengths_as_array(lengths)
         return count
 
     def _holds_datagrams(
         self, lengths: Sequence[int], sources: SocketAddress | Sequence[SocketAddress]
     ) -> int:
         count = len(lengths)
-        self._begin(count)
         if sources != self._sources:
             self._come_from(sources)
         if not self._is_one_source and len(sources) != count:
             raise ValueError(f"{count} lengths and {len(sources)} sources")
+        columns = self._columns.get(count) or self._columns_of(count)
+        if self._is_moved and self._used == count:
+            # The usual case: as many as in the last call.
+            columns[4][:] = columns[5]
+            self._used = 0
+        else:
+            self._begin(count)
         if count == 1:
             self.lengths[0] = lengths[0]
         else:
-            self._columns_of(count)[1][:] = lengths_as_array(lengths)
+            columns[1][:] = lengths_as_array(lengths)
         # Opening moves them to the inner packets.
         self._is_moved = True
         return count
@@ -231,6 +244,8 @@ def _cut(
     if lengths.count(length) != count:
         return map(memoryview.__getitem__, views, map(slice, lengths))
     cut = known.get(length)
+    if cut is not None and len(cut) == count:
+        return cut
     if cut is None:
         if len(known) >= CUTS_MAX:
             known.clear()

@@ -135,6 +135,9 @@ def lengths_as_array(lengths: Sequence[int]) -> array[int]:
         raise ValueError("a length is 0 or more, and has 64 bits") from None
 
 
+_pack_clocks = Struct("=QQ").pack_into
+
+
 class Clock:
     """A pywg_now, and the pointer to it."""
 
@@ -142,6 +145,7 @@ class Clock:
         self._now = abi.pywg_now()
         self.pointer = c_void_p(addressof(self._now))
         self._view = memoryview(self._now).cast("B").cast("Q")
+        self._bytes = memoryview(self._now).cast("B")
 
     def reference(self) -> object:
         """For a function whose types ctypes knows."""
@@ -149,7 +153,7 @@ class Clock:
 
     def read(self) -> None:
         """The present."""
-        self._view[0], self._view[1] = clock_gettime_ns(CLOCK_BOOTTIME), time_ns()
+        _pack_clocks(self._bytes, 0, clock_gettime_ns(CLOCK_BOOTTIME), time_ns())
 
     def set(self, boot_ns: int, unix_ns: int) -> None:
         """ValueError for what is no 64 bits."""

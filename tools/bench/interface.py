@@ -91,6 +91,7 @@ class Slots:
         self.count, self.packets = count, packets_of(count, length)
         self.a, self.b = pair()
         self.batches = [Batch(count) for _ in range(PACKETS // count)]
+        self.arriving = [Batch(count) for _ in self.batches]
 
     def round(self) -> Cost:
         count, own = self.count, [len(packet) for packet in self.packets]
@@ -105,8 +106,11 @@ class Slots:
         middle = perf_counter_ns()
         assert len(sealed) == count
         told = [batch.lengths.tolist() for batch in self.batches]
+        for batch, other in zip(self.batches, self.arriving, strict=True):
+            for slot, filled in zip(other.datagrams, batch.datagrams, strict=True):
+                slot[:] = filled
         begin_open = perf_counter_ns()
-        for batch, sizes in zip(self.batches, told, strict=True):
+        for batch, sizes in zip(self.arriving, told, strict=True):
             lengths, sources = [], []
             for size in sizes:
                 lengths.append(size)
