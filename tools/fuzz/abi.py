@@ -21,7 +21,7 @@ INVALID, SMALL = abi.PYWG_INVALID_ARGUMENT, abi.PYWG_BUFFER_TOO_SMALL
 STATUSES = set(range(abi.PYWG_SYSTEM, 1)) - {abi.PYWG_CLOSED}
 GUARD = b"\xa7" * 64
 KINDS = ["open", "set", "get", "seal", "receive", "poll", "expire", "deadline", "dropped"]
-KINDS += ["names", "traffic", "device"]
+KINDS += ["names", "traffic", "device", "handle", "key", "peer"]
 T = TypeVar("T")
 Packets = ctypes.Array[abi.pywg_packet]
 SIZES = (0, 1, 31, 32, 48, 148, 1500, 1548, 2048, 65535 + 48)
@@ -43,6 +43,16 @@ class Buffer:
     def expect_whole(self, what: str) -> None:
         if self.memory.raw[self.size :] != GUARD:
             raise Mismatch(f"{what} wrote behind its buffer of {self.size}")
+
+
+class Peers:
+    """Room for the numbers of ``count`` peers, or none."""
+
+    def __init__(self, count: int, *, is_asked_for: bool) -> None:
+        self.buffer = Buffer(8 * count)
+        self.numbers = (
+            ctypes.cast(self.buffer.address, ctypes.POINTER(c_uint64)) if is_asked_for else None
+        )
 
 
 class Calls:
@@ -204,9 +214,15 @@ class Calls:
         ]
         sources, kept = self._packets(count, inner)
         outs, buffers = self._packets(count, [b""] * count)
-        status = self.core.pywg_interface_seal(
-            self._maybe(handle, 0.97), self._maybe(byref(self.now), 0.97), sources, outs, count
-        )
+        target, now = self._maybe(handle, 0.97), self._maybe(byref(self.now), 0.97)
+        if self.rng.random() < 0.5:
+            status = self.core.pywg_interface_seal(target, now, sources, outs, count)
+        else:
+            peers, why = self._peers(count), self._diagnostic()
+            status = self.core.pywg_interface_seal_batch(
+                target, now, sources, outs, peers.numbers, count, byref(why)
+            )
+            self._judge_batch(status, peers, why)
         self._expect(status, {0, INVALID, SMALL})
         for buffer, packet in zip(buffers, outs, strict=False):
             buffer.expect_whole("seal")
@@ -227,13 +243,18 @@ class Calls:
     def _receive_oddly(self, handle: c_void_p) -> None:
         count = self.rng.choice((0, 1, 2, 8))
         batch, buffers = self._packets(count, [self._datagram() for _ in range(count)])
-        status = self.core.pywg_interface_receive(
-            self._maybe(handle, 0.97),
-            self._maybe(byref(self.now), 0.97),
-            self._maybe(batch, 0.97),
-            count,
-            self.rng.choice((0, 0, 1, 0xFFFFFFFF)),
-        )
+        target, now = self._maybe(handle, 0.97), self._maybe(byref(self.now), 0.97)
+        packets, load = self._maybe(batch, 0.97), self.rng.choice((0, 0, 1, 0xFFFFFFFF))
+        if self.rng.random() < 0.5:
+            status = self.core.pywg_interface_receive(target, now, packets, count, load)
+        else:
+            for packet in batch:
+                packet.capacity -= min(packet.capacity, self.rng.choice((0, 0, 0, 1, 1500)))
+            peers, why = self._peers(count), self._diagnostic()
+            status = self.core.pywg_interface_receive_batch(
+                target, now, packets, peers.numbers, count, load, byref(why)
+            )
+            self._judge_batch(status, peers, why)
         self._expect(status, {0, INVALID})
         for buffer, packet in zip(buffers, batch, strict=False):
             buffer.expect_whole("receive")
@@ -257,9 +278,15 @@ class Calls:
         count = self.rng.choice((0, 1, 4))
         batch, buffers = self._packets(count, [b""] * count)
         written = c_size_t(99)
-        status = self.core.pywg_interface_poll(
-            handle, self._maybe(byref(self.now)), batch, count, self._maybe(byref(written))
-        )
+        now, told = self._maybe(byref(self.now)), self._maybe(byref(written))
+        if self.rng.random() < 0.5:
+            status = self.core.pywg_interface_poll(handle, now, batch, count, told)
+        else:
+            peers, why = self._peers(count), self._diagnostic()
+            status = self.core.pywg_interface_poll_batch(
+                handle, now, batch, peers.numbers, count, told, byref(why)
+            )
+            self._judge_batch(status, peers, why)
         self._expect(status, {0, INVALID, SMALL})
         for buffer in buffers:
             buffer.expect_whole("poll")
@@ -268,6 +295,49 @@ class Calls:
                 raise Mismatch(f"poll wrote {written.value} of {count}")
             for buffer, packet in list(zip(buffers, batch, strict=False))[: written.value]:
                 self.wire.append(buffer.memory.raw[: packet.length])
+
+    def _peers(self, count: int) -> Peers:
+        return Peers(count, is_asked_for=self.rng.random() < 0.8)
+
+    def _judge_batch(self, status: int, peers: Peers, why: abi.pywg_diagnostic) -> None:
+        self._judge(status, why)
+        peers.buffer.expect_whole("numbers of peers")
+
+    def _handle_oddly(self, handle: c_void_p) -> None:
+        """A handle that was closed, and numbers that are none."""
+        closed = self._open()
+        self.core.pywg_interface_close(closed)
+        near = (handle.value or 0) + self.rng.choice((1, -1, 1 << 20, 1 << 21, 1 << 40))
+        number = self.rng.choice((near, self.rng.getrandbits(64), self.rng.getrandbits(21)))
+        others = {each.value for each in self.handles}
+        for odd in (closed.value, number):
+            if odd in others:
+                continue
+            status = self.core.pywg_interface_expire(odd, byref(self.now))
+            wanted = {abi.PYWG_CLOSED} if odd == closed.value else {INVALID, abi.PYWG_CLOSED}
+            self._expect(status, wanted)
+            self.core.pywg_interface_close(odd)
+        self._expect(self.core.pywg_device_stop(handle), {INVALID})
+
+    def _key_oddly(self, _: c_void_p) -> None:
+        private, public = Buffer(32), Buffer(32)
+        status = self.core.pywg_key_generate(self._maybe(private.address))
+        self._expect(status, {0, INVALID})
+        status = self.core.pywg_key_public(private.address, self._maybe(public.address))
+        self._expect(status, {0, INVALID})
+        private.expect_whole("key_generate")
+        public.expect_whole("key_public")
+
+    def _peer_oddly(self, handle: c_void_p) -> None:
+        key, number = Buffer(32, bytes([0x5D] * 32)), c_uint64(self.rng.getrandbits(64))
+        some = self.rng.choice((0, 1, 1 << 32, 2 << 32, number.value, 2**64 - 1))
+        status = self.core.pywg_interface_peer_key(handle, some, self._maybe(key.address))
+        self._expect(status, {0, INVALID, abi.PYWG_NOT_FOUND})
+        key.expect_whole("peer_key")
+        found = self.core.pywg_interface_peer_number(handle, key.address, byref(number))
+        self._expect(found, {0, abi.PYWG_NOT_FOUND})
+        if (found == 0) != (number.value != 0):
+            raise Mismatch(f"peer_number answers {found} and {number.value}")
 
     def _expire_oddly(self, handle: c_void_p) -> None:
         self.now.boot_ns += self.rng.choice((0, 1, 10**9, 200 * 10**9, 10**12))
