@@ -157,6 +157,7 @@ pub const Worker = struct {
             .udp = &worker.udp,
             .offload = &worker.offload,
             .tunnels = &worker.shared.tunnels,
+            .loops = checksumLoops(),
             .now = now,
         }, family);
     }
@@ -171,8 +172,14 @@ pub const Worker = struct {
             .tun = &worker.tun,
             .udp = &worker.udp,
             .icmp = if (worker.shared.is_here) &worker.shared.icmp else null,
+            .loops = checksumLoops(),
             .now = now,
         });
+    }
+
+    fn checksumLoops() wire.checksum.Loops {
+        const sum, const copy_sum = cipher.checksumLoops();
+        return .{ .sum_fn = sum, .copy_sum_fn = copy_sum };
     }
 
     /// A worker that got no sockets, and only helps, must not take what it cannot send.
