@@ -281,6 +281,7 @@ fn removePeer(interface: *Interface, index: u32) void {
     _ = interface.by_key.remove(&peer.remote.static);
     interface.deadlines.remove(index);
     leaveOrder(interface, peer);
+    interface.note(.{ .gone = peer.remote.static });
     peer.deinit();
     interface.free_peers.appendAssumeCapacity(index);
     interface.peer_count -= 1;
