@@ -26,6 +26,8 @@ pub const Options = struct {
     log_fd: i32 = -1,
     has_uapi: bool = true,
     uapi_folder: []const u8 = io.uapi_listener.default_folder,
+    /// Where a forked child finds what it has inherited.
+    inherited: ?*io.fork.Inherited = null,
     calls: *const io.linux.Calls = &io.linux.real,
 
     pub fn check(options: *const Options, diagnostic: *Diagnostic) error{InvalidArgument}!void {

@@ -86,9 +86,13 @@ pub const Sockets = struct {
             number -= 1;
             const worker = workers[number];
             const pair = set.pairs[number];
-            for (worker.udp.sockets) |socket| if (socket) |fd| worker.poller.remove(fd);
+            for (worker.udp.sockets) |socket| if (socket) |fd| {
+                worker.poller.remove(fd);
+                sockets.shared.noteClosing(fd);
+            };
             worker.udp.close();
             worker.udp.sockets = pair;
+            for (pair) |socket| if (socket) |fd| sockets.shared.noteOpened(fd);
             worker.readTun(worker.udp.isOpen());
         }
         const interface = &sockets.shared.interface.binding.interface;
@@ -109,6 +113,7 @@ pub const Sockets = struct {
         set.pairs[0] = leading.udp.sockets;
         join(worker, &set, sockets.configured()) catch |err| return sockets.logMissing(worker, err);
         worker.udp.sockets = set.pairs[worker.share.number];
+        for (worker.udp.sockets) |socket| if (socket) |fd| sockets.shared.noteOpened(fd);
         leading.udp.steer(&leading.udp.sockets, sockets.countOpen());
         worker.readTun(true);
     }

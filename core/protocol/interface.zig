@@ -224,6 +224,8 @@ pub const Interface = struct {
     pub const ConfigureSteps = control.Steps;
     pub const writeConfiguration = control.write;
     pub const Answer = control.Answer;
+    pub const countersOf = control.counters;
+    pub const requestHandshake = control.requestHandshake;
     pub const setActive = control.setActive;
     pub const renewSessions = renewal.renewSessions;
 

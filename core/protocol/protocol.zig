@@ -36,6 +36,9 @@ pub const PeerId = interface.PeerId;
 pub const SealTicket = interface.SealTicket;
 pub const OpenTicket = interface.OpenTicket;
 pub const Transmit = interface.Transmit;
+pub const PeerCounters = @import("interface/control.zig").PeerCounters;
+pub const HandshakeError = @import("interface/control.zig").HandshakeError;
+pub const no_peer = @import("wishes.zig").none;
 pub const cookie_replies_max = interface.cookie_replies_max;
 
 const handshakes = @import("interface/handshakes.zig");
