@@ -76,7 +76,7 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
         return status.fail(diagnostic, .invalid_argument, "options.log_level is unknown");
     }
     if (given.offload_disable & ~io.offload.all != 0) {
-        return status.fail(diagnostic, .invalid_argument, "options.offload_disable has a bit that is no PYWG_OFFLOAD_*");
+        return status.fail(diagnostic, .invalid_argument, "options.offload_disable has an unknown bit");
     }
     if (given.no_uapi > 1) return status.fail(diagnostic, .invalid_argument, "options.no_uapi is neither 0 nor 1");
     const handle = Handle.create() orelse return status.fail(diagnostic, .out_of_memory, "out of memory");
@@ -177,14 +177,15 @@ pub fn handshake(handle: ?*Handle, public_key: ?*const [32]u8, diagnostic: ?*Dia
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     const key = public_key orelse return status.fail(diagnostic, .invalid_argument, "public_key is NULL");
-    target.requestHandshake(key) catch |err| return switch (err) {
-        error.NoSuchPeer => status.fail(diagnostic, .not_found, "there is no peer with this public key"),
-        error.NoPrivateKey => status.fail(diagnostic, .configuration, "the device has no private key yet"),
-        error.NoEndpoint => status.fail(diagnostic, .configuration, "where this peer is, is not known: it needs an " ++
-            "Endpoint, or has to speak first"),
-        error.LinkDown => status.fail(diagnostic, .configuration, "the interface is down, or its port cannot be had: " ++
-            "'ip link set up' first"),
-    };
+    target.requestHandshake(key) catch |err| return status.fail(diagnostic, switch (err) {
+        error.NoSuchPeer => .not_found,
+        error.NoPrivateKey, error.NoEndpoint, error.LinkDown => .configuration,
+    }, switch (err) {
+        error.NoSuchPeer => "there is no peer with this public key",
+        error.NoPrivateKey => "there is no private key yet: set one first",
+        error.NoEndpoint => "it is not known where this peer is: set its Endpoint, or let it speak first",
+        error.LinkDown => "the interface has no sockets: set its link up first, on a port that is free",
+    });
     return status.Status.ok.value();
 }
 

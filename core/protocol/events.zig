@@ -142,7 +142,7 @@ test "one thread notes and another reads: each event is read in order, or counte
             accounted += 1;
         },
         .lost => |lost| accounted += lost,
-        else => unreachable,
+        .handshake, .endpoint, .stale, .gone, .port_failed, .healed, .removed => unreachable,
     };
     thread.join();
     try testing.expectEqual(count, accounted);

@@ -25,6 +25,21 @@ class PeerStatus:
     persistent_keepalive: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """What has become of a peer so far. No secrets.
+
+    ``last_handshake_ns`` is Unix time, 0 for never. The bytes are those of datagrams that were
+    accepted or sent, with WireGuard's own headers.
+    """
+
+    public_key: PublicKey
+    endpoint: Endpoint | None
+    last_handshake_ns: int
+    rx_bytes: int
+    tx_bytes: int
+
+
 @dataclass(slots=True)
 class InterfaceStatus:
     """A running device.

@@ -79,7 +79,8 @@ def test_a_forked_child_does_not_stop_the_device_of_its_parent(core: Core) -> No
     device._leave_to_parent()  # as after a fork
     device.stop()
     device.close()
-    assert core.calls == ["pywg_device_open"]
+    # In a child this gives back descriptors, and leaves the rest to the parent.
+    assert core.calls == ["pywg_device_open", "pywg_device_close"]
 
 
 def test_a_device_without_a_thread_is_closed_again(

@@ -14,7 +14,8 @@ import pytest
 from pywg import errors
 from pywg.errors import CoreLoadError, DeviceError, PermissionDenied, Status
 from pywg.native import abi, library
-from pywg.native.device import Device, LogLevel, Offload
+from pywg.native.device import Device
+from pywg.native.options import LogLevel, Offload
 
 HEADER = (Path(__file__).parents[2] / "core" / "include" / "pywg.h").read_text()
 

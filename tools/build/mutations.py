@@ -392,7 +392,8 @@ MUTATIONS = (
         "roaming_by_replay",
         "interface.zig",
         "if (!opened_by.window.commit(ticket.counter)) return",
-        "if (ON) interface.roam(peer, from);\n        if (!opened_by.window.commit(ticket.counter)) return",
+        "if (ON) interface.roam(peer, from);\n"
+        "        if (!opened_by.window.commit(ticket.counter)) return",
         "follows a datagram .* that it refuses",
     ),
     Mutation(
