@@ -147,7 +147,8 @@ fn tunError(
             return error.InvalidArgument;
         },
         error.NotTun => {
-            diagnostic.set("the descriptor to take over (WG_TUN_FD) is no TUN interface with IFF_NO_PI", .{});
+            diagnostic.set("the descriptor to take over as the TUN (tun_fd; WG_TUN_FD of a daemon) is no TUN " ++
+                "interface with IFF_NO_PI", .{});
             return error.InvalidArgument;
         },
         error.SystemResources => {
