@@ -22,6 +22,8 @@ pub const Options = extern struct {
     no_uapi: u32,
     threads: u32,
     memory_limit: u64,
+    udp4_fd: i32,
+    udp6_fd: i32,
 
     /// Of the first version. What has come since is 0 for a caller that does not know it.
     const size_min = @offsetOf(Options, "memory_limit") + @sizeOf(u64);
@@ -86,6 +88,10 @@ pub fn open(options: ?*const Options, out: ?*?*Handle, diagnostic: ?*Diagnostic)
         .mtu = if (given.mtu == 0) device.mtu_default else given.mtu,
         .tun_fd = if (given.tun_fd < 0) null else given.tun_fd,
         .uapi_fd = if (given.uapi_fd < 0) null else given.uapi_fd,
+        .udp_fds = .{
+            if (given.udp4_fd <= 0) null else given.udp4_fd,
+            if (given.udp6_fd <= 0) null else given.udp6_fd,
+        },
         .offload_disable = given.offload_disable,
         .threads = std.math.cast(u8, @max(given.threads, 1)) orelse std.math.maxInt(u8), // too many: refused below
         .memory_limit = given.memory_limit,

@@ -66,6 +66,8 @@ pub const Device = struct {
         errdefer workers.close();
         try opening.openWorkers(workers, options, diagnostic);
         const leading = workers.first();
+        var given = try opening.adoptSockets(options, diagnostic);
+        errdefer given.close();
         shared.interface.index_shards = workers.count;
         shared.log.name = leading.tun.name();
         shared.icmp = .open();
@@ -89,6 +91,8 @@ pub const Device = struct {
             .control = &device.control,
         };
         for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
+        leading.udp.given = given;
+        if (!given.isEmpty()) shared.interface.listen_port = given.port;
         device.noteDescriptors();
         device.link.settle();
         device.link.follow();
@@ -105,6 +109,7 @@ pub const Device = struct {
             for ([_]i32{ worker.tun.fd, worker.poller.fd, worker.wakeup.fd }) |fd| shared.noteOpened(fd);
         }
         if (device.workers.writer) |*writer| shared.noteOpened(writer.fd);
+        for (device.workers.first().udp.given.fds) |given| if (given) |fd| shared.noteOpened(fd);
         if (device.control.server) |*server| shared.noteOpened(server.listener.fd);
     }
 
@@ -250,6 +255,7 @@ pub const Device = struct {
         if (device.shared.inherited) |inherited| inherited.clear();
         if (device.control.server) |*server| server.close();
         for (device.workers.all()) |worker| worker.udp.close();
+        device.workers.first().udp.given.close();
         device.link.close();
         device.workers.close();
         device.shared.deinit();

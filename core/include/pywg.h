@@ -106,11 +106,14 @@ typedef struct pywg_device_options {
     uint32_t no_uapi;         /* 1: do not listen on /var/run/wireguard/NAME.sock */
     uint32_t threads;         /* threads that will be in pywg_device_run, up to 64; 0 means 1 */
     uint64_t memory_limit;    /* bytes it may take, 0 for no limit: buffers when it opens, then peers */
+    int32_t udp4_fd;          /* a UDP socket of IPv4 that is bound, to take over instead of making one; 0 or -1: none */
+    int32_t udp6_fd;          /* one of IPv6, with IPV6_V6ONLY and on the same port. With either, for one thread; a
+                               * family without one is not used, and port and binding stay as they are */
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
- * tun_fd and uapi_fd belong to the device then. On failure they are still the caller's, but may have become
- * non-blocking, and the TUN's offloads may have changed.
+ * tun_fd, uapi_fd, udp4_fd and udp6_fd belong to the device then. On failure they are still the caller's, but may have
+ * become non-blocking, and the TUN's offloads may have changed.
  * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.

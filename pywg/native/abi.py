@@ -92,6 +92,8 @@ class pywg_device_options(Structure):
         ("no_uapi", c_uint32),
         ("threads", c_uint32),
         ("memory_limit", c_uint64),
+        ("udp4_fd", c_int32),
+        ("udp6_fd", c_int32),
     )
 
 

@@ -65,6 +65,9 @@ class Device(Owned):
     realtime: whether the threads that ``start`` makes come before ordinary programs, where that is
         allowed (CAP_SYS_NICE).
     memory_limit: bytes it takes at most, 0 for no limit: buffers when it is made, then peers.
+    udp4_fd, udp6_fd: UDP sockets to take over instead of making some, bound by you to one port,
+        that of IPv6 with IPV6_V6ONLY: for a hole in a NAT, or a socket that a VPN service protects.
+        For one thread. A family without one is not used, and the port stays. -1 for none.
     log_level, log_fd: which lines are written, and where to; -1 for none. Nobody waits for whoever
         reads them: with a pipe or socket lines that find no room are counted and lost.
 
@@ -90,6 +93,8 @@ class Device(Owned):
         threads: int = 1,
         realtime: bool = False,
         memory_limit: int = 0,
+        udp4_fd: int = -1,
+        udp6_fd: int = -1,
         log_level: LogLevel = LogLevel.ERROR,
         log_fd: int = -1,
     ) -> None:
@@ -111,6 +116,8 @@ class Device(Owned):
             no_uapi=0 if uapi_socket else 1,
             threads=_fitting(name, "threads", threads, range(1, 65)),
             memory_limit=_fitting(name, "memory_limit", memory_limit, _UINT64),
+            udp4_fd=_socket(name, "udp4_fd", udp4_fd),
+            udp6_fd=_socket(name, "udp6_fd", udp6_fd),
         )
         handle = ctypes.c_void_p()
         diagnostic = new_diagnostic()
@@ -536,6 +543,14 @@ def _c_string(name: str) -> bytes:
     if "\0" in name:
         raise DeviceError("the interface name has a NUL in it", Status.INVALID_ARGUMENT)
     return name.encode("utf-8", "surrogateescape")
+
+
+def _socket(subject: str, what: str, fd: int) -> int:
+    """To C 0 is none, as in a struct of an older header."""
+    if fd == 0:
+        text = f"{subject}: {what} is standard input, which cannot be taken over"
+        raise DeviceError(text, Status.INVALID_ARGUMENT)
+    return _fitting(subject, what, fd, _INT32)
 
 
 def _fitting(subject: str, what: str, value: int, allowed: range) -> int:

@@ -43,7 +43,7 @@ static void set(const char *text) { expect(pywg_device_set(device, text, strlen(
 
 static void wrong_options(void) {
     pywg_device_options options = usual();
-    options.size = sizeof options - 1;
+    options.size = offsetof(pywg_device_options, memory_limit);
     expect(attempt(options) == PYWG_INVALID_ARGUMENT, "too short a size");
     options = usual(), options.offload_disable = 1u << 20;
     expect(attempt(options) == PYWG_INVALID_ARGUMENT, "an unknown offload");
@@ -53,8 +53,12 @@ static void wrong_options(void) {
     expect(attempt(options) == PYWG_INVALID_ARGUMENT, "too many threads");
     options = usual(), options.mtu = UINT32_MAX;
     expect(attempt(options) == PYWG_INVALID_ARGUMENT, "too large an mtu");
+    options = usual(), options.udp4_fd = 1;
+    expect(attempt(options) == PYWG_INVALID_ARGUMENT, "a socket that is none");
     options = usual(), options.log_level = 3;
     expect(attempt(options) == PYWG_INVALID_ARGUMENT, "an unknown level");
+    options = usual(), options.size = offsetof(pywg_device_options, udp4_fd), options.udp4_fd = 1;
+    expect(attempt(options) == PYWG_OK, "an older header");
     struct { pywg_device_options known; char more[64]; } newer;
     memset(&newer, 0x55, sizeof newer);
     newer.known = usual(), newer.known.size = sizeof newer;

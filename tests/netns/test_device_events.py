@@ -259,6 +259,88 @@ def test_a_link_that_goes_down_again_is_not_tried_for_any_more(namespace: Namesp
         assert device.wait_event(0) is None
 
 
+# ---- sockets of the program's own
+
+
+def bound(family: socket.AddressFamily, port: int = 0) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    made.bind(("127.0.0.1" if family == socket.AF_INET else "::1", port))
+    return made
+
+
+def test_a_socket_that_was_given_is_used_and_outlives_a_link_that_is_down(
+    namespace: Namespace,
+) -> None:
+    given = bound(socket.AF_INET)
+    port = given.getsockname()[1]
+    keys = PrivateKey.generate(), PrivateKey.generate()
+    name = unique("wgev")
+    with (
+        Device(name, uapi_socket=False, udp4_fd=given.fileno()) as device,
+        opened(pywg.Config(pywg.InterfaceSection(keys[1]))) as other,
+    ):
+        given.detach()  # the device's now
+        assert device.get().listen_port == port
+        assert device.wait_event(0) is None
+        device.apply(pywg.Config(pywg.InterfaceSection(keys[0]), (section(keys[1].public, 2),)))
+        up(namespace, other)
+        wait_for_sockets(other)
+        other.add_peer(section(keys[0].public, 1, port))
+        for _ in range(2):
+            up(namespace, device)
+            wait_for_sockets(device)
+            other.handshake(keys[0].public)
+            # The first time it is told where the peer is, too.
+            while not isinstance(device.wait_event(PATIENCE_S), pywg.HandshakeDone):
+                pass
+            assert f"127.0.0.1:{port} " in namespace.run("ss", "-Hlun")
+            namespace.ip("link", "set", "down", "dev", name)
+            wait_until(lambda: device.report().other["up"] == "false", "the link is down")
+            assert f"127.0.0.1:{port} " in namespace.run("ss", "-Hlun")
+        device.set(f"listen_port={port}\n")
+        for text in (f"listen_port={port - 1}\n", "pywg_bind_device=lo\n"):
+            with pytest.raises(DeviceError, match="were given") as caught:
+                device.set(text)
+            assert (caught.value.status, caught.value.os_errno) == (
+                Status.CONFIGURATION,
+                errno.EINVAL,
+            )
+    assert f":{port} " not in namespace.run("ss", "-Hlun")
+
+
+def test_given_sockets_of_both_families_have_one_port(namespace: Namespace) -> None:
+    with bound(socket.AF_INET) as four:
+        port = four.getsockname()[1]
+        with bound(socket.AF_INET6, port) as six:
+            udp4_fd, udp6_fd = os.dup(four.fileno()), os.dup(six.fileno())
+            with Device(
+                unique("wgev"), uapi_socket=False, udp4_fd=udp4_fd, udp6_fd=udp6_fd
+            ) as device:
+                up(namespace, device)
+                wait_for_sockets(device)
+                assert device.get().listen_port == port
+        with bound(socket.AF_INET6) as six:
+            refused("different ports", udp4_fd=four.fileno(), udp6_fd=six.fileno())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound:
+            refused("not bound", udp4_fd=unbound.fileno())
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as mixed:
+            mixed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            mixed.bind(("::", 0))
+            refused("IPV6_V6ONLY", udp6_fd=mixed.fileno())
+        with socket.socket(socket.AF_INET) as tcp:
+            refused("no UDP socket", udp4_fd=tcp.fileno())
+        refused("has one thread", udp4_fd=four.fileno(), threads=2)
+        assert four.getsockname()[1] == port  # what was refused is still the caller's
+
+
+def refused(words: str, **options: int) -> None:
+    with pytest.raises(DeviceError, match=words) as caught:
+        Device(unique("wgev"), uapi_socket=False, **options)  # type: ignore[arg-type]
+    assert caught.value.status == Status.INVALID_ARGUMENT
+
+
 # ---- peers
 
 

@@ -188,6 +188,8 @@ def fill(entropy: Callable[[int], Any]) -> tuple[int, bytes]:
         ({"memory_limit": 1 << 64}, "memory_limit 18446744073709551616 is out of range"),
         ({"tun_fd": (1 << 32) + 5}, "tun_fd 4294967301 is out of range"),
         ({"offload_disable": -1}, "offload_disable -1 is out of range"),
+        ({"udp4_fd": 1 << 31}, "udp4_fd 2147483648 is out of range"),
+        ({"udp6_fd": 0}, "udp6_fd is standard input"),
     ],
 )
 def test_a_value_that_c_would_cut_is_refused(

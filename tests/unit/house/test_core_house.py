@@ -68,7 +68,7 @@ SHELVES: Mapping[str, Shelves] = {
     "io": (
         ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
         ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
-        ("tunnels",),
+        ("given_sockets", "tunnels"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send", "vm_generation"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
