@@ -102,8 +102,8 @@ pub const Control = struct {
         const binding = bindingAfter(&control.shared.interface, change);
         if (keeps_port and binding.isEmpty()) return;
         diagnostic.errno = @backingInt(E.INVAL);
-        diagnostic.set("the UDP sockets were given (udp4_fd, udp6_fd): port {d} and what they are bound to stay as they " ++
-            "are; leave ListenPort, BindDevice and BindAddress out", .{given.port});
+        diagnostic.set("the UDP sockets were given (udp4_fd, udp6_fd): port {d} and what they are bound to stay; " ++
+            "leave ListenPort, BindDevice and BindAddress out", .{given.port});
         return error.Invalid;
     }
 

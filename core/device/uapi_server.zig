@@ -63,12 +63,12 @@ pub const Server = struct {
                 return error.Permission;
             },
             error.NameTooLong => {
-                diagnostic.set("the path {s}/{s}.sock is too long for a socket: choose a shorter name", .{ folder, name });
+                diagnostic.set("{s}/{s}.sock is too long for a socket: choose a shorter name", .{ folder, name });
                 return error.InvalidArgument;
             },
             error.NotListening => {
-                diagnostic.set("the descriptor to take over as the UAPI socket (uapi_fd; WG_UAPI_FD of a daemon) is no " ++
-                    "UNIX socket that listens", .{});
+                diagnostic.set("the descriptor to take over as the UAPI socket (uapi_fd; WG_UAPI_FD of a daemon) is " ++
+                    "no UNIX socket that listens", .{});
                 return error.InvalidArgument;
             },
             error.SystemResources => {

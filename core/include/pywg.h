@@ -11,8 +11,9 @@
  *   - Strings and buffers belong to the caller and are not kept after the call returns.
  *   - A NULL where a pointer is needed, or a wrong `size`, gives PYWG_INVALID_ARGUMENT.
  *   - A handle is of use only in the process that opened it. In a forked child every function that takes it gives
- *     PYWG_FORKED, and the close functions do nothing: two processes that seal with the same key and counter give
- *     away what they seal.
+ *     PYWG_FORKED: two processes that seal with the same key and counter give away what they seal. There
+ *     pywg_interface_close does nothing, and pywg_device_close only closes the descriptors that the child has
+ *     inherited, by which interface and port would outlive the parent's close.
  *   - On failure a pywg_diagnostic, if one was passed, says why in one line of English.
  */
 #ifndef PYWG_H

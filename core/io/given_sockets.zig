@@ -1,5 +1,5 @@
-//! UDP sockets that somebody else has made and bound: with a hole in a NAT, or held to a network by the system. They are
-//! used instead of sockets of our own, and outlive a link that goes down.
+//! UDP sockets that somebody else has made and bound: with a hole in a NAT, or held to a network by the system. They
+//! are used instead of sockets of our own, and outlive a link that goes down.
 //! Knows sockets, not what is sent through them.
 //! Invariant: what is in here is a bound UDP socket of its family, by a descriptor of its own; both have one port.
 const std = @import("std");
