@@ -226,7 +226,7 @@ pub const Control = struct {
                 .{ udp.failed_family, address.? },
             );
         } else {
-            diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ wanted.port, err, failure });
+            diagnostic.set("cannot open UDP sockets on port {d}: {f}", .{ wanted.port, failure });
         }
     }
 

@@ -122,18 +122,18 @@ pub const Link = struct {
     fn goUp(link: *Link) void {
         if (link.shared.interface.is_active) return;
         const wanted = link.sockets.configured();
-        const set = link.sockets.open(wanted) catch |err| return link.noteRefused(wanted.port, err);
+        const set = link.sockets.open(wanted) catch return link.noteRefused(wanted.port);
         link.sockets.install(&set);
         link.shared.interface.listen_port = set.port;
         link.activate();
     }
 
     /// It is tried again by `probe`: a port may become free, and nobody tells us.
-    fn noteRefused(link: *Link, port: u16, err: io.udp.OpenError) void {
+    fn noteRefused(link: *Link, port: u16) void {
         const failure = link.sockets.failure();
         if (link.shared.refused) |known| if (known.port == port and known.errno == failure.errno) return;
         link.shared.refused = .{ .port = port, .errno = failure.errno };
-        link.shared.log.err("cannot listen on port {d}: {t} ({f}); it is tried again", .{ port, err, failure });
+        link.shared.log.err("cannot listen on port {d}: {f}; it is tried again", .{ port, failure });
         const errno: u16 = @intCast(@backingInt(failure.errno));
         link.shared.interface.note(.{ .port_failed = .{ .port = port, .errno = errno } });
     }
@@ -210,9 +210,8 @@ pub const Link = struct {
         const name = binding.interface.slice();
         const index = io.link.index(name) catch return; // gone: wait for it
         if (index == link.sockets.bound_index) return;
-        const set = link.sockets.open(link.sockets.configured()) catch |err| {
-            const arguments = .{ name, err, link.sockets.failure() };
-            return link.shared.log.err("cannot bind to {s} again: {t} ({f})", arguments);
+        const set = link.sockets.open(link.sockets.configured()) catch {
+            return link.shared.log.err("cannot bind to {s} again: {f}", .{ name, link.sockets.failure() });
         };
         link.sockets.install(&set);
         link.shared.log.verbose("bound to {s} again", .{name});

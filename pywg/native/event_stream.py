@@ -6,7 +6,6 @@ the device.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -61,6 +60,8 @@ class EventStream(AsyncIterator[Event], Iterator[Event]):
             self._is_awaited = False
 
     async def _until_readable(self) -> None:
+        import asyncio  # takes longer than all of this package
+
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
 
