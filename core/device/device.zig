@@ -186,6 +186,11 @@ pub const Device = struct {
         const queue: *events.Queue = try .open(shared.gpa, wanted);
         shared.events.store(queue, .release);
         shared.noteOpened(queue.readable.fd);
+        if (shared.refused) |refused| { // it would not be told again
+            const errno: u16 = @intCast(@backingInt(refused.errno));
+            shared.interface.note(.{ .port_failed = .{ .port = refused.port, .errno = errno } });
+            queue.tell();
+        }
         shared.interface.events = &queue.ring;
         return queue.readable.fd;
     }

@@ -173,8 +173,9 @@ typedef struct pywg_event {
 } pywg_event;
 
 /* Keeps events from the first call on, up to `capacity` (2 to 65536; 0 for 1024; later calls change nothing) that
- * nobody has fetched; what comes then is counted and lost. *fd is readable (poll, epoll) as long as there is one; it is
- * the device's, not to be read or closed. pywg_device_close makes copies of it (dup) readable for ever.
+ * nobody has fetched; what comes then is counted and lost. A PORT_FAILED that still holds is told at once. *fd is
+ * readable (poll, epoll) as long as there is one; it is the device's, not to be read or closed. pywg_device_close makes
+ * copies of it (dup) readable for ever.
  * OUT_OF_MEMORY, SYSTEM. */
 pywg_status pywg_device_events_open(pywg_device *device, uint32_t capacity, int32_t *fd, pywg_diagnostic *diagnostic);
 /* Takes up to count events, the oldest first, size is sizeof(pywg_event), *written of them; 0 when there is none. Never

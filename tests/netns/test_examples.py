@@ -90,7 +90,7 @@ def test_the_program_that_follows_events_prints_them_until_the_interface_is_gone
     ):
         assert process.stdout is not None
         wait_until(lambda: namespace.link(NAME) is not None, "the interface is there")
-        # It may be up before the program listens; then it is told when it is free.
+        # It may be up before the program listens: it is told nevertheless.
         namespace.ip("link", "set", "up", "dev", NAME)
         said = process.stdout.readline()
         assert said == "port in use or forbidden: 51820 EADDRINUSE\n"
