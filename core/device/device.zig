@@ -185,13 +185,13 @@ pub const Device = struct {
         const wanted = if (capacity == 0) events.capacity_default else @max(capacity, events.capacity_min);
         const queue: *events.Queue = try .open(shared.gpa, wanted);
         shared.events.store(queue, .release);
+        shared.interface.events = &queue.ring;
         shared.noteOpened(queue.readable.fd);
         if (shared.refused) |refused| { // it would not be told again
             const errno: u16 = @intCast(@backingInt(refused.errno));
             shared.interface.note(.{ .port_failed = .{ .port = refused.port, .errno = errno } });
             queue.tell();
         }
-        shared.interface.events = &queue.ring;
         return queue.readable.fd;
     }
 

@@ -246,6 +246,16 @@ def test_a_port_that_is_taken_is_told_and_tried_again(namespace: Namespace) -> N
         assert f":{port} " in namespace.run("ss", "-Hlun")
 
 
+def test_whoever_asks_late_is_told_of_a_port_that_cannot_be_had(namespace: Namespace) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter, opened() as device:
+        squatter.bind(("", 0))
+        device.set(f"listen_port={squatter.getsockname()[1]}\n")
+        up(namespace, device)
+        wait_until(lambda: "listen_error" in device.report().other, "it is tried")
+        assert isinstance(device.wait_event(0), pywg.PortFailed)
+        assert device.wait_event(0) is None
+
+
 def test_a_link_that_goes_down_again_is_not_tried_for_any_more(namespace: Namespace) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter, opened() as device:
         squatter.bind(("", 0))
