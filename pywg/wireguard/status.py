@@ -13,16 +13,35 @@ from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
 @dataclass(slots=True)
 class PeerStatus:
-    """A peer as a running device sees it."""
+    """A peer as a running device sees it.
+
+    ``last_handshake_ns`` is Unix time, 0 for never; ``persistent_keepalive`` is seconds, 0 for off.
+    The bytes are those of datagrams that were accepted or sent, with WireGuard's own headers.
+    """
 
     public_key: PublicKey
     preshared_key: PresharedKey | None = None
     endpoint: Endpoint | None = None
     allowed_ips: list[IPNetwork] = field(default_factory=list)
-    last_handshake_ns: int = 0  # Unix time; 0 for never
+    last_handshake_ns: int = 0
     rx_bytes: int = 0
     tx_bytes: int = 0
     persistent_keepalive: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """What has become of a peer so far. No secrets.
+
+    ``last_handshake_ns`` is Unix time, 0 for never. The bytes are those of datagrams that were
+    accepted or sent, with WireGuard's own headers.
+    """
+
+    public_key: PublicKey
+    endpoint: Endpoint | None
+    last_handshake_ns: int
+    rx_bytes: int
+    tx_bytes: int
 
 
 @dataclass(slots=True)
@@ -47,12 +66,18 @@ class InterfaceStatus:
 
 @dataclass(slots=True)
 class Report:
-    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them."""
+    """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them.
 
-    offloads: dict[str, str] = field(default_factory=dict)  # tun_tso -> "stepped_down EIO"
-    gso_refused: list[str] = field(default_factory=list)  # endpoints that take no GSO
-    gso_lost: list[str] = field(default_factory=list)  # endpoints that trains do not reach
-    dropped: dict[str, int] = field(default_factory=dict)  # reason -> packets
+    ``offloads`` is name to state, such as ``tun_tso`` to ``stepped_down EIO``; ``gso_refused`` has
+    the endpoints that take no GSO, ``gso_lost`` those that trains do not reach; ``dropped`` is
+    reason to packets; ``healed`` is what was put back, as commands; ``other`` is the rest, key to
+    value, such as ``listen_error`` while the link is up and its port cannot be had.
+    """
+
+    offloads: dict[str, str] = field(default_factory=dict)
+    gso_refused: list[str] = field(default_factory=list)
+    gso_lost: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
     cipher: str = ""
-    healed: list[str] = field(default_factory=list)  # what was put back, as commands
+    healed: list[str] = field(default_factory=list)
     other: dict[str, str] = field(default_factory=dict)

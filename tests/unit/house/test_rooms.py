@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "demo": "errors keys config host native _version",
     "cli": "errors keys config plan host wireguard native service tunnel demo _version",
     "_version": "native",
-    "__init__": "errors keys config host native _version",
+    "__init__": "errors keys config host wireguard native _version",
     "__main__": "cli",
 }
 # word -> the rooms that may import this library.
