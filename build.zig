@@ -156,6 +156,7 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
             .omit_frame_pointer = true,
         });
         kernel.addOptions("kernel_options", kernel_options);
+        kernel.addImport("wire", b.createModule(.{ .root_source_file = b.path("core/wire/wire.zig") }));
         object.* = b.addObject(.{
             .name = b.fmt("cipher_{s}", .{flavour.name}),
             .root_module = kernel,

@@ -28,10 +28,25 @@ if TYPE_CHECKING:
     from pywg.host.resolver import resolve_now as resolve
     from pywg.keys import PresharedKey, PrivateKey, PublicKey
     from pywg.native.batch import Batch
-    from pywg.native.device import Device, LogLevel, Offload
+    from pywg.native.device import Device
+    from pywg.native.event_stream import EventStream
+    from pywg.native.events import (
+        EndpointChanged,
+        Event,
+        EventsLost,
+        HandshakeDone,
+        Healed,
+        InterfaceRemoved,
+        OffloadSteppedDown,
+        PeerGone,
+        PeerStale,
+        PortFailed,
+    )
     from pywg.native.interface import Interface, Now, now
+    from pywg.native.options import LogLevel, Offload
     from pywg.native.packets import Packet, Verdict
-    from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
+    from pywg.wireguard.diff import Diff, PeerDiff
+    from pywg.wireguard.status import InterfaceStatus, PeerCounters, PeerStatus, Report
 
 # module -> the names that are taken from it, as above
 _NAMES = {
@@ -44,10 +59,15 @@ _NAMES = {
     "host.resolver": "resolve_now",
     "keys": "PresharedKey PrivateKey PublicKey",
     "native.batch": "Batch",
-    "native.device": "Device LogLevel Offload",
+    "native.device": "Device",
+    "native.event_stream": "EventStream",
+    "native.events": "EndpointChanged Event EventsLost HandshakeDone Healed InterfaceRemoved "
+    "OffloadSteppedDown PeerGone PeerStale PortFailed",
     "native.interface": "Interface Now now",
+    "native.options": "LogLevel Offload",
     "native.packets": "Packet Verdict",
-    "wireguard.status": "InterfaceStatus PeerStatus Report",
+    "wireguard.diff": "Diff PeerDiff",
+    "wireguard.status": "InterfaceStatus PeerCounters PeerStatus Report",
 }
 _RENAMED = {"resolve_now": "resolve"}
 _HOME = {
@@ -65,9 +85,17 @@ __all__ = [
     "CoreLoadError",
     "Device",
     "DeviceError",
+    "Diff",
     "Driver",
     "Endpoint",
+    "EndpointChanged",
+    "Event",
+    "EventStream",
+    "EventsLost",
+    "HandshakeDone",
+    "Healed",
     "Interface",
+    "InterfaceRemoved",
     "InterfaceSection",
     "InterfaceStatus",
     "KeyFormatError",
@@ -75,10 +103,16 @@ __all__ = [
     "NetworkError",
     "Now",
     "Offload",
+    "OffloadSteppedDown",
     "Packet",
+    "PeerCounters",
+    "PeerDiff",
+    "PeerGone",
     "PeerSection",
+    "PeerStale",
     "PeerStatus",
     "PermissionDenied",
+    "PortFailed",
     "PresharedKey",
     "PrivateKey",
     "PublicKey",

@@ -222,7 +222,9 @@ class DeviceError(PywgError):
             return kind(prefix + cause, status, os_errno, hint)
         # The core knows more than any table: its line has cause and remedy already.
         error = kind(prefix + text, status, os_errno)
-        error.hint = hint
+        error.hint = (
+            "" if status == Status.INVALID_ARGUMENT else hint
+        )  # which value, it cannot know
         return error
 
 

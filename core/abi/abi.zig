@@ -25,6 +25,10 @@ comptime {
         .{ "device_get", &device.get },
         .{ "device_report", &device.report },
         .{ "device_name", &device.name },
+        .{ "device_counters", &device.counters },
+        .{ "device_handshake", &device.handshake },
+        .{ "device_events_open", &device.eventsOpen },
+        .{ "device_events", &device.events },
         .{ "device_run", &device.run },
         .{ "device_stop", &device.stop },
         .{ "device_close", &device.close },
@@ -78,4 +82,5 @@ pub const panic = runtime.panic;
 test {
     _ = @import("handles.zig");
     _ = @import("overlap.zig");
+    _ = @import("records.zig");
 }

@@ -23,6 +23,13 @@ pub fn path() [:0]const u8 {
     return dispatch.active().path();
 }
 
+/// The Internet checksum's loops over payloads, as wire.checksum.Loops takes them, for this CPU: they are compiled
+/// beside the kernels.
+pub fn checksumLoops() struct { *const dispatch.Sum, *const dispatch.CopySum } {
+    const kernel = dispatch.active();
+    return .{ kernel.sum, kernel.copySum };
+}
+
 /// Seals job i under counter_first + i. No counter may ever be used twice with one key.
 pub fn sealBatch(key: *const [key_length]u8, counter_first: u64, jobs: []const Seal) void {
     if (jobs.len == 0) return;
@@ -158,6 +165,29 @@ const Batch = struct {
         }
     }
 };
+
+test "the sums of every level are those of the words" {
+    const Check = struct {
+        fn run(random: std.Random) anyerror!void {
+            var bytes: [700]u8 = undefined;
+            var copy: [708]u8 = undefined;
+            random.bytes(&bytes);
+            const sum, const copySum = checksumLoops();
+            for (0..8) |offset| for (0..bytes.len - offset) |length| {
+                const part = bytes[offset..][0..length];
+                var expected: u64 = 0;
+                for (part, 0..) |byte, i| expected += if (i % 2 == 0) @as(u64, byte) << 8 else byte;
+                @memset(&copy, 0xaa);
+                const to = copy[(offset * 3) % 8 ..];
+                try testing.expectEqual(expected % 0xffff, sum(part.ptr, length) % 0xffff);
+                try testing.expectEqual(expected % 0xffff, copySum(to.ptr, part.ptr, length) % 0xffff);
+                try testing.expectEqualSlices(u8, part, to[0..length]);
+                try testing.expectEqual(0xaa, to[length]);
+            };
+        }
+    };
+    try forEachFlavour(Check.run);
+}
 
 test "the packet of RFC 8439 2.8.2 without its associated data gives the known answer" {
     // Its key and text, WireGuard's nonce shape; the bytes were made by OpenSSL.

@@ -11,6 +11,8 @@ const flavours: []const []const u8 = @import("cipher_options").flavours;
 const Level = enum { baseline, v3, v4, v4ifma };
 
 pub const SealBatch = fn (*const [32]u8, u64, [*]const aead.Seal, usize) callconv(.c) void;
+pub const Sum = fn ([*]const u8, usize) callconv(.c) u64;
+pub const CopySum = fn ([*]u8, [*]const u8, usize) callconv(.c) u64;
 pub const OpenBatch = fn (*const [32]u8, [*]aead.Open, usize) callconv(.c) void;
 
 pub const Kernel = struct {
@@ -18,6 +20,8 @@ pub const Kernel = struct {
     level: Level,
     seal: *const SealBatch,
     open: *const OpenBatch,
+    sum: *const Sum,
+    copySum: *const CopySum,
 
     pub fn supported(kernel: *const Kernel) bool {
         return @backingInt(kernel.level) <= @backingInt(cpuLevel());
@@ -49,6 +53,8 @@ pub const kernels: [flavours.len]Kernel = blk: {
             .level = level,
             .seal = @extern(*const SealBatch, .{ .name = "pywg_seal_batch_" ++ suffix, .visibility = .hidden }),
             .open = @extern(*const OpenBatch, .{ .name = "pywg_open_batch_" ++ suffix, .visibility = .hidden }),
+            .sum = @extern(*const Sum, .{ .name = "pywg_sum_" ++ suffix, .visibility = .hidden }),
+            .copySum = @extern(*const CopySum, .{ .name = "pywg_copy_sum_" ++ suffix, .visibility = .hidden }),
         };
     }
     if (!has_baseline) @compileError("flavours must list baseline, which every CPU can run");

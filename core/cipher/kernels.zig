@@ -1,5 +1,5 @@
-//! Root of the objects: the batch functions, compiled once per CPU level under a name with that level's suffix, and
-//! in the baseline X25519.
+//! Root of the objects: the batch functions and the sums of payloads, compiled once per CPU level under names with that
+//! level's suffix, and in the baseline X25519.
 //! Everything reachable from here is compiled with that level's instructions, so nothing else may live here.
 //! Invariant: no vector and no slice crosses the boundary; its ABI would depend on the level.
 const std = @import("std");
@@ -10,6 +10,7 @@ const aead = @import("aead.zig");
 const aead_wide = @import("aead_wide.zig");
 const poly1305 = @import("poly1305.zig");
 const x25519 = @import("x25519.zig");
+const checksum = @import("wire").checksum;
 
 /// Lanes that fill the widest vectors of the level: AVX-512, AVX2, or 128 bits (SSE2, NEON, and scalar code).
 const lanes = if (has(.avx512vl)) 16 else if (has(.avx2)) 8 else 4;
@@ -42,5 +43,7 @@ fn openBatch(key: *const [32]u8, jobs: [*]aead.Open, count: usize) callconv(.c) 
 comptime {
     @export(&sealBatch, .{ .name = "pywg_seal_batch_" ++ suffix, .visibility = .hidden });
     @export(&openBatch, .{ .name = "pywg_open_batch_" ++ suffix, .visibility = .hidden });
+    @export(&checksum.sumLoop, .{ .name = "pywg_sum_" ++ suffix, .visibility = .hidden });
+    @export(&checksum.copySumLoop, .{ .name = "pywg_copy_sum_" ++ suffix, .visibility = .hidden });
     if (std.mem.eql(u8, suffix, "baseline")) @export(&x25519.agree, .{ .name = "pywg_x25519", .visibility = .hidden });
 }

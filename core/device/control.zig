@@ -57,6 +57,7 @@ pub const Control = struct {
 
     fn apply(control: *Control, change: *Change, pause: *Pause, diagnostic: *Diagnostic) SetError!void {
         const interface = &control.shared.interface;
+        try control.keepGivenSockets(change, diagnostic);
         dropNoOps(interface, change);
         const wanted = control.wantedAfter(change);
         if (isRebound(change)) try control.checkBinding(&wanted.binding, diagnostic);
@@ -90,6 +91,20 @@ pub const Control = struct {
             replacement = null;
             if (!interface.is_active) control.link.activate();
         }
+    }
+
+    /// Sockets of somebody else's are bound already.
+    fn keepGivenSockets(control: *const Control, change: *Change, diagnostic: *Diagnostic) error{Invalid}!void {
+        const given = &control.workers.first().udp.given;
+        if (given.isEmpty()) return;
+        if (change.listen_port == 0) change.listen_port = null;
+        const keeps_port = change.listen_port == null or change.listen_port == given.port;
+        const binding = bindingAfter(&control.shared.interface, change);
+        if (keeps_port and binding.isEmpty()) return;
+        diagnostic.errno = @backingInt(E.INVAL);
+        diagnostic.set("the UDP sockets were given (udp4_fd, udp6_fd): port {d} and what they are bound to stay; " ++
+            "leave ListenPort, BindDevice and BindAddress out", .{given.port});
+        return error.Invalid;
     }
 
     fn wantedAfter(control: *const Control, change: *const Change) io.udp.BindOptions {
@@ -211,7 +226,7 @@ pub const Control = struct {
                 .{ udp.failed_family, address.? },
             );
         } else {
-            diagnostic.set("cannot open UDP sockets on port {d}: {t} ({f})", .{ wanted.port, err, failure });
+            diagnostic.set("cannot open UDP sockets on port {d}: {f}", .{ wanted.port, failure });
         }
     }
 

@@ -4,7 +4,7 @@
 //! Every file of the room imports only what comes before it in this list, so that it can be read from either end:
 //!   token, diagnostic, log                   words
 //!   mutex, ticket_lock, limited_allocator, curve_price, moderation, precedence, suspension,
-//!   cipher_pool, train                       tools
+//!   cipher_pool, train, events               tools
 //!   sweep                                    work that is done in slices
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
@@ -17,8 +17,10 @@ const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Control = @import("control.zig").Control;
 const control_file = @import("control.zig");
+const events = @import("events.zig");
 const Link = @import("link.zig").Link;
 const Loop = @import("loop.zig").Loop;
+const protocol = @import("protocol");
 const opening = @import("opening.zig");
 const options_file = @import("options.zig");
 const report_file = @import("report.zig");
@@ -30,6 +32,8 @@ const Worker = @import("worker.zig").Worker;
 const Workers = @import("workers.zig").Workers;
 
 pub const Diagnostic = @import("diagnostic.zig").Diagnostic;
+pub const Event = protocol.events.Event;
+pub const events_max = events.capacity_max;
 pub const Mutex = @import("mutex.zig").Mutex;
 pub const LogLevel = @import("log.zig").Level;
 pub const Options = options_file.Options;
@@ -62,6 +66,8 @@ pub const Device = struct {
         errdefer workers.close();
         try opening.openWorkers(workers, options, diagnostic);
         const leading = workers.first();
+        var given = try opening.adoptSockets(options, diagnostic);
+        errdefer given.close();
         shared.interface.index_shards = workers.count;
         shared.log.name = leading.tun.name();
         shared.icmp = .open();
@@ -85,12 +91,26 @@ pub const Device = struct {
             .control = &device.control,
         };
         for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
+        leading.udp.given = given;
+        if (!given.isEmpty()) shared.interface.listen_port = given.port;
+        device.noteDescriptors();
         device.link.settle();
         device.link.follow();
         options.closeGiven();
         const facts = .{ shared.interface.mtu, cipher.path(), workers.count };
         shared.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", facts);
         return device;
+    }
+
+    /// Those that are open for as long as the device is. Sockets on the port come and go: sockets.zig.
+    fn noteDescriptors(device: *Device) void {
+        const shared = &device.shared;
+        for (device.workers.all()) |worker| {
+            for ([_]i32{ worker.tun.fd, worker.poller.fd, worker.wakeup.fd }) |fd| shared.noteOpened(fd);
+        }
+        if (device.workers.writer) |*writer| shared.noteOpened(writer.fd);
+        for (device.workers.first().udp.given.fds) |given| if (given) |fd| shared.noteOpened(fd);
+        if (device.control.server) |*server| shared.noteOpened(server.listener.fd);
     }
 
     /// Threads that can be in `run`.
@@ -134,6 +154,7 @@ pub const Device = struct {
     pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
         var pause = device.workers.pause();
         defer pause.end();
+        defer device.shared.tellEvents();
         // Copies of keys, which the compiler made.
         defer cipher.scrubStack();
         defer device.workers.first().wakeup.signal(); // there may be something to send, and deadlines have changed
@@ -152,6 +173,66 @@ pub const Device = struct {
         var pause = device.workers.pause();
         defer pause.end();
         return report_file.writeInto(&device.workers, buffer);
+    }
+
+    /// From the first call on events are kept; answers a descriptor that is readable while there are some. It is the
+    /// device's. `capacity` counts in the first call; 0 is a usual one.
+    pub fn openEvents(device: *Device, capacity: u32) error{ OutOfMemory, SystemResources }!i32 {
+        const shared = &device.shared;
+        var pause = device.workers.pause();
+        defer pause.end();
+        if (shared.events.load(.monotonic)) |queue| return queue.readable.fd;
+        const wanted = if (capacity == 0) events.capacity_default else @max(capacity, events.capacity_min);
+        const queue: *events.Queue = try .open(shared.gpa, wanted);
+        shared.events.store(queue, .release);
+        shared.interface.events = &queue.ring;
+        shared.noteOpened(queue.readable.fd);
+        if (shared.refused) |refused| { // it would not be told again
+            const errno: u16 = @intCast(@backingInt(refused.errno));
+            shared.interface.note(.{ .port_failed = .{ .port = refused.port, .errno = errno } });
+            queue.tell();
+        }
+        return queue.readable.fd;
+    }
+
+    /// Events that nobody has fetched yet, the oldest first; answers how many. Waits for no packet and no change.
+    pub fn fetchEvents(device: *Device, out: []Event) usize {
+        const queue = device.shared.events.load(.acquire) orelse return 0;
+        return queue.fetch(out);
+    }
+
+    /// Those of each peer, in the order in which they were added, given to `put` by their numbers; answers how many
+    /// peers there are. With more than `room` none is given. With many of them packets pass in between.
+    pub fn counters(
+        device: *Device,
+        room: usize,
+        context: anytype,
+        comptime put: fn (@TypeOf(context), usize, *const protocol.PeerCounters) void,
+    ) usize {
+        var pause = device.workers.pause();
+        defer pause.end();
+        const interface = &device.shared.interface;
+        if (interface.peer_count > room) return interface.peer_count;
+        var next = interface.first_peer;
+        var count: usize = 0;
+        while (next != protocol.no_peer) : (count += 1) {
+            const peer, next = interface.countersOf(next);
+            put(context, count, &peer);
+            if (count % counters_in_a_row == counters_in_a_row - 1) pause.offer();
+        }
+        std.debug.assert(count == interface.peer_count); // none comes or goes while packets pass
+        return count;
+    }
+
+    /// Looks at the clock after so many.
+    const counters_in_a_row = 64;
+
+    /// A handshake with a peer as soon as one is allowed.
+    pub fn requestHandshake(device: *Device, public_key: *const [32]u8) protocol.HandshakeError!void {
+        var pause = device.workers.pause();
+        defer pause.end();
+        defer device.workers.first().wakeup.signal();
+        try device.shared.interface.requestHandshake(public_key, shared_file.now());
     }
 
     /// As `get`: the length, and the name if it fits.
@@ -176,8 +257,10 @@ pub const Device = struct {
     /// After all threads have left `run`. Removes interface and socket; no key stays in memory.
     pub fn close(device: *Device) void {
         const gpa = device.shared.limited.child;
+        if (device.shared.inherited) |inherited| inherited.clear();
         if (device.control.server) |*server| server.close();
         for (device.workers.all()) |worker| worker.udp.close();
+        device.workers.first().udp.given.close();
         device.link.close();
         device.workers.close();
         device.shared.deinit();
@@ -191,6 +274,7 @@ test {
     _ = @import("curve_price.zig");
     _ = @import("device_test.zig");
     _ = @import("diagnostic.zig");
+    _ = @import("events.zig");
     _ = @import("limited_allocator.zig");
     _ = @import("log.zig");
     _ = @import("moderation.zig");

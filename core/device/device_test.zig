@@ -762,7 +762,7 @@ test "a link that comes up on a taken port says so, and a free port brings it to
     try bench.run();
     try sys.TestNamespace.setUp(interface_name, true);
     for (0..patience_ms) |_| if (bench.log().len == 0) sleepMs(1);
-    try bench.expectLoggedOnce("AddressInUse (bind: EADDRINUSE)");
+    try bench.expectLoggedOnce("bind: EADDRINUSE");
     try bench.expectReport("up=false\n");
     try testing.expectError(error.AddressInUse, bench.set(taken));
     try bench.set("public_key=" ++ repeat("0b", 32) ++ "\nupdate_only=true\n"); // what needs no port works
@@ -770,6 +770,48 @@ test "a link that comes up on a taken port says so, and a free port brings it to
     try bench.set("listen_port=0\n");
     try bench.expectReport("up=true\n");
     try testing.expect(bench.port().? != bench.far.port);
+}
+
+fn expectEvent(bench: *Bench) !device_file.Event {
+    var event: [1]device_file.Event = undefined;
+    for (0..patience_ms) |_| {
+        if (bench.device.fetchEvents(&event) == 1) return event[0];
+        sleepMs(1);
+    }
+    return error.TestUnexpectedResult;
+}
+
+test "a port that is taken is tried for until it is free, and each turn of events is told once" {
+    var bench: Bench = undefined;
+    try bench.start(&sys.real, 0);
+    defer bench.stop();
+    const taken = bench.far.port;
+    var text: [64]u8 = undefined;
+    try bench.set(try std.mem.print(&text, "listen_port={d}\n", .{taken}));
+    try bench.run();
+    try sys.TestNamespace.setUp(interface_name, true);
+    try bench.waitForReport("listen_error=EADDRINUSE\n");
+    // Whoever comes late is told what still holds.
+    const readable = try bench.device.openEvents(0);
+    try testing.expectEqual(readable, try bench.device.openEvents(8));
+    const failed = (try expectEvent(&bench)).port_failed;
+    try testing.expectEqual(taken, failed.port);
+    try testing.expectEqual(@backingInt(sys.E.ADDRINUSE), failed.errno);
+    for (0..3) |_| { // in vain
+        var pause = bench.device.workers.pause();
+        defer pause.end();
+        bench.device.link.probe();
+    }
+    bench.far.udp.close();
+    try testing.expectEqual(taken, (try expectEvent(&bench)).healed.port);
+    try bench.waitForReport("up=true\n");
+    try testing.expectEqual(taken, bench.port());
+    try bench.expectLoggedOnce("bind: EADDRINUSE");
+    var event: [1]device_file.Event = undefined;
+    try testing.expectEqual(0, bench.device.fetchEvents(&event));
+    // The end is the last that is told.
+    try deleteInterface();
+    try testing.expectEqual(device_file.Event.removed, try expectEvent(&bench));
 }
 
 test "down closes the sockets and keeps the configuration, up goes on with the same port" {
@@ -1068,7 +1110,7 @@ test "opening that fails leaves nothing behind, and says why in one line" {
         .{ .{ .name = "pywgdev1", .mtu = 0 }, error.InvalidArgument, "out of range" },
         .{ .{ .name = "pywgdev1", .mtu = 65_536 }, error.InvalidArgument, "out of range" },
         .{ .{ .name = "pywgdev1", .tun_fd = 0 }, error.InvalidArgument, "no TUN" },
-        .{ .{ .name = "pywgdev1", .uapi_fd = bench.log_pipe[0] }, error.InvalidArgument, "NotListening" },
+        .{ .{ .name = "pywgdev1", .uapi_fd = bench.log_pipe[0] }, error.InvalidArgument, "listens" },
     }) |case| {
         const options, const expected, const words = case;
         var given = options;

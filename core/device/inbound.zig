@@ -28,6 +28,7 @@ pub const Context = struct {
     offload: *io.offload.Offload,
     /// Changes only while the turns of all workers are held.
     tunnels: *const io.tunnels.Tunnels,
+    loops: wire.checksum.Loops,
     now: protocol.Now,
 };
 
@@ -92,6 +93,7 @@ pub const Inbound = struct {
             .udp = offload.isActive(.tun_uso) and tun.has_vnet_header,
             .tunnels = if (tunnels) context.tunnels else null,
             .vnet_header_length = @intCast(tun.header_length),
+            .loops = context.loops,
         };
     }
 

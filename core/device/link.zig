@@ -122,13 +122,20 @@ pub const Link = struct {
     fn goUp(link: *Link) void {
         if (link.shared.interface.is_active) return;
         const wanted = link.sockets.configured();
-        const set = link.sockets.open(wanted) catch |err| {
-            const arguments = .{ wanted.port, err, link.sockets.failure() };
-            return link.shared.log.err("cannot listen on port {d}: {t} ({f})", arguments);
-        };
+        const set = link.sockets.open(wanted) catch return link.noteRefused(wanted.port);
         link.sockets.install(&set);
         link.shared.interface.listen_port = set.port;
         link.activate();
+    }
+
+    /// It is tried again by `probe`: a port may become free, and nobody tells us.
+    fn noteRefused(link: *Link, port: u16) void {
+        const failure = link.sockets.failure();
+        if (link.shared.refused) |known| if (known.port == port and known.errno == failure.errno) return;
+        link.shared.refused = .{ .port = port, .errno = failure.errno };
+        link.shared.log.err("cannot listen on port {d}: {f}; it is tried again", .{ port, failure });
+        const errno: u16 = @intCast(@backingInt(failure.errno));
+        link.shared.interface.note(.{ .port_failed = .{ .port = port, .errno = errno } });
     }
 
     /// The sockets are there: packets may flow.
@@ -137,9 +144,12 @@ pub const Link = struct {
         link.fitSuperpackets();
         interface.setActive(true);
         link.shared.log.verbose("up, listening on port {d}", .{interface.listen_port});
+        if (link.shared.refused != null) interface.note(.{ .healed = .{ .port = interface.listen_port } });
+        link.shared.refused = null;
     }
 
     fn goDown(link: *Link) void {
+        link.shared.refused = null;
         if (!link.shared.interface.is_active) return;
         link.shared.interface.setActive(false);
         link.sockets.install(&.{ .port = 0 });
@@ -149,11 +159,14 @@ pub const Link = struct {
     // ---- what is asked for ----
 
     pub fn needsProbe(link: *const Link) bool {
-        return link.monitor.is_blind;
+        return link.monitor.is_blind or link.shared.refused != null;
     }
 
     pub fn probe(link: *Link) void {
-        if (!link.monitor.is_blind) return;
+        if (!link.monitor.is_blind) {
+            if (link.shared.refused != null) link.goUp();
+            return;
+        }
         const tun = &link.workers.first().tun;
         switch (io.link.probe(tun.fd, tun.header_length)) {
             .up => link.is_up = true,
@@ -197,12 +210,12 @@ pub const Link = struct {
         const name = binding.interface.slice();
         const index = io.link.index(name) catch return; // gone: wait for it
         if (index == link.sockets.bound_index) return;
-        const set = link.sockets.open(link.sockets.configured()) catch |err| {
-            const arguments = .{ name, err, link.sockets.failure() };
-            return link.shared.log.err("cannot bind to {s} again: {t} ({f})", arguments);
+        const set = link.sockets.open(link.sockets.configured()) catch {
+            return link.shared.log.err("cannot bind to {s} again: {f}", .{ name, link.sockets.failure() });
         };
         link.sockets.install(&set);
         link.shared.log.verbose("bound to {s} again", .{name});
+        link.shared.interface.note(.{ .healed = .{ .port = link.shared.interface.listen_port } });
     }
 };
 

@@ -16,6 +16,7 @@
 //!                      control: zones, uapi.parse, sockets, the steps of Interface.configure; report.
 //!                      In between Pause.offer -> worker.letPacketsPass, or the turns of the others
 //!   a copy             any: shared.followSuspension; *: link.noteVmGeneration -> Interface.renewSessions
+//!   events             any, at the end of a turn: shared.tellEvents, if something was noted
 //!   the end            shared.stop: every worker is woken and leaves its loop
 const std = @import("std");
 const cipher = @import("cipher");
@@ -48,6 +49,7 @@ pub const Loop = struct {
 
     pub fn run(loop: *Loop, worker: *Worker) void {
         defer cipher.scrubStack();
+        defer loop.shared.tellEvents();
         var events: [32]io.poller.Event = undefined;
         const is_moderated = io.priority.isRealtime();
         var moderation: Moderation = .{};
@@ -114,6 +116,7 @@ pub const Loop = struct {
         loop.initiate(worker, now);
         if (!worker.isFirst()) loop.watchDeadline();
         worker.logOffload();
+        loop.shared.tellEvents();
         return is_behind;
     }
 

@@ -65,6 +65,20 @@ fn openFirstQueue(leading: *Worker, options: *const Options, failure: *io.linux.
     return 1;
 }
 
+/// Those that are given, by descriptors of our own.
+pub fn adoptSockets(options: *const Options, diagnostic: *Diagnostic) OpenError!io.given_sockets.GivenSockets {
+    return io.given_sockets.GivenSockets.adopt(options.udp_fds) catch |err| {
+        diagnostic.set("cannot use the UDP sockets that were given (udp4_fd, udp6_fd): {s}", .{switch (err) {
+            error.NotUdp => "one is no UDP socket of its family",
+            error.NotBound => "one is not bound to a port",
+            error.BothFamilies => "that of IPv6 takes IPv4 as well; set IPV6_V6ONLY before it is bound",
+            error.PortsDiffer => "they are bound to different ports",
+            error.SystemResources => "no descriptor is left; raise 'ulimit -n'",
+        }});
+        return if (err == error.SystemResources) error.System else error.InvalidArgument;
+    };
+}
+
 /// With the first worker watching the interface, the routes and its queue of the TUN.
 pub fn openLink(shared: *Shared, workers: *Workers, sockets: *Sockets, diagnostic: *Diagnostic) OpenError!Link {
     const leading = workers.first();
@@ -147,7 +161,8 @@ fn tunError(
             return error.InvalidArgument;
         },
         error.NotTun => {
-            diagnostic.set("the descriptor to take over (WG_TUN_FD) is no TUN interface with IFF_NO_PI", .{});
+            diagnostic.set("the descriptor to take over as the TUN (tun_fd; WG_TUN_FD of a daemon) is no TUN " ++
+                "interface with IFF_NO_PI", .{});
             return error.InvalidArgument;
         },
         error.SystemResources => {

@@ -17,6 +17,8 @@ pub const Options = struct {
     /// To take over. They stay the caller's until the device is open, and are closed then.
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
+    /// IPv4 and IPv6, bound to one port. They too are to be taken over, for one thread.
+    udp_fds: [2]?i32 = .{ null, null },
     offload_disable: u32 = 0,
     /// Threads that will call `run`, each with a queue of the TUN and sockets of its own.
     threads: u8 = 1,
@@ -26,6 +28,8 @@ pub const Options = struct {
     log_fd: i32 = -1,
     has_uapi: bool = true,
     uapi_folder: []const u8 = io.uapi_listener.default_folder,
+    /// Where a forked child finds what it has inherited.
+    inherited: ?*io.fork.Inherited = null,
     calls: *const io.linux.Calls = &io.linux.real,
 
     pub fn check(options: *const Options, diagnostic: *Diagnostic) error{InvalidArgument}!void {
@@ -44,6 +48,8 @@ pub const Options = struct {
             diagnostic.set("threads {d} is out of range: 1 to {d}", .{ options.threads, threads_max });
         } else if (options.mtu < mtu_min or options.mtu > mtu_max) {
             diagnostic.set("mtu {d} is out of range: {d} to {d}", .{ options.mtu, mtu_min, mtu_max });
+        } else if (options.threads > 1 and (options.udp_fds[0] orelse options.udp_fds[1]) != null) {
+            diagnostic.set("a device with UDP sockets of yours (udp4_fd, udp6_fd) has one thread", .{});
         } else return;
         return error.InvalidArgument;
     }
@@ -52,6 +58,7 @@ pub const Options = struct {
     pub fn closeGiven(options: *const Options) void {
         if (options.tun_fd) |fd| io.linux.close(fd);
         if (options.uapi_fd) |fd| io.linux.close(fd);
+        for (options.udp_fds) |given| if (given) |fd| io.linux.close(fd);
     }
 };
 

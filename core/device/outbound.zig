@@ -53,6 +53,7 @@ pub const Context = struct {
     udp: *io.udp.Udp,
     /// Null where its routes are not those of the inner packets.
     icmp: ?*const io.icmp_sender.IcmpSender,
+    loops: wire.checksum.Loops,
     now: protocol.Now,
 };
 
@@ -108,6 +109,7 @@ pub const Outbound = struct {
         const peer = outbound.route(context, received.bytes) orelse return;
         var splitter = io.gso.Splitter.init(received.header, received.bytes) catch
             return count(context, .malformed_outgoing, 1);
+        splitter.loops = context.loops;
         const outside: Train.Outside = .{
             .tos = wire.ip.ecnEncapsulate(wire.ip.trafficClassOf(received.bytes)),
             .manner = outbound.watch.note(peer, received.bytes, splitter.count > 1, context.now.boot.ns),
@@ -463,6 +465,7 @@ const Bench = struct {
             .tun = undefined, // nothing is read
             .udp = &bench.udp,
             .icmp = null,
+            .loops = .{},
             .now = now,
         };
     }

@@ -17,6 +17,9 @@ pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
     const limited = &shared.limited;
     try writer.print("cipher={s}\nmtu={d}\n", .{ cipher.path(), shared.interface.mtu });
     try writer.print("up={}\nthreads={d}\n", .{ shared.interface.is_active, workers.count });
+    if (shared.refused) |refused| {
+        try writer.print("listen_error={f}\n", .{io.linux.ErrnoName{ .code = refused.errno }});
+    }
     try writer.print("memory_bytes={d}\n", .{limited.used.load(.monotonic)});
     if (limited.limit != LimitedAllocator.unlimited) try writer.print("memory_limit={d}\n", .{limited.limit});
     try writeBinding(&shared.interface.binding, writer);

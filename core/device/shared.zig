@@ -4,6 +4,7 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const curve_price = @import("curve_price.zig");
+const Queue = @import("events.zig").Queue;
 const io = @import("io");
 const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const Log = @import("log.zig").Log;
@@ -39,6 +40,13 @@ pub const Shared = struct {
     /// In that namespace. Written with the turns of all workers held.
     tunnels: io.tunnels.Tunnels = .{},
 
+    /// Why there are no sockets although the link is up; told once. Written with the turns of all workers held.
+    refused: ?Refused = null,
+    /// For whoever has asked for events. Written with the turns of all workers held, once.
+    events: std.atomic.Value(?*Queue) = .init(null),
+
+    inherited: ?*io.fork.Inherited,
+
     pool: Pool = .{},
     /// Features whose stepping down was told, by bit.
     told: u32 = 0,
@@ -50,6 +58,7 @@ pub const Shared = struct {
             .limited = .{ .child = gpa, .limit = limitOf(options) },
             .log = .{ .fd = options.log_fd, .level = options.log_level },
             .interface = undefined,
+            .inherited = options.inherited,
             .suspension = .init(readClocks()),
         };
         shared.interface = protocol.Interface.init(.{
@@ -72,8 +81,22 @@ pub const Shared = struct {
         return true;
     }
 
+    /// Such a descriptor was opened.
+    pub fn noteOpened(shared: *Shared, fd: i32) void {
+        if (shared.inherited) |inherited| inherited.add(fd);
+    }
+
+    /// It is about to be closed.
+    pub fn noteClosing(shared: *Shared, fd: i32) void {
+        if (shared.inherited) |inherited| inherited.remove(fd);
+    }
+
+    pub const Refused = struct { port: u16, errno: io.linux.E };
+
     /// After all that was allocated with `gpa` was given back.
     pub fn deinit(shared: *Shared) void {
+        shared.interface.events = null;
+        if (shared.events.load(.monotonic)) |queue| queue.close(shared.gpa);
         shared.icmp.close();
         shared.interface.deinit();
         std.debug.assert(shared.limited.used.load(.monotonic) == 0);
@@ -107,7 +130,20 @@ pub const Shared = struct {
     /// Interface or UAPI socket are gone: nobody could use the device any more.
     pub fn end(shared: *Shared, reason: []const u8) void {
         shared.log.verbose("{s}: ending", .{reason});
+        shared.interface.note(.removed);
         shared.stop();
+    }
+
+    /// After something may have been noted.
+    pub fn tellEvents(shared: *Shared) void {
+        if (shared.events.load(.acquire)) |queue| queue.tell();
+    }
+
+    /// Of what a worker finds out by itself, in its turn.
+    pub fn note(shared: *Shared, event: protocol.events.Event) void {
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        shared.interface.note(event);
     }
 
     /// Of several workers that lose a feature only the first tells.

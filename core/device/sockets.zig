@@ -54,8 +54,8 @@ pub const Sockets = struct {
         var count: u8 = 1;
         for (sockets.workers.all()[1..]) |worker| {
             if (!worker.has_thread.load(.monotonic)) continue;
-            join(worker, &set, options) catch |err| {
-                sockets.logMissing(worker, err);
+            join(worker, &set, options) catch {
+                sockets.logMissing(worker);
                 continue;
             };
             count += 1;
@@ -86,9 +86,13 @@ pub const Sockets = struct {
             number -= 1;
             const worker = workers[number];
             const pair = set.pairs[number];
-            for (worker.udp.sockets) |socket| if (socket) |fd| worker.poller.remove(fd);
+            for (worker.udp.sockets) |socket| if (socket) |fd| {
+                worker.poller.remove(fd);
+                sockets.shared.noteClosing(fd);
+            };
             worker.udp.close();
             worker.udp.sockets = pair;
+            for (pair) |socket| if (socket) |fd| sockets.shared.noteOpened(fd);
             worker.readTun(worker.udp.isOpen());
         }
         const interface = &sockets.shared.interface.binding.interface;
@@ -107,15 +111,16 @@ pub const Sockets = struct {
         const leading = sockets.workers.first();
         var set: SocketSet = .{ .port = sockets.shared.interface.listen_port };
         set.pairs[0] = leading.udp.sockets;
-        join(worker, &set, sockets.configured()) catch |err| return sockets.logMissing(worker, err);
+        join(worker, &set, sockets.configured()) catch return sockets.logMissing(worker);
         worker.udp.sockets = set.pairs[worker.share.number];
+        for (worker.udp.sockets) |socket| if (socket) |fd| sockets.shared.noteOpened(fd);
         leading.udp.steer(&leading.udp.sockets, sockets.countOpen());
         worker.readTun(true);
     }
 
-    fn logMissing(sockets: *const Sockets, worker: *const Worker, err: io.udp.OpenError) void {
-        const arguments = .{ worker.share.number, err, worker.udp.failure };
-        sockets.shared.log.err("lane {d} stays without sockets: {t} ({f})", arguments);
+    fn logMissing(sockets: *const Sockets, worker: *const Worker) void {
+        const arguments = .{ worker.share.number, worker.udp.failure };
+        sockets.shared.log.err("lane {d} stays without sockets: {f}", arguments);
     }
 };
 

@@ -62,8 +62,13 @@ pub const Server = struct {
                 diagnostic.set("no permission to make {s}/{s}.sock: run as root", .{ folder, name });
                 return error.Permission;
             },
-            error.NameTooLong, error.NotListening => {
-                diagnostic.set("cannot listen for configuration: {t}", .{err});
+            error.NameTooLong => {
+                diagnostic.set("{s}/{s}.sock is too long for a socket: choose a shorter name", .{ folder, name });
+                return error.InvalidArgument;
+            },
+            error.NotListening => {
+                diagnostic.set("the descriptor to take over as the UAPI socket (uapi_fd; WG_UAPI_FD of a daemon) is " ++
+                    "no UNIX socket that listens", .{});
                 return error.InvalidArgument;
             },
             error.SystemResources => {

@@ -157,6 +157,7 @@ pub const Worker = struct {
             .udp = &worker.udp,
             .offload = &worker.offload,
             .tunnels = &worker.shared.tunnels,
+            .loops = checksumLoops(),
             .now = now,
         }, family);
     }
@@ -171,8 +172,14 @@ pub const Worker = struct {
             .tun = &worker.tun,
             .udp = &worker.udp,
             .icmp = if (worker.shared.is_here) &worker.shared.icmp else null,
+            .loops = checksumLoops(),
             .now = now,
         });
+    }
+
+    fn checksumLoops() wire.checksum.Loops {
+        const sum, const copy_sum = cipher.checksumLoops();
+        return .{ .sum_fn = sum, .copy_sum_fn = copy_sum };
     }
 
     /// A worker that got no sockets, and only helps, must not take what it cannot send.
@@ -321,18 +328,34 @@ pub const Worker = struct {
             logged.* = state;
             if (state != .stepped_down or !worker.shared.isNews(feature)) continue;
             const cause = worker.offload.causes[@backingInt(feature)];
+            const errno: u16 = @intCast(@backingInt(cause));
+            worker.shared.note(.{ .stepped_down = .{ .offload = feature.bit(), .errno = errno } });
             log.err(
                 "{t} switched off: the kernel answered {f}; what it refused was sent again without",
                 .{ feature, io.linux.ErrnoName{ .code = cause } },
             );
         }
-        while (worker.offload.takeNews()) |refusal| log.err("udp_gso is not used towards {f} for a minute: {s}", .{
+        while (worker.offload.takeNews()) |refusal| worker.tellRefusal(&refusal);
+    }
+
+    fn tellRefusal(worker: *Worker, refusal: *const io.offload.Refusal) void {
+        worker.shared.log.err("udp_gso is not used towards {f} for a minute: {s}", .{
             refusal.remote,
             switch (refusal.cause) {
                 .device, .path => "the path refused a train",
                 .lost => "trains get lost on the way, where single datagrams arrive",
             },
         });
+        const errno: std.os.linux.E = switch (refusal.cause) {
+            .device => .IO,
+            .path => .MSGSIZE,
+            .lost => .SUCCESS,
+        };
+        worker.shared.note(.{ .stepped_down = .{
+            .offload = io.offload.Feature.udp_gso.bit(),
+            .errno = @intCast(@backingInt(errno)),
+            .remote = refusal.remote,
+        } });
     }
 };
 

@@ -13,8 +13,9 @@
  *   - A handle is a number in the form of a pointer. After its close it gives PYWG_CLOSED, and what is no handle of
  *     the kind gives PYWG_INVALID_ARGUMENT; the close functions then do nothing.
  *   - A handle is of use only in the process that opened it. In a forked child every function that takes it gives
- *     PYWG_FORKED, and the close functions do nothing: two processes that seal with the same key and counter give
- *     away what they seal.
+ *     PYWG_FORKED: two processes that seal with the same key and counter give away what they seal. There
+ *     pywg_interface_close does nothing, and pywg_device_close only closes the descriptors that the child has
+ *     inherited, by which interface and port would outlive the parent's close.
  *   - On failure a pywg_diagnostic, if one was passed, says why in one line of English.
  */
 #ifndef PYWG_H
@@ -78,6 +79,16 @@ pywg_status pywg_key_generate(uint8_t private_key[32]);
 /* The public key of a private one; both may be the same bytes. */
 pywg_status pywg_key_public(const uint8_t private_key[32], uint8_t public_key[32]);
 
+/* ---- endpoint --------------------------------------------------------------------------- */
+
+typedef struct pywg_endpoint {
+    uint8_t family; /* 4, 6, or 0 for none */
+    uint8_t reserved;
+    uint16_t port; /* host byte order */
+    uint32_t scope_id;
+    uint8_t address[16]; /* IPv4 in the first four bytes */
+} pywg_endpoint;
+
 /* ---- device: any thread may call, except where said --------------------------------------- */
 
 typedef struct pywg_device pywg_device;
@@ -105,11 +116,14 @@ typedef struct pywg_device_options {
     uint32_t no_uapi;         /* 1: do not listen on /var/run/wireguard/NAME.sock */
     uint32_t threads;         /* threads that will be in pywg_device_run, up to 64; 0 means 1 */
     uint64_t memory_limit;    /* bytes it may take, 0 for no limit: buffers when it opens, then peers */
+    int32_t udp4_fd;          /* a UDP socket of IPv4 that is bound, to take over instead of making one; 0 or -1: none */
+    int32_t udp6_fd;          /* one of IPv6, with IPV6_V6ONLY and on the same port. With either, for one thread; a
+                               * family without one is not used, and port and binding stay as they are */
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
- * tun_fd and uapi_fd belong to the device then. On failure they are still the caller's, but may have become
- * non-blocking, and the TUN's offloads may have changed.
+ * tun_fd, uapi_fd, udp4_fd and udp6_fd belong to the device then. On failure they are still the caller's, but may have
+ * become non-blocking, and the TUN's offloads may have changed.
  * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.
@@ -125,6 +139,57 @@ pywg_status pywg_device_get(pywg_device *device, char *buffer, size_t capacity, 
 pywg_status pywg_device_report(pywg_device *device, char *buffer, size_t capacity, size_t *length);
 /* The name the kernel gave the interface, without NUL. As pywg_device_get. */
 pywg_status pywg_device_name(pywg_device *device, char *buffer, size_t capacity, size_t *length);
+
+/* What has become of a peer so far. No secrets. */
+typedef struct pywg_peer_counters {
+    uint8_t public_key[32];
+    pywg_endpoint endpoint;          /* where it is; family 0 while that is not known */
+    uint64_t last_handshake_unix_ns; /* since 1970; 0 for never */
+    uint64_t rx_bytes;               /* of datagrams that were accepted, with WireGuard's own headers */
+    uint64_t tx_bytes;
+} pywg_peer_counters;
+
+/* One record for each peer, in the order in which they were added: size is sizeof(pywg_peer_counters), count is how
+ * many there is room for. *written is the number of peers; if that is more than count, BUFFER_TOO_SMALL, and nothing was
+ * written. Unlike the text of pywg_device_get, it holds no key but the peers' public ones. */
+pywg_status pywg_device_counters(pywg_device *device, pywg_peer_counters *counters, size_t size, size_t count, size_t *written);
+/* A handshake with the peer of this public key as soon as one is allowed (5 seconds after the last), whatever session
+ * there is. NOT_FOUND without such a peer, CONFIGURATION while none can be sent: no private key, no endpoint, or the
+ * link is down. Returns at once: PYWG_EVENT_HANDSHAKE, or the counters, tell that it is done. */
+pywg_status pywg_device_handshake(pywg_device *device, const uint8_t public_key[32], pywg_diagnostic *diagnostic);
+
+/* What happened: pywg_event.kind. Fields that a kind does not name are 0. */
+#define PYWG_EVENT_LOST 0u         /* `lost` events found no room in the queue, here */
+#define PYWG_EVENT_HANDSHAKE 1u    /* public_key: there is a session; again for each renewal, some two minutes apart */
+#define PYWG_EVENT_ENDPOINT 2u     /* public_key, endpoint: the peer was heard from somewhere else than before */
+#define PYWG_EVENT_STALE 3u        /* public_key: no answer to handshakes for 90 seconds, or no session for so long that
+                                    * all keys were forgotten; once until there is a session again */
+#define PYWG_EVENT_GONE 4u         /* public_key: the peer was removed from the configuration */
+#define PYWG_EVENT_STEPPED_DOWN 5u /* offload (PYWG_OFFLOAD_*), os_errno: what the kernel refused is no longer used;
+                                    * with an endpoint: not towards it for a while, os_errno 0 if trains got lost */
+#define PYWG_EVENT_PORT_FAILED 6u  /* port, os_errno: the link is up and has no sockets; tried again each second */
+#define PYWG_EVENT_HEALED 7u       /* port: the sockets that had failed are open again */
+#define PYWG_EVENT_REMOVED 8u      /* the interface or the UAPI socket was removed: pywg_device_run ends */
+
+typedef struct pywg_event {
+    uint32_t kind;
+    int32_t os_errno;
+    uint64_t lost;
+    uint32_t offload;
+    uint32_t port;
+    uint8_t public_key[32];
+    pywg_endpoint endpoint;
+} pywg_event;
+
+/* Keeps events from the first call on, up to `capacity` (2 to 65536; 0 for 1024; later calls change nothing) that
+ * nobody has fetched; what comes then is counted and lost. A PORT_FAILED that still holds is told at once. *fd is
+ * readable (poll, epoll) as long as there is one; it is the device's, not to be read or closed. pywg_device_close makes
+ * copies of it (dup) readable for ever.
+ * OUT_OF_MEMORY, SYSTEM. */
+pywg_status pywg_device_events_open(pywg_device *device, uint32_t capacity, int32_t *fd, pywg_diagnostic *diagnostic);
+/* Takes up to count events, the oldest first, size is sizeof(pywg_event), *written of them; 0 when there is none. Never
+ * waits, not for a long pywg_device_set either. Each event is given once, to whoever asks first. */
+pywg_status pywg_device_events(pywg_device *device, pywg_event *events, size_t size, size_t count, size_t *written);
 /* Moves packets until pywg_device_stop, or until the interface or the UAPI socket is removed (OK in
  * each case). As many threads as options.threads said may be in here, and should be: each has its share of
  * the packets. One more gets INVALID_ARGUMENT. SYSTEM on a fatal error. */
@@ -143,14 +208,6 @@ typedef struct pywg_now {
     uint64_t boot_ns; /* CLOCK_BOOTTIME; any clock that never goes back will do */
     uint64_t unix_ns; /* CLOCK_REALTIME, since 1970 */
 } pywg_now;
-
-typedef struct pywg_endpoint {
-    uint8_t family; /* 4, 6, or 0 for none */
-    uint8_t reserved;
-    uint16_t port; /* host byte order */
-    uint32_t scope_id;
-    uint8_t address[16]; /* IPv4 in the first four bytes */
-} pywg_endpoint;
 
 /* What became of a packet. */
 #define PYWG_VERDICT_DROPPED 0u   /* `drop` says why: pywg_drop_name */

@@ -74,7 +74,60 @@ pub const Owner = extern struct {
     }
 };
 
+/// Descriptors of which a forked child has copies that it cannot use, and by which things live on after its parent has
+/// closed them: a TUN, a port. It lies in memory that a child does not find wiped.
+/// Invariant: what is in here is open. So it comes in after it was opened, and goes before it is closed.
+pub const Inherited = struct {
+    slots: [descriptors_max]std.atomic.Value(i32) = @splat(.init(none)),
+
+    const none = -1;
+    /// Five for each worker and some ten more. What finds no room is left open in children, no more.
+    const descriptors_max = 512;
+
+    pub fn add(inherited: *Inherited, fd: i32) void {
+        for (&inherited.slots) |*slot| if (slot.cmpxchgStrong(none, fd, .monotonic, .monotonic) == null) return;
+    }
+
+    pub fn remove(inherited: *Inherited, fd: i32) void {
+        for (&inherited.slots) |*slot| if (slot.cmpxchgStrong(fd, none, .monotonic, .monotonic) == null) return;
+    }
+
+    pub fn clear(inherited: *Inherited) void {
+        for (&inherited.slots) |*slot| slot.store(none, .monotonic);
+    }
+
+    /// For the child. A second time is harmless.
+    pub fn close(inherited: *Inherited) void {
+        for (&inherited.slots) |*slot| {
+            const fd = slot.swap(none, .monotonic);
+            if (fd != none) _ = linux.close(fd);
+        }
+    }
+};
+
 const testing = std.testing;
+
+fn isOpen(fd: i32) bool {
+    return linux.errno(linux.fcntl(fd, linux.F.GETFD, 0)) == .SUCCESS;
+}
+
+test "what is inherited is closed once, and nothing else" {
+    var inherited: Inherited = .{};
+    var fds: [3]i32 = undefined;
+    for (&fds) |*fd| {
+        fd.* = @intCast(linux.eventfd(0, linux.EFD.CLOEXEC));
+        inherited.add(fd.*);
+    }
+    defer _ = linux.close(fds[1]);
+    inherited.remove(fds[1]);
+    inherited.close();
+    for (fds, [_]bool{ false, true, false }) |fd, expected| try testing.expectEqual(expected, isOpen(fd));
+    const again: i32 = @intCast(linux.eventfd(0, linux.EFD.CLOEXEC));
+    defer _ = linux.close(again);
+    try testing.expectEqual(fds[0], again);
+    inherited.close();
+    try testing.expect(isOpen(again));
+}
 
 /// What a forked child answers, as its exit status.
 fn askChild(question: *const fn (context: *const anyopaque) bool, context: *const anyopaque) !bool {

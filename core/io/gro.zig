@@ -50,6 +50,8 @@ pub const Options = struct {
     tunnels: ?*const Tunnels = null,
     /// Of the virtio-net header that begins a frame.
     vnet_header_length: u8 = VnetHeader.length,
+    /// What sums the payloads.
+    loops: checksum.Loops = .{},
 };
 
 /// TCP inside a UDP tunnel.
@@ -259,9 +261,10 @@ pub const Coalescer = struct {
             packet[inner.network_offset..],
         ) orelse return false else false;
         // The dear part comes last: a corrupted packet must not be hidden under a checksum of ours.
-        if (!item.verified and !checksumsHold(item.segment, first)) return false;
+        const loops = coalescer.options.loops;
+        if (!item.verified and !checksumsHold(loops, item.segment, first)) return false;
         item.verified = true;
-        if (!checksumsHold(segment, packet)) return false;
+        if (!checksumsHold(loops, segment, packet)) return false;
 
         storage.next[item.last] = index;
         item.last = index;
@@ -459,22 +462,22 @@ fn followsId(family: wire.Family, count: u16, was_fixed: bool, first: []const u8
 
 /// Are all checksums right, and the very values that a segmenting kernel would write?
 /// The sum cannot tell 0xffff from zero, but only UDP sends 0xffff.
-fn checksumsHold(segment: Segment, packet: []const u8) bool {
-    if (segment.inner) |inner| return tunnelChecksumsHold(segment, inner, packet);
-    return plainChecksumsHold(segment, packet);
+fn checksumsHold(loops: checksum.Loops, segment: Segment, packet: []const u8) bool {
+    if (segment.inner) |inner| return tunnelChecksumsHold(loops, segment, inner, packet);
+    return plainChecksumsHold(loops, segment, packet);
 }
 
-fn plainChecksumsHold(segment: Segment, packet: []const u8) bool {
+fn plainChecksumsHold(loops: checksum.Loops, segment: Segment, packet: []const u8) bool {
     if (segment.family == .ipv4 and !networkChecksumHolds(packet[0..segment.transport_offset])) return false;
     const transport = packet[segment.transport_offset..];
     if (segment.protocol == .tcp and readInt(u16, transport[Tcp.checksum_offset..][0..2], .big) == 0xffff) return false;
     const pseudo = checksum.pseudoHeader(segment.addresses(packet), @backingInt(segment.protocol), transport.len);
-    return checksum.fold(checksum.sum(transport, pseudo)) == 0xffff;
+    return checksum.fold(loops.sum(transport, pseudo)) == 0xffff;
 }
 
 /// The payload is summed once: with a right checksum, everything from the inner transport header on adds up to the
 /// complement of its pseudo-header.
-noinline fn tunnelChecksumsHold(segment: Segment, inner: Inner, packet: []const u8) bool {
+noinline fn tunnelChecksumsHold(loops: checksum.Loops, segment: Segment, inner: Inner, packet: []const u8) bool {
     const carried: Segment = .{
         .family = inner.family,
         .protocol = .tcp,
@@ -485,7 +488,7 @@ noinline fn tunnelChecksumsHold(segment: Segment, inner: Inner, packet: []const 
         .push = false,
     };
     const inside = packet[inner.network_offset..];
-    if (!plainChecksumsHold(carried, inside)) return false;
+    if (!plainChecksumsHold(loops, carried, inside)) return false;
     if (segment.family == .ipv4 and !networkChecksumHolds(packet[0..segment.transport_offset])) return false;
     if (!inner.outer_checksum) return true;
     const inner_length = packet.len - inner.transport_offset;

@@ -31,9 +31,15 @@ pub const Splitter = struct {
     segment_size: usize = 0,
     /// The pseudo-header's sum without the length, which differs in the last segment.
     pseudo_sum: u64 = 0,
+    /// Sums of the IPv4 header and, with the pseudo-header, of the transport header, without what differs in segments:
+    /// to read back what was written a moment ago is dearer than to add what is known.
+    network_sum: u64 = 0,
+    header_sum: u64 = 0,
     /// Where the IP header of what is segmented begins: behind the headers of a tunnel, if there is one.
     network_offset: usize = 0,
     tunnel: ?Tunnel = null,
+    /// What sums the payloads.
+    loops: checksum.Loops = .{},
 
     const Kind = enum {
         /// Complete as it is.
@@ -139,6 +145,7 @@ pub const Splitter = struct {
         };
         if (header.gso_size == 0) return error.Malformed;
         const payload_length = transport.len - transport_length;
+        const pseudo_sum = pseudoSum(parsed, upper, field_offset, partial);
         return .{
             .packet = whole[0 .. network + parsed.bytes.len],
             .kind = kind,
@@ -149,7 +156,21 @@ pub const Splitter = struct {
             .checksum_at = network + upper.offset + field_offset,
             .header_length = network + upper.offset + transport_length,
             .segment_size = header.gso_size,
-            .pseudo_sum = pseudoSum(parsed, upper, field_offset, partial),
+            .pseudo_sum = pseudo_sum,
+            .network_sum = switch (parsed.family) {
+                .ipv4 => constantSum(parsed.bytes[0..parsed.headerLength()], &.{ 2, 4, 10 }),
+                .ipv6 => 0,
+            },
+            .header_sum = pseudo_sum + switch (kind) {
+                .tcp => constantSum(transport[0..transport_length], &.{
+                    Tcp.sequence_offset,
+                    Tcp.sequence_offset + 2,
+                    Tcp.flags_offset - 1,
+                    Tcp.checksum_offset,
+                }),
+                .udp => constantSum(transport[0..transport_length], &.{ Udp.length_offset, Udp.checksum_offset }),
+                .plain, .partial => unreachable,
+            },
         };
     }
 
@@ -172,7 +193,7 @@ pub const Splitter = struct {
                 const start = splitter.transport_offset;
                 @memcpy(out[0..start], packet[0..start]);
                 // The seed lies in the field itself and is summed with the rest.
-                const sum = checksum.copySum(out[start..packet.len], packet[start..], 0);
+                const sum = splitter.loops.copySum(out[start..packet.len], packet[start..], 0);
                 // No other protocol keeps its checksum at 6, and none minds the other zero.
                 const is_udp = splitter.checksum_at - start == Udp.checksum_offset;
                 writeChecksum(out[splitter.checksum_at..][0..2], sum, is_udp);
@@ -191,24 +212,33 @@ pub const Splitter = struct {
         const part = splitter.payload(index);
         const segment = out[0 .. splitter.header_length + part.len];
         @memcpy(segment[0..splitter.header_length], splitter.packet[0..splitter.header_length]);
-        fixNetwork(segment[splitter.network_offset..], splitter.family, index);
-
+        splitter.writeNetwork(index, segment[splitter.network_offset..]);
         const transport = segment[splitter.transport_offset..];
-        switch (splitter.kind) {
-            .tcp => splitter.fixTcp(index, transport),
-            .udp => writeInt(u16, transport[Udp.length_offset..][0..2], @intCast(transport.len), .big),
+        const header_sum = splitter.header_sum + transport.len + switch (splitter.kind) {
+            .tcp => splitter.writeTcp(index, transport),
+            .udp => writeUdpLength(transport),
             .plain, .partial => unreachable,
-        }
-        const field = segment[splitter.checksum_at..][0..2];
-        field.* = .{ 0, 0 };
-        const header = segment[splitter.transport_offset..splitter.header_length];
-        const header_sum = checksum.sum(header, splitter.pseudo_sum + transport.len);
-        const sum = checksum.copySum(segment[splitter.header_length..], part, header_sum);
-        writeChecksum(field, sum, splitter.kind == .udp);
+        };
+        const sum = splitter.loops.copySum(segment[splitter.header_length..], part, header_sum);
+        writeChecksum(segment[splitter.checksum_at..][0..2], sum, splitter.kind == .udp);
         if (splitter.tunnel) |*tunnel| splitter.fixTunnel(tunnel, index, segment);
         return segment.len;
     }
 
+    fn writeNetwork(splitter: *const Splitter, index: usize, packet: []u8) void {
+        switch (splitter.family) {
+            .ipv4 => {
+                const first_id = readInt(u16, splitter.packet[splitter.network_offset..][4..6], .big);
+                const id = first_id +% @as(u16, @intCast(index));
+                writeInt(u16, packet[2..4], @intCast(packet.len), .big);
+                writeInt(u16, packet[4..6], id, .big);
+                writeInt(u16, packet[10..12], checksum.finish(splitter.network_sum + packet.len + id), .big);
+            },
+            .ipv6 => ip.setLength(packet, .ipv6, packet.len),
+        }
+    }
+
+    /// Of a tunnel's packet, whose headers may have been of any kind.
     fn fixNetwork(packet: []u8, family: wire.Family, index: usize) void {
         if (family == .ipv4) {
             const first_id = readInt(u16, packet[4..6], .big);
@@ -233,14 +263,33 @@ pub const Splitter = struct {
         writeChecksum(field, checksum.combine(sum, inner_sum, headers.len), true);
     }
 
-    fn fixTcp(splitter: *const Splitter, index: usize, header: []u8) void {
-        const sequence = header[Tcp.sequence_offset..][0..4];
+    /// Gives the sum of the words that it writes.
+    fn writeTcp(splitter: *const Splitter, index: usize, header: []u8) u64 {
+        const original = splitter.packet[splitter.transport_offset..];
         const advance: u32 = @intCast(index * splitter.segment_size);
-        writeInt(u32, sequence, readInt(u32, sequence, .big) +% advance, .big);
-        if (index != 0) header[Tcp.flags_offset] &= ~TcpFlags.cwr;
-        if (index + 1 != splitter.count) header[Tcp.flags_offset] &= ~(TcpFlags.fin | TcpFlags.psh);
+        const sequence = readInt(u32, original[Tcp.sequence_offset..][0..4], .big) +% advance;
+        var flags = original[Tcp.flags_offset];
+        if (index != 0) flags &= ~TcpFlags.cwr;
+        if (index + 1 != splitter.count) flags &= ~(TcpFlags.fin | TcpFlags.psh);
+        writeInt(u32, header[Tcp.sequence_offset..][0..4], sequence, .big);
+        header[Tcp.flags_offset] = flags;
+        const data_offset: u64 = original[Tcp.flags_offset - 1];
+        return (sequence >> 16) + (sequence & 0xffff) + (data_offset << 8) + flags;
     }
 };
+
+/// Gives the sum of the word that it writes.
+fn writeUdpLength(datagram: []u8) u64 {
+    writeInt(u16, datagram[Udp.length_offset..][0..2], @intCast(datagram.len), .big);
+    return datagram.len;
+}
+
+/// The sum of a header as if the words at these places were zero.
+fn constantSum(header: []const u8, changing: []const usize) u64 {
+    var sum = checksum.sum(header, 0);
+    for (changing) |offset| sum += ~readInt(u16, header[offset..][0..2], .big);
+    return sum;
+}
 
 fn protocolOf(kind: Splitter.Kind) ip.Protocol {
     return switch (kind) {

@@ -21,6 +21,7 @@ pub const control_message = @import("control_message.zig");
 pub const sockaddr = @import("sockaddr.zig");
 pub const icmp_sender = @import("icmp_sender.zig");
 pub const udp_send = @import("udp_send.zig");
+pub const given_sockets = @import("given_sockets.zig");
 pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
 pub const uapi_listener = @import("uapi_listener.zig");
@@ -52,6 +53,7 @@ test {
     _ = vm_generation;
     _ = control_message;
     _ = icmp_sender;
+    _ = given_sockets;
     _ = udp;
     _ = @import("udp_test.zig");
     _ = poller;

@@ -246,7 +246,7 @@ pub fn parseList(text: []const u8) error{UnknownFeature}!u32 {
     return mask;
 }
 
-const all: u32 = (1 << Feature.count) - 1;
+pub const all: u32 = (1 << Feature.count) - 1;
 
 const testing = std.testing;
 

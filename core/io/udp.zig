@@ -6,6 +6,7 @@ const std = @import("std");
 const wire = @import("wire");
 const sys = @import("linux.zig");
 const control_message = @import("control_message.zig");
+const GivenSockets = @import("given_sockets.zig").GivenSockets;
 const Name = @import("sockaddr.zig").Name;
 const Offload = @import("offload.zig").Offload;
 const udp_send = @import("udp_send.zig");
@@ -63,6 +64,8 @@ pub const Udp = struct {
     calls: *const sys.Calls,
     offload: *Offload,
     sockets: Sockets = .{ null, null },
+    /// Used instead of sockets of our own, if there are some; not ours to close.
+    given: GivenSockets = .none,
     counters: Counters = .{},
     /// Why the last `open` failed.
     failure: sys.Failure = .{},
@@ -186,12 +189,27 @@ pub const Udp = struct {
     // ---- opening -------------------------------------------------------------------------------------
 
     fn openBoth(udp: *Udp, options: *const BindOptions) OpenError!u16 {
+        if (!udp.given.isEmpty()) return udp.openGiven();
         const port = try udp.openFamily(.ipv4, options, options.port) orelse options.port;
         return try udp.openFamily(.ipv6, options, port) orelse {
             if (udp.fd(.ipv4) == null) return error.FamilyUnsupported;
             return port;
         };
     }
+
+    /// Whoever has made them has bound them.
+    fn openGiven(udp: *Udp) OpenError!u16 {
+        udp.sockets = udp.given.borrow() catch return udp.fail("fcntl(F_DUPFD_CLOEXEC)", .MFILE);
+        for (udp.sockets, [_]Family{ .ipv4, .ipv6 }) |socket, family| {
+            const own = socket orelse continue;
+            udp.failed_family = family;
+            if (linux.errno(linux.fcntl(own, linux.F.SETFL, nonblock)) != .SUCCESS) return udp.fail("F_SETFL", .IO);
+            try udp.configure(own, family);
+        }
+        return udp.given.port;
+    }
+
+    const nonblock: usize = @as(u32, @bitCast(linux.O{ .NONBLOCK = true }));
 
     /// The port; null where the family is not wanted, or on a host without it.
     fn openFamily(udp: *Udp, family: Family, options: *const BindOptions, port: u16) OpenError!?u16 {
@@ -232,7 +250,8 @@ pub const Udp = struct {
                 _ = udp.set(socket, IP, linux.IP.MTU_DISCOVER, linux.IP.PMTUDISC_DONT);
             },
             .ipv6 => {
-                try udp.require(socket, IPV6, linux.IPV6.V6ONLY, "IPV6_V6ONLY");
+                // One that is given says so, and cannot be told any more.
+                if (udp.given.isEmpty()) try udp.require(socket, IPV6, linux.IPV6.V6ONLY, "IPV6_V6ONLY");
                 try udp.require(socket, IPV6, linux.IPV6.RECVPKTINFO, "IPV6_RECVPKTINFO");
                 _ = udp.set(socket, IPV6, linux.IPV6.RECVTCLASS, 1);
                 _ = udp.set(socket, IPV6, linux.IPV6.MTU_DISCOVER, linux.IPV6.PMTUDISC_DONT);

@@ -16,6 +16,7 @@ const constants = @import("constants.zig");
 const cookie = @import("cookie.zig");
 const crypto = @import("crypto.zig");
 const drop = @import("drop.zig");
+const events_file = @import("events.zig");
 const Drop = drop.Drop;
 const handshakes = @import("interface/handshakes.zig");
 const load = @import("load.zig");
@@ -171,6 +172,8 @@ pub const Interface = struct {
     queues: wishes.Queues = .{},
 
     counters: drop.Counters = .{},
+    /// The caller's, who reads it; null when nobody does.
+    events: ?*events_file.Ring = null,
 
     // ---- life ----
 
@@ -222,6 +225,8 @@ pub const Interface = struct {
     pub const ConfigureSteps = control.Steps;
     pub const writeConfiguration = control.write;
     pub const Answer = control.Answer;
+    pub const countersOf = control.counters;
+    pub const requestHandshake = control.requestHandshake;
     pub const setActive = control.setActive;
     pub const renewSessions = renewal.renewSessions;
 
@@ -415,7 +420,7 @@ pub const Interface = struct {
         if (opened_by.local_index != ticket.receiver_index) return interface.refuseOpened(.expired_session);
         if (!opened_by.window.commit(ticket.counter)) return interface.refuseOpened(.replayed);
 
-        roam(peer, from);
+        interface.roam(peer, from);
         if (sessions.isNext(ticket.slot)) interface.confirmSession(peer, index, now);
         interface.noteReceived(peer, index, inner.len, now);
         const opened: Opened = if (inner.len == 0) .keepalive else interface.admit(ticket.peer, inner);
@@ -430,16 +435,19 @@ pub const Interface = struct {
     }
 
     /// The peer is where its last authentic packet came from.
-    pub fn roam(peer: *Peer, from: *const wire.Endpoint) void {
+    pub fn roam(interface: *Interface, peer: *Peer, from: *const wire.Endpoint) void {
+        var has_moved = true;
         if (peer.endpoint) |*known| {
             if (known.eql(from.*)) return;
             if (!known.remote.eql(from.remote)) {
                 peer.shunned = null;
-            } else if (from.source) |source| {
-                if (peer.shuns(source)) return;
+            } else {
+                has_moved = false; // it spoke to another of our addresses
+                if (from.source) |source| if (peer.shuns(source)) return;
             }
         }
         peer.endpoint = from.*;
+        if (has_moved) interface.note(.{ .endpoint = .{ .peer = peer.remote.static, .remote = from.remote } });
     }
 
     /// The kernel no longer sends from the source that the peer last spoke to.
@@ -486,8 +494,7 @@ pub const Interface = struct {
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
         peer.sessions.confirm();
         handshakes.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
-        peer.timers.handshakeComplete();
-        peer.last_handshake_unix_ns = now.unix_ns;
+        handshakes.noteSession(interface, peer, now);
         handshakes.requestStaged(interface, index);
     }
 
@@ -514,6 +521,10 @@ pub const Interface = struct {
     }
 
     // ---- shared by the parts ----
+
+    pub fn note(interface: *Interface, event: events_file.Event) void {
+        if (interface.events) |ring| ring.note(event);
+    }
 
     pub fn get(interface: *const Interface, id: PeerId) ?*Peer {
         if (id.index >= interface.peer_high) return null;

@@ -8,6 +8,7 @@ const change_file = @import("change.zig");
 const constants = @import("constants.zig");
 const crypto = @import("crypto.zig");
 const Drop = @import("drop.zig").Drop;
+const events = @import("events.zig");
 const handshakes = @import("interface/handshakes.zig");
 const interface_file = @import("interface.zig");
 const Interface = interface_file.Interface;
@@ -371,6 +372,58 @@ test "an unanswered initiation is sent again for REKEY_ATTEMPT_TIME, then given 
     net.is_cut = false;
     try net.send(&net.a, 100);
     try testing.expectEqual(1, net.b.delivered_count);
+}
+
+fn expectEvents(ring: *events.Ring, comptime kinds: []const std.meta.Tag(events.Event), peer: *const [32]u8) !void {
+    inline for (kinds) |kind| {
+        const event = ring.take() orelse return error.TestUnexpectedResult;
+        try testing.expectEqual(kind, std.meta.activeTag(event));
+        const key = &(if (kind == .endpoint) event.endpoint.peer else @field(event, @tagName(kind)));
+        try testing.expectEqualSlices(u8, peer, key);
+    }
+    try testing.expectEqual(null, ring.take());
+}
+
+test "users are told of sessions, of a peer that moves, is silent or removed, and of packets nothing" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var slots: [2][8]events.Event = undefined;
+    var rings: [2]events.Ring = .{ .init(&slots[0]), .init(&slots[1]) };
+    net.a.interface.events = &rings[0];
+    net.b.interface.events = &rings[1];
+    const keys = [2][32]u8{ net.b.interface.local.?.public, net.a.interface.local.?.public };
+    try net.send(&net.a, 100);
+    try expectEvents(&rings[0], &.{.handshake}, &keys[0]);
+    try expectEvents(&rings[1], &.{.handshake}, &keys[1]);
+    for (0..100) |_| try net.send(&net.a, 100);
+    for (rings) |ring| try testing.expect(ring.isEmpty());
+    // It is told where the peer is, once.
+    net.a.endpoint = endpointOf(7, 4711);
+    for (0..3) |_| try net.send(&net.a, 100);
+    const moved = rings[1].take().?.endpoint;
+    try testing.expectEqual(keys[1], moved.peer);
+    try testing.expect(moved.remote.eql(endpointOf(7, 4711).remote));
+    // Another of our own addresses is no other place of the peer.
+    net.a.endpoint.source = .{ .address = .fromIpv4(.{ 192, 0, 2, 9 }), .interface_index = 3 };
+    try net.send(&net.a, 100);
+    for (rings) |ring| try testing.expect(ring.isEmpty());
+    // Silence is told once, however often it is tried again.
+    net.is_cut = true;
+    for (0..3) |_| {
+        try net.send(&net.a, 100);
+        try net.pass(200 * second);
+    }
+    try expectEvents(&rings[0], &.{.stale}, &keys[0]);
+    try net.pass(600 * second);
+    try testing.expect(rings[0].isEmpty());
+    // The other has sent nothing: what it knows is that its keys are too old.
+    try expectEvents(&rings[1], &.{.stale}, &keys[1]);
+    net.is_cut = false;
+    try net.send(&net.a, 100);
+    try expectEvents(&rings[0], &.{.handshake}, &keys[0]);
+    try set(&net.a, "replace_peers=true\n");
+    try expectEvents(&rings[0], &.{.gone}, &keys[0]);
 }
 
 test "a passive keepalive answers data after ten seconds and is not answered itself" {

@@ -44,6 +44,8 @@ pub const Peer = struct {
     handshake_index: ?u32 = null,
     /// A response to it was computed already, and was not good.
     response_was_tried: bool = false,
+    /// That it does not answer was told, and there was no session since.
+    is_told_stale: bool = false,
     /// Ours as responder, from the peer's initiation until `pollTransmit` writes the response.
     answer: noise.Handshake,
     /// What `Interface.pollTransmit` is to send.

@@ -6,6 +6,7 @@
 //!   5.3, 5.4.7 cookie.zig        MAC1, MAC2, cookie replies; load.zig, rate_limiter.zig
 //!   5.4.6      replay.zig, session.zig   how bytes are sealed, once
 //!   6          timers.zig        what happens when nothing happens
+//!              events.zig        what users are told of without asking
 //!   2          allowed_ips.zig   cryptokey routing
 //!              peer.zig, interface.zig, interface/handshakes.zig, interface/control.zig   all of it together
 //! No system call, clock, thread or global: time and randomness are passed in.
@@ -16,6 +17,7 @@ pub const constants = @import("constants.zig");
 pub const cookie = @import("cookie.zig");
 pub const crypto = @import("crypto.zig");
 pub const drop = @import("drop.zig");
+pub const events = @import("events.zig");
 pub const noise = @import("noise.zig");
 pub const soundness = @import("soundness.zig");
 pub const time = @import("time.zig");
@@ -34,6 +36,9 @@ pub const PeerId = interface.PeerId;
 pub const SealTicket = interface.SealTicket;
 pub const OpenTicket = interface.OpenTicket;
 pub const Transmit = interface.Transmit;
+pub const PeerCounters = @import("interface/control.zig").PeerCounters;
+pub const HandshakeError = @import("interface/control.zig").HandshakeError;
+pub const no_peer = @import("wishes.zig").none;
 pub const cookie_replies_max = interface.cookie_replies_max;
 
 const handshakes = @import("interface/handshakes.zig");
@@ -47,6 +52,7 @@ test {
     _ = @import("crypto.zig");
     _ = @import("drop.zig");
     _ = @import("deadlines.zig");
+    _ = @import("events.zig");
     _ = @import("index_table.zig");
     _ = @import("interface_test.zig");
     _ = @import("load.zig");

@@ -1,23 +1,47 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 //! Knows words and sums, not headers: where a checksum field lies is the caller's business.
+//! Bytes in plenty are summed by loops that are compiled for several CPUs; headers are summed in place.
 //! Invariant: a partial sum is the numeric sum of big-endian 16-bit words, so partial sums simply add,
 //! and a folded sum is written to a packet with writeInt(.big).
 const std = @import("std");
+const builtin = @import("builtin");
 const assert = std.debug.assert;
 
-/// Four lanes are AVX2; wider vectors gain nothing at packet sizes and the Debug backend cannot move them.
-const lane_count = @min(4, std.simd.suggestVectorLength(u64) orelse 1);
-const Lanes = @Vector(lane_count, u64);
-
-/// Adds the words of `bytes` to a partial sum. An odd last byte counts as if a zero followed it.
+/// Adds the words of `bytes`, some header, to a partial sum. An odd last byte counts as if a zero followed it.
 pub fn sum(bytes: []const u8, initial: u64) u64 {
-    return initial + accumulate(bytes, {});
+    var total: u64 = 0;
+    var i: usize = 0;
+    while (bytes.len - i >= 4) : (i += 4) total += load(u32, bytes.ptr + i);
+    return initial + finishWords(bytes, i, total);
 }
 
-/// Copies `bytes` to the start of `out` and adds its words to a partial sum, touching memory once.
-pub fn copySum(noalias out: []u8, noalias bytes: []const u8, initial: u64) u64 {
-    assert(out.len >= bytes.len);
-    return initial + accumulate(bytes, out.ptr);
+/// The loops over payloads, for one CPU. Those of this module are for the CPU that it is compiled for, which every one
+/// of the architecture is; a program that knows its CPU hands in others.
+pub const Loops = struct {
+    /// As `sum` and `copySum` without a sum to begin with.
+    sum_fn: *const SumFn = sumLoop,
+    copy_sum_fn: *const CopySumFn = copySumLoop,
+
+    pub const SumFn = fn (bytes: [*]const u8, length: usize) callconv(.c) u64;
+    pub const CopySumFn = fn (out: [*]u8, bytes: [*]const u8, length: usize) callconv(.c) u64;
+
+    pub fn sum(loops: Loops, bytes: []const u8, initial: u64) u64 {
+        return initial + loops.sum_fn(bytes.ptr, bytes.len);
+    }
+
+    /// Copies `bytes` to the start of `out` and adds its words to a partial sum, touching memory once.
+    pub fn copySum(loops: Loops, noalias out: []u8, noalias bytes: []const u8, initial: u64) u64 {
+        assert(out.len >= bytes.len);
+        return initial + loops.copy_sum_fn(out.ptr, bytes.ptr, bytes.len);
+    }
+};
+
+pub fn sumLoop(bytes: [*]const u8, length: usize) callconv(.c) u64 {
+    return accumulate(bytes[0..length], {});
+}
+
+pub fn copySumLoop(out: [*]u8, bytes: [*]const u8, length: usize) callconv(.c) u64 {
+    return accumulate(bytes[0..length], out);
 }
 
 /// Joins the sum of a part that begins `offset` bytes into the summed range.
@@ -51,6 +75,10 @@ pub fn update(checksum: u16, old: u16, new: u16) u16 {
     return finish(@as(u64, ~checksum) + @as(u64, ~old) + new);
 }
 
+/// Wider than AVX2 in code for one CPU alone: the Debug backend cannot move such vectors.
+const lane_count = @min(if (builtin.mode == .fast) 8 else 4, std.simd.suggestVectorLength(u64) orelse 1);
+const Lanes = @Vector(lane_count, u64);
+
 /// Sums in native order and swaps once at the end: byte order only rotates a ones' complement sum.
 /// `out` is void, or where the bytes are copied on the way.
 inline fn accumulate(bytes: []const u8, out: anytype) u64 {
@@ -81,16 +109,21 @@ inline fn accumulate(bytes: []const u8, out: anytype) u64 {
         if (copying) store(u32, out + i, word);
         total +%= word;
     }
-    if (bytes.len - i >= 2) {
-        const word = load(u16, source + i);
-        if (copying) store(u16, out + i, word);
-        total +%= word;
-        i +%= 2;
+    if (copying) for (bytes[i..], out[i..bytes.len]) |byte, *slot| {
+        slot.* = byte;
+    };
+    return finishWords(bytes, i, total);
+}
+
+/// Adds what comes behind the last whole four bytes, at `i`.
+inline fn finishWords(bytes: []const u8, i: usize, words: u64) u64 {
+    var total = words;
+    var rest = bytes[i..];
+    if (rest.len >= 2) {
+        total +%= load(u16, rest.ptr);
+        rest = rest[2..];
     }
-    if (i < bytes.len) {
-        if (copying) out[i] = source[i];
-        total +%= std.mem.nativeToBig(u16, @as(u16, source[i]) << 8);
-    }
+    if (rest.len != 0) total +%= std.mem.nativeToBig(u16, @as(u16, rest[0]) << 8);
     return std.mem.bigToNative(u16, fold(total));
 }
 
@@ -117,7 +150,7 @@ pub const testing = struct {
 
 const expectEqual = std.testing.expectEqual;
 
-test "sum and copySum agree with the obvious sum for every length and alignment" {
+test "sums and copying sums agree with the obvious sum for every length and alignment" {
     var prng: std.Random.DefaultPrng = .init(1);
     var buffer: [400]u8 = undefined;
     var copy: [408]u8 = undefined;
@@ -127,9 +160,10 @@ test "sum and copySum agree with the obvious sum for every length and alignment"
             const bytes = buffer[offset..][0..length];
             const expected = testing.sum(bytes, 0x12345);
             try expectEqual(expected, fold(sum(bytes, 0x12345)));
+            try expectEqual(expected, fold((Loops{}).sum(bytes, 0x12345)));
             @memset(&copy, 0xaa);
             const out = copy[(offset * 3) % 8 ..];
-            try expectEqual(expected, fold(copySum(out, bytes, 0x12345)));
+            try expectEqual(expected, fold((Loops{}).copySum(out, bytes, 0x12345)));
             try std.testing.expectEqualSlices(u8, bytes, out[0..length]);
             try expectEqual(0xaa, out[length]);
         };

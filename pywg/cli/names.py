@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pywg.config import Config, check_name
 from pywg.errors import PywgError, hide_keys
-from pywg.native.device import LogLevel
+from pywg.native.options import LogLevel
 
 CONFIG_DIRECTORY = Path("/etc/wireguard")
 

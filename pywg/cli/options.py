@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pywg.config import Config
-from pywg.native.device import Offload, default_threads, realtime_by_default
+from pywg.native.device import default_threads, realtime_by_default
+from pywg.native.options import Offload
 from pywg.plan.facts import Location
 from pywg.service.supervisor import Tuning
 from pywg.tunnel.location import locate

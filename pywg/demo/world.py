@@ -32,7 +32,8 @@ from pywg.demo.process import (
 )
 from pywg.errors import NO_TUN, TUN_NOT_OURS, PywgError
 from pywg.keys import PrivateKey
-from pywg.native.device import Device, LogLevel
+from pywg.native.device import Device
+from pywg.native.options import LogLevel
 
 Note = Callable[[str], None]
 

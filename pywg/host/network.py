@@ -10,12 +10,15 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import (
+    IPv4Address,
     IPv4Interface,
     IPv4Network,
+    IPv6Address,
     IPv6Interface,
     IPv6Network,
     ip_address,
@@ -29,7 +32,8 @@ from pywg.host.rtnetlink import Attributes, attribute, attributes, number
 
 MAIN = 254  # RT_TABLE_MAIN
 _KERNEL, _BOOT = 2, 3  # RTPROT_BOOT: what ip(8) marks its routes with
-_UNICAST, _UNREACHABLE = 1, 7  # RTN_
+_LOCAL_TABLE = 255  # RT_TABLE_LOCAL
+_UNICAST, _LOCAL_ROUTE, _UNREACHABLE = 1, 2, 7  # RTN_
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _UP = 1  # IFF_UP
 _TO_TABLE = 1  # FR_ACT_TO_TBL
@@ -45,6 +49,8 @@ _ADDRESSED = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg, and struct fib_rule_hdr
 # Of the discard-only block of RFC 6666, which nobody sends to.
 _NOBODY = IPv6Network("100::7079:7767/128")
+# Longer than any work queue should take; who waits in vain goes on.
+_ADDRESSES_S = 1.0
 # Where a family, or a table, never was.
 _ABSENT = frozenset({errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 _HINTS = {
@@ -199,6 +205,12 @@ class Network:
             if body[5] != _KERNEL
         )
 
+    def local_addresses(self, name: str) -> frozenset[IPv4Address | IPv6Address]:
+        """Those of an interface that take packets: there is a route of type local for each."""
+        with _wrapped(f"ip route show type local dev {name} table local"):
+            found = list(self._routes({_OUTPUT: _index(name), _TABLE: _LOCAL_TABLE}, _LOCAL_ROUTE))
+        return frozenset(_network_of(body).network_address for body in found)
+
     def blocked(self, table: int) -> frozenset[IPNetwork]:
         """Networks that a table says are unreachable."""
         with _wrapped(f"ip route show type unreachable table {table}"):
@@ -243,10 +255,17 @@ class Network:
             self._tell_link(rtnetlink.NEW_LINK, _index(name), attribute(_NAMESPACE, namespace))
 
     def link_up(self, name: str, mtu: int) -> None:
+        """Up, and its IPv6 addresses can be used. The kernel makes them ready by a work queue,
+        which is late on a busy host: a program could not bind to one yet, and what arrives for it
+        would be lost."""
         with _wrapped():
             index = _index(name)
             self._tell_link(rtnetlink.NEW_LINK, index, attribute(_MTU, mtu))
             self._tell_link(rtnetlink.NEW_LINK, index, state=_UP, changed=_UP)
+        wanted = {address.ip for address in self.addresses(name) if address.version == 6}
+        deadline = time.monotonic() + _ADDRESSES_S
+        while not wanted <= self.local_addresses(name) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def link_down(self, name: str) -> None:
         with _wrapped():

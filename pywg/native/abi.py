@@ -51,6 +51,19 @@ class pywg_diagnostic(Structure):
     )
 
 
+# ---- endpoint
+
+
+class pywg_endpoint(Structure):
+    _fields_ = (
+        ("family", c_uint8),
+        ("reserved", c_uint8),
+        ("port", c_uint16),
+        ("scope_id", c_uint32),
+        ("address", c_uint8 * 16),
+    )
+
+
 # ---- device
 
 pywg_device_p = c_void_p
@@ -79,6 +92,41 @@ class pywg_device_options(Structure):
         ("no_uapi", c_uint32),
         ("threads", c_uint32),
         ("memory_limit", c_uint64),
+        ("udp4_fd", c_int32),
+        ("udp6_fd", c_int32),
+    )
+
+
+class pywg_peer_counters(Structure):
+    _fields_ = (
+        ("public_key", c_uint8 * 32),
+        ("endpoint", pywg_endpoint),
+        ("last_handshake_unix_ns", c_uint64),
+        ("rx_bytes", c_uint64),
+        ("tx_bytes", c_uint64),
+    )
+
+
+PYWG_EVENT_LOST = 0
+PYWG_EVENT_HANDSHAKE = 1
+PYWG_EVENT_ENDPOINT = 2
+PYWG_EVENT_STALE = 3
+PYWG_EVENT_GONE = 4
+PYWG_EVENT_STEPPED_DOWN = 5
+PYWG_EVENT_PORT_FAILED = 6
+PYWG_EVENT_HEALED = 7
+PYWG_EVENT_REMOVED = 8
+
+
+class pywg_event(Structure):
+    _fields_ = (
+        ("kind", c_uint32),
+        ("os_errno", c_int32),
+        ("lost", c_uint64),
+        ("offload", c_uint32),
+        ("port", c_uint32),
+        ("public_key", c_uint8 * 32),
+        ("endpoint", pywg_endpoint),
     )
 
 
@@ -91,16 +139,6 @@ class pywg_now(Structure):
     _fields_ = (
         ("boot_ns", c_uint64),
         ("unix_ns", c_uint64),
-    )
-
-
-class pywg_endpoint(Structure):
-    _fields_ = (
-        ("family", c_uint8),
-        ("reserved", c_uint8),
-        ("port", c_uint16),
-        ("scope_id", c_uint32),
-        ("address", c_uint8 * 16),
     )
 
 
@@ -159,6 +197,19 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "pywg_device_get": (pywg_status, [pywg_device_p, c_void_p, c_size_t, _size_p]),
     "pywg_device_report": (pywg_status, [pywg_device_p, c_void_p, c_size_t, _size_p]),
     "pywg_device_name": (pywg_status, [pywg_device_p, c_void_p, c_size_t, _size_p]),
+    "pywg_device_counters": (
+        pywg_status,
+        [pywg_device_p, POINTER(pywg_peer_counters), c_size_t, c_size_t, _size_p],
+    ),
+    "pywg_device_handshake": (pywg_status, [pywg_device_p, c_char_p, _diagnostic_p]),
+    "pywg_device_events_open": (
+        pywg_status,
+        [pywg_device_p, c_uint32, POINTER(c_int32), _diagnostic_p],
+    ),
+    "pywg_device_events": (
+        pywg_status,
+        [pywg_device_p, POINTER(pywg_event), c_size_t, c_size_t, _size_p],
+    ),
     "pywg_device_run": (pywg_status, [pywg_device_p, _diagnostic_p]),
     "pywg_device_stop": (pywg_status, [pywg_device_p]),
     "pywg_device_close": (None, [pywg_device_p]),

@@ -26,7 +26,8 @@ from pywg.errors import PywgError, hide_keys, system_call
 from pywg.host import netns, resolver
 from pywg.host.outside import Outside
 from pywg.native import library
-from pywg.native.device import Device, LogLevel, Offload, default_threads
+from pywg.native.device import Device, default_threads
+from pywg.native.options import LogLevel, Offload
 from pywg.service import capabilities, endpoints
 from pywg.service.source_port import SourcePort
 

@@ -76,6 +76,25 @@ def of_config(config: Config) -> Changes:
     )
 
 
+def of_peer(peer: PeerSection) -> Changes:
+    """All that a section says of one peer, new or not; what it leaves out is reset, but for the
+    endpoint."""
+    return Changes(
+        peers=(
+            replace(
+                _all_of(peer, peer.networks),
+                preshared_key=peer.preshared_key or NO_PRESHARED_KEY,
+                persistent_keepalive=peer.persistent_keepalive or 0,
+            ),
+        )
+    )
+
+
+def removing(public_key: PublicKey) -> Changes:
+    """One peer less."""
+    return Changes(peers=(PeerChange(public_key, remove=True),))
+
+
 def of_status(status: InterfaceStatus) -> Changes:
     """What makes a device be as this one was."""
     peers = (_all_of(peer, peer.allowed_ips) for peer in status.peers)

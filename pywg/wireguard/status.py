@@ -32,6 +32,21 @@ class PeerStatus:
     persistent_keepalive: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """What has become of a peer so far. No secrets.
+
+    ``last_handshake_ns`` is Unix time, 0 for never. The bytes are those of datagrams that were
+    accepted or sent, with WireGuard's own headers.
+    """
+
+    public_key: PublicKey
+    endpoint: Endpoint | None
+    last_handshake_ns: int
+    rx_bytes: int
+    tx_bytes: int
+
+
 @dataclass(slots=True)
 class InterfaceStatus:
     """A running device.
@@ -63,8 +78,8 @@ class Report:
 
     ``offloads``: name to state, such as ``"stepped_down EIO"``. ``gso_refused``, ``gso_lost``:
     endpoints that take no GSO, and that trains do not reach. ``dropped``: reason to packets.
-    ``cipher``: the AEAD path. ``healed``: what was put back, as commands. ``other``: the lines that
-    this version has no field for.
+    ``cipher``: the AEAD path. ``healed``: what was put back, as commands. ``other``: the rest,
+    key to value, such as ``listen_error`` while the link is up and its port cannot be had.
     """
 
     offloads: dict[str, str] = field(default_factory=dict)

@@ -82,6 +82,35 @@ def test_the_device_in_python_shows_its_peer_and_the_interface_stages(
     assert namespace.link(NAME) is None
 
 
+def test_the_program_that_follows_events_prints_them_until_the_interface_is_gone(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    key = PrivateKey.generate()
+    (tmp_path / f"{NAME}.conf").write_text(
+        f"[Interface]\nPrivateKey = {key.to_base64()}\nListenPort = 51820\n"
+    )
+    program = tmp_path / "events.py"
+    program.write_text(renamed("events.py"))
+    taken = namespace.socket()
+    taken.bind(("", 51820))
+    command = [sys.executable, "-u", str(program)]
+    with (
+        taken,
+        namespace.popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process,
+    ):
+        assert process.stdout is not None
+        wait_until(lambda: namespace.link(NAME) is not None, "the interface is there")
+        # It may be up before the program listens: it is told nevertheless.
+        namespace.ip("link", "set", "up", "dev", NAME)
+        said = process.stdout.readline()
+        assert said == "port in use or forbidden: 51820 EADDRINUSE\n"
+        taken.close()
+        assert process.stdout.readline() == "Healed(port=51820)\n"
+        namespace.ip("link", "delete", NAME)
+        assert process.stdout.readlines() == ["InterfaceRemoved()\n"]
+    assert process.returncode == 0
+
+
 # ---- examples/rootless.c -------------------------------------------------------------------------
 
 NOBODY = 65534

@@ -6,14 +6,14 @@ Nothing is timed: messages of the kernel are counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from pywg.host import rtnetlink, tables
 from pywg.host.network import Network
-from tools.lab.namespaces import Namespace, run, unique, wait_for_link
+from tools.lab.namespaces import Namespace, run, unique, wait_for_addresses, wait_for_link
 
 MANY = 2000
 QUESTIONS: dict[str, Callable[[Network, str], Any]] = {
@@ -21,6 +21,7 @@ QUESTIONS: dict[str, Callable[[Network, str], Any]] = {
     "blocked": lambda kernel, name: kernel.blocked(51820),
     "default route": lambda kernel, name: kernel.default_route_mtu(),
     "kind": lambda kernel, name: kernel.kind(name),
+    "local addresses": lambda kernel, name: kernel.local_addresses(name),
     "mtu": lambda kernel, name: kernel.mtu(name),
     "path": lambda kernel, name: kernel.path_mtus(["192.0.2.9", "2001:db8::9"]),
     "routes": lambda kernel, name: kernel.routes(name),
@@ -42,6 +43,7 @@ def host() -> Iterator[tuple[Namespace, str, str]]:
             wait_for_link(namespace, name)
         namespace.ip("address", "add", "192.0.2.1/24", "dev", ours)
         namespace.ip("address", "add", "2001:db8::1/64", "dev", ours, "nodad")
+        wait_for_addresses(namespace, ["2001:db8::1/64"])
         namespace.ip("route", "add", "203.0.113.0/24", "dev", ours, "table", "51820")
         yield namespace, ours, other
     finally:
@@ -88,6 +90,7 @@ def test_no_question_costs_more_where_others_have_more(
     before = told(monkeypatch, namespace, ours)
     fill(namespace, other)
     assert told(monkeypatch, namespace, ours) == before
+    assert ip_address("2001:db8::1") in before["local addresses"][0]
     assert before["routes"][0] == {(ip_network("203.0.113.0/24"), 51820)}
 
 

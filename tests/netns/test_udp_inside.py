@@ -335,7 +335,7 @@ def test_trains_of_quic_travel_both_ways_at_once(lab: Lab, family: int) -> None:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
             end.setsockopt(SOL_UDP, UDP_GRO, 1)
             end.bind((side.inner4 if family == 4 else side.inner6, 4433))
-            end.settimeout(3)
+            end.settimeout(10)
             ends.append(end)
         for end, side in zip(ends, reversed(sides), strict=True):
             end.connect((side.inner4 if family == 4 else side.inner6, 4433))
@@ -347,17 +347,10 @@ def test_trains_of_quic_travel_both_ways_at_once(lab: Lab, family: int) -> None:
             trains = [payload(size * count - 700, seed) for seed in (1, 2)]
             for end, train in zip(ends, trains, strict=True):
                 end.send(train)
-            try:
-                for end, train in zip(ends, reversed(trains), strict=True):
-                    data, most = received_train(end, len(train), size)
-                    assert data == train
-                    largest = max(largest, most)
-            except TimeoutError:
-                # One in some 20 runs beside others lost a datagram, and no counter of ours or of
-                # the kernel's backlog told where. What is left of the train is no part of the next.
-                for end in ends:
-                    drain(end)
-                return False
+            for end, train in zip(ends, reversed(trains), strict=True):
+                data, most = received_train(end, len(train), size)
+                assert data == train
+                largest = max(largest, most)
             return largest > 1 or not has_uso(tunnel)
 
         wait_until(whole, "whole trains arrive, and are received at once")
@@ -366,12 +359,6 @@ def test_trains_of_quic_travel_both_ways_at_once(lab: Lab, family: int) -> None:
 def has_uso(tunnel: Tunnel) -> bool:
     reports = [side.daemon.report() for side in (tunnel.a, tunnel.b)]
     return all(report.get("offload_tun_uso") == "active" for report in reports)
-
-
-def drain(end: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            end.recv(65536, socket.MSG_DONTWAIT)
 
 
 def received_train(end: socket.socket, length: int, size: int) -> tuple[bytes, int]:

@@ -18,6 +18,8 @@ HEADER = Path(__file__).parents[2] / "core" / "include" / "pywg.h"
 STRUCTS = [
     abi.pywg_diagnostic,
     abi.pywg_device_options,
+    abi.pywg_peer_counters,
+    abi.pywg_event,
     abi.pywg_now,
     abi.pywg_endpoint,
     abi.pywg_packet,

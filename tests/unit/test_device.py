@@ -6,17 +6,22 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from ctypes import c_uint8
 from typing import Any
 
 import pytest
 
 import pywg
 from pywg.config import parse
-from pywg.errors import ConfigError, UapiError
-from pywg.native import interface, library
+from pywg.errors import ConfigError, DeviceError, Status, UapiError
+from pywg.keys import PublicKey
+from pywg.native import abi, interface, library
 from pywg.native.device import Device, realtime_by_default
+from pywg.native.events import of_record
 from pywg.native.interface import Interface
 from pywg.wireguard.status import InterfaceStatus
+
+KEY = (c_uint8 * 32)(*range(32))
 
 
 class Core:
@@ -79,7 +84,8 @@ def test_a_forked_child_does_not_stop_the_device_of_its_parent(core: Core) -> No
     device._leave_to_parent()  # as after a fork
     device.stop()
     device.close()
-    assert core.calls == ["pywg_device_open"]
+    # In a child this gives back descriptors, and leaves the rest to the parent.
+    assert core.calls == ["pywg_device_open", "pywg_device_close"]
 
 
 def test_a_device_without_a_thread_is_closed_again(
@@ -168,3 +174,84 @@ def fill(entropy: Callable[[int], Any]) -> tuple[int, bytes]:
     room = (ctypes.c_uint8 * 8)()
     callback: Any = interface._entropy_callback(entropy)
     return callback(None, room, 8), bytes(room)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threads": 65}, "threads 65 is out of range: 1 to 64"),
+        ({"threads": 0}, "threads 0 is out of range"),
+        ({"threads": (1 << 32) + 1}, "threads 4294967297 is out of range"),
+        ({"mtu": (1 << 32) + 1420}, "mtu 4294968716 is out of range"),
+        ({"mtu": -1}, "mtu -1 is out of range"),
+        ({"memory_limit": -1}, "memory_limit -1 is out of range"),
+        ({"memory_limit": 1 << 64}, "memory_limit 18446744073709551616 is out of range"),
+        ({"tun_fd": (1 << 32) + 5}, "tun_fd 4294967301 is out of range"),
+        ({"offload_disable": -1}, "offload_disable -1 is out of range"),
+        ({"udp4_fd": 1 << 31}, "udp4_fd 2147483648 is out of range"),
+        ({"udp6_fd": 0}, "udp6_fd is standard input"),
+    ],
+)
+def test_a_value_that_c_would_cut_is_refused(
+    core: Core, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DeviceError, match=words) as caught:
+        Device("wg0", **options)
+    assert (caught.value.status, caught.value.hint) == (Status.INVALID_ARGUMENT, "")
+    assert core.calls == []
+
+
+def test_a_name_is_not_cut_at_a_nul(core: Core) -> None:
+    with pytest.raises(DeviceError, match="NUL"):
+        Device("wg\0x")
+    assert core.calls == []
+
+
+def test_a_number_that_is_none_is_a_type_error(core: Core) -> None:
+    options: dict[str, Any] = {"threads": "2"}
+    with pytest.raises(TypeError):
+        Device("wg0", **options)
+
+
+def test_the_advice_for_a_value_of_whatever_kind_names_no_other() -> None:
+    error = DeviceError.explain(Status.INVALID_ARGUMENT, 0, "threads 65 is out of range", "wg0")
+    assert (str(error), error.hint) == ("wg0: threads 65 is out of range", "")
+
+
+@pytest.mark.parametrize(
+    ("raw", "event"),
+    [
+        ({"kind": abi.PYWG_EVENT_LOST, "lost": 1 << 40}, pywg.EventsLost(1 << 40)),
+        ({"kind": abi.PYWG_EVENT_STALE, "public_key": KEY}, pywg.PeerStale(PublicKey(bytes(KEY)))),
+        (
+            {
+                "kind": abi.PYWG_EVENT_ENDPOINT,
+                "public_key": KEY,
+                "endpoint": abi.pywg_endpoint(
+                    family=6, port=9, scope_id=3, address=(c_uint8 * 16)(0xFE, 0x80)
+                ),
+            },
+            pywg.EndpointChanged(PublicKey(bytes(KEY)), pywg.Endpoint("fe80::%3", 9)),
+        ),
+        (
+            {
+                "kind": abi.PYWG_EVENT_STEPPED_DOWN,
+                "offload": 4,
+                "os_errno": 5,
+                "endpoint": abi.pywg_endpoint(
+                    family=4, port=9, address=(c_uint8 * 16)(192, 0, 2, 1)
+                ),
+            },
+            pywg.OffloadSteppedDown(pywg.Offload.UDP_GSO, 5, pywg.Endpoint("192.0.2.1", 9)),
+        ),
+        (
+            {"kind": abi.PYWG_EVENT_STEPPED_DOWN, "offload": 1, "os_errno": 22},
+            pywg.OffloadSteppedDown(pywg.Offload.TUN_TSO, 22, None),
+        ),
+        ({"kind": 77}, None),
+    ],
+)
+def test_a_record_of_the_core_becomes_an_event(
+    raw: dict[str, Any], event: pywg.Event | None
+) -> None:
+    assert of_record(abi.pywg_event(**raw)) == event

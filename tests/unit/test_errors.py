@@ -14,7 +14,8 @@ import pytest
 from pywg import errors
 from pywg.errors import CoreLoadError, DeviceError, PermissionDenied, Status
 from pywg.native import abi, library
-from pywg.native.device import Device, LogLevel, Offload
+from pywg.native.device import Device
+from pywg.native.options import LogLevel, Offload
 
 HEADER = (Path(__file__).parents[2] / "core" / "include" / "pywg.h").read_text()
 
@@ -40,11 +41,14 @@ def test_every_constant_and_function_of_the_header_is_declared() -> None:
         assert len(abi.FUNCTIONS[name][1]) == count, name
 
 
-@pytest.mark.parametrize("struct", ["diagnostic", "device_options", "now", "endpoint", "packet"])
+@pytest.mark.parametrize(
+    "struct",
+    ["diagnostic", "device_options", "peer_counters", "event", "now", "endpoint", "packet"],
+)
 def test_structs_have_the_fields_of_the_header_in_order(struct: str) -> None:
     body = re.search(rf"typedef struct pywg_{struct} {{(.*?)}}", HEADER, re.DOTALL)
     assert body is not None
-    fields = re.findall(r"(\w+)(?:\[\d+\])?;", re.sub(r"/\*.*?\*/", "", body[1]))
+    fields = re.findall(r"(\w+)(?:\[\d+\])?;", re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL))
     assert [name for name, _ in getattr(abi, f"pywg_{struct}")._fields_] == fields
 
 
@@ -52,7 +56,9 @@ def test_struct_sizes_on_64_bits() -> None:
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         pytest.skip("sizes are those of 64-bit machines")
     assert ctypes.sizeof(abi.pywg_diagnostic) == 280
-    assert ctypes.sizeof(abi.pywg_device_options) == 56
+    assert ctypes.sizeof(abi.pywg_device_options) == 64
+    assert ctypes.sizeof(abi.pywg_peer_counters) == 80
+    assert ctypes.sizeof(abi.pywg_event) == 80
     assert ctypes.sizeof(abi.pywg_endpoint) == 24
     assert ctypes.sizeof(abi.pywg_packet) == 56
     assert ctypes.sizeof(abi.pywg_interface_options) == 32

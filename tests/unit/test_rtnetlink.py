@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 import pytest
 
@@ -153,3 +153,24 @@ def test_a_table_that_never_was_is_empty(monkeypatch: pytest.MonkeyPatch, absent
     use(monkeypatch, Kernel([(ERROR, 0, code(absent))], [(DONE, MULTI, code(absent))]))
     with Network() as kernel:
         assert kernel.blocked(51820) == frozenset()
+
+
+def test_a_link_is_up_when_its_ipv6_addresses_take_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is late with their routes."""
+    use(monkeypatch, Kernel(*[[(ERROR, 0, code(0))]] * 2))
+    own = [ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")]
+    answers = [set(), {own[0].ip}, {own[0].ip, own[1].ip}]
+    monkeypatch.setattr(Network, "addresses", lambda self, name: own)
+    monkeypatch.setattr(Network, "local_addresses", lambda self, name: answers.pop(0))
+    with Network() as kernel:
+        kernel.link_up("wg0", 1420)
+    assert not answers
+
+
+def test_who_waits_for_an_ipv6_address_in_vain_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, Kernel(*[[(ERROR, 0, code(0))]] * 2))
+    monkeypatch.setattr(network, "_ADDRESSES_S", 0.01)
+    monkeypatch.setattr(Network, "addresses", lambda self, name: [ip_interface("fd00::1/64")])
+    monkeypatch.setattr(Network, "local_addresses", lambda self, name: set())
+    with Network() as kernel:
+        kernel.link_up("wg0", 1420)

@@ -18,7 +18,7 @@ from pywg.config import Endpoint
 from pywg.errors import CoreLoadError, PywgError
 from pywg.host.outside import Outside
 from pywg.native import library
-from pywg.native.device import LogLevel
+from pywg.native.options import LogLevel
 from pywg.service import supervisor
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
 from pywg.wireguard.status import InterfaceStatus

@@ -1,6 +1,7 @@
 """What many silent peers, and changes to them, take from a session that is alive.
 
     scripts/bench_peers [--peers N] [--live N] [--seconds S] [--rounds N]
+    scripts/bench_peers --calls [--peers N] [--rounds N]
 
 Through one tunnel goes an echo request each millisecond. Meanwhile one end is given N peers that
 never answer, each with a persistent keepalive, in one request; then their handshakes are tried for
@@ -9,6 +10,8 @@ every source that was learnt; and they are taken away. At last live peers have s
 it is known from which address each is answered, and a route changes. Each line tells the longest
 that an echo request of that time took, how many were lost, and how long the request at the socket
 took. A pause is a long answer. Needs root.
+
+With --calls it is told instead what the calls of pywg.Device take that change one peer or all.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tools.bench import peer_calls
 from tools.lab.handshake import Initiator, public
 from tools.lab.keys import decode
 from tools.lab.lab import PORT, Lab, Tunnel
@@ -113,10 +117,14 @@ def main() -> int:
     parser.add_argument("--live", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--calls", action="store_true")
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("needs root: it makes network namespaces and TUN interfaces")
     sweep()
+    if options.calls:
+        peer_calls.measure(options.peers, options.rounds)
+        return 0
     rounds = [
         one_round(options.peers, options.live, options.seconds) for _ in range(options.rounds)
     ]

@@ -141,8 +141,9 @@ class Build:
             *("-fPIC", "-fstrip", "-fomit-frame-pointer"),
             f"-femit-bin={self.work / f'cipher_{flavour}.o'}",
             *("--name", f"cipher_{flavour}"),
-            *("--dep", KERNELS_OPTIONS, f"-Mroot={KERNELS}"),
+            *("--dep", KERNELS_OPTIONS, "--dep", "wire", f"-Mroot={KERNELS}"),
             f"-M{KERNELS_OPTIONS}={self.options_file(f'{KERNELS_OPTIONS}_{flavour}')}",
+            f"-Mwire={self.graph['wire'][0]}",
         ]
 
     def shared_library(self) -> list[str]:

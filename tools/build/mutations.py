@@ -384,7 +384,7 @@ MUTATIONS = (
         "roaming_before_authentication",
         "interface.zig",
         "const inner = plaintext orelse return interface.refuseOpened(.not_authentic);",
-        "if (ON) if (interface.get(ticket.peer)) |early| roam(early, from);\n"
+        "if (ON) if (interface.get(ticket.peer)) |early| interface.roam(early, from);\n"
         "        const inner = plaintext orelse return interface.refuseOpened(.not_authentic);",
         "follows a datagram .* that it refuses",
     ),
@@ -392,7 +392,8 @@ MUTATIONS = (
         "roaming_by_replay",
         "interface.zig",
         "if (!opened_by.window.commit(ticket.counter)) return",
-        "if (ON) roam(peer, from);\n        if (!opened_by.window.commit(ticket.counter)) return",
+        "if (ON) interface.roam(peer, from);\n"
+        "        if (!opened_by.window.commit(ticket.counter)) return",
         "follows a datagram .* that it refuses",
     ),
     Mutation(

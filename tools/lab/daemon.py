@@ -11,11 +11,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools.lab.namespaces import Namespace, add_address, run
+from tools.lab.namespaces import Namespace, add_address, run, wait_for_addresses
 from tools.lab.programs import Program
 from tools.lab.waiting import wait_until
 
 SOCKETS = Path("/var/run/wireguard")
+IPV6_MTU_MIN = 1280  # below it an interface has no IPv6
 _serial = itertools.count(1)
 
 # Outgoing packets nobody asked for: the kernel's own router solicitations and multicast reports.
@@ -173,6 +174,8 @@ class Daemon:
         if mtu is not None:
             self.namespace.ip("link", "set", self.name, "mtu", str(mtu))
         self.namespace.ip("link", "set", self.name, "up")
+        if mtu is None or mtu >= IPV6_MTU_MIN:
+            wait_for_addresses(self.namespace, addresses)
 
     # Its end.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ipaddress
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ from typing import Any
 from tools.lab.waiting import wait_until
 
 CLONE_NEWNET = 0x40000000
+RTF_LOCAL = 0x80000000
 PREFIX = "pywgtest"
 # Ports that tests name; the kernel must not choose one of them for a socket without a port.
 NAMED_PORTS = "51000-51999"
@@ -151,8 +153,9 @@ def cable(
         for address in addresses:
             add_address(namespace, name, address)
         namespace.ip("link", "set", name, "up")
-    for namespace, name, _ in (left, right):
+    for namespace, name, addresses in (left, right):
         wait_for_link(namespace, name)
+        wait_for_addresses(namespace, addresses)
 
 
 def wait_for_link(namespace: Namespace, name: str) -> None:
@@ -160,8 +163,24 @@ def wait_for_link(namespace: Namespace, name: str) -> None:
     wait_until(lambda: (namespace.link(name) or {})["operstate"] == "UP", f"{name} is up")
 
 
+def wait_for_addresses(namespace: Namespace, addresses: Sequence[str]) -> None:
+    """The kernel gives an IPv6 address its route some time after the link is up, by a work queue,
+    even without duplicate address detection; what arrives before is lost."""
+    wanted = {
+        ipaddress.IPv6Interface(address).ip.packed.hex() for address in addresses if ":" in address
+    }
+
+    def local() -> set[str]:
+        with namespace.entered():
+            table = Path("/proc/thread-self/net/ipv6_route").read_text()
+        routes = [line.split() for line in table.splitlines()]
+        return {route[0] for route in routes if int(route[8], 16) & RTF_LOCAL}
+
+    wait_until(lambda: wanted <= local(), f"{namespace} takes packets to {addresses}")
+
+
 def add_address(namespace: Namespace, interface: str, address: str) -> None:
-    """An address that may be used at once: no duplicate address detection."""
+    """An address that may be used once the link is up: no duplicate address detection."""
     nodad = ["nodad"] if ":" in address else []
     namespace.ip("address", "add", address, "dev", interface, *nodad)
 

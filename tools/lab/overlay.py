@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.lab.namespaces import Namespace, add_address
+from tools.lab.namespaces import Namespace, add_address, wait_for_addresses
 
 OVERLAY = "over0"
 NETWORK_ID = 7
@@ -32,4 +32,5 @@ def make_overlay(
     for address in addresses:
         add_address(space, OVERLAY, address)
     space.ip("link", "set", OVERLAY, "mtu", str(mtu), "up")
+    wait_for_addresses(space, addresses)
     return None

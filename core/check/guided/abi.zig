@@ -51,6 +51,8 @@ const DeviceOptions = extern struct {
     no_uapi: u32 = 1,
     threads: u32 = 0,
     memory_limit: u64 = 0,
+    udp4_fd: i32 = 0,
+    udp6_fd: i32 = 0,
 };
 const Diagnostic = extern struct { size: usize, status: i32, os_errno: i32, line: u32, column: u32, text: [256]u8 };
 
@@ -62,6 +64,10 @@ extern fn pywg_device_set(?*Device, ?[*]const u8, usize, ?*Diagnostic) i32;
 extern fn pywg_device_get(?*Device, ?[*]u8, usize, ?*usize) i32;
 extern fn pywg_device_report(?*Device, ?[*]u8, usize, ?*usize) i32;
 extern fn pywg_device_name(?*Device, ?[*]u8, usize, ?*usize) i32;
+extern fn pywg_device_counters(?*Device, ?[*]u8, usize, usize, ?*usize) i32;
+extern fn pywg_device_handshake(?*Device, ?*const [32]u8, ?*Diagnostic) i32;
+extern fn pywg_device_events_open(?*Device, u32, ?*i32, ?*Diagnostic) i32;
+extern fn pywg_device_events(?*Device, ?[*]u8, usize, usize, ?*usize) i32;
 extern fn pywg_device_run(?*Device, ?*Diagnostic) i32;
 extern fn pywg_device_stop(?*Device) i32;
 extern fn pywg_device_close(?*Device) void;
@@ -79,6 +85,8 @@ extern fn pywg_interface_close(?*Handle) void;
 const ok = 0;
 const invalid_argument = -1;
 const buffer_too_small = -3;
+const configuration = -4;
+const not_found = -8;
 const status_last = -11;
 
 // ---- memory -------------------------------------------------------------------------------------------------------
@@ -548,7 +556,7 @@ const Calls = struct {
     /// What is refused before anything is made, and what a handle that is none can be given to.
     fn deviceOddly(self: *Calls) report.Error!void {
         const names = [_][*:0]const u8{ "a/b", "sixteen-letters-", "..", ".", " ", "a%d", "more-than-sixteen" };
-        const sizes = [_]usize{ @sizeOf(DeviceOptions), @sizeOf(DeviceOptions), @sizeOf(DeviceOptions) - 1, 0 };
+        const sizes = [_]usize{ @sizeOf(DeviceOptions), @sizeOf(DeviceOptions), @sizeOf(DeviceOptions) - 9, 0 };
         const options: DeviceOptions = .{
             .size = sizes[self.random.uintLessThan(u8, sizes.len)],
             .name = names[self.random.uintLessThan(u8, names.len)],
@@ -568,9 +576,28 @@ const Calls = struct {
         try expect(pywg_device_get(null, null, 0, &told_length), &.{invalid_argument});
         try expect(pywg_device_report(null, null, 0, &told_length), &.{invalid_argument});
         try expect(pywg_device_name(null, null, 0, &told_length), &.{invalid_argument});
+        try expect(pywg_device_counters(null, null, 80, 0, &told_length), &.{invalid_argument});
+        try expect(pywg_device_handshake(null, null, null), &.{invalid_argument});
+        try expect(pywg_device_events_open(null, 0, null, null), &.{invalid_argument});
+        try expect(pywg_device_events(null, null, 80, 0, &told_length), &.{invalid_argument});
         try expect(pywg_device_run(null, null), &.{invalid_argument});
         try expect(pywg_device_stop(null), &.{invalid_argument});
         pywg_device_close(null);
+    }
+
+    /// Records of odd lengths, into room that may be short or none.
+    fn recordsOddly(self: *Calls, comptime function: anytype, target: *Device) report.Error!void {
+        var fd: i32 = -1;
+        try expect(pywg_device_events_open(target, 8, &fd, null), &.{ok});
+        const sizes = [_]usize{ 80, 80, 88, 72, 81, 0, std.math.maxInt(usize) }; // 80 is that of either
+        const size = sizes[self.random.uintLessThan(u8, sizes.len)];
+        const wanted = self.random.uintLessThan(usize, 40);
+        const room = if (size < 1000) size * wanted else 0;
+        const area = targets[0][targets[0].len - room ..];
+        var written: usize = 0;
+        const status = function(target, self.maybe(@as([*]u8, area.ptr)), size, wanted, self.maybe(&written));
+        try expect(status, &.{ ok, invalid_argument, buffer_too_small });
+        if (status == ok and written > wanted) return report.mismatch("more records than there is room for", .{});
     }
 
     fn setDevice(self: *Calls) report.Error!void {
@@ -585,10 +612,17 @@ const Calls = struct {
         if (status != ok and !std.mem.eql(u8, told_before, try told(pywg_device_get, target, &after))) {
             return report.mismatch("a text that the device refuses changes something", .{});
         }
-        switch (self.random.uintLessThan(u8, 4)) {
+        switch (self.random.uintLessThan(u8, 7)) {
             0 => try self.getOddly(pywg_device_get, target),
             1 => try self.getOddly(pywg_device_report, target),
             2 => try self.getOddly(pywg_device_name, target),
+            3 => try self.recordsOddly(pywg_device_events, target),
+            4 => try self.recordsOddly(pywg_device_counters, target),
+            5 => {
+                const key: *const [32]u8 = sources[0][0..32];
+                const asked = pywg_device_handshake(target, self.maybe(key), &diagnostic);
+                try expect(asked, &.{ invalid_argument, configuration, not_found }); // the link is down
+            },
             else => try expect(pywg_device_run(target, null), &.{ok}),
         }
     }

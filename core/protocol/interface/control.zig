@@ -15,6 +15,7 @@ const Interface = interface_file.Interface;
 const noise = @import("../noise.zig");
 const Peer = @import("../peer.zig").Peer;
 const session = @import("../session.zig");
+const Now = @import("../time.zig").Now;
 const uapi = @import("../uapi.zig");
 const wire = @import("wire");
 const none = @import("../wishes.zig").none;
@@ -281,6 +282,7 @@ fn removePeer(interface: *Interface, index: u32) void {
     _ = interface.by_key.remove(&peer.remote.static);
     interface.deadlines.remove(index);
     leaveOrder(interface, peer);
+    interface.note(.{ .gone = peer.remote.static });
     peer.deinit();
     interface.free_peers.appendAssumeCapacity(index);
     interface.peer_count -= 1;
@@ -343,6 +345,40 @@ pub const Answer = union(enum) {
         }
     }
 };
+
+/// What has become of a peer so far. No secrets.
+pub const PeerCounters = struct {
+    public_key: [32]u8,
+    endpoint: ?wire.SocketAddress,
+    /// 0 for never.
+    last_handshake_unix_ns: u64,
+    rx_bytes: u64,
+    tx_bytes: u64,
+};
+
+/// Those of the peer at `index`, and which one comes next, in the order in which they were added.
+pub fn counters(interface: *const Interface, index: u32) struct { PeerCounters, u32 } {
+    const peer = interface.peers.at(index);
+    return .{ .{
+        .public_key = peer.remote.static,
+        .endpoint = if (peer.endpoint) |endpoint| endpoint.remote else null,
+        .last_handshake_unix_ns = peer.last_handshake_unix_ns,
+        .rx_bytes = peer.rx_bytes,
+        .tx_bytes = peer.tx_bytes,
+    }, peer.next };
+}
+
+/// Why there is no handshake now, as far as it can be known beforehand.
+pub const HandshakeError = error{ NoSuchPeer, NoPrivateKey, NoEndpoint, LinkDown };
+
+/// A handshake with the peer as soon as one is allowed, REKEY_TIMEOUT after the last, whatever session there is.
+pub fn requestHandshake(interface: *Interface, public_key: *const [32]u8, now: Now) HandshakeError!void {
+    const index = interface.by_key.find(public_key) orelse return error.NoSuchPeer;
+    if (interface.local == null) return error.NoPrivateKey;
+    if (interface.peers.at(index).endpoint == null) return error.NoEndpoint;
+    if (!interface.is_active) return error.LinkDown;
+    handshakes.requestInitiation(interface, index, now, .first);
+}
 
 fn writePeer(interface: *Interface, index: u32, writer: *std.Io.Writer) std.Io.Writer.Error!void {
     const peer = interface.peers.at(index);

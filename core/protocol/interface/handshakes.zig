@@ -220,8 +220,7 @@ fn consumeResponse(
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Response), from, now);
     forgetHandshakeIndex(interface, peer);
     beginSession(interface, peer, index, &peer.handshake, now);
-    peer.timers.handshakeComplete();
-    peer.last_handshake_unix_ns = now.unix_ns;
+    noteSession(interface, peer, now);
     peer.pending.initiation = false;
     peer.pending.attempt = false;
     peer.pending.keepalive = true; // confirms the session to the responder, unless data does
@@ -238,11 +237,25 @@ fn noteAuthenticated(
     from: *const wire.Endpoint,
     now: Now,
 ) void {
-    Interface.roam(peer, from);
+    interface.roam(peer, from);
     peer.rx_bytes += bytes;
     peer.timers.anyAuthenticatedPacketReceived();
     peer.timers.anyAuthenticatedPacketTraversal(now.boot);
     interface.reschedule(index);
+}
+
+/// The peer has shown that it has the session, too.
+pub fn noteSession(interface: *Interface, peer: *Peer, now: Now) void {
+    peer.timers.handshakeComplete();
+    peer.last_handshake_unix_ns = now.unix_ns;
+    peer.is_told_stale = false;
+    interface.note(.{ .handshake = peer.remote.static });
+}
+
+fn noteStale(interface: *Interface, peer: *Peer) void {
+    if (peer.is_told_stale) return;
+    peer.is_told_stale = true;
+    interface.note(.{ .stale = peer.remote.static });
 }
 
 fn beginSession(interface: *Interface, peer: *Peer, index: u32, handshake: *noise.Handshake, now: Now) void {
@@ -296,7 +309,11 @@ fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: 
             peer.clearSource();
             requestInitiation(interface, index, now, .first);
         },
-        .zero_key_material => clearKeys(interface, peer),
+        .zero_key_material => {
+            // Without a session it was the end of attempts, which was told.
+            if (peer.sessions.current != null) noteStale(interface, peer);
+            clearKeys(interface, peer);
+        },
         .persistent_keepalive => if (peer.timers.persistent_keepalive_interval != 0) requestKeepalive(interface, index),
     }
 }
@@ -320,6 +337,7 @@ fn retransmitOrGiveUp(interface: *Interface, peer: *Peer, index: u32, now: Now) 
     peer.timers.cancel(.send_keepalive);
     const given_up = interface.staging_pool.clear(&peer.staged);
     interface.counters.add(.handshake_gave_up, given_up);
+    noteStale(interface, peer);
     if (!peer.timers.isPending(.zero_key_material)) {
         peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
     }

@@ -20,7 +20,16 @@ COLUMNS = 120
 Shelves = tuple[tuple[str, ...], ...]
 SHELVES: Mapping[str, Shelves] = {
     "protocol": (
-        ("allowed_ips", "change", "constants", "crypto", "deadlines", "drop", "peer_table"),
+        (
+            "allowed_ips",
+            "change",
+            "constants",
+            "crypto",
+            "deadlines",
+            "drop",
+            "events",
+            "peer_table",
+        ),
         ("segmented_array", "testdata/transcripts", "time", "untouched", "wishes"),
         ("cookie", "index_table", "load", "noise", "rate_limiter"),
         ("replay", "staging", "timers", "uapi"),
@@ -44,7 +53,7 @@ SHELVES: Mapping[str, Shelves] = {
             "suspension",
             "train_watch",
         ),
-        ("sweep", "ticket_lock", "token", "train", "zones"),
+        ("events", "sweep", "ticket_lock", "token", "train", "zones"),
         ("options", "inbound", "outbound"),
         ("shared", "uapi_server"),
         ("worker",),
@@ -59,7 +68,7 @@ SHELVES: Mapping[str, Shelves] = {
     "io": (
         ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
         ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
-        ("tunnels",),
+        ("given_sockets", "tunnels"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send", "vm_generation"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
