@@ -436,9 +436,14 @@ pub const Interface = struct {
 
     /// The peer is where its last authentic packet came from.
     pub fn roam(interface: *Interface, peer: *Peer, from: *const wire.Endpoint) void {
+        if (peer.endpoint) |*known| if (known.eql(from.*)) return; // nearly always
+        interface.follow(peer, from);
+    }
+
+    /// Apart, so that what each packet asks stays short.
+    noinline fn follow(interface: *Interface, peer: *Peer, from: *const wire.Endpoint) void {
         var has_moved = true;
         if (peer.endpoint) |*known| {
-            if (known.eql(from.*)) return;
             if (!known.remote.eql(from.remote)) {
                 peer.shunned = null;
             } else {

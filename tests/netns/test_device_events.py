@@ -48,8 +48,8 @@ def namespace() -> Iterator[Namespace]:
 
 
 @contextlib.contextmanager
-def opened(config: pywg.Config | str | None = None) -> Iterator[Device]:
-    with Device(unique("wgev"), config, uapi_socket=False) as device:
+def opened(config: pywg.Config | str | None = None, threads: int = 1) -> Iterator[Device]:
+    with Device(unique("wgev"), config, uapi_socket=False, threads=threads) as device:
         yield device
 
 
@@ -77,9 +77,9 @@ class Pair:
         b.add_peer(section(self.of_a, 1, a.get().listen_port))
 
 
-@pytest.fixture
-def pair(namespace: Namespace) -> Iterator[Pair]:
-    with opened() as a, opened() as b:
+@pytest.fixture(params=[1])
+def pair(namespace: Namespace, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    with opened(threads=request.param) as a, opened(threads=request.param) as b:
         yield Pair(namespace, a, b)
 
 
@@ -107,6 +107,7 @@ def awaited(device: Device, kind: type[Kind]) -> Kind:
 # ---- what is told
 
 
+@pytest.mark.parametrize("pair", [1, 3], indirect=True)
 def test_a_session_and_a_peer_that_moves_and_goes_are_told(pair: Pair) -> None:
     pair.a.handshake(pair.of_b)
     assert awaited(pair.a, pywg.HandshakeDone).public_key == pair.of_b

@@ -99,8 +99,11 @@ def test_the_program_that_follows_events_prints_them_until_the_interface_is_gone
         namespace.popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process,
     ):
         assert process.stdout is not None
-        wait_until(lambda: namespace.link(NAME) is not None, "the interface is there")
-        # It may be up before the program listens: it is told nevertheless.
+        wait_until(
+            lambda: namespace.attempt("wg", "show", NAME, "listen-port").stdout == "51820\n",
+            "the device runs with the port of its file",
+        )
+        # It may be up before the program asks for events: it is told nevertheless.
         namespace.ip("link", "set", "up", "dev", NAME)
         said = process.stdout.readline()
         assert said == "port in use or forbidden: 51820 EADDRINUSE\n"
