@@ -93,7 +93,7 @@ class InterfaceRemoved:
 
 @dataclass(frozen=True, slots=True)
 class EventsLost:
-    """So many events found no room at this place: nobody had fetched those before them."""
+    """``count`` events found no room at this place: nobody had fetched those before them."""
 
     count: int
 

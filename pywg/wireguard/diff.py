@@ -14,8 +14,8 @@ from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 @dataclass(frozen=True, slots=True)
 class PeerDiff:
-    """A peer that stays, and what of it became another: ``preshared_key``, ``endpoint``,
-    ``persistent_keepalive``, ``allowed_ips``."""
+    """A peer that stays, and what of it became another: ``fields`` has names of ``preshared_key``,
+    ``endpoint``, ``persistent_keepalive``, ``allowed_ips``."""
 
     public_key: PublicKey
     fields: tuple[str, ...]
@@ -27,7 +27,7 @@ class Diff:
     one is false.
 
     ``interface`` has names of ``private_key``, ``listen_port``, ``fwmark``, ``bind_device`` and
-    ``bind_addresses``.
+    ``bind_addresses``; ``added`` and ``removed`` are peers, ``changed`` those that stay.
     """
 
     interface: tuple[str, ...] = ()

@@ -36,8 +36,8 @@ class PeerStatus:
 class PeerCounters:
     """What has become of a peer so far. No secrets.
 
-    ``last_handshake_ns`` is Unix time, 0 for never. The bytes are those of datagrams that were
-    accepted or sent, with WireGuard's own headers.
+    ``last_handshake_ns`` is Unix time, 0 for never. ``rx_bytes`` and ``tx_bytes`` are those of
+    datagrams that were accepted or sent, with WireGuard's own headers.
     """
 
     public_key: PublicKey
