@@ -110,6 +110,8 @@ def _serve(requests: socket.socket, refusal: Failed | None, children: set[int]) 
             request = decode(data)
         except MessageError:
             return
+        if not isinstance(request, MakeInterface | AddRoutes | MakeSocket | LookUp):
+            return
         if isinstance(request, LookUp) and refusal is None:
             _look_up_in_child(request, reply, children)
             return
@@ -123,7 +125,7 @@ def _serve(requests: socket.socket, refusal: Failed | None, children: set[int]) 
                 os.close(fd)
 
 
-def _answer(request: Request | Answer, made: list[int]) -> Answer:
+def _answer(request: Request, made: list[int]) -> Answer:
     """``made`` is filled with the descriptors that go with it."""
     try:
         match request:
@@ -138,8 +140,8 @@ def _answer(request: Request | Answer, made: list[int]) -> Answer:
                 with _step("socket"):
                     made.append(socket.socket(family, kind, protocol).detach())
                 return Made()
-            case LookUp() | Made() | Found() | Unknown() | Failed():
-                return Failed("request", 0, "it is none")
+            case LookUp():
+                raise AssertionError("it is for a child")
     except _Refused as refused:
         for fd in made:
             os.close(fd)

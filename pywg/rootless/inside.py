@@ -175,7 +175,7 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     if not data:
         raise HelperGone("the process inside the tunnel has ended")
     answer = decode(data)
-    if isinstance(answer, MakeInterface | AddRoutes | MakeSocket | LookUp):
+    if not isinstance(answer, Made | Found | Unknown | Failed):
         raise HelperGone("the process inside the tunnel answers with a request")
     return answer, list(fds)
 

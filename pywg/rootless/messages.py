@@ -1,4 +1,5 @@
-"""What is asked of the helper inside, and what it answers: values, to bytes and back.
+"""What is asked of the helper inside and of the keeper of a tunnel, and what they answer: values,
+to bytes and back.
 
 A message is one datagram of a SOCK_SEQPACKET pair: JSON, the name of its class first. Each request
 brings a socket of its own for the answer (SCM_RIGHTS), so that answers need no numbers and may come
@@ -98,16 +99,66 @@ class Failed:
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The keeper has read its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To the keeper: where its own datagrams go. With two descriptors, of a user and a network
+    namespace, into that tunnel, with its name servers; without, as the host's."""
+
+    resolv_conf: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The tunnel runs. With two descriptors, of its user and its network namespace."""
+
+    name: str
+    resolv_conf: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """There is no tunnel; the lines say why. The keeper has ended."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """To the keeper: a command began. With one descriptor, of its user namespace: what is left in
+    it is killed when the sender leaves, or has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """To the keeper: the command has ended. It answers Others, or ends with the tunnel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The tunnel goes on, for other commands."""
+
+
+Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others
 Request = MakeInterface | AddRoutes | MakeSocket | LookUp
 Answer = Made | Found | Unknown | Failed
+Message = Request | Answer | Kept
 
 _CLASSES = {
     kind.__name__: kind
-    for kind in (MakeInterface, AddRoutes, MakeSocket, LookUp, Made, Found, Unknown, Failed)
+    for kind in (
+        *(MakeInterface, AddRoutes, MakeSocket, LookUp, Made, Found, Unknown, Failed),
+        *(Loaded, Begin, Ready, Broken, Began, Leave, Others),
+    )
 }
 
 
-def encode(message: Request | Answer) -> bytes:
+def encode(message: Message) -> bytes:
     """Raises MessageError for one that is too long."""
     data = json.dumps([type(message).__name__, asdict(message)]).encode("utf-8")
     if len(data) > BYTES_MAX:
@@ -115,13 +166,13 @@ def encode(message: Request | Answer) -> bytes:
     return data
 
 
-def decode(data: bytes) -> Request | Answer:
+def decode(data: bytes) -> Message:
     """Raises MessageError for what encode has not made."""
     try:
         name, values = json.loads(data)
         kind = _CLASSES[name]
         arguments: dict[str, Any] = {key: _frozen(value) for key, value in values.items()}
-        message: Request | Answer = kind(**arguments)
+        message: Message = kind(**arguments)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MessageError(f"no message: {error}") from None
     for field in fields(message):
