@@ -21,7 +21,8 @@ from typing import Any
 from tools.lab.namespaces import Namespace
 from tools.lab.programs import REPOSITORY
 
-UID = 54321
+#: Another one for each process, so that runs side by side do not meet.
+UID = 100_000 + os.getpid()
 HOME = tempfile.gettempdir()
 CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18

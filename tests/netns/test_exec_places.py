@@ -1,0 +1,153 @@
+r"""`pywg exec` among other things: names, a static program, tunnels in tunnels, commands that share
+one. The place is that of test_rootless.py, with a name server at the far end, and a second daemon
+there that is reached through the first tunnel alone:
+
+    his command | b.conf 10.98.0.1 | a.conf 10.99.0.1 | veth ===== 10.99.0.2 | daemon C, 10.98.0.3
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.test_rootless import Place, make_place
+from tools.lab import ordinary
+from tools.lab.lab import Lab
+from tools.lab.nameserver import NameServer
+from tools.lab.namespaces import run
+from tools.lab.ordinary import pywg
+from tools.lab.waiting import wait_until
+
+INNER_PORT = 51940
+NAME = "inside.example.test"
+
+
+@pytest.fixture(scope="module")
+def place(shared_lab: Lab) -> Iterator[Place]:
+    with ordinary.folder() as folder:
+        yield make_place(shared_lab, folder)
+
+
+@pytest.fixture(scope="module")
+def server(place: Place) -> Iterator[NameServer]:
+    with NameServer(place.far.namespace, "10.99.0.2") as made:
+        made.records[NAME] = ["10.99.0.2", "fd99::2"]
+        yield made
+
+
+def test_names_are_asked_for_at_the_servers_of_the_file(place: Place, server: NameServer) -> None:
+    script = f"import socket; print(socket.getaddrinfo({NAME!r}, 80, type=1)[0][4][0])"
+    done = place.run([*pywg("exec", str(place.file)), "--", sys.executable, "-c", script])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("10.99.0.2", "fd99::2")
+    assert {line.rpartition(" ")[2] for line in server.asked} == {"10.99.0.1"}
+
+
+GO = """
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+)
+
+func main() {
+	found, err := net.LookupHost(os.Args[1])
+	if err == nil {
+		var stream net.Conn
+		stream, err = net.Dial("tcp", net.JoinHostPort(found[0], "53"))
+		if err == nil {
+			fmt.Println(found[0], stream.RemoteAddr())
+			return
+		}
+	}
+	fmt.Println(err)
+	os.Exit(1)
+}
+"""
+
+
+def test_a_static_program_finds_names_and_connects(
+    place: Place, server: NameServer, tmp_path: Path
+) -> None:
+    """One without the C library, which LD_PRELOAD would miss."""
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    if go is None:
+        pytest.skip("needs go")
+    source, program = tmp_path / "main.go", place.folder / "static"
+    source.write_text(GO)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOPROXY": "off"}
+    run(go, "build", "-o", str(program), str(source), env=environment, timeout=300)
+    program.chmod(0o755)
+    done = place.run([*pywg("exec", str(place.file)), "--", str(program), NAME])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split()[0] in ("10.99.0.2", "fd99::2")
+
+
+@pytest.fixture(scope="module")
+def inner(place: Place, shared_lab: Lab) -> Path:
+    far = shared_lab.daemon(None, place.far.namespace)
+    ours, theirs = shared_lab.key(), shared_lab.key()
+    far.setconf(
+        f"[Interface]\nPrivateKey = {theirs.private}\nListenPort = {INNER_PORT}\n"
+        f"[Peer]\nPublicKey = {ours.public}\nAllowedIPs = 10.98.0.1/32\n"
+    )
+    far.up("10.98.0.3/24")
+    file = place.folder / "inner.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey = {ours.private}\nAddress = 10.98.0.1/24\nDNS = 10.98.0.3\n"
+        f"[Peer]\nPublicKey = {theirs.public}\nAllowedIPs = 10.98.0.0/24\n"
+        f"Endpoint = {NAME}:{INNER_PORT}\n"
+    )
+    file.chmod(0o644)
+    return file
+
+
+def test_the_first_file_carries_the_second(place: Place, server: NameServer, inner: Path) -> None:
+    """The endpoint's name is known inside the first tunnel alone."""
+    script = "ip -o -4 addr show scope global; ping -c 1 -W 20 10.98.0.3"
+    argv = pywg("exec", "--wait", "30", str(place.file), str(inner))
+    done = place.run([*argv, "--", "sh", "-c", script])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "inner    inet 10.98.0.1/24" in done.stdout
+    assert "work" not in done.stdout
+    assert "1 received" in done.stdout
+
+
+def test_later_commands_join_a_shared_tunnel_and_keep_it(place: Place) -> None:
+    first = [*pywg("exec", "--share", "lab", str(place.file)), "--", "sh", "-c", "echo up; read x"]
+    second = [*pywg("exec", "--share", "lab"), "--", "sh", "-c", "echo in; read x; ip -o addr"]
+    with ordinary.start(
+        place.host, first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as begun:
+        assert begun.stdout is not None
+        assert begun.stdout.readline() == "up\n"
+        with ordinary.start(
+            place.host, second, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as joined:
+            assert joined.stdout is not None
+            assert joined.stdout.readline() == "in\n"
+            taken = place.run([*pywg("exec", "--share", "lab", str(place.file)), "--", "true"])
+            assert taken.returncode == 125
+            assert "there is one of this name already" in taken.stderr
+            begun.communicate("\n", timeout=30)
+            assert begun.returncode == 0
+            out, _ = joined.communicate("\n", timeout=30)
+            assert joined.returncode == 0
+            assert "10.99.0.1/24" in out
+    alone = place.run([*pywg("exec", "--share", "lab"), "--", "true"])
+    assert alone.returncode == 125
+    assert "no tunnel is shared as lab" in alone.stderr
+
+
+def test_the_tunnel_ends_with_its_last_command(place: Place) -> None:
+    argv = [*pywg("exec", "--share", "last", str(place.file)), "--", "true"]
+    assert place.run(argv).returncode == 0
+    wait_until(lambda: place.run(argv).returncode == 0, "the name is free again")
