@@ -39,6 +39,9 @@ _FDS_MAX = 4
 _WAIT_S = 3.0
 
 
+AddressInfo = tuple[int, int, int, str, tuple[int | str, ...]]
+
+
 class HelperGone(PywgError):
     """The process inside has ended, so nothing more can be made there."""
 
@@ -53,50 +56,11 @@ class Interior:
     notes: tuple[str, ...]
 
 
-class Inside:
-    """A network namespace of its own, and the helper in it. Gone after ``close``, or when this
-    process ends, however it ends."""
+class Requests:
+    """Asks the helper, by its socket; in whatever process that has a copy of it."""
 
-    def __init__(self) -> None:
-        requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._life, life = socket.socketpair()
-        self._requests = requests
-        package = str(Path(__file__).resolve().parents[2])
-        with theirs, life:
-            descriptors = (theirs.fileno(), life.fileno())
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-S", "-m", "pywg.rootless.helper"),
-                    *map(str, descriptors),
-                ],
-                env={**os.environ, "PYTHONPATH": package},
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                process_group=0,  # signals of a terminal are not for it
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def fileno(self) -> int:
-        """Readable when the helper has ended."""
-        return self._life.fileno()
-
-    def make_interface(self, wanted: MakeInterface, routes: Sequence[str]) -> Interior:
-        """Raises refusal.Refused where this host does not allow it, with what would."""
-        answer, fds = self.ask(wanted)
-        if not isinstance(answer, Made) or len(fds) != 3:
-            raise _error(answer)
-        interior = Interior(fds[0], fds[1], fds[2], answer.notes)
-        for start in range(0, len(routes), ITEMS_MAX):
-            some = tuple(routes[start : start + ITEMS_MAX])
-            answer, _ = self.ask(AddRoutes(wanted.name, some))
-            if not isinstance(answer, Made):
-                raise _error(answer)
-        return interior
+    def __init__(self, stream: socket.socket) -> None:
+        self._requests = stream
 
     def make_socket(
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
@@ -117,18 +81,10 @@ class Inside:
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
-    ) -> list[tuple[int, int, int, str, tuple[int | str, ...]]]:
+    ) -> list[AddressInfo]:
         """As socket.getaddrinfo, by the tunnel's name servers. Raises socket.gaierror."""
         wanted = LookUp(host, "" if port is None else str(port), family, type, proto, flags)
-        answer, _ = self.ask(wanted)
-        if isinstance(answer, Unknown):
-            raise socket.gaierror(answer.code, answer.text)
-        if not isinstance(answer, Found):
-            raise _error(answer)
-        return [
-            (int(entry[0]), int(entry[1]), int(entry[2]), str(entry[3]), tuple(entry[4:]))
-            for entry in answer.entries
-        ]
+        return addresses(self.ask(wanted)[0])
 
     def ask(self, request: Request) -> tuple[Answer, list[int]]:
         """The answer, and the descriptors that came with it."""
@@ -148,22 +104,76 @@ class Inside:
         return ours
 
     def close(self) -> None:
-        """Ends the helper. What it made lives as long as somebody holds it."""
-        if self._life.fileno() < 0:
-            return
         self._requests.close()
-        self._life.close()
-        try:
-            self._process.wait(_WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Inside(Requests):
+    """A network namespace of its own, and the helper in it. Gone after ``close``, or when this
+    process ends, however it ends."""
+
+    def __init__(self) -> None:
+        requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(requests)
+        self._life, life = socket.socketpair()
+        package = str(Path(__file__).resolve().parents[2])
+        with theirs, life:
+            descriptors = (theirs.fileno(), life.fileno())
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-S", "-m", "pywg.rootless.helper"),
+                    *map(str, descriptors),
+                ],
+                env={**os.environ, "PYTHONPATH": package},
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                process_group=0,  # signals of a terminal are not for it
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def requests(self) -> int:
+        """The descriptor that another process asks by; it stays ours."""
+        return self._requests.fileno()
+
+    def fileno(self) -> int:
+        """Readable when the helper has ended."""
+        return self._life.fileno()
+
+    def make_interface(self, wanted: MakeInterface, routes: Sequence[str]) -> Interior:
+        """Raises refusal.Refused where this host does not allow it, with what would."""
+        answer, fds = self.ask(wanted)
+        if not isinstance(answer, Made) or len(fds) != 3:
+            raise _error(answer)
+        interior = Interior(fds[0], fds[1], fds[2], answer.notes)
+        for start in range(0, len(routes), ITEMS_MAX):
+            some = tuple(routes[start : start + ITEMS_MAX])
+            answer, _ = self.ask(AddRoutes(wanted.name, some))
+            if not isinstance(answer, Made):
+                raise _error(answer)
+        return interior
+
+    def close(self) -> None:
+        """Ends the helper. What it made lives as long as somebody holds it."""
+        if self._life.fileno() < 0:
+            return
+        super().close()
+        self._life.close()
+        try:
+            self._process.wait(_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
@@ -178,6 +188,18 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     if not isinstance(answer, Made | Found | Unknown | Failed):
         raise HelperGone("the process inside the tunnel answers with a request")
     return answer, list(fds)
+
+
+def addresses(answer: Answer) -> list[AddressInfo]:
+    """What a LookUp found, as socket.getaddrinfo has it. Raises socket.gaierror."""
+    if isinstance(answer, Unknown):
+        raise socket.gaierror(answer.code, answer.text)
+    if not isinstance(answer, Found):
+        raise _error(answer)
+    return [
+        (int(entry[0]), int(entry[1]), int(entry[2]), str(entry[3]), tuple(entry[4:]))
+        for entry in answer.entries
+    ]
 
 
 def _error(answer: Answer) -> PywgError:

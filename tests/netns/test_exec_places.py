@@ -7,12 +7,15 @@ there that is reached through the first tunnel alone:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,3 +154,115 @@ def test_the_tunnel_ends_with_its_last_command(place: Place) -> None:
     argv = [*pywg("exec", "--share", "last", str(place.file)), "--", "true"]
     assert place.run(argv).returncode == 0
     wait_until(lambda: place.run(argv).returncode == 0, "the name is free again")
+
+
+# ---- -L and -R
+
+SERVE = """
+import socket, sys
+kind, host, port = sys.argv[1:]
+with socket.socket(socket.AF_INET, getattr(socket, kind)) as server:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((host, int(port)))
+    if kind == "SOCK_DGRAM":
+        print("ready", flush=True)
+        while True:
+            data, sender = server.recvfrom(65535)
+            server.sendto(data[::-1], sender)
+    server.listen()
+    print("ready", flush=True)
+    while True:
+        stream, _ = server.accept()
+        with stream, stream.makefile("rb") as lines:
+            stream.sendall(lines.read()[::-1])
+"""
+
+ASK = """
+import socket, sys
+kind, host, port, size = sys.argv[1:]
+with socket.socket(socket.AF_INET, getattr(socket, kind)) as stream:
+    stream.settimeout(30)
+    stream.connect((host, int(port)))
+    data = bytes(range(256)) * (int(size) // 256)
+    stream.sendall(data)
+    if kind == "SOCK_STREAM":
+        stream.shutdown(socket.SHUT_WR)
+        with stream.makefile("rb") as answer:
+            told = answer.read()
+    else:
+        told = stream.recv(65535)
+    print("same" if told == data[::-1] else f"other: {len(told)}")
+"""
+
+
+@contextlib.contextmanager
+def serving(start: Callable[..., Any], *argv: str) -> Iterator[None]:
+    command = [sys.executable, "-c", SERVE, *argv]
+    with start(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout.readline() == "ready\n"
+            yield
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize(("kind", "size"), [("SOCK_STREAM", 1 << 20), ("SOCK_DGRAM", 1 << 10)])
+def test_a_port_here_leads_to_a_place_inside(
+    place: Place, server: NameServer, kind: str, size: int
+) -> None:
+    port = {"SOCK_STREAM": "51961", "SOCK_DGRAM": "51962"}[kind]
+    prefix = "udp:" if kind == "SOCK_DGRAM" else ""
+    words = [f"{prefix}{port}:10.99.0.2:{port}", f"{prefix}127.0.0.9:{port}:{NAME}:{port}"]
+    argv = [*pywg("exec", "-L", words[0], "-L", words[1], str(place.file))]
+    with (
+        serving(place.far.namespace.popen, kind, "10.99.0.2", port),
+        ordinary.start(
+            place.host,
+            [*argv, "--", "sh", "-c", "echo begun; read x"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        hosts = ["127.0.0.1"] if kind == "SOCK_DGRAM" else ["127.0.0.1", "127.0.0.9"]
+        for host in hosts:
+            ask = [sys.executable, "-c", ASK, kind, host, port, str(size)]
+            assert place.host.run(*ask, timeout=60) == "same\n"
+        process.communicate("\n", timeout=30)
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("kind", "size"), [("SOCK_STREAM", 1 << 20), ("SOCK_DGRAM", 1 << 10)])
+def test_a_port_inside_leads_to_a_place_here(place: Place, kind: str, size: int) -> None:
+    port = {"SOCK_STREAM": "51963", "SOCK_DGRAM": "51964"}[kind]
+    prefix = "udp:" if kind == "SOCK_DGRAM" else ""
+    word = f"{prefix}*:{port}:127.0.0.1:{port}"
+    argv = [*pywg("exec", "--wait", "30", "-R", word, str(place.file)), "--"]
+    with serving(place.host.popen, kind, "127.0.0.1", port):
+        ask = [sys.executable, "-c", ASK, kind, "127.0.0.1", port, str(size)]
+        done = place.run([*argv, *ask])
+        assert done.stdout == "same\n", done.stderr
+        with ordinary.start(
+            place.host,
+            [*argv, "sh", "-c", "echo begun; read x"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            ask = [sys.executable, "-c", ASK, kind, "10.99.0.1", port, str(size)]
+            assert place.far.namespace.run(*ask, timeout=60) == "same\n"
+            process.communicate("\n", timeout=30)
+
+
+def test_a_port_that_is_taken_is_told_before_the_command_begins(place: Place) -> None:
+    with place.host.socket(kind=socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", 51965))
+        taken.listen()
+        word = "127.0.0.1:51965:10.99.0.2:80"
+        done = place.run([*pywg("exec", "-L", word, str(place.file)), "--", "echo", "never"])
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "-L tcp 51965 to 10.99.0.2 port 80: 127.0.0.1: Address already in use" in done.stderr
