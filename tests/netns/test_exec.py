@@ -315,3 +315,82 @@ def role_of(pid: int) -> str:
 def of_user_of(found: dict[str, int]) -> dict[str, int]:
     """With those that have left their parents."""
     return {role_of(pid): pid for pid in of_user()} | found
+
+
+# ---- what a host refuses
+
+FILTER = """
+import ctypes, os, struct, sys
+# BPF: unshare(2) gives EPERM, all else is allowed, as Docker's filter has it.
+numbers = {"x86_64": 272, "aarch64": 97}
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, numbers[os.uname().machine]), (6, 0, 0, 0x50001),
+         (6, 0, 0, 0x7FFF0000)]
+code = b"".join(struct.pack("=HBBI", *step) for step in steps)
+buffer = ctypes.create_string_buffer(code)
+program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.create_string_buffer(program), 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+WITHOUT_NAMESPACES = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+
+
+@pytest.mark.parametrize(
+    ("around", "told"),
+    [
+        ([sys.executable, "-c", FILTER], "the seccomp filter of this container forbids namespaces"),
+        (["unshare", "-U"], "this user has no number in the user namespace it is in"),
+        (
+            ["unshare", "-Ur", "sh", "-c", WITHOUT_NAMESPACES, "sh"],
+            "user namespaces are switched off here (sudo sysctl -w user.max_user_namespaces=15000)",
+        ),
+    ],
+)
+def test_a_host_that_refuses_is_told_apart(place: Place, around: list[str], told: str) -> None:
+    done = place.run([*around, *pywg("exec", str(place.file)), "--", "echo", "never"])
+    assert (done.returncode, done.stdout) == (125, "")
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        ("mknod /dev/net/tun c 10 200; chmod 600 /dev/net/tun", "is not open to this user"),
+        ("true", "there is no usable /dev/net/tun"),
+    ],
+)
+def test_a_tun_that_is_not_there_or_not_open_is_told_apart(
+    place: Place, make: str, told: str
+) -> None:
+    as_user = f"setpriv --reuid {UID} --regid {UID} --clear-groups --inh-caps=-all"
+    script = f'mount -t tmpfs none /dev/net; {make}; exec {as_user} "$@"'
+    argv = ["unshare", "-m", "sh", "-c", script, "sh"]
+    argv += [*pywg("exec", str(place.file)), "--", "echo", "never"]
+    with place.host.entered():
+        words = ordinary.words(argv, 0)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert told in done.stderr
+
+
+def test_the_profile_of_apparmor_is_printed(place: Place) -> None:
+    done = place.run(pywg("exec", "--print-apparmor-profile"))
+    assert done.returncode == 0
+    assert "  userns,\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["exec"], "write the command behind --"),
+        (["exec", "x.conf"], "write the command behind --"),
+        (["exec", "--", "true"], "which tunnel"),
+        (["exec", "-L", "80", "x.conf", "--", "true"], "PORT:HOST:PORT"),
+        (["shell"], "which tunnel"),
+    ],
+)
+def test_wrong_usage_is_2(place: Place, words: list[str], told: str) -> None:
+    done = place.run(pywg(*words))
+    assert done.returncode == 2
+    assert told in done.stderr
