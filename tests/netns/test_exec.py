@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns.test_rootless import Place, make_place
 from tools.lab import ordinary
 from tools.lab.lab import PORT, Lab
-from tools.lab.ordinary import UID, pywg
+from tools.lab.ordinary import UID, Place, make_place, pywg
 from tools.lab.waiting import wait_until
 
 ETH_P_ALL, UDP = 3, 17

@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.netns.test_rootless import Place, make_place
 from tools.lab import ordinary
 from tools.lab.lab import Lab
 from tools.lab.nameserver import NameServer
 from tools.lab.namespaces import run
-from tools.lab.ordinary import pywg
+from tools.lab.ordinary import Place, make_place, pywg
 from tools.lab.waiting import wait_until
 
 INNER_PORT = 51940

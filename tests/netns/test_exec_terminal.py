@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.test_rootless import Place, make_place
 from tools.lab import ordinary
 from tools.lab.lab import Lab
 from tools.lab.namespaces import run
-from tools.lab.ordinary import pywg
+from tools.lab.ordinary import Place, make_place, pywg
 from tools.lab.waiting import wait_until
 
 
