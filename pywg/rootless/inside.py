@@ -157,13 +157,16 @@ class Inside(Requests):
         answer, fds = self.ask(wanted)
         if not isinstance(answer, Made) or len(fds) != 3:
             raise _error(answer)
-        interior = Interior(fds[0], fds[1], fds[2], answer.notes)
+        notes = list(answer.notes)
         for start in range(0, len(routes), ITEMS_MAX):
             some = tuple(routes[start : start + ITEMS_MAX])
             answer, _ = self.ask(AddRoutes(wanted.name, some))
             if not isinstance(answer, Made):
+                for fd in fds:
+                    os.close(fd)
                 raise _error(answer)
-        return interior
+            notes += answer.notes
+        return Interior(fds[0], fds[1], fds[2], tuple(notes))
 
     def what_is_left(self) -> Left:
         answer, _ = self.ask(WhatIsLeft())

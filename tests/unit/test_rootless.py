@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from pywg.config import Config
 from pywg.config.parser import parse
+from pywg.errors import NetworkError
 from pywg.rootless import layout, leftovers, privacy
 from pywg.rootless.forward import EVERYWHERE, LOOPBACK, Forward
 from pywg.rootless.forward import parse as parse_forward
+from pywg.rootless.helper import note_if_there_is_no_ipv6
 from pywg.rootless.messages import (
     BYTES_MAX,
     ITEMS_MAX,
@@ -235,6 +237,20 @@ def test_a_file_without_dns_looks_no_name_up_and_says_so() -> None:
     (said,) = layout.notes(config())
     assert "no DNS" in said
     assert "nameserver" not in layout.interface("work", config(), 1420).resolv_conf
+
+
+def test_a_host_without_ipv6_is_a_note_and_no_failure() -> None:
+    notes: list[str] = []
+    with note_if_there_is_no_ipv6("route ::/0", 6, notes):
+        raise NetworkError("Operation not supported", errno.EOPNOTSUPP)
+    assert notes == ["no route ::/0: Operation not supported"]
+    for version, code in ((4, errno.EOPNOTSUPP), (6, errno.EEXIST)):
+        with (
+            pytest.raises(NetworkError),
+            note_if_there_is_no_ipv6("route", version, notes),
+        ):
+            raise NetworkError("refused", code)
+    assert len(notes) == 1
 
 
 # ---- forwarding
