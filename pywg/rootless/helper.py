@@ -103,7 +103,7 @@ def _step(name: str) -> Iterator[None]:
 
 def _serve(requests: socket.socket, refusal: Failed | None, children: set[int]) -> None:
     """One request. Whoever asks wrongly gets no answer but the end of his socket."""
-    data, fds, _, _ = socket.recv_fds(requests, BYTES_MAX, 4, socket.MSG_CMSG_CLOEXEC)
+    data, fds = calls.receive_with_fds(requests, BYTES_MAX, 4)
     for fd in fds[1:]:
         os.close(fd)
     if not fds:

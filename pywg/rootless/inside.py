@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from pywg.errors import PywgError
-from pywg.rootless import refusal
+from pywg.rootless import calls, refusal
 from pywg.rootless.messages import (
     BYTES_MAX,
     ITEMS_MAX,
@@ -190,7 +190,7 @@ class Inside(Requests):
 def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     """The answer to ``Inside.asked``."""
     try:
-        data, fds, _, _ = socket.recv_fds(reply, BYTES_MAX, _FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+        data, fds = calls.receive_with_fds(reply, BYTES_MAX, _FDS_MAX)
     except ConnectionError:
         data, fds = b"", []
     if not data:
@@ -198,7 +198,7 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     answer = decode(data)
     if not isinstance(answer, Made | Found | Unknown | Failed | Left):
         raise HelperGone("the process inside the tunnel answers with a request")
-    return answer, list(fds)
+    return answer, fds
 
 
 def addresses(answer: Answer) -> list[AddressInfo]:

@@ -127,6 +127,12 @@ def test_standard_streams_and_other_descriptors_are_the_commands(place: Place) -
     assert done.stderr == "told\n"
 
 
+def test_the_command_inherits_no_descriptor_of_pywgs(place: Place) -> None:
+    script = "import os; print(sorted(os.listdir('/proc/self/fd')))"
+    outside = place.run([sys.executable, "-c", script]).stdout
+    assert run_inside(place, sys.executable, "-c", script).stdout == outside
+
+
 def test_a_command_of_pywgs_own_words_is_left_alone(place: Place) -> None:
     done = run_inside(place, "echo", "--share", "--", "x", "--help")
     assert done.stdout == "--share -- x --help\n"
