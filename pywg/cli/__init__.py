@@ -36,6 +36,8 @@ COMMANDS = {
         "Set a running interface from a file, without dropping sessions.",
     ),
     "run": ("pywg.cli.run", "Host an interface without configuring it, as wireguard-go does."),
+    "exec": ("pywg.cli.exec", "Run a command in a tunnel of its own, without root."),
+    "shell": ("pywg.cli.shell", "Run your shell in a tunnel of its own, without root."),
     "demo": ("pywg.cli.demo", "Build a tunnel between two private namespaces and measure it."),
     "genkey": ("pywg.cli.keys", "Print a new private key."),
     "genpsk": ("pywg.cli.keys", "Print a new preshared key."),

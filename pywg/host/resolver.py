@@ -82,6 +82,22 @@ def look_up(endpoint: Endpoint, family: Family = "auto") -> tuple[Endpoint, ...]
     return tuple(dict.fromkeys(numeric))
 
 
+def entries(
+    host: str | None, port: str, family: int, kind: int, *, protocol: int, flags: int
+) -> list[tuple[int | str, ...]]:
+    """getaddrinfo(3) for a program: family, kind, protocol, canonical name, then the address.
+    Raises socket.gaierror, and UnicodeError for what can be no host name."""
+    found = socket.getaddrinfo(host, port or None, family, kind, protocol, flags)
+    return [
+        (int(entry[0]), int(entry[1]), entry[2], entry[3], *map(_plain, entry[4]))
+        for entry in found
+    ]
+
+
+def _plain(part: object) -> int | str:
+    return part if isinstance(part, int) else str(part)
+
+
 def spelled(endpoint: Endpoint) -> Endpoint:
     """A numeric endpoint as the C library writes it: a zone by the name of its interface, where
     there is one of that name or index here. Nothing is looked up outside this machine."""

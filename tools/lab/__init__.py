@@ -10,6 +10,7 @@ keys        key pairs, as wg writes them
 daemon      one running daemon: its pid, its log, its UAPI socket
 lab         everything one test has made, and its removal; a whole tunnel in one call
 traffic     ping, TCP and UDP whose content is checked, iperf3
+ordinary    programs of an ordinary user, on a host whose TUN is open to everybody
 overlay     a VXLAN or Geneve whose datagrams go through the tunnel
 stream      checked datagrams that go on while something else happens
 burst       many datagrams in one system call

@@ -48,6 +48,7 @@ def imported_by_nobody(trees: dict[str, ast.Module]) -> list[str]:
 
 def ways_in() -> Iterator[str]:
     yield "pywg.__main__"
+    yield "pywg.rootless.helper"  # by pywg.rootless.inside, with python -m
     yield from (module for module, _ in COMMANDS.values())
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     for target in project["project"]["scripts"].values():

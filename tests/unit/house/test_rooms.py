@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "drive": "native",
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
+    "rootless": "errors keys config plan host wireguard native service",
     "demo": "errors keys config host native _version",
-    "cli": "errors keys config plan host wireguard native service tunnel demo _version",
+    "cli": "errors keys config plan host wireguard native service tunnel rootless demo _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive _version",
     "__main__": "cli",
@@ -39,7 +40,7 @@ ONLY_IN = {
     "click": "cli",
     "dns": "host",
     "pyroute2": "host wireguard demo",
-    "subprocess": "host",
+    "subprocess": "host rootless",
 }
 # attribute -> the files that may use it.
 CALLED_ONLY_IN = {"getaddrinfo": {"host/resolver.py"}}
