@@ -87,6 +87,15 @@ def test_root_has_no_capability_inside_either(place: Place) -> None:
     assert seen["links"] == ["lo", "work"]
 
 
+def test_the_interface_is_as_the_device_would_set_it(place: Place) -> None:
+    """Superpackets that fit a train, no multicast, no address by itself."""
+    done = run_inside(place, "ip", "-d", "-j", "link", "show", "dev", "work")
+    (link,) = json.loads(done.stdout)
+    assert link["gso_max_segs"] == 45
+    assert "MULTICAST" not in link["flags"]
+    assert link["inet6_addr_gen_mode"] == "none"
+
+
 DOCKERS = (
     *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
     *("net_bind_service", "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
