@@ -14,7 +14,8 @@ from pywg.config import Config
 from pywg.errors import PywgError
 from pywg.host import resolver
 from pywg.host.network import Network, port_is_free
-from pywg.native.device import Device, LogLevel, Offload
+from pywg.native.device import Device
+from pywg.native.options import LogLevel, Offload
 from pywg.plan import build
 from pywg.rootless import layout
 from pywg.rootless.inside import Inside
