@@ -182,8 +182,7 @@ pub const Device = struct {
         var pause = device.workers.pause();
         defer pause.end();
         if (shared.events.load(.monotonic)) |queue| return queue.readable.fd;
-        const wanted = if (capacity == 0) events.capacity_default else @max(capacity, events.capacity_min);
-        const queue: *events.Queue = try .open(shared.gpa, wanted);
+        const queue: *events.Queue = try .open(shared.gpa, if (capacity == 0) events.capacity_default else capacity);
         shared.events.store(queue, .release);
         shared.interface.events = &queue.ring;
         shared.noteOpened(queue.readable.fd);

@@ -12,7 +12,7 @@ const Event = protocol.events.Event;
 const Ring = protocol.events.Ring;
 
 pub const capacity_default = 1024;
-pub const capacity_min = Ring.slots_min;
+const capacity_min = Ring.slots_min;
 /// Some six megabytes.
 pub const capacity_max = 1 << 16;
 
@@ -20,14 +20,16 @@ pub const Queue = struct {
     ring: Ring,
     readable: io.poller.Wakeup,
     /// How much of what was noted was told by `readable`.
-    told: std.atomic.Value(u64) = .init(0),
+    told: std.atomic.Value(u32) = .init(0),
     /// Readers come one after another.
     reading: Mutex = .{},
 
-    pub fn open(gpa: Allocator, capacity: usize) error{ OutOfMemory, SystemResources }!*Queue {
+    /// With room for at least so many: a power of two.
+    pub fn open(gpa: Allocator, capacity: u32) error{ OutOfMemory, SystemResources }!*Queue {
         const queue = try gpa.create(Queue);
         errdefer gpa.destroy(queue);
-        const slots = try gpa.alloc(Event, capacity);
+        std.debug.assert(capacity <= capacity_max);
+        const slots = try gpa.alloc(Event, std.math.ceilPowerOfTwoAssert(u32, @max(capacity, capacity_min)));
         errdefer gpa.free(slots);
         queue.* = .{ .ring = .init(slots), .readable = try .init() };
         return queue;

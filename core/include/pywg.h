@@ -181,8 +181,8 @@ typedef struct pywg_event {
     pywg_endpoint endpoint;
 } pywg_event;
 
-/* Keeps events from the first call on, up to `capacity` (2 to 65536; 0 for 1024; later calls change nothing) that
- * nobody has fetched; what comes then is counted and lost. A PORT_FAILED that still holds is told at once. *fd is
+/* Keeps events from the first call on, up to `capacity` (65536 at most, rounded up to a power of two; 0 for 1024; later
+ * calls change nothing) that nobody has fetched; what comes then is counted and lost. A PORT_FAILED that still holds is told at once. *fd is
  * readable (poll, epoll) as long as there is one; it is the device's, not to be read or closed. pywg_device_close makes
  * copies of it (dup) readable for ever.
  * OUT_OF_MEMORY, SYSTEM. */

@@ -33,21 +33,22 @@ pub const Event = union(enum) {
 
 pub const Ring = struct {
     slots: []Event,
-    /// Events ever noted, and ever read. A slot belongs to the reader from the one to the other.
-    written: std.atomic.Value(u64) = .init(0),
-    read: std.atomic.Value(u64) = .init(0),
-    lost: std.atomic.Value(u64) = .init(0),
+    /// Events ever noted, and ever read, modulo 2^32. A slot belongs to the reader from the one to the other.
+    written: std.atomic.Value(u32) = .init(0),
+    read: std.atomic.Value(u32) = .init(0),
+    lost: std.atomic.Value(u32) = .init(0),
 
     /// For the count of those that are lost, and for the event that is noted after that.
     pub const slots_min = 2;
 
+    /// As many slots as a power of two: so places go on through the end of the numbers.
     pub fn init(slots: []Event) Ring {
-        std.debug.assert(slots.len >= slots_min);
+        std.debug.assert(slots.len >= slots_min and std.math.isPowerOfTwo(slots.len));
         return .{ .slots = slots };
     }
 
     pub fn note(ring: *Ring, event: Event) void {
-        const wanted: u64 = if (ring.lost.load(.monotonic) == 0) 1 else 2;
+        const wanted: u32 = if (ring.lost.load(.monotonic) == 0) 1 else 2;
         if (ring.slots.len - ring.length() < wanted) {
             _ = ring.lost.fetchAdd(1, .monotonic);
             return;
@@ -60,13 +61,13 @@ pub const Ring = struct {
 
     fn put(ring: *Ring, event: Event) void {
         const place = ring.written.load(.monotonic);
-        ring.slots[@intCast(place % ring.slots.len)] = event;
-        ring.written.store(place + 1, .release);
+        ring.slots[place % ring.slots.len] = event;
+        ring.written.store(place +% 1, .release);
     }
 
-    fn length(ring: *const Ring) u64 {
+    fn length(ring: *const Ring) u32 {
         const read = ring.read.load(.acquire); // first: it never overtakes what is written
-        return ring.written.load(.acquire) - read;
+        return ring.written.load(.acquire) -% read;
     }
 
     /// The next event; null when there is none.
@@ -77,8 +78,8 @@ pub const Ring = struct {
             const lost = ring.lost.swap(0, .monotonic);
             return if (lost == 0) null else .{ .lost = lost };
         }
-        const event = ring.slots[@intCast(place % ring.slots.len)];
-        ring.read.store(place + 1, .release);
+        const event = ring.slots[place % ring.slots.len];
+        ring.read.store(place +% 1, .release);
         return event;
     }
 
@@ -90,9 +91,10 @@ pub const Ring = struct {
 
 const testing = std.testing;
 
-test "events come out in the order in which they were noted" {
-    var slots: [3]Event = undefined;
+test "events come out in the order in which they were noted, through the end of the numbers as well" {
+    var slots: [4]Event = undefined;
     var ring: Ring = .init(&slots);
+    for ([_]*std.atomic.Value(u32){ &ring.written, &ring.read }) |counter| counter.* = .init(std.math.maxInt(u32) - 6);
     for (0..10) |i| {
         try testing.expect(ring.isEmpty());
         ring.note(.{ .handshake = @splat(@intCast(i)) });
@@ -104,20 +106,20 @@ test "events come out in the order in which they were noted" {
 }
 
 test "what finds no room is counted, and told where it is missing" {
-    var slots: [3]Event = undefined;
+    var slots: [4]Event = undefined;
     var ring: Ring = .init(&slots);
-    for (0..5) |i| ring.note(.{ .healed = .{ .port = @intCast(i) } });
+    for (0..6) |i| ring.note(.{ .healed = .{ .port = @intCast(i) } });
     try testing.expectEqual(0, ring.take().?.healed.port);
     ring.note(.removed); // there is one slot, and two are wanted
     try testing.expectEqual(1, ring.take().?.healed.port);
     ring.note(.{ .healed = .{ .port = 9 } });
-    try testing.expectEqual(2, ring.take().?.healed.port);
+    for (2..4) |i| try testing.expectEqual(i, ring.take().?.healed.port);
     try testing.expectEqual(3, ring.take().?.lost);
     try testing.expectEqual(9, ring.take().?.healed.port);
     try testing.expect(ring.isEmpty());
     // Nothing need come after it.
-    for (0..4) |_| ring.note(.removed);
-    for (0..3) |_| try testing.expectEqual(Event.removed, ring.take().?);
+    for (0..5) |_| ring.note(.removed);
+    for (0..4) |_| try testing.expectEqual(Event.removed, ring.take().?);
     try testing.expect(!ring.isEmpty());
     try testing.expectEqual(1, ring.take().?.lost);
     try testing.expectEqual(null, ring.take());
