@@ -22,7 +22,7 @@ MODULES: core.Graph = {
     "cipher_testing": ("core/cipher/testing.zig", ["cipher_options"]),
     "choice": ("tools/emulator/choice.zig", ["cipher_testing"]),
     "aead": ("core/cipher/aead.zig", []),
-    "null_cipher": ("core/check/null_cipher.zig", ["aead"]),
+    "null_cipher": ("core/check/null_cipher.zig", ["aead", "wire"]),
     "bench": ("core/check/bench.zig", ["wire", "protocol", "cipher", "runtime"]),
     "ends": ("core/check/ends.zig", ["wire", "protocol", "cipher", "runtime"]),
     "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),

@@ -2,12 +2,15 @@
 //! of a run, and the kernels have targets of their own. The AEAD is std's.
 //! Invariant: DH(a, DH(b, base)) is DH(b, DH(a, base)), which is all that the handshake asks of it. Nothing is secret.
 const std = @import("std");
+const checksum = @import("wire").checksum;
 const cipher = @import("cipher");
 const ChaCha20Poly1305 = std.crypto.aead.chacha_poly.ChaCha20Poly1305;
 
 comptime {
     @export(&agree, .{ .name = "pywg_x25519" });
     @export(&sealBatch, .{ .name = "pywg_seal_batch_baseline" });
+    @export(&checksum.sumLoop, .{ .name = "pywg_sum_baseline" });
+    @export(&checksum.copySumLoop, .{ .name = "pywg_copy_sum_baseline" });
     @export(&openBatch, .{ .name = "pywg_open_batch_baseline" });
 }
 
