@@ -216,6 +216,12 @@ static void threads(void) {
     expect(total == 200, "each event is given once, or counted as lost");
     pywg_device_close(device);
     pywg_device_close(NULL);
+    pywg_device_close(device); /* it was closed */
+    size_t length;
+    expect(pywg_device_get(device, NULL, 0, &length) == PYWG_CLOSED, "get of a closed one");
+    expect(pywg_device_set(device, "", 0, NULL) == PYWG_CLOSED, "set of a closed one");
+    expect(pywg_device_run(device, NULL) == PYWG_CLOSED, "run of a closed one");
+    expect(pywg_device_stop(device) == PYWG_CLOSED, "stop of a closed one");
     puts("threads");
 }
 
