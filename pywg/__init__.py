@@ -1,7 +1,10 @@
 """pywg: userspace WireGuard. The public names, and nothing else.
 
-``Device`` is a whole interface, ``Interface`` the protocol alone, ``Config`` a wg-quick file.
+``Tunnel`` is a tunnel of this process with sockets in it, without root; ``Device`` a whole
+interface, ``Interface`` the protocol alone, ``Config`` a wg-quick file.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from pywg._version import __version__, cipher_path, core_version
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
@@ -21,6 +24,11 @@ from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.native.device import Device, LogLevel, Offload
 from pywg.native.interface import Interface, Now, Packet, Verdict, now
 
+if TYPE_CHECKING:
+    from pywg.rootless.inside import TunnelClosed
+    from pywg.rootless.refusal import Refused
+    from pywg.rootless.tunnel import NoHandshake, Tunnel
+
 __all__ = [
     "AllowedIP",
     "Config",
@@ -34,6 +42,7 @@ __all__ = [
     "KeyFormatError",
     "LogLevel",
     "NetworkError",
+    "NoHandshake",
     "Now",
     "Offload",
     "Packet",
@@ -43,7 +52,10 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "PywgError",
+    "Refused",
     "Status",
+    "Tunnel",
+    "TunnelClosed",
     "UapiError",
     "Verdict",
     "__version__",
@@ -52,3 +64,13 @@ __all__ = [
     "now",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What only some programs need is imported when it is asked for."""
+    if name not in {"NoHandshake", "Refused", "Tunnel", "TunnelClosed"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pywg.rootless import inside, refusal, tunnel
+
+    places = (tunnel, inside, refusal)
+    return next(getattr(place, name) for place in places if hasattr(place, name))

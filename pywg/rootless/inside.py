@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pywg.errors import PywgError
 from pywg.rootless import refusal
@@ -35,11 +35,18 @@ from pywg.rootless.messages import (
     encode,
 )
 
+#: As socket.getaddrinfo returns them.
+Entry = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+
 _FDS_MAX = 4
 _WAIT_S = 3.0
 
 
-class HelperGone(PywgError):
+class TunnelClosed(PywgError):
+    """Nothing can be made in the tunnel any more: it was closed, or is another process's."""
+
+
+class HelperGone(TunnelClosed):
     """The process inside has ended, so nothing more can be made there."""
 
 
@@ -102,12 +109,7 @@ class Inside:
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
     ) -> socket.socket:
         """A socket of the kernel's, inside. OSError as socket.socket raises it."""
-        answer, fds = self.ask(MakeSocket(family, kind, protocol))
-        if isinstance(answer, Made) and len(fds) == 1:
-            return socket.socket(fileno=fds[0])
-        if isinstance(answer, Failed):
-            raise OSError(answer.os_errno, answer.text)
-        raise _error(answer)
+        return as_socket(*self.ask(MakeSocket(family, kind, protocol)))
 
     def getaddrinfo(  # noqa: PLR0917 - as socket.getaddrinfo
         self,
@@ -117,18 +119,10 @@ class Inside:
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
-    ) -> list[tuple[int, int, int, str, tuple[int | str, ...]]]:
+    ) -> list[Entry]:
         """As socket.getaddrinfo, by the tunnel's name servers. Raises socket.gaierror."""
         wanted = LookUp(host, "" if port is None else str(port), family, type, proto, flags)
-        answer, _ = self.ask(wanted)
-        if isinstance(answer, Unknown):
-            raise socket.gaierror(answer.code, answer.text)
-        if not isinstance(answer, Found):
-            raise _error(answer)
-        return [
-            (int(entry[0]), int(entry[1]), int(entry[2]), str(entry[3]), tuple(entry[4:]))
-            for entry in answer.entries
-        ]
+        return as_entries(self.ask(wanted)[0])
 
     def ask(self, request: Request) -> tuple[Answer, list[int]]:
         """The answer, and the descriptors that came with it."""
@@ -159,6 +153,12 @@ class Inside:
             self._process.kill()
             self._process.wait()
 
+    def forget(self) -> None:
+        """In a forked child: the helper is the parent's, and ends with it."""
+        self._requests.close()
+        self._life.close()
+        self._process.returncode = 0  # so that Popen does not ask for it
+
     def __enter__(self) -> Self:
         return self
 
@@ -178,6 +178,33 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     if not isinstance(answer, Made | Found | Unknown | Failed):
         raise HelperGone("the process inside the tunnel answers with a request")
     return answer, list(fds)
+
+
+def as_socket(answer: Answer, fds: list[int]) -> socket.socket:
+    """Of the answer to MakeSocket. Raises OSError as socket.socket does."""
+    if isinstance(answer, Made) and len(fds) == 1:
+        return socket.socket(fileno=fds[0])
+    if isinstance(answer, Failed):
+        raise OSError(answer.os_errno, answer.text)
+    raise _error(answer)
+
+
+def as_entries(answer: Answer) -> list[Entry]:
+    """Of the answer to LookUp, as socket.getaddrinfo has them. Raises socket.gaierror."""
+    if isinstance(answer, Unknown):
+        raise socket.gaierror(answer.code, answer.text)
+    if not isinstance(answer, Found):
+        raise _error(answer)
+    return [
+        (
+            socket.AddressFamily(int(entry[0])),
+            socket.SocketKind(int(entry[1])),
+            int(entry[2]),
+            str(entry[3]),
+            tuple(entry[4:]),
+        )
+        for entry in answer.entries
+    ]
 
 
 def _error(answer: Answer) -> PywgError:

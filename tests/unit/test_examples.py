@@ -1,5 +1,6 @@
-"""The C and Python blocks of README.md and docs/ABI.md are files of examples/, or an excerpt of
-one, and the examples run. Those that need root run in tests/netns/test_examples.py."""
+"""The C and Python blocks of README.md, docs/ABI.md and docs/library.md are files of examples/, or
+an excerpt of one, and the examples run. Those that need root run in tests/netns/test_examples.py,
+those of a tunnel as a value in tests/netns/test_tunnel_value.py."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from pywg.native import library
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {path.name: path.read_text() for path in sorted((ROOT / "examples").iterdir())}
-DOCUMENTS = ["README.md", "docs/ABI.md"]
+DOCUMENTS = ["README.md", "docs/ABI.md", "docs/library.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EXCERPT = re.compile(r"/\* excerpt begins \*/\n(.*?)/\* excerpt ends \*/", re.DOTALL)
 
@@ -63,7 +64,8 @@ def test_every_block_of_code_is_an_example(document: str) -> None:
 def test_every_example_is_shown_and_run() -> None:
     shown = {shown_in(code) for name in DOCUMENTS for code in blocks((ROOT / name).read_text())}
     assert shown == set(EXAMPLES)
-    tests = [Path(__file__), ROOT / "tests" / "netns" / "test_examples.py"]
+    netns = ROOT / "tests" / "netns"
+    tests = [Path(__file__), netns / "test_examples.py", netns / "test_tunnel_value.py"]
     text = "".join(path.read_text() for path in tests)
     assert [name for name in EXAMPLES if f'"{name}"' not in text] == []
 
