@@ -10,6 +10,7 @@ import click
 from pywg.cli import complete, execution
 from pywg.cli.options import tuning_options
 from pywg.rootless import refusal
+from pywg.rootless.forward import Forward
 from pywg.service.supervisor import Tuning
 
 _COMMAND = "pywg.command"
@@ -54,6 +55,7 @@ def exec(
     configs: tuple[str, ...],
     wait_s: float | None,
     share: str | None,
+    forwards: list[Forward],
     tuning: Tuning,
 ) -> None:
     """Run COMMAND in the tunnel of a file, as an ordinary user, and touch nothing of this host.
@@ -72,5 +74,5 @@ def exec(
         raise click.UsageError("which tunnel: pywg exec CONFIG -- COMMAND", ctx)
     with execution.own_failures():
         tunnels = execution.keepings(configs, tuning, wait_s, share)
-        ctx.exit(execution.run(tunnels, share, lambda name: argv))
+        ctx.exit(execution.run(tunnels, share, forwards, lambda name: argv))
     ctx.exit(execution.OWN_FAILURE)

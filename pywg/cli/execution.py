@@ -16,7 +16,9 @@ import click
 
 from pywg.cli.names import config_file, load, log_settings
 from pywg.errors import ConfigError, PywgError, hide_keys
+from pywg.rootless import forward
 from pywg.rootless.execution import NoTunnel, Tunnels
+from pywg.rootless.forward import Forward
 from pywg.rootless.keeper import Keeping
 from pywg.service.supervisor import Tuning
 
@@ -24,7 +26,7 @@ OWN_FAILURE = 125
 
 
 def tunnel_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives the command ``wait_s`` and ``share``."""
+    """Gives the command ``wait_s``, ``share`` and ``forwards``."""
 
     @click.option(
         "--wait",
@@ -34,11 +36,36 @@ def tunnel_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Begin when a peer has answered, and fail if none has by then.",
     )
     @click.option("--share", metavar="NAME", help="Let later commands join this tunnel by NAME.")
+    @click.option(
+        "-L",
+        "here",
+        metavar="[udp:][BIND:]PORT:HOST:PORT",
+        multiple=True,
+        callback=lambda ctx, param, value: [_forward(text, is_reverse=False) for text in value],
+        help="Lead a port of this host to a place inside, as ssh does.",
+    )
+    @click.option(
+        "-R",
+        "inside",
+        metavar="[udp:][BIND:]PORT:HOST:PORT",
+        multiple=True,
+        callback=lambda ctx, param, value: [_forward(text, is_reverse=True) for text in value],
+        help="Lead a port inside to a place that this host reaches.",
+    )
     @wraps(command)
-    def with_options(*arguments: Any, **more: Any) -> Any:
-        return command(*arguments, **more)
+    def with_options(
+        *arguments: Any, here: list[Forward], inside: list[Forward], **more: Any
+    ) -> Any:
+        return command(*arguments, forwards=[*here, *inside], **more)
 
     return with_options
+
+
+def _forward(text: str, *, is_reverse: bool) -> Forward:
+    try:
+        return forward.parse(text, is_reverse=is_reverse)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def keepings(
@@ -62,13 +89,19 @@ def keepings(
     return found
 
 
-def run(tunnels: list[Keeping], share: str | None, argv: Callable[[str], Sequence[str]]) -> int:
+def run(
+    tunnels: list[Keeping],
+    share: str | None,
+    forwards: Sequence[Forward],
+    argv: Callable[[str], Sequence[str]],
+) -> int:
     """The exit code of what ``argv`` makes of the tunnel's name."""
     with own_failures(), Tunnels() as opened:
         if tunnels:
             opened.open(tunnels, tell)
         else:
             opened.join(share or "", tell)
+        opened.forward(forwards)
         return opened.run(argv(opened.name), tell)
     return OWN_FAILURE
 

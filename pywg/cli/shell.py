@@ -7,6 +7,7 @@ import click
 from pywg.cli import complete, execution
 from pywg.cli.options import tuning_options
 from pywg.rootless import shells
+from pywg.rootless.forward import Forward
 from pywg.service.supervisor import Tuning
 
 
@@ -21,6 +22,7 @@ def shell(
     configs: tuple[str, ...],
     wait_s: float | None,
     share: str | None,
+    forwards: list[Forward],
     tuning: Tuning,
 ) -> None:
     """Run your shell in the tunnel of a file, as pywg exec runs a command.
@@ -32,5 +34,5 @@ def shell(
         raise click.UsageError("which tunnel: pywg shell CONFIG", ctx)
     with execution.own_failures():
         tunnels = execution.keepings(configs, tuning, wait_s, share)
-        ctx.exit(execution.run(tunnels, share, shells.command))
+        ctx.exit(execution.run(tunnels, share, forwards, shells.command))
     ctx.exit(execution.OWN_FAILURE)

@@ -77,6 +77,17 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)  # it ended before we asked
 
 
+def close_all_but(*kept: int) -> None:
+    """Of all descriptors; in the place of a standard stream that is not kept there is /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in {0, 1, 2}.difference(kept):
+        os.dup2(null, fd)
+    last = 2
+    for fd in (*sorted(fd for fd in kept if fd > last), 1 << 20):
+        os.closerange(last + 1, fd)
+        last = fd
+
+
 def set_dumpable(value: bool) -> None:
     _libc.prctl(_PR_SET_DUMPABLE, int(value), 0, 0, 0)
 

@@ -7,7 +7,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from pywg.rootless.inside import Entry, as_entries, as_socket, receive
+from pywg.rootless.inside import AddressInfo, addresses, as_socket, receive
 from pywg.rootless.messages import Answer, LookUp, MakeSocket, Request
 from pywg.rootless.sockets import is_numeric
 
@@ -31,13 +31,13 @@ async def make_socket(asked: Asked, family: int, kind: int, protocol: int = 0) -
 
 async def look_up(
     asked: Asked, host: str, port: int | str, family: int = 0, kind: int = socket.SOCK_STREAM
-) -> list[Entry]:
+) -> list[AddressInfo]:
     """Addresses of a host, in the order in which they are to be tried. Raises socket.gaierror. A
     numeric one asks nobody."""
     if is_numeric(host) and isinstance(port, int):
         return [numeric_entry(host, port, kind)]
     answer, _ = await answer_to(asked, LookUp(host, str(port), family, kind, 0, 0))
-    return as_entries(answer)
+    return addresses(answer)
 
 
 async def connect(
@@ -62,7 +62,7 @@ async def connect(
     raise last or OSError(f"{host}: no address")
 
 
-def numeric_entry(host: str, port: int, kind: int = socket.SOCK_STREAM) -> Entry:
+def numeric_entry(host: str, port: int, kind: int = socket.SOCK_STREAM) -> AddressInfo:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return family, socket.SocketKind(kind), 0, "", (host, port)
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from pywg.errors import PywgError
-from pywg.rootless import keeper
+from pywg.rootless import forwarding, keeper
 from pywg.rootless.command import Command, Place
+from pywg.rootless.forward import Forward
 from pywg.rootless.keeper import Keeping
 from pywg.rootless.messages import Began, Begin, Broken, Leave, Loaded, Message, Others, Ready
 
@@ -58,6 +59,8 @@ class Tunnels:
     held: list[_Held] = field(default_factory=list)
     name: str = ""
     place: Place | None = None
+    _requests: socket.socket | None = None
+    _forwarder: forwarding.Forwarder | None = None
 
     def open(self, keepings: Sequence[Keeping], tell: Tell) -> None:
         """Raises NoTunnel. All files are read before any tunnel is made."""
@@ -81,18 +84,27 @@ class Tunnels:
 
     def _take(self, held: _Held, tell: Tell) -> None:
         ready, fds = held.expect(Ready)
-        if not isinstance(ready, Ready) or len(fds) != 2:
+        if not isinstance(ready, Ready) or len(fds) != 3:
             raise NoTunnel(("the process that keeps the tunnel talks nonsense",))
         for note in ready.notes:
             tell(note)
         self._close_place()
         self.name, self.place = ready.name, Place(fds[0], fds[1], ready.resolv_conf)
+        self._requests = socket.socket(fileno=fds[2])
 
     def _close_place(self) -> None:
         if self.place is not None:
             os.close(self.place.user_namespace)
             os.close(self.place.network_namespace)
             self.place = None
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+
+    def forward(self, forwards: Sequence[Forward]) -> None:
+        """From now on, until ``close``. Raises PywgError for a port that cannot be had."""
+        if forwards and self._requests is not None:
+            self._forwarder = forwarding.start(forwards, self._requests)
 
     def run(self, argv: Sequence[str], tell: Tell) -> int:
         """The command's exit code."""
@@ -102,11 +114,14 @@ class Tunnels:
             if command.namespace >= 0:
                 for held in self.held:
                     keeper.send(held.socket, Began(), [command.namespace])
-            code = command.wait([held.socket for held in self.held])
+            watched = [held.socket for held in self.held]
+            if self._forwarder is not None:
+                watched.append(self._forwarder.socket)
+            code = command.wait(watched)
             if command.failure is not None:
                 code, text = command.failure
                 tell(text)
-            elif any(_has_ended(held.socket) for held in self.held):
+            elif any(map(_has_ended, watched)):
                 tell("the tunnel has ended, and its command with it")
             return code
         finally:
@@ -114,6 +129,8 @@ class Tunnels:
 
     def close(self) -> None:
         """The innermost first; waits until each is gone, unless others use it."""
+        if self._forwarder is not None:
+            self._forwarder.close()
         self._close_place()
         for held in reversed(self.held):
             keeper.send(held.socket, Leave())

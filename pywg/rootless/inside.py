@@ -36,7 +36,7 @@ from pywg.rootless.messages import (
 )
 
 #: As socket.getaddrinfo returns them.
-Entry = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 _FDS_MAX = 4
 _WAIT_S = 3.0
@@ -60,14 +60,66 @@ class Interior:
     notes: tuple[str, ...]
 
 
-class Inside:
+class Requests:
+    """Asks the helper, by its socket; in whatever process that has a copy of it."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._requests = stream
+
+    def make_socket(
+        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
+    ) -> socket.socket:
+        """A socket of the kernel's, inside. OSError as socket.socket raises it."""
+        return as_socket(*self.ask(MakeSocket(family, kind, protocol)))
+
+    def getaddrinfo(  # noqa: PLR0917 - as socket.getaddrinfo
+        self,
+        host: str | None,
+        port: int | str | None,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]:
+        """As socket.getaddrinfo, by the tunnel's name servers. Raises socket.gaierror."""
+        wanted = LookUp(host, "" if port is None else str(port), family, type, proto, flags)
+        return addresses(self.ask(wanted)[0])
+
+    def ask(self, request: Request) -> tuple[Answer, list[int]]:
+        """The answer, and the descriptors that came with it."""
+        with self.asked(request) as reply:
+            return receive(reply)
+
+    def asked(self, request: Request) -> socket.socket:
+        """A socket from which ``receive`` reads the answer as soon as it is readable: for who has
+        an event loop."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self._requests, [encode(request)], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise HelperGone("the process inside the tunnel has ended") from None
+        return ours
+
+    def close(self) -> None:
+        self._requests.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Inside(Requests):
     """A network namespace of its own, and the helper in it. Gone after ``close``, or when this
     process ends, however it ends."""
 
     def __init__(self) -> None:
         requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(requests)
         self._life, life = socket.socketpair()
-        self._requests = requests
         package = str(Path(__file__).resolve().parents[2])
         with theirs, life:
             descriptors = (theirs.fileno(), life.fileno())
@@ -88,6 +140,11 @@ class Inside:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def requests(self) -> int:
+        """The descriptor that another process asks by; it stays ours."""
+        return self._requests.fileno()
+
     def fileno(self) -> int:
         """Readable when the helper has ended."""
         return self._life.fileno()
@@ -105,47 +162,11 @@ class Inside:
                 raise _error(answer)
         return interior
 
-    def make_socket(
-        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
-    ) -> socket.socket:
-        """A socket of the kernel's, inside. OSError as socket.socket raises it."""
-        return as_socket(*self.ask(MakeSocket(family, kind, protocol)))
-
-    def getaddrinfo(  # noqa: PLR0917 - as socket.getaddrinfo
-        self,
-        host: str | None,
-        port: int | str | None,
-        family: int = 0,
-        type: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-    ) -> list[Entry]:
-        """As socket.getaddrinfo, by the tunnel's name servers. Raises socket.gaierror."""
-        wanted = LookUp(host, "" if port is None else str(port), family, type, proto, flags)
-        return as_entries(self.ask(wanted)[0])
-
-    def ask(self, request: Request) -> tuple[Answer, list[int]]:
-        """The answer, and the descriptors that came with it."""
-        with self.asked(request) as reply:
-            return receive(reply)
-
-    def asked(self, request: Request) -> socket.socket:
-        """A socket from which ``receive`` reads the answer as soon as it is readable: for who has
-        an event loop."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                socket.send_fds(self._requests, [encode(request)], [theirs.fileno()])
-            except OSError:
-                ours.close()
-                raise HelperGone("the process inside the tunnel has ended") from None
-        return ours
-
     def close(self) -> None:
         """Ends the helper. What it made lives as long as somebody holds it."""
         if self._life.fileno() < 0:
             return
-        self._requests.close()
+        super().close()
         self._life.close()
         try:
             self._process.wait(_WAIT_S)
@@ -155,15 +176,9 @@ class Inside:
 
     def forget(self) -> None:
         """In a forked child: the helper is the parent's, and ends with it."""
-        self._requests.close()
+        super().close()
         self._life.close()
         self._process.returncode = 0  # so that Popen does not ask for it
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
@@ -189,7 +204,7 @@ def as_socket(answer: Answer, fds: list[int]) -> socket.socket:
     raise _error(answer)
 
 
-def as_entries(answer: Answer) -> list[Entry]:
+def addresses(answer: Answer) -> list[AddressInfo]:
     """Of the answer to LookUp, as socket.getaddrinfo has them. Raises socket.gaierror."""
     if isinstance(answer, Unknown):
         raise socket.gaierror(answer.code, answer.text)

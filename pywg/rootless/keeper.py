@@ -110,14 +110,7 @@ def _harden(kept: int, log_fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        if fd != log_fd:
-            os.dup2(null, fd)
-    last = 2
-    for fd in (kept, 1 << 20):
-        os.closerange(last + 1, fd)
-        last = fd
+    calls.close_all_but(kept, log_fd)
 
 
 def _enter(fds: list[int], resolv_conf: str) -> None:
@@ -181,7 +174,11 @@ def _welcome(kept: _Kept, stream: socket.socket) -> None:
     tunnel = kept.tunnel
     message = Ready(kept.name, tunnel.resolv_conf, tunnel.notes if not kept.clients else ())
     kept.clients.append(_Client(stream))
-    send(stream, message, [tunnel.user_namespace, tunnel.network_namespace])
+    send(
+        stream,
+        message,
+        [tunnel.user_namespace, tunnel.network_namespace, tunnel.inside.requests],
+    )
 
 
 def _hear(kept: _Kept, client: _Client) -> None:

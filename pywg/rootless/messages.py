@@ -114,7 +114,8 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The tunnel runs. With two descriptors, of its user and its network namespace."""
+    """The tunnel runs. With three descriptors: of its user and its network namespace, and the
+    socket by which its helper is asked."""
 
     name: str
     resolv_conf: str

@@ -32,7 +32,8 @@ RESOLVERS = (
 NSSWITCH = "hosts: files dns\n"
 # Databases of nsswitch.conf that the host's answers stay as they are.
 _HOSTS = "hosts:"
-_HOST = ".host"  # where the host's own folder is seen below ours
+# Where the host's own folder is seen below ours: one more for each tunnel inside another.
+_HOSTS_AT = (".host", *(f".host{depth}" for depth in range(2, 33)))
 
 
 def resolv_conf(servers: Collection[str], search: Collection[str]) -> str:
@@ -81,13 +82,13 @@ def cover(
     over another folder, ``staging``, and moved: below a mount on itself nothing could be bound."""
     in_memory = calls.MS_NOSUID | calls.MS_NODEV
     calls.mount("pywg", staging, "tmpfs", in_memory, "mode=755")
-    host = staging / _HOST
+    host = staging / next(name for name in _HOSTS_AT if not (folder / name).exists())
     host.mkdir(0o755)
     calls.mount(folder, host, None, calls.MS_BIND | calls.MS_REC)
     for name, text in written.items():
         (staging / name).write_text(text, encoding="utf-8")
         (staging / name).chmod(0o644)
-    _Copy(folder, staging, {*written, *hidden}, binds).fill("")
+    _Copy(folder, staging, host.name, {*written, *hidden}, binds).fill("")
     calls.mount(staging, folder, None, calls.MS_MOVE)
     calls.mount(None, folder, None, calls.MS_REMOUNT | calls.MS_BIND | calls.MS_RDONLY | in_memory)
 
@@ -98,19 +99,20 @@ class _Copy:
 
     folder: Path
     staging: Path
+    host: str
     left_out: Collection[str]
     binds: bool
 
     def fill(self, within: str) -> None:
         """Each entry of the folder ``within``; of one in which something is left out, the rest."""
-        with os.scandir(self.staging / _HOST / within) as entries:
+        with os.scandir(self.staging / self.host / within) as entries:
             for entry in entries:
                 path = f"{within}/{entry.name}" if within else entry.name
                 if path not in self.left_out:
                     self._add(path, is_folder=entry.is_dir(follow_symlinks=False))
 
     def _add(self, path: str, *, is_folder: bool) -> None:
-        ours, theirs = self.staging / path, self.staging / _HOST / path
+        ours, theirs = self.staging / path, self.staging / self.host / path
         if theirs.is_symlink():
             ours.symlink_to(theirs.readlink())
         elif is_folder and any(other.startswith(f"{path}/") for other in self.left_out):
@@ -120,4 +122,4 @@ class _Copy:
             ours.mkdir(0o755)
             calls.mount(theirs, ours, None, calls.MS_BIND | calls.MS_REC)
         else:
-            ours.symlink_to(self.folder / _HOST / path)
+            ours.symlink_to(self.folder / self.host / path)

@@ -10,10 +10,10 @@ import socket
 from collections.abc import Callable
 from typing import Any, Self
 
-from pywg.rootless.inside import Entry
+from pywg.rootless.inside import AddressInfo
 
 #: host, port, family, type, protocol
-LookUp = Callable[[str, Any, int, int, int], list[Entry]]
+LookUp = Callable[[str, Any, int, int, int], list[AddressInfo]]
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 # What Python reads as an address without asking anybody.

@@ -22,7 +22,7 @@ from pywg.errors import PywgError
 from pywg.native.device import Device, default_threads
 from pywg.rootless import dialing, hosting
 from pywg.rootless.hosting import Hosted
-from pywg.rootless.inside import Entry, TunnelClosed, as_entries, as_socket, receive
+from pywg.rootless.inside import AddressInfo, TunnelClosed, addresses, as_socket, receive
 from pywg.rootless.messages import Answer, LookUp, MakeSocket, Request
 from pywg.rootless.sockets import TunnelSocket, is_numeric
 from pywg.service.supervisor import Tuning
@@ -183,12 +183,12 @@ class Tunnel:
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
-    ) -> list[Entry]:
+    ) -> list[AddressInfo]:
         """As ``socket.getaddrinfo``, by the name servers in the file's ``DNS`` and /etc/hosts: the
         host's are never asked. Raises socket.gaierror, and TunnelClosed."""
         text = "" if port is None else str(port)
         wanted = LookUp(host, text, int(family), int(type), int(proto), int(flags))
-        return as_entries(self._ask(wanted)[0])
+        return addresses(self._ask(wanted)[0])
 
     # ---- life
 
@@ -257,7 +257,7 @@ class Tunnel:
 def _by(tunnel: weakref.ref[Tunnel]) -> Any:
     """How a socket looks names up: it does not keep its tunnel open."""
 
-    def look_up(host: str, port: Any, family: int, kind: int, proto: int) -> list[Entry]:
+    def look_up(host: str, port: Any, family: int, kind: int, proto: int) -> list[AddressInfo]:
         held = tunnel()
         if held is None:
             raise TunnelClosed("the tunnel of this socket is closed, so it looks no name up")

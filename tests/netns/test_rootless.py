@@ -16,63 +16,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tools.lab import ordinary
-from tools.lab.lab import Lab, Side
-from tools.lab.namespaces import Namespace
+from tools.lab.lab import Lab
+from tools.lab.ordinary import Place, make_place
 from tools.lab.waiting import wait_until
 
 ECHO_PORT = 51007
-
-
-@dataclass
-class Place:
-    host: Namespace
-    far: Side
-    folder: Path
-    file: Path
-
-    def run(
-        self, argv: list[str], text: str | None = None, seconds: float = 60
-    ) -> subprocess.CompletedProcess[str]:
-        with ordinary.start(
-            self.host,
-            argv,
-            stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            out, error = process.communicate(text, timeout=seconds)
-            return subprocess.CompletedProcess(argv, process.returncode, out, error)
-
-
-def client_file(key: str, far: Side, extra: str = "", allowed: str = "0.0.0.0/0, ::/0") -> str:
-    return (
-        f"[Interface]\nPrivateKey = {key}\nAddress = 10.99.0.1/24, fd99::1/64\n"
-        f"DNS = 10.99.0.2\n{extra}"
-        f"[Peer]\nPublicKey = {far.key.public}\nAllowedIPs = {allowed}\n"
-        f"Endpoint = {far.endpoint()}\n"
-    )
-
-
-def make_place(lab: Lab, folder: Path) -> Place:
-    host, b = lab.cabled()
-    far = lab.side(None, 2, b)
-    key = lab.key()
-    far.daemon.setconf(
-        far.interface_section()
-        + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32, fd99::1/128\n"
-    )
-    far.daemon.up(f"{far.inner4}/24", f"{far.inner6}/64")
-    file = folder / "work.conf"
-    file.write_text(client_file(key.private, far))
-    file.chmod(0o644)
-    return Place(host, far, folder, file)
 
 
 @pytest.fixture

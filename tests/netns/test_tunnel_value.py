@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.netns.test_rootless import Place, make_place
 from tests.unit.test_examples import EXAMPLES
 from tools.lab import ordinary
 from tools.lab.lab import Lab
 from tools.lab.nameserver import NameServer
+from tools.lab.ordinary import Place, make_place
 from tools.lab.web import Web
 from tools.lab.wire import Wire
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pywg.config import Config
 from pywg.config.parser import parse
 from pywg.rootless import layout, privacy
+from pywg.rootless.forward import EVERYWHERE, LOOPBACK, Forward
+from pywg.rootless.forward import parse as parse_forward
 from pywg.rootless.messages import (
     BYTES_MAX,
     ITEMS_MAX,
@@ -229,6 +231,49 @@ def test_a_file_without_dns_looks_no_name_up_and_says_so() -> None:
     (said,) = layout.notes(config())
     assert "no DNS" in said
     assert "nameserver" not in layout.interface("work", config(), 1420).resolv_conf
+
+
+# ---- forwarding
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("8080:web:80", Forward("tcp", LOOPBACK, 8080, "web", 80)),
+        ("tcp:8080:web:80", Forward("tcp", LOOPBACK, 8080, "web", 80)),
+        ("udp:53:10.0.0.2:53", Forward("udp", LOOPBACK, 53, "10.0.0.2", 53)),
+        ("localhost:1:web:2", Forward("tcp", LOOPBACK, 1, "web", 2)),
+        ("*:1:web:2", Forward("tcp", EVERYWHERE, 1, "web", 2)),
+        (":1:web:2", Forward("tcp", EVERYWHERE, 1, "web", 2)),
+        ("192.0.2.1:1:web:2", Forward("tcp", ("192.0.2.1",), 1, "web", 2)),
+        ("[2001:db8::1]:1:[fd00::2]:2", Forward("tcp", ("2001:db8::1",), 1, "fd00::2", 2)),
+    ],
+)
+def test_a_forward_is_read_as_ssh_reads_it(text: str, wanted: Forward) -> None:
+    assert parse_forward(text) == wanted
+    assert parse_forward(text, is_reverse=True) == replace(wanted, is_reverse=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "80",
+        "8080:web",
+        "8080::80",
+        "0:web:80",
+        "8080:web:65536",
+        "a:web:80",
+        "1:2:3:4:5",
+        "fd00::1:1:web:2",
+        "[fd00::1:1:web:2",
+        "[::1]x:1:web:2",
+        "8080:web:",
+    ],
+)
+def test_another_forward_is_refused_with_its_form(text: str) -> None:
+    with pytest.raises(ValueError, match=r"PORT|no port"):
+        parse_forward(text)
 
 
 # ---- files

@@ -3,6 +3,8 @@
 `python -m tools.lab.ordinary UID PROGRAM ...` becomes that program: in a mount namespace of its own
 with such a node, and, where interpreter and repository lie in a folder that is closed to others,
 with a way to them. `start` does so inside a namespace of the lab.
+
+`Place` is a host of his with a file, and the far end of its tunnel.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.lab.lab import Lab, Side
 from tools.lab.namespaces import Namespace
 from tools.lab.programs import REPOSITORY
 
-UID = 54321
+#: Another one for each process, so that runs side by side do not meet.
+UID = 100_000 + os.getpid()
 HOME = tempfile.gettempdir()
 CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
@@ -50,6 +55,56 @@ def words(argv: Sequence[str], uid: int = UID) -> list[str]:
 def pywg(*arguments: str) -> list[str]:
     """The command line of the Python package."""
     return [sys.executable, "-m", "pywg", *arguments]
+
+
+# ---- the place
+
+
+@dataclass
+class Place:
+    host: Namespace
+    far: Side
+    folder: Path
+    file: Path
+
+    def run(
+        self, argv: list[str], text: str | None = None, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        with start(
+            self.host,
+            argv,
+            stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            out, error = process.communicate(text, timeout=seconds)
+            return subprocess.CompletedProcess(argv, process.returncode, out, error)
+
+
+def make_place(
+    lab: Lab, folder: Path, *, allowed: str = "0.0.0.0/0, ::/0", dns: bool = True
+) -> Place:
+    host, b = lab.cabled()
+    far = lab.side(None, 2, b)
+    key = lab.key()
+    far.daemon.setconf(
+        far.interface_section()
+        + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32, fd99::1/128\n"
+    )
+    far.daemon.up(f"{far.inner4}/24", f"{far.inner6}/64")
+    file = folder / "work.conf"
+    file.write_text(
+        f"[Interface]\nPrivateKey = {key.private}\nAddress = 10.99.0.1/24, fd99::1/64\n"
+        + (f"DNS = {far.inner4}\n" if dns else "")
+        + f"[Peer]\nPublicKey = {far.key.public}\nAllowedIPs = {allowed}\n"
+        f"Endpoint = {far.endpoint()}\n"
+    )
+    file.chmod(0o644)
+    return Place(host, far, folder, file)
+
+
+# ---- becoming one
 
 
 def become(uid: int, argv: Sequence[str]) -> None:
