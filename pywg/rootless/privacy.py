@@ -60,7 +60,8 @@ def hide_resolvers(resolv: str) -> None:
     etc = Path("/etc")
     runs = [run for run in _ordered(Path("/run"), Path("/var/run")) if run.is_dir()]
     texts = {"resolv.conf": resolv, "nsswitch.conf": nsswitch(switch)}
-    cover(etc, runs[0], texts, binds=True)
+    staging = next(each for each in (*runs, Path("/dev")) if each.is_dir())
+    cover(etc, staging, texts, binds=True)
     for run in runs:
         cover(run, etc, {}, hidden=RESOLVERS)
 

@@ -223,19 +223,62 @@ def test_a_sniffer_of_the_host_sees_only_wireguard(place: Place) -> None:
     assert others == []
 
 
-def test_sockets_that_answer_names_are_not_to_be_found(place: Place) -> None:
-    """Those of nscd, systemd-resolved, avahi and the system bus, whatever comes later."""
-    hidden = ["/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon"]
-    script = "for place; do test -e $place && echo $place; done; echo looked"
-    made = [path for path in map(Path, hidden) if not path.exists()]
-    for path in made:
-        path.mkdir(parents=True)
+RESOLVERS = """
+import os, socket, subprocess, sys, threading
+# As root, in a mount namespace of our own: daemons that would answer names. Prints who was spoken
+# to: by a program of the user's outside, then by the same program in the tunnel.
+subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run"], check=True)
+spoken = []
+def serve(path, listener):
+    while True:
+        listener.accept()[0].close()
+        spoken.append(path)
+for path in sys.argv[1].split(","):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    os.chmod(path, 0o666)
+    listener.listen()
+    threading.Thread(target=serve, args=(path, listener), daemon=True).start()
+os.environ["RES_OPTIONS"] = "timeout:1"
+user = int(sys.argv[4])
+for words in ("", sys.argv[2]):
+    done = subprocess.run(
+        words.split() + [sys.executable, "-c", sys.argv[3], sys.argv[1]],
+        user=user, group=user, extra_groups=[],
+    )
+    print(done.returncode, sorted(set(spoken)), flush=True)
+    spoken.clear()
+"""
+ASK_ALL = """
+import socket, sys
+for path in sys.argv[1].split(","):
     try:
-        done = run_inside(place, "sh", "-c", script, "sh", *hidden)
-    finally:
-        for path in made:
-            path.rmdir()
-    assert done.stdout == "looked\n", done.stderr
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.connect(path)
+    except OSError:
+        pass
+try:
+    socket.getaddrinfo("name.example", 80)
+except OSError:
+    pass
+"""
+
+
+def test_sockets_that_answer_names_are_not_to_be_found(place: Place) -> None:
+    """Those of nscd, systemd-resolved, avahi and the system bus; the C library asks nscd first."""
+    paths = [
+        *("/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"),
+        *("/run/dbus/system_bus_socket", "/run/avahi-daemon/socket"),
+    ]
+    inside = " ".join([*pywg("exec", str(place.file)), "--"])
+    argv = [sys.executable, "-c", RESOLVERS, ",".join(paths), inside, ASK_ALL, str(UID)]
+    with place.host.entered():
+        words = ordinary.words(argv, 0)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=90)
+    outside, through = done.stdout.splitlines()
+    assert outside == f"0 {sorted(paths)}"
+    assert through == "0 []", done.stderr
 
 
 # ---- nothing is left
@@ -277,15 +320,19 @@ def below(root: int) -> list[int]:
 LEAVE_BEHIND = "setsid sleep 1000 & (sleep 1001 &) ; echo begun; exec sleep 1002"
 
 
-@pytest.mark.parametrize("victim", ["front", "keeper", "helper", "command", "child"])
+VICTIMS = ["front", "keeper", "helper", "forwarder", "command", "child"]
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_whichever_process_is_killed_nothing_is_left(place: Place, victim: str) -> None:
-    argv = [*pywg("exec", str(place.file)), "--", "sh", "-c", LEAVE_BEHIND]
+    forward = ["-L", f"127.0.0.1:{51970 + VICTIMS.index(victim)}:10.99.0.2:80"]
+    argv = [*pywg("exec", *forward, str(place.file)), "--", "sh", "-c", LEAVE_BEHIND]
     with ordinary.start(place.host, argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         found = {role_of(pid): pid for pid in below(process.pid)}
         everything = of_user_of(found)
-        assert set(found) >= {"front", "keeper", "helper", "command"}, found
+        assert set(found) >= {"front", "keeper", "helper", "forwarder", "command"}, found
         target = everything[victim] if victim == "child" else found[victim]
         os.kill(target, signal.SIGKILL)
         if victim == "child":
@@ -307,7 +354,9 @@ def role_of(pid: int) -> str:
     if b"exec" in words:
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         above = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
-        return "keeper" if b"exec" in above else "front"
+        if b"exec" not in above:
+            return "front"
+        return "keeper" if os.getsid(pid) == pid else "forwarder"
     return {b"1002": "command", b"1000": "child", b"1001": "orphan"}.get(words[-2], "other")
 
 
