@@ -23,6 +23,7 @@ from pywg.rootless.messages import (
     ITEMS_MAX,
     AddRoutes,
     Answer,
+    CountUnsent,
     Failed,
     Found,
     LookUp,
@@ -31,6 +32,7 @@ from pywg.rootless.messages import (
     MakeSocket,
     Request,
     Unknown,
+    Unsent,
     decode,
     encode,
 )
@@ -84,6 +86,11 @@ class Requests:
         """As socket.getaddrinfo, by the tunnel's name servers. Raises socket.gaierror."""
         wanted = LookUp(host, "" if port is None else str(port), family, type, proto, flags)
         return addresses(self.ask(wanted)[0])
+
+    def unsent(self) -> int:
+        """How many streams have something under way that has not arrived."""
+        answer, _ = self.ask(CountUnsent())
+        return answer.count if isinstance(answer, Unsent) else 0
 
     def ask(self, request: Request) -> tuple[Answer, list[int]]:
         """The answer, and the descriptors that came with it."""
@@ -190,7 +197,7 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     if not data:
         raise HelperGone("the process inside the tunnel has ended")
     answer = decode(data)
-    if not isinstance(answer, Made | Found | Unknown | Failed):
+    if not isinstance(answer, Answer):
         raise HelperGone("the process inside the tunnel answers with a request")
     return answer, list(fds)
 

@@ -146,7 +146,6 @@ import asyncio, sys, pywg
 async def serve(tunnel):
     async def answer(reader, writer):
         writer.write(await reader.readline())
-        await writer.drain()
         writer.close()
         done.set()
     done = asyncio.Event()
