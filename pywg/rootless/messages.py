@@ -152,11 +152,27 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class AskState:
+    """To the keeper. Answered by State."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Of the tunnel: seconds since the last handshake of any peer, -1 if there was none; bytes both
+    ways, and the longest persistent keepalive in seconds."""
+
+    handshake_age: int
+    sent: int
+    received: int
+    keepalive: int
+
+
+@dataclass(frozen=True, slots=True)
 class Others:
     """The tunnel goes on, for other commands."""
 
 
-Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others
+Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others | AskState | State
 Request = MakeInterface | AddRoutes | MakeSocket | LookUp | CountUnsent
 Answer = Made | Found | Unknown | Failed | Unsent
 Message = Request | Answer | Kept
@@ -165,7 +181,7 @@ _CLASSES = {
     kind.__name__: kind
     for kind in (
         *(MakeInterface, AddRoutes, MakeSocket, LookUp, Made, Found, Unknown, Failed),
-        *(CountUnsent, Unsent, Loaded, Begin, Ready, Broken, Began, Leave, Others),
+        *(CountUnsent, Unsent, Loaded, Begin, Ready, Broken, Began, Leave, Others, AskState, State),
     )
 }
 

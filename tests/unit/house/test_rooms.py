@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
     "rootless": "errors keys config plan host wireguard native service",
+    "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
-    "cli": "errors keys config plan host wireguard native service tunnel rootless demo _version",
+    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo "
+    "_version",
     "_version": "native",
     "__init__": "errors keys config host native rootless _version",
     "__main__": "cli",
