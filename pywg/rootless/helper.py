@@ -26,7 +26,6 @@ from pywg.rootless.messages import (
     BYTES_MAX,
     AddRoutes,
     Answer,
-    CountUnsent,
     Failed,
     Found,
     LookUp,
@@ -36,15 +35,12 @@ from pywg.rootless.messages import (
     MessageError,
     Request,
     Unknown,
-    Unsent,
     decode,
     encode,
 )
 
 #: Names that are being looked up at the same time.
 LOOK_UPS_MAX = 64
-# States of TCP: FIN_WAIT1, LAST_ACK, CLOSING; ESTABLISHED and CLOSE_WAIT.
-_ENDING, _OPEN = frozenset({"04", "09", "0B"}), frozenset({"01", "08"})
 _IFF_MULTICAST = 0x1000
 _GSO_MAX_SEGMENTS = 40  # IFLA_GSO_MAX_SEGS
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -114,7 +110,7 @@ def _serve(requests: socket.socket, refusal: Failed | None, children: set[int]) 
             request = decode(data)
         except MessageError:
             return
-        if not isinstance(request, Request):
+        if not isinstance(request, MakeInterface | AddRoutes | MakeSocket | LookUp):
             return
         if isinstance(request, LookUp) and refusal is None:
             _look_up_in_child(request, reply, children)
@@ -144,8 +140,6 @@ def _answer(request: Request, made: list[int]) -> Answer:
                 with _step("socket"):
                     made.append(socket.socket(family, kind, protocol).detach())
                 return Made()
-            case CountUnsent():
-                return Unsent(sum(map(_unsent, ("/proc/net/tcp", "/proc/net/tcp6"))))
             case LookUp():
                 raise AssertionError("it is for a child")
     except _Refused as refused:
@@ -187,19 +181,6 @@ def _settle(name: str, segments: int) -> None:
         segments_at_most = rtnetlink.attribute(_GSO_MAX_SEGMENTS, segments)
         kernel.tell(rtnetlink.NEW_LINK, _LINK.pack(0, 0, index, 0, 0) + segments_at_most)
     link_settings.settle(name)
-
-
-def _unsent(table: str) -> int:
-    """Streams of which something, or the end, has not been acknowledged (proc_net_tcp)."""
-    try:
-        lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
-    except OSError:
-        return 0  # no IPv6, or no /proc
-    fields = (line.split() for line in lines)
-    return sum(
-        state in _ENDING or (state in _OPEN and not queues.startswith("00000000:"))
-        for _, _, _, state, queues, *_ in fields
-    )
 
 
 def _look_up_in_child(request: LookUp, reply: socket.socket, children: set[int]) -> None:

@@ -4,7 +4,6 @@ sockets here. What `pywg exec`, `pywg proxy` and a program's own sockets stand o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,6 @@ from pywg.wireguard.status import PeerStatus
 
 #: How often the device is asked whether a peer has answered.
 _POLL_S = 0.02
-#: What is under way when a tunnel is closed has so long to arrive.
-LINGER_S = 0.5
 # A keepalive brings a handshake; afterwards the peer has none again.
 _ASKING_KEEPALIVE_S = 25
 
@@ -119,7 +116,6 @@ class Hosted:
         """Ends device and helper; the interface goes with its last descriptor."""
         if self._watcher is not None:
             self._watcher.stop()
-            self._linger()
         if self._device is not None:
             self._device.close()
         self.inside.close()
@@ -127,13 +123,6 @@ class Hosted:
             if descriptor >= 0:
                 os.close(descriptor)
         self.user_namespace = self.network_namespace = -1
-
-    def _linger(self) -> None:
-        """What programs have sent before they ended is still to arrive."""
-        limit = time.monotonic() + LINGER_S
-        with contextlib.suppress(PywgError, OSError):
-            while self.inside.unsent() and time.monotonic() < limit:
-                time.sleep(_POLL_S / 4)
 
     def forget(self) -> None:
         """In a forked child: all of it is the parent's."""

@@ -23,7 +23,6 @@ from pywg.rootless.messages import (
     ITEMS_MAX,
     AddRoutes,
     Answer,
-    CountUnsent,
     Failed,
     Found,
     LookUp,
@@ -32,7 +31,6 @@ from pywg.rootless.messages import (
     MakeSocket,
     Request,
     Unknown,
-    Unsent,
     decode,
     encode,
 )
@@ -86,11 +84,6 @@ class Requests:
         """As socket.getaddrinfo, by the tunnel's name servers. Raises socket.gaierror."""
         wanted = LookUp(host, "" if port is None else str(port), family, type, proto, flags)
         return addresses(self.ask(wanted)[0])
-
-    def unsent(self) -> int:
-        """How many streams have something under way that has not arrived."""
-        answer, _ = self.ask(CountUnsent())
-        return answer.count if isinstance(answer, Unsent) else 0
 
     def ask(self, request: Request) -> tuple[Answer, list[int]]:
         """The answer, and the descriptors that came with it."""
@@ -197,7 +190,7 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     if not data:
         raise HelperGone("the process inside the tunnel has ended")
     answer = decode(data)
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, Made | Found | Unknown | Failed):
         raise HelperGone("the process inside the tunnel answers with a request")
     return answer, list(fds)
 

@@ -69,17 +69,6 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
-class CountUnsent:
-    """How many TCP streams of this namespace have something under way that has not arrived.
-    Answered by Unsent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class Made:
     """It is done; with what has to be told about it."""
 
@@ -173,15 +162,15 @@ class Others:
 
 
 Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others | AskState | State
-Request = MakeInterface | AddRoutes | MakeSocket | LookUp | CountUnsent
-Answer = Made | Found | Unknown | Failed | Unsent
+Request = MakeInterface | AddRoutes | MakeSocket | LookUp
+Answer = Made | Found | Unknown | Failed
 Message = Request | Answer | Kept
 
 _CLASSES = {
     kind.__name__: kind
     for kind in (
         *(MakeInterface, AddRoutes, MakeSocket, LookUp, Made, Found, Unknown, Failed),
-        *(CountUnsent, Unsent, Loaded, Begin, Ready, Broken, Began, Leave, Others, AskState, State),
+        *(Loaded, Begin, Ready, Broken, Began, Leave, Others, AskState, State),
     )
 }
 

@@ -21,7 +21,6 @@ from pywg.rootless.messages import (
     ITEMS_MAX,
     AddRoutes,
     Answer,
-    CountUnsent,
     Failed,
     Found,
     LookUp,
@@ -31,7 +30,6 @@ from pywg.rootless.messages import (
     MessageError,
     Request,
     Unknown,
-    Unsent,
     decode,
     encode,
 )
@@ -57,8 +55,6 @@ PEER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
         Found(((2, 1, 6, "", "127.0.0.1", 80), (10, 1, 6, "", "::1", 80, 0, 0))),
         Unknown(socket.EAI_NONAME, "Name or service not known"),
         Failed("uid_map", errno.EPERM, "Operation not permitted"),
-        CountUnsent(),
-        Unsent(7),
     ],
 )
 def test_a_message_comes_back_as_it_was(message: Request | Answer) -> None:
