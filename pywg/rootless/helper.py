@@ -21,7 +21,7 @@ from typing import NoReturn
 from pywg.errors import NetworkError
 from pywg.host import link_settings, resolver, rtnetlink
 from pywg.host.network import Network
-from pywg.rootless import calls, privacy
+from pywg.rootless import calls, leftovers, privacy
 from pywg.rootless.messages import (
     BYTES_MAX,
     AddRoutes,
@@ -35,6 +35,7 @@ from pywg.rootless.messages import (
     MessageError,
     Request,
     Unknown,
+    WhatIsLeft,
     decode,
     encode,
 )
@@ -110,7 +111,7 @@ def _serve(requests: socket.socket, refusal: Failed | None, children: set[int]) 
             request = decode(data)
         except MessageError:
             return
-        if not isinstance(request, MakeInterface | AddRoutes | MakeSocket | LookUp):
+        if not isinstance(request, Request):
             return
         if isinstance(request, LookUp) and refusal is None:
             _look_up_in_child(request, reply, children)
@@ -140,6 +141,8 @@ def _answer(request: Request, made: list[int]) -> Answer:
                 with _step("socket"):
                     made.append(socket.socket(family, kind, protocol).detach())
                 return Made()
+            case WhatIsLeft():
+                return leftovers.look()
             case LookUp():
                 raise AssertionError("it is for a child")
     except _Refused as refused:
@@ -155,6 +158,7 @@ def _make_interface(request: MakeInterface, made: list[int]) -> Made:
     with _step("/dev/net/tun"):
         descriptor, name = calls.open_tun(request.name)
         made.append(descriptor)
+        leftovers.watch(descriptor, name)
     notes: list[str] = []
     with _step("interface"), Network() as network:
         _settle(name, request.segments)

@@ -4,6 +4,7 @@ sockets here. What `pywg exec`, `pywg proxy` and a program's own sockets stand o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from pywg.service.endpoints import Watcher, names_of
 from pywg.service.supervisor import Tuning
 from pywg.wireguard.status import PeerStatus
 
+#: For what is under way when the last program has ended.
+DRAIN_S = 2.0
 #: How often the device is asked whether a peer has answered.
 _POLL_S = 0.02
 # A keepalive brings a handshake; afterwards the peer has none again.
@@ -104,6 +107,22 @@ class Hosted:
             return True
         finally:
             self._set_keepalive(asked, 0)
+
+    def drain(self, limit_s: float = DRAIN_S) -> None:
+        """Waits, so long at most, until what programs have sent before they ended is delivered, or
+        on its way: by the kernel, and by a first handshake that packets wait for."""
+        limit = time.monotonic() + limit_s
+        with contextlib.suppress(PywgError):  # helper or device have ended
+            while time.monotonic() < limit and self._has_something_left():
+                time.sleep(_POLL_S)
+
+    def _has_something_left(self) -> bool:
+        left = self.inside.what_is_left()
+        if left.queued or left.closing:
+            return True
+        peers = self.device.get().peers
+        waits = any(peer.endpoint is not None for peer in peers)
+        return waits and left.sent > 0 and not any(peer.last_handshake_ns for peer in peers)
 
     def _set_keepalive(self, peers: Sequence[PeerStatus], interval_s: int) -> None:
         for peer in peers:

@@ -25,12 +25,14 @@ from pywg.rootless.messages import (
     Answer,
     Failed,
     Found,
+    Left,
     LookUp,
     Made,
     MakeInterface,
     MakeSocket,
     Request,
     Unknown,
+    WhatIsLeft,
     decode,
     encode,
 )
@@ -162,6 +164,12 @@ class Inside(Requests):
                 raise _error(answer)
         return interior
 
+    def what_is_left(self) -> Left:
+        answer, _ = self.ask(WhatIsLeft())
+        if not isinstance(answer, Left):
+            raise _error(answer)
+        return answer
+
     def close(self) -> None:
         """Ends the helper. What it made lives as long as somebody holds it."""
         if self._life.fileno() < 0:
@@ -190,7 +198,7 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     if not data:
         raise HelperGone("the process inside the tunnel has ended")
     answer = decode(data)
-    if not isinstance(answer, Made | Found | Unknown | Failed):
+    if not isinstance(answer, Made | Found | Unknown | Failed | Left):
         raise HelperGone("the process inside the tunnel answers with a request")
     return answer, list(fds)
 

@@ -196,6 +196,7 @@ def _hear(kept: _Kept, client: _Client) -> None:
     kept.clients.remove(client)
     client.clear()
     if isinstance(message, Leave) and not kept.clients:
+        kept.tunnel.drain()
         return  # his socket stays open until all is gone: so he knows when
     if isinstance(message, Leave):
         send(client.socket, Others())

@@ -69,6 +69,21 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
+class WhatIsLeft:
+    """What the kernel still has to do for those who have ended. Answered by Left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Whether packets wait in the TUN (0 or 1); how many streams were closed and not yet wholly
+    delivered; how many packets ever went into the interface."""
+
+    queued: int
+    closing: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """It is done; with what has to be told about it."""
 
@@ -162,14 +177,15 @@ class Others:
 
 
 Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others | AskState | State
-Request = MakeInterface | AddRoutes | MakeSocket | LookUp
-Answer = Made | Found | Unknown | Failed
+Request = MakeInterface | AddRoutes | MakeSocket | LookUp | WhatIsLeft
+Answer = Made | Found | Unknown | Failed | Left
 Message = Request | Answer | Kept
 
 _CLASSES = {
     kind.__name__: kind
     for kind in (
-        *(MakeInterface, AddRoutes, MakeSocket, LookUp, Made, Found, Unknown, Failed),
+        *(MakeInterface, AddRoutes, MakeSocket, LookUp, WhatIsLeft),
+        *(Made, Found, Unknown, Failed, Left),
         *(Loaded, Begin, Ready, Broken, Began, Leave, Others, AskState, State),
     )
 }

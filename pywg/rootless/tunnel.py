@@ -29,6 +29,8 @@ from pywg.service.supervisor import Tuning
 
 #: The interface inside. Its namespace is its own, so the name meets no other.
 INTERFACE = "wg0"
+#: What was sent before the tunnel is closed has so long to arrive.
+DRAIN_S = 0.5
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _Socket = socket.socket  # in the class, its method has that name
 _open: weakref.WeakSet[Tunnel] = weakref.WeakSet()
@@ -199,6 +201,7 @@ class Tunnel:
             hosted, self._hosted = self._hosted, None
         _open.discard(self)
         if hosted is not None:
+            hosted.drain(DRAIN_S)
             hosted.close()
 
     def __enter__(self) -> Self:

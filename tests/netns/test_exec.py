@@ -216,7 +216,8 @@ def test_a_sniffer_of_the_host_sees_only_wireguard(place: Place) -> None:
             place, "env", environment, sys.executable, "-c", TALK, options=("--wait", "30")
         )
         assert done.returncode == 0, done.stderr
-    assert sum(map(is_wireguard, caught)) >= 8
+    # Equal datagrams of one turn leave as one train, so it is bytes that are counted.
+    assert sum(map(len, filter(is_wireguard, caught))) >= 6 * (100 + 28 + 32)
     others = [
         each for each in caught if not is_wireguard(each) and not is_neighbour_discovery(each)
     ]
@@ -327,12 +328,11 @@ VICTIMS = ["front", "keeper", "helper", "forwarder", "command", "child"]
 def test_whichever_process_is_killed_nothing_is_left(place: Place, victim: str) -> None:
     forward = ["-L", f"127.0.0.1:{51970 + VICTIMS.index(victim)}:10.99.0.2:80"]
     argv = [*pywg("exec", *forward, str(place.file)), "--", "sh", "-c", LEAVE_BEHIND]
-    with ordinary.start(place.host, argv, stdout=subprocess.PIPE, text=True) as process:
+    with ordinary.started(place.host, argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
-        found = {role_of(pid): pid for pid in below(process.pid)}
+        found = wait_until(lambda: roles_below(process.pid), "all of them are there")
         everything = of_user_of(found)
-        assert set(found) >= {"front", "keeper", "helper", "forwarder", "command"}, found
         target = everything[victim] if victim == "child" else found[victim]
         os.kill(target, signal.SIGKILL)
         if victim == "child":
@@ -342,6 +342,12 @@ def test_whichever_process_is_killed_nothing_is_left(place: Place, victim: str) 
             lambda: not set(watched) & set(of_user()), f"all ended with the {victim}", seconds=10
         )
         process.wait(10)
+
+
+def roles_below(root: int) -> dict[str, int]:
+    """Empty until the command's shell has become what it is."""
+    found = {role_of(pid): pid for pid in below(root)}
+    return found if found.keys() >= {"front", "keeper", "helper", "forwarder", "command"} else {}
 
 
 def role_of(pid: int) -> str:

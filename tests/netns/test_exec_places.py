@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import pytest
 
 from tools.lab import ordinary
-from tools.lab.lab import Lab
+from tools.lab.lab import PORT, Lab
 from tools.lab.nameserver import NameServer
 from tools.lab.namespaces import run
 from tools.lab.ordinary import Place, make_place, pywg
@@ -126,12 +128,12 @@ def test_the_first_file_carries_the_second(place: Place, server: NameServer, inn
 def test_later_commands_join_a_shared_tunnel_and_keep_it(place: Place) -> None:
     first = [*pywg("exec", "--share", "lab", str(place.file)), "--", "sh", "-c", "echo up; read x"]
     second = [*pywg("exec", "--share", "lab"), "--", "sh", "-c", "echo in; read x; ip -o addr"]
-    with ordinary.start(
+    with ordinary.started(
         place.host, first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as begun:
         assert begun.stdout is not None
         assert begun.stdout.readline() == "up\n"
-        with ordinary.start(
+        with ordinary.started(
             place.host, second, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as joined:
             assert joined.stdout is not None
@@ -153,6 +155,95 @@ def test_the_tunnel_ends_with_its_last_command(place: Place) -> None:
     argv = [*pywg("exec", "--share", "last", str(place.file)), "--", "true"]
     assert place.run(argv).returncode == 0
     wait_until(lambda: place.run(argv).returncode == 0, "the name is free again")
+
+
+# ---- what is under way when the command ends
+
+COLLECT = """
+import socket
+with socket.create_server(("10.99.0.2", 51966)) as server:
+    server.settimeout(30)
+    print("ready", flush=True)
+    stream, _ = server.accept()
+    stream.settimeout(30)
+    with stream, stream.makefile("rb") as lines:
+        print(len(lines.read()), flush=True)
+"""
+WRITE = """
+import socket
+with socket.create_connection(("10.99.0.2", 51966)) as stream:
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+    stream.sendall(bytes(60_000))
+"""
+
+
+SLOW_PORT = 51941
+DELAY_S = 0.15
+
+
+@pytest.fixture
+def slow(place: Place) -> Iterator[Path]:
+    """The same tunnel by a relay at the far end that keeps each datagram for a while."""
+    front, back = place.far.namespace.socket(), place.far.namespace.socket()
+    front.bind((place.far.outer4, SLOW_PORT))
+    back.connect((place.far.outer4, PORT))
+    source: list[tuple[str, int]] = []
+
+    def outwards(data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            front.sendto(data, source[-1])
+
+    def inwards(data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            back.send(data)
+
+    def carry() -> None:
+        while True:
+            ready, _, _ = select.select([front, back], [], [])
+            with contextlib.suppress(ConnectionRefusedError):
+                if back in ready:
+                    threading.Timer(DELAY_S, outwards, [back.recv(1 << 16)]).start()
+                if front in ready:
+                    data, address = front.recvfrom(1 << 16)
+                    if not data:
+                        return
+                    source.append(address)
+                    threading.Timer(DELAY_S, inwards, [data]).start()
+
+    thread = threading.Thread(target=carry, daemon=True)
+    thread.start()
+    file = place.folder / "slow.conf"
+    file.write_text(place.file.read_text().replace(f":{PORT}", f":{SLOW_PORT}"))
+    yield file
+    front.sendto(b"", front.getsockname())
+    thread.join(30)
+    front.close()
+    back.close()
+
+
+def test_what_a_command_has_written_before_it_ended_is_delivered(place: Place, slow: Path) -> None:
+    argv = [sys.executable, "-c", COLLECT]
+    with place.far.namespace.popen(argv, stdout=subprocess.PIPE, text=True) as collector:
+        assert collector.stdout is not None
+        try:
+            assert collector.stdout.readline() == "ready\n"
+            words = [*pywg("exec", str(slow)), "--", sys.executable, "-c", WRITE]
+            assert place.run(words).returncode == 0
+            assert collector.stdout.readline() == "60000\n"
+        finally:
+            collector.kill()
+
+
+def test_a_datagram_that_waits_for_the_first_handshake_is_delivered(
+    place: Place, slow: Path
+) -> None:
+    script = "import socket; socket.socket(2, 2).sendto(b'x', ('10.99.0.2', 51967))"
+    with place.far.namespace.socket() as sink:
+        sink.bind(("10.99.0.2", 51967))
+        sink.settimeout(30)
+        words = [*pywg("exec", str(slow)), "--", sys.executable, "-c", script]
+        assert place.run(words).returncode == 0
+        assert sink.recv(10) == b"x"
 
 
 # ---- -L and -R
@@ -243,7 +334,7 @@ def test_a_port_inside_leads_to_a_place_here(place: Place, kind: str, size: int)
         ask = [sys.executable, "-c", ASK, kind, "127.0.0.1", port, str(size)]
         done = place.run([*argv, *ask])
         assert done.stdout == "same\n", done.stderr
-        with ordinary.start(
+        with ordinary.started(
             place.host,
             [*argv, "sh", "-c", "echo begun; read x"],
             stdin=subprocess.PIPE,

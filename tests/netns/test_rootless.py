@@ -102,7 +102,7 @@ sys.stdin.read()
 
 
 def test_the_helper_ends_with_who_is_killed(place: Place) -> None:
-    with ordinary.start(
+    with ordinary.started(
         place.host,
         [sys.executable, "-c", LEFT, str(place.file)],
         stdin=subprocess.PIPE,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pywg.config import Config
 from pywg.config.parser import parse
-from pywg.rootless import layout, privacy
+from pywg.rootless import layout, leftovers, privacy
 from pywg.rootless.forward import EVERYWHERE, LOOPBACK, Forward
 from pywg.rootless.forward import parse as parse_forward
 from pywg.rootless.messages import (
@@ -23,6 +23,7 @@ from pywg.rootless.messages import (
     Answer,
     Failed,
     Found,
+    Left,
     LookUp,
     Made,
     MakeInterface,
@@ -30,6 +31,7 @@ from pywg.rootless.messages import (
     MessageError,
     Request,
     Unknown,
+    WhatIsLeft,
     decode,
     encode,
 )
@@ -54,6 +56,8 @@ PEER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
         Made(("a note",)),
         Found(((2, 1, 6, "", "127.0.0.1", 80), (10, 1, 6, "", "::1", 80, 0, 0))),
         Unknown(socket.EAI_NONAME, "Name or service not known"),
+        WhatIsLeft(),
+        Left(1, 2, 3),
         Failed("uid_map", errno.EPERM, "Operation not permitted"),
     ],
 )
@@ -274,6 +278,32 @@ def test_a_forward_is_read_as_ssh_reads_it(text: str, wanted: Forward) -> None:
 def test_another_forward_is_refused_with_its_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"PORT|no port"):
         parse_forward(text)
+
+
+# ---- what is left
+
+TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0
+   1: 0100630A:B0D2 0200630A:0050 04 00000000:00000000 01:00000014 00000000     0
+   2: 0100630A:B0D4 0200630A:0050 01 00000000:00000000 00:00000000 00000000     0
+   3: 0100630A:B0D6 0200630A:0050 06 00000000:00000000 03:00001000 00000000     0
+   4: 0100630A:B0D8 0200630A:0050 09 00000000:00000000 01:00000014 00000000     0
+"""
+DEV = """Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop
+    lo:       0       0    0    0    0     0          0         0        0       0    0    0
+  work:     500       7    0    0    0     0          0         0      900      11    0    0
+"""
+
+
+def test_streams_that_are_not_wholly_delivered_are_counted() -> None:
+    assert leftovers.closing_in(TCP) == 2
+    assert leftovers.closing_in("") == 0
+
+
+def test_packets_into_an_interface_are_read() -> None:
+    assert leftovers.sent_by("work", DEV) == 11
+    assert leftovers.sent_by("wg0", DEV) == 0
 
 
 # ---- files

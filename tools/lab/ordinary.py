@@ -42,10 +42,22 @@ def folder() -> Iterator[Path]:
 
 
 def start(namespace: Namespace, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-    """As Namespace.popen, by this user; it dies with us."""
+    """As Namespace.popen, by this user."""
     environment = {**os.environ, "HOME": HOME, **options.pop("env", {})}
     with namespace.entered():
         return subprocess.Popen(words(argv), env=environment, cwd=REPOSITORY, **options)
+
+
+@contextmanager
+def started(
+    namespace: Namespace, argv: Sequence[str], **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """As `start`; it is killed at the end, if it has not ended."""
+    with start(namespace, argv, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def words(argv: Sequence[str], uid: int = UID) -> list[str]:
@@ -70,7 +82,7 @@ class Place:
     def run(
         self, argv: list[str], text: str | None = None, seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        with start(
+        with started(
             self.host,
             argv,
             stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL,
