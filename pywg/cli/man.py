@@ -45,11 +45,15 @@ ENVIRONMENT = {
     "WG_TUN_FD, WG_UAPI_FD": "Numbers of open descriptors that `pywg run` takes over.",
     "LOG_LEVEL": "What is logged: verbose, error or silent.",
     "NOTIFY_SOCKET": "Where systemd is told that the tunnel is up.",
+    "PYWG_TUNNEL": "Set by `pywg shell` for your shell: the tunnel's name.",
     "PYWG_CPU": "The cipher path: baseline, v3, v4 or v4ifma. By default the best this CPU has.",
     "PYWG_CORE": "This libpywg.so and no other.",
 }
 
-EXIT_STATUS = "0: done. 1: failed, with one line on stderr that says why. 2: wrong usage."
+EXIT_STATUS = """\
+0: done. 1: failed, with one line on stderr that says why. 2: wrong usage. pywg exec and pywg shell:
+the command's; 128 and the signal's number if one killed it; 127 or 126 if it was not found or could
+not be executed; 125 if there was no tunnel."""
 SEE_ALSO = "wg(8), wg-quick(8), systemd.service(5), ip-netns(8)"
 
 

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_INT = struct.Struct("=i")
 _IFREQ = struct.Struct("=16sH22x")
 _NS_GET_PARENT = 0xB702
 _SIGNAL_SET_BYTES = 128
@@ -75,6 +77,20 @@ def die_with_parent(parent: int) -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(1)  # it ended before we asked
+
+
+def receive_with_fds(stream: socket.socket, length: int, fds_max: int) -> tuple[bytes, list[int]]:
+    """A datagram and the descriptors beside it, which no program that is executed inherits:
+    socket.recv_fds ignores its flags."""
+    room = socket.CMSG_SPACE(fds_max * _INT.size)
+    data, ancillary, _, _ = stream.recvmsg(length, room, socket.MSG_CMSG_CLOEXEC)
+    fds = [
+        fd
+        for level, kind, raw in ancillary
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (fd,) in _INT.iter_unpack(raw[: len(raw) - len(raw) % _INT.size])
+    ]
+    return data, fds
 
 
 def close_all_but(*kept: int) -> None:

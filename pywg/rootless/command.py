@@ -62,7 +62,7 @@ class Command:
         """The command's user namespace. What it could not do comes after it, or in its place."""
         namespace = -1
         while True:
-            data, fds, _, _ = socket.recv_fds(report, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+            data, fds = calls.receive_with_fds(report, 4096, 1)
             if fds:
                 namespace = fds[0]
             elif data:

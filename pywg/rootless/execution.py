@@ -24,7 +24,7 @@ from pywg.rootless.keeper import Keeping
 from pywg.rootless.messages import Began, Begin, Broken, Leave, Loaded, Message, Others, Ready
 
 #: A tunnel that does not end by itself within that time is ended.
-_LEAVE_S = 5.0
+_LEAVE_S = 10.0
 
 Tell = Callable[[str], None]
 

@@ -245,15 +245,18 @@ class _Carrier:
                 flow.socket.send(data)
 
     def _forget(self, flows: OrderedDict[Address, _Flow]) -> None:
-        """Those that are silent for long, and the oldest where there are too many."""
-        limit = self._loop.time() - FLOW_IDLE_S
-        while flows:
-            sender, flow = next(iter(flows.items()))
-            if len(flows) < FLOWS_MAX and flow.heard > limit:
-                return
-            del flows[sender]
+        """Before another comes; those heard of longest ago stand first."""
+        for _ in range(overdue([flow.heard for flow in flows.values()], self._loop.time())):
+            _, flow = flows.popitem(last=False)
             self._loop.remove_reader(flow.socket)
             flow.socket.close()
+
+
+def overdue(heard: Sequence[float], now: float) -> int:
+    """How many flows are forgotten: those that are silent for long, and the longest silent ones
+    where there is no room for one more."""
+    silent = sum(each <= now - FLOW_IDLE_S for each in heard)
+    return max(silent, len(heard) - FLOWS_MAX + 1)
 
 
 def _answer(listener: socket.socket, sender: Address, other: socket.socket) -> None:

@@ -8,12 +8,13 @@ another thread. It looks names up in children of its own, since the C library wa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +43,7 @@ from pywg.rootless.messages import (
 
 #: Names that are being looked up at the same time.
 LOOK_UPS_MAX = 64
+_NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 _IFF_MULTICAST = 0x1000
 _GSO_MAX_SEGMENTS = 40  # IFLA_GSO_MAX_SEGS
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -101,7 +103,7 @@ def _step(name: str) -> Iterator[None]:
 
 def _serve(requests: socket.socket, refusal: Failed | None, children: set[int]) -> None:
     """One request. Whoever asks wrongly gets no answer but the end of his socket."""
-    data, fds, _, _ = socket.recv_fds(requests, BYTES_MAX, 4, socket.MSG_CMSG_CLOEXEC)
+    data, fds = calls.receive_with_fds(requests, BYTES_MAX, 4)
     for fd in fds[1:]:
         os.close(fd)
     if not fds:
@@ -134,9 +136,7 @@ def _answer(request: Request, made: list[int]) -> Answer:
                 return _make_interface(request, made)
             case AddRoutes(name, networks):
                 with _step("route"), Network() as network:
-                    for each in networks:
-                        network.add_route(name, ip_network(each), None)
-                return Made()
+                    return Made(tuple(_add_routes(network, name, networks)))
             case MakeSocket(family, kind, protocol):
                 with _step("socket"):
                     made.append(socket.socket(family, kind, protocol).detach())
@@ -163,16 +163,31 @@ def _make_interface(request: MakeInterface, made: list[int]) -> Made:
     with _step("interface"), Network() as network:
         _settle(name, request.segments)
         for address in map(ip_interface, request.addresses):
-            try:
+            with note_if_there_is_no_ipv6(f"address {address}", address.version, notes):
                 network.add_address(name, address)
-            except NetworkError as error:
-                if address.version == 4:
-                    raise
-                notes.append(f"no address {address}: {error}")
         network.link_up(name, request.mtu)
     with _step("namespaces"):
         made += [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("user", "net")]
     return Made(tuple(notes))
+
+
+def _add_routes(network: Network, name: str, networks: Sequence[str]) -> list[str]:
+    notes: list[str] = []
+    for each in map(ip_network, networks):
+        with note_if_there_is_no_ipv6(f"route {each}", each.version, notes):
+            network.add_route(name, each, None)
+    return notes
+
+
+@contextlib.contextmanager
+def note_if_there_is_no_ipv6(what: str, version: int, notes: list[str]) -> Iterator[None]:
+    """A host without IPv6 has none inside either, and no way out by it."""
+    try:
+        yield
+    except NetworkError as error:
+        if version == 4 or error.os_errno not in _NO_IPV6:
+            raise
+        notes.append(f"no {what}: {error}")
 
 
 def _settle(name: str, segments: int) -> None:

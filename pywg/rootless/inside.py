@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pywg.errors import PywgError
-from pywg.rootless import refusal
+from pywg.rootless import calls, refusal
 from pywg.rootless.messages import (
     BYTES_MAX,
     ITEMS_MAX,
@@ -156,13 +156,16 @@ class Inside(Requests):
         answer, fds = self.ask(wanted)
         if not isinstance(answer, Made) or len(fds) != 3:
             raise _error(answer)
-        interior = Interior(fds[0], fds[1], fds[2], answer.notes)
+        notes = list(answer.notes)
         for start in range(0, len(routes), ITEMS_MAX):
             some = tuple(routes[start : start + ITEMS_MAX])
             answer, _ = self.ask(AddRoutes(wanted.name, some))
             if not isinstance(answer, Made):
+                for fd in fds:
+                    os.close(fd)
                 raise _error(answer)
-        return interior
+            notes += answer.notes
+        return Interior(fds[0], fds[1], fds[2], tuple(notes))
 
     def what_is_left(self) -> Left:
         answer, _ = self.ask(WhatIsLeft())
@@ -192,7 +195,7 @@ class Inside(Requests):
 def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     """The answer to ``Inside.asked``."""
     try:
-        data, fds, _, _ = socket.recv_fds(reply, BYTES_MAX, _FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+        data, fds = calls.receive_with_fds(reply, BYTES_MAX, _FDS_MAX)
     except ConnectionError:
         data, fds = b"", []
     if not data:
@@ -200,7 +203,7 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     answer = decode(data)
     if not isinstance(answer, Made | Found | Unknown | Failed | Left):
         raise HelperGone("the process inside the tunnel answers with a request")
-    return answer, list(fds)
+    return answer, fds
 
 
 def as_socket(answer: Answer, fds: list[int]) -> socket.socket:

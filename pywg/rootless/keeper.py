@@ -277,8 +277,8 @@ def send(stream: socket.socket, message: Kept, fds: list[int] | None = None) -> 
 def receive(stream: socket.socket) -> tuple[Message | None, list[int]]:
     """None when the other end has gone, or talks nonsense."""
     try:
-        data, fds, _, _ = socket.recv_fds(stream, BYTES_MAX, _FDS_MAX, socket.MSG_CMSG_CLOEXEC)
-        return decode(data), list(fds)
+        data, fds = calls.receive_with_fds(stream, BYTES_MAX, _FDS_MAX)
+        return decode(data), fds
     except (OSError, MessageError):
         return None, []
 

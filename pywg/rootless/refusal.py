@@ -71,10 +71,7 @@ PROFILE_REMEDY = (
     "pywg exec --print-apparmor-profile | sudo tee /etc/apparmor.d/pywg && "
     "sudo apparmor_parser -r /etc/apparmor.d/pywg"
 )
-SECCOMP_REMEDY = (
-    "docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
-    "--device /dev/net/tun"
-)
+SECCOMP_REMEDY = "docker run --security-opt seccomp=unconfined --device /dev/net/tun"
 
 
 def explain(facts: Facts) -> Refusal:

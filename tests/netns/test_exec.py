@@ -87,6 +87,26 @@ def test_root_has_no_capability_inside_either(place: Place) -> None:
     assert seen["links"] == ["lo", "work"]
 
 
+DOCKERS = (
+    *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("net_bind_service", "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
+)
+
+
+def test_root_of_a_container_may_do_it_too(place: Place) -> None:
+    """With what Docker leaves root by default, and a /proc/sys that cannot be written."""
+    few = "-all," + ",".join(f"+{name}" for name in DOCKERS)
+    script = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; "
+    script += f'exec setpriv --bounding-set={few} --inh-caps=-all "$@"'
+    argv = ["unshare", "-m", "sh", "-c", script, "sh", *pywg("exec", str(place.file)), "--"]
+    with place.host.entered():
+        words = ordinary.words([*argv, sys.executable, "-c", LOOK], 0)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    seen = look(done)
+    assert seen["links"] == ["lo", "work"]
+    assert seen["ways"] == ["10.99.0.1", "fd99::1"]
+
+
 def test_it_works_in_another_user_namespace(place: Place) -> None:
     nested = ["unshare", "--map-current-user", "--user"]
     done = place.run([*nested, *pywg("exec", str(place.file)), "--", sys.executable, "-c", LOOK])
@@ -125,6 +145,12 @@ def test_standard_streams_and_other_descriptors_are_the_commands(place: Place) -
     assert done.returncode == 0, done.stderr
     assert done.stdout == "given\n" + Path("/etc/hostname").read_text()
     assert done.stderr == "told\n"
+
+
+def test_the_command_inherits_no_descriptor_of_pywgs(place: Place) -> None:
+    script = "import os; print(sorted(os.listdir('/proc/self/fd')))"
+    outside = place.run([sys.executable, "-c", script]).stdout
+    assert run_inside(place, sys.executable, "-c", script).stdout == outside
 
 
 def test_a_command_of_pywgs_own_words_is_left_alone(place: Place) -> None:

@@ -59,15 +59,17 @@ held.close()
 
 ECHO = """
 import socket, threading, sys
-def serve(family, host):
-    listener = socket.create_server((host, int(sys.argv[1])), family=family)
-    print("listens", flush=True)
+def serve(listener):
     while True:
         stream, _ = listener.accept()
         stream.sendall(stream.recv(100))
         stream.close()
-threading.Thread(target=serve, args=(socket.AF_INET, "10.99.0.2"), daemon=True).start()
-serve(socket.AF_INET6, "fd99::2")
+places = ((socket.AF_INET, "10.99.0.2"), (socket.AF_INET6, "fd99::2"))
+four, six = [socket.create_server((host, int(sys.argv[1])), family=family)
+             for family, host in places]
+print("listens", flush=True)
+threading.Thread(target=serve, args=(four,), daemon=True).start()
+serve(six)
 """
 
 
@@ -77,7 +79,7 @@ def test_sockets_of_the_kernel_inside_and_no_capability_outside(place: Place) ->
     ) as echo:
         try:
             assert echo.stdout is not None
-            assert [echo.stdout.readline() for _ in "46"] == ["listens\n"] * 2
+            assert echo.stdout.readline() == "listens\n"
             done = place.run([sys.executable, "-c", SOCKETS, str(place.file), str(ECHO_PORT)])
         finally:
             echo.kill()

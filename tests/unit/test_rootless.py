@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from pywg.config import Config
 from pywg.config.parser import parse
+from pywg.errors import NetworkError
 from pywg.rootless import layout, leftovers, privacy
 from pywg.rootless.forward import EVERYWHERE, LOOPBACK, Forward
 from pywg.rootless.forward import parse as parse_forward
+from pywg.rootless.forwarding import FLOW_IDLE_S, FLOWS_MAX, overdue
+from pywg.rootless.helper import note_if_there_is_no_ipv6
 from pywg.rootless.messages import (
     BYTES_MAX,
     ITEMS_MAX,
@@ -237,6 +240,20 @@ def test_a_file_without_dns_looks_no_name_up_and_says_so() -> None:
     assert "nameserver" not in layout.interface("work", config(), 1420).resolv_conf
 
 
+def test_a_host_without_ipv6_is_a_note_and_no_failure() -> None:
+    notes: list[str] = []
+    with note_if_there_is_no_ipv6("route ::/0", 6, notes):
+        raise NetworkError("Operation not supported", errno.EOPNOTSUPP)
+    assert notes == ["no route ::/0: Operation not supported"]
+    for version, code in ((4, errno.EOPNOTSUPP), (6, errno.EEXIST)):
+        with (
+            pytest.raises(NetworkError),
+            note_if_there_is_no_ipv6("route", version, notes),
+        ):
+            raise NetworkError("refused", code)
+    assert len(notes) == 1
+
+
 # ---- forwarding
 
 
@@ -278,6 +295,20 @@ def test_a_forward_is_read_as_ssh_reads_it(text: str, wanted: Forward) -> None:
 def test_another_forward_is_refused_with_its_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"PORT|no port"):
         parse_forward(text)
+
+
+@pytest.mark.parametrize(
+    ("heard", "count"),
+    [
+        ([], 0),
+        ([100.0], 0),
+        ([10.0, 20.0, 100.0], 2),
+        ([100.0] * (FLOWS_MAX - 1), 0),
+        ([100.0] * FLOWS_MAX, 1),
+    ],
+)
+def test_flows_that_are_silent_or_too_many_are_forgotten(heard: list[float], count: int) -> None:
+    assert max(overdue(heard, 20.0 + FLOW_IDLE_S), 0) == count
 
 
 # ---- what is left
