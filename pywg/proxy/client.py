@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pywg.proxy.access import Credentials
-from pywg.proxy.relay import Pipes, Relay
 from pywg.rootless import dialing
 from pywg.rootless.dialing import Asked
+from pywg.rootless.relay import Pipes, Relay
 
 _CHUNK = 4096
 _Value = TypeVar("_Value")
