@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -147,6 +149,21 @@ def test_ssh_like_programs_by_ncat(place: Place) -> None:
                 text="GET /n HTTP/1.0\r\n\r\n",
             )
             assert "/n for 10.99.0.1" in said
+
+
+def test_a_browser_loads_a_page_that_exists_only_inside(place: Place) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    with proxy(place, *BOTH) as running, tempfile.TemporaryDirectory() as profile:
+        said = place.host.run(
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *(f"--user-data-dir={profile}", "--no-first-run", "--disable-background-networking"),
+            f"--proxy-server=socks5://127.0.0.1:{running.port('socks5')}",
+            *("--timeout=60000", "--dump-dom", f"http://{NAME}/page"),
+            timeout=120,
+        )
+    assert "/page for " in said
 
 
 def test_ports_lead_in_and_out(place: Place) -> None:
