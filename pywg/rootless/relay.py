@@ -14,7 +14,7 @@ import socket
 import time
 
 #: A pipe that can be had so large is; the kernel allows an ordinary user some 64 MiB in all.
-PIPE_BYTES = 1 << 20
+PIPE_BYTES = 1 << 19
 #: Empty pipes that are kept for the next.
 FREE_PIPES_MAX = 32
 #: Pipefuls of one way before others have their turn.
