@@ -22,7 +22,7 @@ from typing import NoReturn
 from pywg.errors import NetworkError
 from pywg.host import link_settings, resolver, rtnetlink
 from pywg.host.network import Network
-from pywg.rootless import calls, leftovers, privacy
+from pywg.rootless import calls, leftovers, privacy, sweep
 from pywg.rootless.messages import (
     BYTES_MAX,
     AddRoutes,
@@ -70,10 +70,18 @@ def main(requests_fd: int, life_fd: int) -> NoReturn:
     while True:
         ready = dict(poll.poll(1000 if children else None))
         if life_fd in ready:
-            os._exit(0)
+            _end(refusal)
         children = {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == 0}
         if requests_fd in ready:
             _serve(requests, refusal, children)
+
+
+def _end(refusal: Failed | None) -> NoReturn:
+    """With whatever else runs in this user namespace: who started us may have been killed together
+    with those who would have done that."""
+    if refusal is None:
+        sweep.kill_all(os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC))
+    os._exit(0)
 
 
 def enter_new_namespaces() -> None:

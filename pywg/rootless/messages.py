@@ -12,14 +12,16 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pywg.errors import PywgError
+
 #: The longest: below what a socket's default buffer takes whole.
 BYTES_MAX = 1 << 16
 #: Networks or addresses in one message; more go in several.
 ITEMS_MAX = 500
 
 
-class MessageError(ValueError):
-    """Bytes that are no message."""
+class MessageError(PywgError, ValueError):
+    """Bytes that are no message, or a message that is too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,15 @@ def test_root_has_no_capability_inside_either(place: Place) -> None:
     assert seen["ids"] == [[0] * 3] * 2
     assert seen["capabilities"] == ["0" * 16]
     assert seen["links"] == ["lo", "work"]
+
+
+def test_the_interface_is_as_the_device_would_set_it(place: Place) -> None:
+    """Superpackets that fit a train, no multicast, no address by itself."""
+    done = run_inside(place, "ip", "-d", "-j", "link", "show", "dev", "work")
+    (link,) = json.loads(done.stdout)
+    assert link["gso_max_segs"] == 45
+    assert "MULTICAST" not in link["flags"]
+    assert link["inet6_addr_gen_mode"] == "none"
 
 
 DOCKERS = (
@@ -347,7 +356,7 @@ def below(root: int) -> list[int]:
 LEAVE_BEHIND = "setsid sleep 1000 & (sleep 1001 &) ; echo begun; exec sleep 1002"
 
 
-VICTIMS = ["front", "keeper", "helper", "forwarder", "command", "child"]
+VICTIMS = ["front", "keeper", "helper", "forwarder", "command", "child", "front keeper"]
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
@@ -359,8 +368,8 @@ def test_whichever_process_is_killed_nothing_is_left(place: Place, victim: str) 
         assert process.stdout.readline() == "begun\n"
         found = wait_until(lambda: roles_below(process.pid), "all of them are there")
         everything = of_user_of(found)
-        target = everything[victim] if victim == "child" else found[victim]
-        os.kill(target, signal.SIGKILL)
+        for name in victim.split():
+            os.kill(everything[name], signal.SIGKILL)
         if victim == "child":
             os.kill(found["command"], signal.SIGKILL)
         watched = list(everything.values())
@@ -370,10 +379,26 @@ def test_whichever_process_is_killed_nothing_is_left(place: Place, victim: str) 
         process.wait(10)
 
 
-def roles_below(root: int) -> dict[str, int]:
+def test_a_command_whose_caller_is_stopped_ends_with_its_tunnel(place: Place) -> None:
+    argv = [*pywg("exec", str(place.file)), "--", "sh", "-c", "echo begun; exec sleep 1002"]
+    with ordinary.started(place.host, argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        found = wait_until(
+            lambda: roles_below(process.pid, without={"forwarder"}), "all of them are there"
+        )
+        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(found["keeper"], signal.SIGKILL)
+        wait_until(lambda: not {found["command"], found["helper"]} & set(of_user()), "both ended")
+
+
+ROLES = {"front", "keeper", "helper", "forwarder", "command"}
+
+
+def roles_below(root: int, without: Collection[str] = ()) -> dict[str, int]:
     """Empty until the command's shell has become what it is."""
     found = {role_of(pid): pid for pid in below(root)}
-    return found if found.keys() >= {"front", "keeper", "helper", "forwarder", "command"} else {}
+    return found if found.keys() >= ROLES.difference(without) else {}
 
 
 def role_of(pid: int) -> str:

@@ -47,6 +47,7 @@ with Hosted("wg0", Config.load(sys.argv[1])) as tunnel:
             stream.connect((host, int(sys.argv[2])))
             stream.sendall(b"through")
             print(stream.recv(100).decode(), stream.getsockname()[0])
+    print(sorted(tunnel.device.report().offloads.items()))
     print(tunnel.inside.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)[0][4])
     with tunnel.inside.make_socket() as stream:
         held = stream.dup()
@@ -84,9 +85,15 @@ def test_sockets_of_the_kernel_inside_and_no_capability_outside(place: Place) ->
         finally:
             echo.kill()
     assert done.returncode == 0, done.stderr
+    offloads = {
+        name.removeprefix("offload_"): state
+        for name, state in place.far.daemon.report().items()
+        if name.startswith("offload_")
+    }
     assert done.stdout.splitlines() == [
         "through 10.99.0.1",
         "through fd99::1",
+        str(sorted(offloads.items())),
         "('127.0.0.1', 80)",
         "HelperGone",
     ]
