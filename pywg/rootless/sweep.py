@@ -54,7 +54,7 @@ def _killed(pid: int, target: Identity) -> int | None:
     except OSError:
         return None
     with contextlib.suppress(OSError):
-        if not _has_ended(process) and _is_in(pid, target):
+        if not has_ended(process) and _is_in(pid, target):
             signal.pidfd_send_signal(process, signal.SIGKILL)
             return process
     os.close(process)
@@ -79,13 +79,15 @@ def _is_in(pid: int, target: Identity) -> bool:
 
 
 def _wait(processes: list[int], limit: float) -> bool:
-    return all(
-        select.select([each], [], [], max(limit - time.monotonic(), 0))[0] for each in processes
-    )
+    return all(has_ended(each, max(limit - time.monotonic(), 0)) for each in processes)
 
 
-def _has_ended(process: int) -> bool:
-    return bool(select.select([process], [], [], 0)[0])
+def has_ended(process: int, wait_s: float = 0) -> bool:
+    """Whether the process behind a pidfd has ended by then. Not by select, which takes no
+    descriptor above 1023: a command may leave more processes than that."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))
 
 
 def _identity(descriptor: int) -> Identity:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
+import resource
 import socket
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -14,7 +18,7 @@ from hypothesis import strategies as st
 from pywg.config import Config
 from pywg.config.parser import parse
 from pywg.errors import NetworkError
-from pywg.rootless import layout, leftovers, privacy
+from pywg.rootless import layout, leftovers, privacy, sweep
 from pywg.rootless.forward import EVERYWHERE, LOOPBACK, Forward
 from pywg.rootless.forward import parse as parse_forward
 from pywg.rootless.forwarding import FLOW_IDLE_S, FLOWS_MAX, overdue
@@ -312,6 +316,29 @@ def test_flows_that_are_silent_or_too_many_are_forgotten(heard: list[float], cou
 
 
 # ---- what is left
+
+
+def test_the_end_of_a_process_is_seen_by_a_descriptor_of_any_number() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 2048:
+        pytest.skip("needs 2048 descriptors")
+    high = -1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    process = subprocess.Popen(["sleep", "1000"])
+    try:
+        low = os.pidfd_open(process.pid)
+        high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
+        os.close(low)
+        assert not sweep.has_ended(high)
+        process.kill()
+        assert sweep.has_ended(high, 30)
+    finally:
+        process.kill()
+        process.wait()
+        if high >= 0:
+            os.close(high)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
 
 TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0
