@@ -1,7 +1,8 @@
 """pywg: userspace WireGuard. The public names, and nothing else.
 
-``Device`` is a whole interface, ``Interface`` the protocol alone, ``Config`` a wg-quick file. Each
-name is loaded when it is first used, so that ``import pywg`` costs a program next to nothing.
+``Tunnel`` is a tunnel of this process with sockets in it, without root; ``Device`` a whole
+interface, ``Interface`` the protocol alone, ``Config`` a wg-quick file. Each name is loaded when it
+is first used, so that ``import pywg`` costs a program next to nothing.
 """
 
 from importlib import import_module
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from pywg.native.interface import Interface, Now, now
     from pywg.native.options import LogLevel, Offload
     from pywg.native.packets import Packet, Verdict
+    from pywg.rootless.inside import TunnelClosed
+    from pywg.rootless.refusal import Refused
+    from pywg.rootless.tunnel import NoHandshake, Tunnel
     from pywg.wireguard.diff import Diff, PeerDiff
     from pywg.wireguard.status import InterfaceStatus, PeerCounters, PeerStatus, Report
 
@@ -66,6 +70,9 @@ _NAMES = {
     "native.interface": "Interface Now now",
     "native.options": "LogLevel Offload",
     "native.packets": "Packet Verdict",
+    "rootless.inside": "TunnelClosed",
+    "rootless.refusal": "Refused",
+    "rootless.tunnel": "NoHandshake Tunnel",
     "wireguard.diff": "Diff PeerDiff",
     "wireguard.status": "InterfaceStatus PeerCounters PeerStatus Report",
 }
@@ -101,6 +108,7 @@ __all__ = [
     "KeyFormatError",
     "LogLevel",
     "NetworkError",
+    "NoHandshake",
     "Now",
     "Offload",
     "OffloadSteppedDown",
@@ -117,8 +125,11 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "PywgError",
+    "Refused",
     "Report",
     "Status",
+    "Tunnel",
+    "TunnelClosed",
     "UapiError",
     "Verdict",
     "__version__",

@@ -38,6 +38,7 @@ COMMANDS = {
     "run": ("pywg.cli.run", "Host an interface without configuring it, as wireguard-go does."),
     "exec": ("pywg.cli.exec", "Run a command in a tunnel of its own, without root."),
     "shell": ("pywg.cli.shell", "Run your shell in a tunnel of its own, without root."),
+    "proxy": ("pywg.cli.proxy", "SOCKS5 and HTTP proxies into a tunnel of its own, without root."),
     "demo": ("pywg.cli.demo", "Build a tunnel between two private namespaces and measure it."),
     "genkey": ("pywg.cli.keys", "Print a new private key."),
     "genpsk": ("pywg.cli.keys", "Print a new preshared key."),

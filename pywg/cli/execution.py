@@ -96,13 +96,23 @@ def run(
     argv: Callable[[str], Sequence[str]],
 ) -> int:
     """The exit code of what ``argv`` makes of the tunnel's name."""
+    return within(tunnels, share, forwards, lambda opened: opened.run(argv(opened.name), tell))
+
+
+def within(
+    tunnels: list[Keeping],
+    share: str | None,
+    forwards: Sequence[Forward],
+    work: Callable[[Tunnels], int],
+) -> int:
+    """The exit code of what is done as long as the tunnels are there."""
     with own_failures(), Tunnels() as opened:
         if tunnels:
             opened.open(tunnels, tell)
         else:
             opened.join(share or "", tell)
         opened.forward(forwards)
-        return opened.run(argv(opened.name), tell)
+        return work(opened)
     return OWN_FAILURE
 
 

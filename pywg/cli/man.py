@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "LOG_LEVEL": "What is logged: verbose, error or silent.",
     "NOTIFY_SOCKET": "Where systemd is told that the tunnel is up.",
     "PYWG_TUNNEL": "Set by `pywg shell` for your shell: the tunnel's name.",
+    "PYWG_PROXY_AUTH": "USER:PASSWORD that clients of `pywg proxy` have to know.",
     "PYWG_CPU": "The cipher path: baseline, v3, v4 or v4ifma. By default the best this CPU has.",
     "PYWG_CORE": "This libpywg.so and no other.",
 }
@@ -53,7 +54,8 @@ ENVIRONMENT = {
 EXIT_STATUS = """\
 0: done. 1: failed, with one line on stderr that says why. 2: wrong usage. pywg exec and pywg shell:
 the command's; 128 and the signal's number if one killed it; 127 or 126 if it was not found or could
-not be executed; 125 if there was no tunnel."""
+not be executed; 125 if there was no tunnel. pywg proxy: 0 after a signal, 1 when its tunnel has
+ended, 125 if there was none."""
 SEE_ALSO = "wg(8), wg-quick(8), systemd.service(5), ip-netns(8)"
 
 

@@ -19,6 +19,7 @@ from pywg.errors import PywgError
 from pywg.rootless import forwarding, keeper
 from pywg.rootless.command import Command, Place
 from pywg.rootless.forward import Forward
+from pywg.rootless.inside import Requests
 from pywg.rootless.keeper import Keeping
 from pywg.rootless.messages import Began, Begin, Broken, Leave, Loaded, Message, Others, Ready
 
@@ -106,6 +107,22 @@ class Tunnels:
         if forwards and self._requests is not None:
             self._forwarder = forwarding.start(forwards, self._requests)
 
+    @property
+    def keepers(self) -> list[socket.socket]:
+        """Where each is asked; readable when it has ended, too."""
+        return [held.socket for held in self.held]
+
+    @property
+    def watched(self) -> list[socket.socket]:
+        """Readable when a tunnel, or what carries its ports, has ended."""
+        forwarder = [] if self._forwarder is None else [self._forwarder.socket]
+        return [*self.keepers, *forwarder]
+
+    def requests(self) -> Requests:
+        """By which sockets are made and names looked up in the innermost."""
+        assert self._requests is not None  # noqa: S101 - it is open
+        return Requests(self._requests.dup())
+
     def run(self, argv: Sequence[str], tell: Tell) -> int:
         """The command's exit code."""
         assert self.place is not None  # noqa: S101 - it is open
@@ -114,9 +131,7 @@ class Tunnels:
             if command.namespace >= 0:
                 for held in self.held:
                     keeper.send(held.socket, Began(), [command.namespace])
-            watched = [held.socket for held in self.held]
-            if self._forwarder is not None:
-                watched.append(self._forwarder.socket)
+            watched = self.watched
             code = command.wait(watched)
             if command.failure is not None:
                 code, text = command.failure

@@ -24,6 +24,7 @@ from pywg.rootless import calls
 from pywg.rootless.forward import Forward
 from pywg.rootless.inside import Requests, addresses
 from pywg.rootless.messages import BYTES_MAX, LookUp, decode
+from pywg.rootless.relay import Pipes, Relay
 
 #: Connections, and UDP flows of each port: more than that wait, or take the place of the oldest.
 CONNECTIONS_MAX = 512
@@ -31,7 +32,6 @@ FLOWS_MAX = 256
 #: A UDP flow that says nothing for so long is forgotten.
 FLOW_IDLE_S = 180.0
 CONNECT_S = 10.0
-_CHUNK = 1 << 18
 _DATAGRAM = 1 << 16
 _BACKLOG = 128
 _READY = b"ready"
@@ -111,6 +111,7 @@ class _Carrier:
         self._loop = asyncio.get_running_loop()
         self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pipes = Pipes()
 
     def open(self, forward: Forward) -> None:
         """Listens at each address that there is; raises OSError if there is none."""
@@ -181,16 +182,7 @@ class _Carrier:
                 stream.setblocking(False)
                 for each in (stream, other):
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await asyncio.gather(self._pump(stream, other), self._pump(other, stream))
-
-    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        """To the end of one direction; the other may go on."""
-        room = bytearray(_CHUNK)
-        view = memoryview(room)
-        while length := await self._loop.sock_recv_into(source, room):
-            await self._loop.sock_sendall(sink, view[:length])
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+                await Relay(self._pipes, stream, other).run()
 
     async def _connect(self, forward: Forward, kind: int) -> socket.socket:
         """The first address that takes it."""

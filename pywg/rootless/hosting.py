@@ -144,6 +144,12 @@ class Hosted:
                 os.close(descriptor)
         self.user_namespace = self.network_namespace = -1
 
+    def forget(self) -> None:
+        """In a forked child: all of it is the parent's."""
+        self.inside.forget()
+        for descriptor in (self.user_namespace, self.network_namespace):
+            os.close(descriptor)
+
     def __enter__(self) -> Self:
         return self
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pywg.errors import PywgError
 from pywg.rootless import calls, refusal
@@ -37,14 +37,18 @@ from pywg.rootless.messages import (
     encode,
 )
 
+#: As socket.getaddrinfo returns them.
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+
 _FDS_MAX = 4
 _WAIT_S = 3.0
 
 
-AddressInfo = tuple[int, int, int, str, tuple[int | str, ...]]
+class TunnelClosed(PywgError):
+    """Nothing can be made in the tunnel any more: it was closed, or is another process's."""
 
 
-class HelperGone(PywgError):
+class HelperGone(TunnelClosed):
     """The process inside has ended, so nothing more can be made there."""
 
 
@@ -68,12 +72,7 @@ class Requests:
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
     ) -> socket.socket:
         """A socket of the kernel's, inside. OSError as socket.socket raises it."""
-        answer, fds = self.ask(MakeSocket(family, kind, protocol))
-        if isinstance(answer, Made) and len(fds) == 1:
-            return socket.socket(fileno=fds[0])
-        if isinstance(answer, Failed):
-            raise OSError(answer.os_errno, answer.text)
-        raise _error(answer)
+        return as_socket(*self.ask(MakeSocket(family, kind, protocol)))
 
     def getaddrinfo(  # noqa: PLR0917 - as socket.getaddrinfo
         self,
@@ -186,6 +185,12 @@ class Inside(Requests):
             self._process.kill()
             self._process.wait()
 
+    def forget(self) -> None:
+        """In a forked child: the helper is the parent's, and ends with it."""
+        super().close()
+        self._life.close()
+        self._process.returncode = 0  # so that Popen does not ask for it
+
 
 def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     """The answer to ``Inside.asked``."""
@@ -201,14 +206,29 @@ def receive(reply: socket.socket) -> tuple[Answer, list[int]]:
     return answer, fds
 
 
+def as_socket(answer: Answer, fds: list[int]) -> socket.socket:
+    """Of the answer to MakeSocket. Raises OSError as socket.socket does."""
+    if isinstance(answer, Made) and len(fds) == 1:
+        return socket.socket(fileno=fds[0])
+    if isinstance(answer, Failed):
+        raise OSError(answer.os_errno, answer.text)
+    raise _error(answer)
+
+
 def addresses(answer: Answer) -> list[AddressInfo]:
-    """What a LookUp found, as socket.getaddrinfo has it. Raises socket.gaierror."""
+    """Of the answer to LookUp, as socket.getaddrinfo has them. Raises socket.gaierror."""
     if isinstance(answer, Unknown):
         raise socket.gaierror(answer.code, answer.text)
     if not isinstance(answer, Found):
         raise _error(answer)
     return [
-        (int(entry[0]), int(entry[1]), int(entry[2]), str(entry[3]), tuple(entry[4:]))
+        (
+            socket.AddressFamily(int(entry[0])),
+            socket.SocketKind(int(entry[1])),
+            int(entry[2]),
+            str(entry[3]),
+            tuple(entry[4:]),
+        )
         for entry in answer.entries
     ]
 

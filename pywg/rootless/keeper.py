@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from pywg.rootless import calls, privacy, sweep
 from pywg.rootless.hosting import Hosted, unanswered
 from pywg.rootless.messages import (
     BYTES_MAX,
+    AskState,
     Began,
     Begin,
     Broken,
@@ -33,10 +35,12 @@ from pywg.rootless.messages import (
     MessageError,
     Others,
     Ready,
+    State,
     decode,
     encode,
 )
 from pywg.service.supervisor import Tuning, forbid_dumps
+from pywg.wireguard.status import InterfaceStatus
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred
 _FDS_MAX = 4
@@ -183,10 +187,12 @@ def _welcome(kept: _Kept, stream: socket.socket) -> None:
 
 def _hear(kept: _Kept, client: _Client) -> None:
     message, fds = receive(client.socket)
-    match message:
-        case Began() if len(fds) == 1 and client.namespace < 0:
-            client.namespace = fds[0]
-            return
+    if isinstance(message, Began) and len(fds) == 1 and client.namespace < 0:
+        client.namespace = fds[0]
+        return
+    if isinstance(message, AskState):
+        send(client.socket, _state(kept.tunnel.device.get()))
+        return
     kept.clients.remove(client)
     client.clear()
     if isinstance(message, Leave) and not kept.clients:
@@ -195,6 +201,16 @@ def _hear(kept: _Kept, client: _Client) -> None:
     if isinstance(message, Leave):
         send(client.socket, Others())
     client.socket.close()
+
+
+def _state(status: InterfaceStatus) -> State:
+    shaken = max((peer.last_handshake_ns for peer in status.peers), default=0)
+    return State(
+        int(time.time() - shaken / 1e9) if shaken else -1,
+        sum(peer.tx_bytes for peer in status.peers),
+        sum(peer.rx_bytes for peer in status.peers),
+        max((peer.persistent_keepalive for peer in status.peers), default=0),
+    )
 
 
 # ---- sharing: an abstract socket, which goes with this process

@@ -158,11 +158,27 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class AskState:
+    """To the keeper. Answered by State."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Of the tunnel: seconds since the last handshake of any peer, -1 if there was none; bytes both
+    ways, and the longest persistent keepalive in seconds."""
+
+    handshake_age: int
+    sent: int
+    received: int
+    keepalive: int
+
+
+@dataclass(frozen=True, slots=True)
 class Others:
     """The tunnel goes on, for other commands."""
 
 
-Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others
+Kept = Loaded | Begin | Ready | Broken | Began | Leave | Others | AskState | State
 Request = MakeInterface | AddRoutes | MakeSocket | LookUp | WhatIsLeft
 Answer = Made | Found | Unknown | Failed | Left
 Message = Request | Answer | Kept
@@ -172,7 +188,7 @@ _CLASSES = {
     for kind in (
         *(MakeInterface, AddRoutes, MakeSocket, LookUp, WhatIsLeft),
         *(Made, Found, Unknown, Failed, Left),
-        *(Loaded, Begin, Ready, Broken, Began, Leave, Others),
+        *(Loaded, Begin, Ready, Broken, Began, Leave, Others, AskState, State),
     )
 }
 

@@ -1,5 +1,6 @@
 """The C and Python blocks of the documents are files of examples/, or an excerpt of one, and the
-examples run. Those that need root run in tests/netns/test_examples.py."""
+examples run. Those that need root run in tests/netns/test_examples.py, those of a tunnel as a value
+in tests/netns/test_tunnel_value.py."""
 
 from __future__ import annotations
 
@@ -65,8 +66,9 @@ def test_every_block_of_code_is_an_example(document: str) -> None:
 def test_every_example_is_shown_and_run() -> None:
     shown = {shown_in(code) for name in DOCUMENTS for code in blocks((ROOT / name).read_text())}
     assert shown == set(EXAMPLES)
+    netns = ROOT / "tests" / "netns"
     tests = [Path(__file__), Path(__file__).with_name("test_c_library.py")]
-    tests.append(ROOT / "tests" / "netns" / "test_examples.py")
+    tests += [netns / "test_examples.py", netns / "test_tunnel_value.py"]
     text = "".join(path.read_text() for path in tests)
     assert [name for name in EXAMPLES if f'"{name}"' not in text] == []
 

@@ -19,6 +19,7 @@ squatter    somebody else on the host who tries for a UDP port all the time
 prober      how long echo requests take, one each millisecond, while something else happens
 silent      peers by the thousand that never answer
 ways        which way datagrams take, each known by its number, while something else happens
+web         a web site, in clear and by TLS, whose answer names who asked
 wire        counts WireGuard messages on the wire, by nftables
 seclusion   the folders that all daemons share, for one process alone
 relay       a UDP relay that loses and reorders

@@ -39,7 +39,9 @@ ALLOWED = {
     "wg-quick@wg0.service": "of wireguard-tools",
 }
 # The first word of a dotted name that is not ours.
-FOREIGN = {"std": "Zig's library", "hmac": "Python's library", "net": "the kernel's settings"}
+FOREIGN = {"std": "Zig's library", "net": "the kernel's settings"} | dict.fromkeys(
+    ("asyncio", "hmac", "loop", "os", "socket"), "Python's library"
+)
 # What a document writes in the place of a name of the reader's.
 PLACEHOLDER = re.compile(r"\b(?:NAME|TARGET|FILE)\b")
 
