@@ -129,9 +129,10 @@ def test_a_command_learns_the_terminals_size(place: Place, terminal: Terminal) -
 def test_a_shell_has_its_own_jobs_and_says_where_it_is(place: Place, terminal: Terminal) -> None:
     terminal.type(words(place, "shell"))
     terminal.await_text(r"^\(work\) .*[$#] ?$")
-    terminal.type("sleep 1000")
+    terminal.type("sh -c 'echo asleep; exec sleep 1000'")
+    terminal.await_text("^asleep$")  # before that Ctrl-Z would be the shell's
     terminal.press("C-z")
-    terminal.await_text(r"Stopped +sleep 1000")
+    terminal.await_text(r"Stopped +sh -c")
     terminal.type("kill %1; echo in $PYWG_TUNNEL")
     terminal.await_text("^in work$")
     terminal.type("suspend")
