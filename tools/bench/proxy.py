@@ -7,7 +7,8 @@ In each round, in turns, one TCP stream up and one down:
     pywg proxy   by SOCKS5, of an ordinary user
     pywg exec    without a proxy, of an ordinary user
     wireproxy    by SOCKS5, of an ordinary user; built by Go from tools/bench/wireproxy
-    slirp4netns  at an MTU of 1420, out of a namespace of its own into root's `pywg up`
+    slirp4netns  at an MTU of 1420, out of a namespace of its own into root's `pywg up`, with
+                 ordinary threads as all others have
 
 The far end is one daemon throughout. Who is not on this machine is left out, and it is said why.
 Needs root, for the namespaces. CPU is seconds of all cores for each second of the stream, the two
@@ -89,7 +90,7 @@ def wireproxy(place: Place) -> Iterator[tuple[Run, list[str]]]:
 def slirp4netns(place: Place) -> Iterator[tuple[Run, list[str]]]:
     if shutil.which("slirp4netns") is None:
         raise LeftOut("apt-get install slirp4netns")
-    up = programs.pywg(place.host, "up", str(place.file))
+    up = programs.pywg(place.host, "up", "--priority", "normal", str(place.file))
     if up.returncode != 0:
         raise LeftOut(up.stderr)
     with contextlib.ExitStack() as stack:
