@@ -403,9 +403,13 @@ def roles_below(root: int, without: Collection[str] = ()) -> dict[str, int]:
 
 def role_of(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return _role_of(pid)
     except OSError:
         return "gone"
+
+
+def _role_of(pid: int) -> str:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     if b"pywg.rootless.helper" in words:
         return "helper"
     if b"exec" in words:
@@ -414,7 +418,8 @@ def role_of(pid: int) -> str:
         if b"exec" not in above:
             return "front"
         return "keeper" if os.getsid(pid) == pid else "forwarder"
-    return {b"1002": "command", b"1000": "child", b"1001": "orphan"}.get(words[-2], "other")
+    last = words[-2] if len(words) > 1 else b""  # one that ends has no words any more
+    return {b"1002": "command", b"1000": "child", b"1001": "orphan"}.get(last, "other")
 
 
 def of_user_of(found: dict[str, int]) -> dict[str, int]:
