@@ -47,7 +47,7 @@ pub const Context = struct {
     interface: *protocol.Interface,
     mutex: *Mutex,
     /// Nonces that the workers have reserved.
-    reserved: *std.atomic.Value(u64),
+    reserved: *std.atomic.Value(usize),
     share: *Share,
     tun: *io.tun.Tun,
     udp: *io.udp.Udp,
@@ -71,7 +71,7 @@ pub const Outbound = struct {
     jobs: [jobs_max]cipher.Seal = undefined,
     job_count: usize = 0,
     /// What `reserved` said behind the nonces of these trains.
-    reserved_then: u64 = 0,
+    reserved_then: usize = 0,
     reply_count: u32 = 0,
     reply_window_start: protocol.Instant = .{ .ns = 0 },
 
@@ -188,7 +188,7 @@ pub const Outbound = struct {
         }
         if (ready == 0) return;
         outbound.seal(context, ready);
-        if (context.reserved.load(.monotonic) - outbound.reserved_then > distance_max) outbound.renew(context, ready);
+        if (context.reserved.load(.monotonic) -% outbound.reserved_then > distance_max) outbound.renew(context, ready);
         outbound.send(context, ready);
     }
 
@@ -203,7 +203,7 @@ pub const Outbound = struct {
         defer context.mutex.release();
         var ready: usize = 0;
         var unreachable_count: usize = 0;
-        var packets: u64 = 0;
+        var packets: usize = 0;
         for (trains) |*train| {
             switch (interface.reserve(train.peer, train.count, train.length, context.now)) {
                 .seal => |ticket| {
@@ -232,7 +232,7 @@ pub const Outbound = struct {
                 },
             }
         }
-        outbound.reserved_then = context.reserved.fetchAdd(packets, .monotonic) + packets;
+        outbound.reserved_then = context.reserved.fetchAdd(packets, .monotonic) +% packets;
         return .{ .ready = ready, .unreachable_count = unreachable_count };
     }
 
@@ -346,7 +346,7 @@ const Bench = struct {
     pool: Pool = .{},
     share: Share = undefined,
     mutex: Mutex = .{},
-    reserved: std.atomic.Value(u64) = .init(0),
+    reserved: std.atomic.Value(usize) = .init(0),
     offload: io.offload.Offload = .init(0),
     udp: io.udp.Udp = undefined,
 

@@ -30,7 +30,7 @@ pub const Shared = struct {
     mutex: Mutex = .{},
     interface: protocol.Interface,
     /// Nonces that workers have reserved, of all sessions: how much has gone by while one of them was held up.
-    reserved: std.atomic.Value(u64) = .init(0),
+    reserved: std.atomic.Value(usize) = .init(0),
     /// Guarded by the mutex.
     suspension: Suspension,
 

@@ -154,7 +154,7 @@ pub const Watch = struct {
     /// Single packets belong to flows that are known, but begin none.
     fn flowOf(watch: *Watch, peer: PeerId, segment: *const Segment, is_super: bool, now_ns: u64) ?*Flow {
         const key = segment.key(peer);
-        const flow = &watch.flows[key % flows_max];
+        const flow = &watch.flows[@intCast(key % flows_max)];
         if (flow.key == key) return flow;
         if (!is_super or flow.key != 0 and now_ns -| flow.used_ns < flow_idle_ns) return null;
         flow.key = key;
