@@ -1,4 +1,4 @@
-"""What decides whether the core is built anew. No zig."""
+"""What decides whether the core is built anew; and that it can be, for each architecture."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def test_the_core_is_hashed_when_it_is_our_turn_to_build(
     (tmp_path / ".content").write_text("x")
     assert core.build(tmp_path, "x86_64", ["zig"], products=()) == {}
     assert order == ["lock", "hash"]
+
+
+@pytest.mark.parametrize("arch", [arch for arch in core.TARGETS if arch != core.find_arch()])
+def test_the_core_compiles_for_every_architecture(arch: str, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang")
+    built = core.build(tmp_path, arch, core.find_zig())
+    assert all(path.stat().st_size for path in built.values())
