@@ -267,8 +267,14 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run"], check
 spoken = []
 def serve(path, listener):
     while True:
-        listener.accept()[0].close()
-        spoken.append(path)
+        with listener.accept()[0]:
+            spoken.append(path)
+def hear_all(path):
+    # What came before us was heard before us.
+    with socket.socket(socket.AF_UNIX) as last:
+        last.connect(path)
+        last.recv(1)
+    spoken.remove(path)
 for path in sys.argv[1].split(","):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -283,6 +289,8 @@ for words in ("", sys.argv[2]):
         words.split() + [sys.executable, "-c", sys.argv[3], sys.argv[1]],
         user=user, group=user, extra_groups=[],
     )
+    for path in sys.argv[1].split(","):
+        hear_all(path)
     print(done.returncode, sorted(set(spoken)), flush=True)
     spoken.clear()
 """
