@@ -99,10 +99,19 @@ class Command:
                 ended = self._look()
                 if ended is not None:
                     return ended
-            elif code != _KERNEL and not _is_of_our_group(sender):
+            elif code != _KERNEL and not self._has_sent(sender):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, number)
         return None
+
+    def _has_sent(self, sender: int) -> bool:
+        """Whether it was the command, or what it has started: `kill 0` is for its whole group, and
+        that has it. Anybody else, a script of our group too, means the command by us."""
+        if self.namespace < 0 or sender <= 0:
+            return False
+        with contextlib.suppress(OSError):  # it has gone, or may not be seen
+            return sweep.is_in(sender, self.namespace)
+        return False
 
     def _look(self) -> int | None:
         """The exit code, if it has ended; stops with it."""
@@ -146,14 +155,6 @@ def exit_code(status: int) -> int:
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)
-
-
-def _is_of_our_group(sender: int) -> bool:
-    """What a process of our group sends, it may have sent to all of it: the command has it."""
-    try:
-        return sender > 0 and os.getpgid(sender) == os.getpgrp()
-    except OSError:
-        return False
 
 
 # ---- in the child

@@ -41,6 +41,12 @@ def kill_all(namespace: int, limit_s: float = LIMIT_S) -> bool:
             return False
 
 
+def is_in(pid: int, namespace: int) -> bool:
+    """Whether a process is in the user namespace behind this descriptor, or in one below it. Raises
+    OSError where that may not be seen."""
+    return _is_in(pid, _identity(namespace))
+
+
 def _processes() -> list[int]:
     own = os.getpid()
     numbers = [int(place.name) for place in Path("/proc").iterdir() if place.name.isdigit()]

@@ -147,6 +147,37 @@ def test_the_exit_code_is_the_commands(place: Place, argv: list[str], code: int)
     assert bool(done.stderr) == (code in (126, 127)), done.stderr
 
 
+# `setsid`: a process group of its own, in which the script and pywg are together.
+STARTS_AND_ENDS = """
+"$@" &
+read begun <"$FIFO" && kill -TERM $! && wait $!
+"""
+
+
+def test_a_script_that_starts_pywg_can_end_it(place: Place) -> None:
+    """Without job control they are of one process group."""
+    fifo = place.folder / "fifo"
+    os.mkfifo(fifo)
+    os.chown(fifo, UID, UID)
+    begun = ["sh", "-c", f"echo begun >{fifo}; exec sleep 60"]
+    command = [*pywg("exec", str(place.file)), "--", *begun]
+    script = ["env", f"FIFO={fifo}", "setsid", "--wait", "sh", "-c", STARTS_AND_ENDS, "sh"]
+    done = place.run([*script, *command])
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+
+
+def test_what_a_command_sends_to_its_group_reaches_it_once(place: Place) -> None:
+    program = (
+        "import os, signal, sys, time; heard = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
+        "os.kill(0, signal.SIGUSR1)\n"
+        "time.sleep(0.5); print(len(heard))\n"
+    )
+    command = [*pywg("exec", str(place.file)), "--", sys.executable, "-c", program]
+    done = place.run(["setsid", "--wait", *command])
+    assert done.stdout == "1\n", done.stderr
+
+
 def test_standard_streams_and_other_descriptors_are_the_commands(place: Place) -> None:
     script = "cat; cat <&9; echo told >&2"
     argv = ["sh", "-c", 'exec "$@" 9</etc/hostname', "sh", *pywg("exec", str(place.file))]
