@@ -47,6 +47,10 @@ _NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 _IFF_MULTICAST = 0x1000
 _GSO_MAX_SEGMENTS = 40  # IFLA_GSO_MAX_SEGS
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+# IFLA_AF_SPEC, AF_INET6, IFLA_INET6_ADDR_GEN_MODE: IN6_ADDR_GEN_MODE_NONE
+_NO_ADDRESS_BY_ITSELF = rtnetlink.attribute(
+    26, rtnetlink.attribute(10, rtnetlink.attribute(8, b"\x01"))
+)
 
 
 class _Refused(Exception):
@@ -207,6 +211,8 @@ def _settle(name: str, segments: int) -> None:
         kernel.tell(rtnetlink.NEW_LINK, header)
         segments_at_most = rtnetlink.attribute(_GSO_MAX_SEGMENTS, segments)
         kernel.tell(rtnetlink.NEW_LINK, _LINK.pack(0, 0, index, 0, 0) + segments_at_most)
+        # Also where /proc/sys cannot be written, as in containers.
+        kernel.tell(rtnetlink.NEW_LINK, _LINK.pack(0, 0, index, 0, 0) + _NO_ADDRESS_BY_ITSELF)
     link_settings.settle(name)
 
 

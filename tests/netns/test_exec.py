@@ -88,9 +88,15 @@ def test_root_has_no_capability_inside_either(place: Place) -> None:
 
 
 def test_the_interface_is_as_the_device_would_set_it(place: Place) -> None:
+    is_as_the_device_would_set_it(run_inside(place, *SHOW_LINK))
+
+
+SHOW_LINK = ("ip", "-d", "-j", "link", "show", "dev", "work")
+
+
+def is_as_the_device_would_set_it(shown: subprocess.CompletedProcess[str]) -> None:
     """Superpackets that fit a train, no multicast, no address by itself."""
-    done = run_inside(place, "ip", "-d", "-j", "link", "show", "dev", "work")
-    (link,) = json.loads(done.stdout)
+    (link,) = json.loads(shown.stdout)
     assert link["gso_max_segs"] == 45
     assert "MULTICAST" not in link["flags"]
     assert link["inet6_addr_gen_mode"] == "none"
@@ -102,18 +108,22 @@ DOCKERS = (
 )
 
 
-def test_root_of_a_container_may_do_it_too(place: Place) -> None:
-    """With what Docker leaves root by default, and a /proc/sys that cannot be written."""
+def run_in_container(place: Place, *command: str) -> subprocess.CompletedProcess[str]:
+    """As root with what Docker leaves him by default, and a /proc/sys that cannot be written."""
     few = "-all," + ",".join(f"+{name}" for name in DOCKERS)
     script = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; "
     script += f'exec setpriv --bounding-set={few} --inh-caps=-all "$@"'
     argv = ["unshare", "-m", "sh", "-c", script, "sh", *pywg("exec", str(place.file)), "--"]
     with place.host.entered():
-        words = ordinary.words([*argv, sys.executable, "-c", LOOK], 0)
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    seen = look(done)
+        words = ordinary.words([*argv, *command], 0)
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_root_of_a_container_may_do_it_too(place: Place) -> None:
+    seen = look(run_in_container(place, sys.executable, "-c", LOOK))
     assert seen["links"] == ["lo", "work"]
     assert seen["ways"] == ["10.99.0.1", "fd99::1"]
+    is_as_the_device_would_set_it(run_in_container(place, *SHOW_LINK))
 
 
 def test_it_works_in_another_user_namespace(place: Place) -> None:
