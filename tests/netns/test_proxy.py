@@ -151,6 +151,40 @@ def test_ssh_like_programs_by_ncat(place: Place) -> None:
             assert "/n for 10.99.0.1" in said
 
 
+def test_ssh_with_a_proxy_command(place: Place) -> None:
+    server = shutil.which("sshd", path="/usr/sbin:/usr/bin")
+    if server is None or shutil.which("ssh") is None:
+        pytest.skip("there is no sshd or no ssh (apt-get install openssh-server openssh-client)")
+    with tempfile.TemporaryDirectory() as folder, proxy(place, *BOTH) as running:
+        keys = Path(folder)
+        for name in ("host", "user"):
+            place.host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name))
+        Path("/run/sshd").mkdir(exist_ok=True)
+        listening = place.far.namespace.popen(
+            [
+                *(server, "-D", "-e", "-f", "/dev/null", "-p", "2222", "-h", str(keys / "host")),
+                *("-o", f"AuthorizedKeysFile={keys / 'user.pub'}", "-o", "StrictModes=no"),
+                *("-o", "ListenAddress=10.99.0.2", "-o", "PidFile=none", "-o", "UsePAM=no"),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert listening.stderr is not None
+            assert "listening on 10.99.0.2" in listening.stderr.readline()
+            via = f"ncat --proxy 127.0.0.1:{running.port('socks5')} --proxy-type socks5 %h %p"
+            said = place.host.run(
+                *("ssh", "-F", "none", "-i", str(keys / "user"), "-p", "2222"),
+                *("-o", f"ProxyCommand={via}", "-o", "StrictHostKeyChecking=no"),
+                *("-o", f"UserKnownHostsFile={keys / 'known'}", "-o", "LogLevel=error"),
+                *("root@10.99.0.2", "echo $SSH_CONNECTION"),
+            )
+            assert said.startswith("10.99.0.1 ")
+        finally:
+            listening.kill()
+            listening.wait()
+
+
 def test_a_browser_loads_a_page_that_exists_only_inside(place: Place) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
