@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pywg.native import library
+from tools.lab.embedder import compiled
 from tools.lab.namespaces import Namespace, unique
 
 ROOT = Path(__file__).parents[2]
@@ -20,16 +18,7 @@ WORDS = ["options", "events", "counters", "handshake", "fork", "threads"]
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("ziglang")
-    made = tmp_path_factory.mktemp("device") / "device"
-    built = library.find().parent
-    source = str(ROOT / "tests" / "data" / "device.c")
-    # Baseline: valgrind knows no AVX-512.
-    flags = ["-Wall", "-Wextra", "-Werror", "-g", "-mcpu=baseline", "-lpthread"]
-    flags.append(f"-I{ROOT / 'core' / 'include'}")
-    linked = [f"-L{built}", "-lpywg", f"-Wl,-rpath,{built}"]
-    compiler = [sys.executable, "-m", "ziglang", "cc"]
-    subprocess.run([*compiler, *flags, source, *linked, "-o", str(made)], check=True)
-    return made
+    return compiled("device.c", tmp_path_factory.mktemp("device"))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import secrets
 import shutil
 import struct
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +21,9 @@ import pytest
 
 from pywg.errors import DeviceError, Status
 from pywg.keys import PrivateKey
-from pywg.native import library
 from pywg.native.device import Device
 from pywg.native.interface import Interface, Packet, Verdict
+from tools.lab.embedder import compiled
 
 ROOT = Path(__file__).parents[2]
 INNER = bytes.fromhex("4500001c 00000000 40110000 0a000001 0a000002 00070007 00080000")
@@ -36,16 +35,7 @@ HERE, THERE = ("192.0.2.1", 1), ("192.0.2.1", 2)
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("ziglang")
-    made = tmp_path_factory.mktemp("misuse") / "misuse"
-    built = library.find().parent
-    source = str(ROOT / "tests" / "data" / "misuse.c")
-    # Baseline: valgrind knows no AVX-512.
-    flags = ["-Wall", "-Wextra", "-Werror", "-g", "-mcpu=baseline", "-lpthread"]
-    flags.append(f"-I{ROOT / 'core' / 'include'}")
-    linked = [f"-L{built}", "-lpywg", f"-Wl,-rpath,{built}"]
-    compiler = [sys.executable, "-m", "ziglang", "cc"]
-    subprocess.run([*compiler, *flags, source, *linked, "-o", str(made)], check=True)
-    return made
+    return compiled("misuse.c", tmp_path_factory.mktemp("misuse"))
 
 
 def test_in_c(program: Path) -> None:
