@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.lab.embedder import compiled
+from tools.lab.embedder import VALGRIND, compiled
 from tools.lab.namespaces import Namespace, unique
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,5 @@ def test_a_device_in_c(namespace: Namespace, program: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind (Debian: valgrind)")
 def test_a_device_in_c_under_valgrind(namespace: Namespace, program: Path) -> None:
-    watched = ["valgrind", "-q", "--error-exitcode=9", "--trace-children=yes"]
-    done = namespace.attempt(*watched, str(program), unique("wgc"), timeout=300)
+    done = namespace.attempt(*VALGRIND, str(program), unique("wgc"), timeout=300)
     assert (done.returncode, done.stdout.split()) == (0, WORDS), done.stdout + done.stderr

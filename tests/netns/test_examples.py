@@ -22,6 +22,7 @@ from pywg import Interface, PrivateKey
 from pywg.drive import Driver, Loop
 from pywg.native import library
 from tests.unit.test_examples import EXAMPLES, ROOT, compiled
+from tools.lab.embedder import VALGRIND
 from tools.lab.namespaces import Namespace, unique
 from tools.lab.waiting import wait_until
 
@@ -165,7 +166,7 @@ def test_the_rootless_tunnel_carries_one_command_and_ends_with_its_exit_code(
         f"private_key={theirs.to_hex()}\npublic_key={ours.public.to_hex()}\n"
         "allowed_ip=10.0.0.1/32\n"
     )
-    valgrind = ["valgrind", "-q", "--error-exitcode=99"] if shutil.which("valgrind") else []
+    valgrind = VALGRIND if shutil.which("valgrind") else []
     rootless = [*valgrind, str(program), "10.0.0.1", str(folder_for_all / "uapi")]
     script = WITH_A_TUN.format(user=NOBODY)
     argv = ["unshare", "-m", "sh", "-c", script, "sh", *rootless, "bash", "-c", COMMAND]

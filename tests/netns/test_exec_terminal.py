@@ -25,7 +25,7 @@ class Terminal:
     def __init__(self, place: Place, name: str) -> None:
         self.socket = place.folder / name
         shell = "env PS1='outer$ ' SHELL=/bin/bash bash --norc --noprofile"
-        words = ["new-session", "-d", "-x", "80", "-y", "24", shell]
+        words = ["new-session", "-d", "-x", "200", "-y", "24", shell]
         started = ordinary.start(
             place.host, ["tmux", "-f", "/dev/null", "-S", str(self.socket), *words]
         )
@@ -43,7 +43,7 @@ class Terminal:
         self.tmux("send-keys", key)
 
     def screen(self) -> str:
-        return self.tmux("capture-pane", "-p", "-J").rstrip()
+        return self.tmux("capture-pane", "-p").rstrip()
 
     def await_text(self, pattern: str) -> None:
         """At the end of a line; the last line that is not empty matches too."""

@@ -19,6 +19,7 @@ from pywg.native import library
 from tests.unit.test_examples import EXAMPLES, output
 from tools.build import core
 from tools.build.install import SONAME, install
+from tools.lab.embedder import VALGRIND
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
@@ -62,7 +63,7 @@ def compiled(source: str, folder: Path, flags: list[str]) -> Path:
 def watched(program: Path) -> list[str]:
     if shutil.which("valgrind") is None:
         return [str(program)]
-    return ["valgrind", "-q", "--error-exitcode=9", str(program)]
+    return [*VALGRIND, str(program)]
 
 
 @needs_pkg_config

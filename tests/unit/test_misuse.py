@@ -23,7 +23,7 @@ from pywg.errors import DeviceError, Status
 from pywg.keys import PrivateKey
 from pywg.native.device import Device
 from pywg.native.interface import Interface, Packet, Verdict
-from tools.lab.embedder import compiled
+from tools.lab.embedder import VALGRIND, compiled
 
 ROOT = Path(__file__).parents[2]
 INNER = bytes.fromhex("4500001c 00000000 40110000 0a000001 0a000002 00070007 00080000")
@@ -45,7 +45,7 @@ def test_in_c(program: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind (Debian: valgrind)")
 def test_in_c_under_valgrind(program: Path) -> None:
-    watched = ["valgrind", "-q", "--error-exitcode=9", "--trace-children=yes", str(program)]
+    watched = [*VALGRIND, str(program)]
     done = subprocess.run(watched, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout.split()) == (0, WORDS), done.stdout + done.stderr
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from pywg.native import library
 
 ROOT = Path(__file__).parents[2]
+# Valgrind runs one thread at a time. Without fair-sched, one that never waits may keep the others
+# from running for minutes.
+VALGRIND = ["valgrind", "-q", "--error-exitcode=9", "--fair-sched=yes"]
 
 
 def compiled(name: str, folder: Path) -> Path:
