@@ -11,7 +11,7 @@ from pathlib import Path
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
-from pywg.cli import names
+from pywg.config import names
 from pywg.wireguard import socket as uapi_socket
 
 

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 from pywg.config import Config, check_name
+from pywg.config.names import CONFIG_DIRECTORY
 from pywg.errors import PywgError, hide_keys
 from pywg.native.options import LogLevel
-
-CONFIG_DIRECTORY = Path("/etc/wireguard")
 
 
 def config_file(argument: str) -> tuple[str, Path]:

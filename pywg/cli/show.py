@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -18,10 +19,14 @@ from pywg.cli import complete
 from pywg.cli import show_fields as fields
 from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
+from pywg.keys import PublicKey
+from pywg.tunnel.names import names_of
 from pywg.tunnel.record import healed
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.addresses import address_text, endpoint_text, network_text
 from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
+
+Names = Mapping[PublicKey, str]
 
 _STYLES = {"bold": "1", "green": "32", "yellow": "33", "cyan": "36", "red": "31"}
 _UNITS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
@@ -60,11 +65,16 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
         return 1 if failed else 0
     reports = {name: report_of(name, what) if offload else None for name, _ in found}
     if as_json:
-        shown = {name: to_json(status, reports[name], healed(name)) for name, status in found}
+        shown = {
+            name: to_json(status, reports[name], healed(name), names_of(name))
+            for name, status in found
+        }
         click.echo(json.dumps(shown, indent=2))
         return 1 if failed else 0
     pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
-    blocks = [pretty.interface(name, status, reports[name]) for name, status in found]
+    blocks = [
+        pretty.interface(name, status, reports[name], names_of(name)) for name, status in found
+    ]
     if blocks:
         click.echo("\n\n".join(blocks), color=True)
     return 1 if failed else 0
@@ -124,14 +134,20 @@ def wants_color() -> bool:
 
 
 class Pretty:
-    """The layout of wg(8), to the byte."""
+    """The layout of wg(8), to the byte; beyond it, what there is to say that wg does not know."""
 
     def __init__(self, *, color: bool, hide_keys: bool = True, now_s: int | None = None) -> None:
         self.color = color
         self.hide_keys = hide_keys
         self.now_s = int(time.time()) if now_s is None else now_s
 
-    def interface(self, name: str, status: InterfaceStatus, report: Report | None = None) -> str:
+    def interface(
+        self,
+        name: str,
+        status: InterfaceStatus,
+        report: Report | None = None,
+        names: Names = MappingProxyType({}),
+    ) -> str:
         reset = "\033[0m" if self.color else ""  # wg starts from a clean terminal
         lines = [reset + self._head("interface", "green", name)]
         if status.private_key is not None:
@@ -147,11 +163,13 @@ class Pretty:
         blocks = ["\n".join(lines)]
         # Newest handshake first; peers without one keep their order at the end.
         by_handshake = sorted(status.peers, key=lambda peer: -peer.last_handshake_ns)
-        blocks += [self._peer(peer) for peer in by_handshake]
+        blocks += [self._peer(peer, names.get(peer.public_key, "")) for peer in by_handshake]
         return "\n\n".join(blocks)
 
-    def _peer(self, peer: PeerStatus) -> str:
+    def _peer(self, peer: PeerStatus, name: str) -> str:
         lines = [self._head("peer", "yellow", str(peer.public_key))]
+        if name:
+            lines.append(self._field("name", name))
         if peer.preshared_key is not None:
             hidden = "(hidden)" if self.hide_keys else peer.preshared_key.to_base64()
             lines.append(self._field("preshared key", hidden))
@@ -235,9 +253,13 @@ class Pretty:
 
 
 def to_json(
-    status: InterfaceStatus, report: Report | None = None, healed: Sequence[str] = ()
+    status: InterfaceStatus,
+    report: Report | None = None,
+    healed: Sequence[str] = (),
+    names: Names = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The key names of wg-json; absent things are left out, and so are secrets."""
+    """The key names of wg-json, and those that it does not know; absent things are left out, and so
+    are secrets."""
     shown: dict[str, Any] = {}
     if status.public_key is not None:
         shown["publicKey"] = str(status.public_key)
@@ -253,12 +275,17 @@ def to_json(
         shown["cipher"] = report.cipher
     if healed:
         shown["healed"] = {"count": len(healed), "last": healed[-1]}
-    shown["peers"] = {str(peer.public_key): _peer_to_json(peer) for peer in status.peers}
+    shown["peers"] = {
+        str(peer.public_key): _peer_to_json(peer, names.get(peer.public_key, ""))
+        for peer in status.peers
+    }
     return shown
 
 
-def _peer_to_json(peer: PeerStatus) -> dict[str, Any]:
+def _peer_to_json(peer: PeerStatus, name: str) -> dict[str, Any]:
     shown: dict[str, Any] = {}
+    if name:
+        shown["name"] = name
     if peer.endpoint is not None:
         shown["endpoint"] = endpoint_text(peer.endpoint)
     if peer.last_handshake_ns:

@@ -200,6 +200,8 @@ KEYS: tuple[Row, ...] = (
         _plain(values.family), _written("endpoint_family", default="auto")),
     Row("ExcludedIPs", "Peer", "pywg", ("excluded_ips",),
         values.networks, _written("excluded_ips", values.joined), accumulates=True),
+    Row("Name", "Peer", "pywg", ("name",),
+        _plain(values.peer_name), _written("name")),
     Row("EndpointDns", "Peer", "pywg", ("endpoint_dns",),
         _plain(values.endpoint_dns), _written("endpoint_dns", default="outside")),
 )

@@ -177,7 +177,8 @@ class PeerSection:
 
     ``public_key``, ``preshared_key``, ``allowed_ips``, ``endpoint``. ``persistent_keepalive``:
     seconds. Beyond wg-quick: ``preshared_key_file``; ``endpoint_family``: which addresses of a name
-    are taken; ``endpoint_dns``: who is asked for it; ``excluded_ips``: left out of ``allowed_ips``.
+    are taken; ``endpoint_dns``: who is asked for it; ``excluded_ips``: left out of ``allowed_ips``;
+    ``name``: what people call the peer.
     """
 
     public_key: PublicKey
@@ -189,6 +190,7 @@ class PeerSection:
     endpoint_family: Family = "auto"
     endpoint_dns: EndpointDns = "outside"
     excluded_ips: tuple[IPNetwork, ...] = ()
+    name: str = ""
 
     @property
     def networks(self) -> tuple[IPNetwork, ...]:

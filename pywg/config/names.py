@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from pywg.errors import PywgError
 
+# Where wg-quick looks for NAME.conf.
+CONFIG_DIRECTORY = Path("/etc/wireguard")
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 
 

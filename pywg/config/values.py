@@ -36,6 +36,7 @@ from pywg.config.model import (
 MTU_MIN = 68  # the least IPv4 can live with (RFC 791)
 MTU_MAX = 65535
 PORT_MAX = 65535
+NAME_MAX = 64  # of a peer
 ID_MAX = (1 << 32) - 1  # of no user and no group
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.@$-]{1,32}")
 _CGROUP = re.compile(r"[A-Za-z0-9_.@:+~=%\\/-]{1,1024}")
@@ -247,6 +248,13 @@ def _owner(item: str, offset: int, reading: Reading) -> Owner:
     elif not _ACCOUNT.fullmatch(name) or (name.isdigit() and int(name) >= ID_MAX):
         raise BadValue(f"expected the name or the number of a {kind}", offset)
     return Owner(cast(OwnerKind, kind), name, reading.position(offset))
+
+
+def peer_name(text: str) -> str:
+    word = text.strip()
+    if not word or len(word) > NAME_MAX or not word.isprintable():
+        raise BadValue(f"expected a name of 1 to {NAME_MAX} printable characters")
+    return word
 
 
 def device(text: str) -> str:

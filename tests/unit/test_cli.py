@@ -491,6 +491,15 @@ def test_show_prints_what_wg_prints() -> None:
     )
 
 
+def test_show_says_what_people_call_a_peer() -> None:
+    names = {STATUS.peers[1].public_key: "phone"}
+    text = show.Pretty(color=False, now_s=1000).interface("wg0", STATUS, names=names)
+    assert f"peer: {b64(2)}\n  name: phone\n  preshared key" in text
+    assert text.count("name:") == 1
+    peers = show.to_json(STATUS, names=names)["peers"]
+    assert [peer.get("name") for peer in peers.values()] == [None, "phone"]
+
+
 def test_show_has_wgs_colors() -> None:
     text = show.Pretty(color=True, now_s=1000).interface("wg0", STATUS)
     assert text.removeprefix("\033[0m").startswith(

@@ -270,6 +270,12 @@ WRONG = [
         22,
         'EndpointDns: expected "outside" or "tunnel"',
     ),
+    (
+        peer(f"#!pywg Name = {'x' * 65}"),
+        3,
+        15,
+        "Name: expected a name of 1 to 64 printable characters",
+    ),
     (peer("AllowedIPs = 10.0.0.1,,10.0.0.2"), 3, 23, "AllowedIPs: an empty item in the list"),
     (
         interface("AllowedIPs = 10.0.0.0/8"),

@@ -14,7 +14,8 @@ import click
 import pytest
 
 from pywg import cli
-from pywg.cli import complete, completion, install_units, man, names
+from pywg.cli import complete, completion, install_units, man
+from pywg.config import names as config_names
 from pywg.wireguard import socket as uapi_socket
 
 REPOSITORY = Path(__file__).parents[2]
@@ -194,7 +195,7 @@ def test_another_shell_is_a_wrong_usage(capsys: pytest.CaptureFixture[str]) -> N
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("home.conf", "work.conf", "notes.txt"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(names, "CONFIG_DIRECTORY", tmp_path)
+    monkeypatch.setattr(config_names, "CONFIG_DIRECTORY", tmp_path)
     monkeypatch.setattr(uapi_socket, "interfaces", lambda: ["wg1", "wg0"])
     return tmp_path
 
