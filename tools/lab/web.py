@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -26,8 +27,21 @@ class _Page(BaseHTTPRequestHandler):
         self._answer(f"{self.path} for {self.client_address[0]}")
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer(f"{len(body)} bytes from {self.client_address[0]}")
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            length = sum(map(len, self._chunks()))
+        else:
+            length = len(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self._answer(f"{length} bytes from {self.client_address[0]}")
+
+    def _chunks(self) -> Iterator[bytes]:
+        """To the last byte: a connection closed with something unread is reset, and the reset may
+        overtake the answer."""
+        while True:
+            chunk = self.rfile.read(int(self.rfile.readline(), 16))
+            self.rfile.readline()
+            if not chunk:
+                return
+            yield chunk
 
     def _answer(self, text: str) -> None:
         data = f"{text} {' '.join(f'{name}={value}' for name, value in self.headers.items())}\n"
