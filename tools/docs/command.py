@@ -1,4 +1,4 @@
-"""Makes pages of the guide for embedders and of all public docstrings, by mkdocs.
+"""Makes a site of README.md, docs/ and all public docstrings, by mkdocs.
 
     scripts/docs [DIRECTORY]      where to; default .site
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("mkdocs", "mkdocstrings", "mkdocstrings_handlers")
+NEEDED = ("mkdocs", "material", "mkdocstrings", "mkdocstrings_handlers")
 HOW = "pip install --group docs"
 
 
@@ -25,7 +25,7 @@ def missing() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="docs", description="Make HTML of the library's guide and reference."
+        prog="docs", description="Make a site of the documents and the reference."
     )
     parser.add_argument("directory", type=Path, nargs="?", default=ROOT / ".site")
     options = parser.parse_args()
@@ -45,7 +45,7 @@ def main() -> None:
     )
     if done.returncode:
         raise SystemExit(f"docs: {done.stdout}{done.stderr}".strip())
-    print(target / "library" / "index.html")
+    print(target / "index.html")
 
 
 if __name__ == "__main__":

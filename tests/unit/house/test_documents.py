@@ -33,6 +33,8 @@ ALLOWED = {
     "libpywg.so": "made by both",
     "libpywg.a": "made by both",
     "libpywg.so.1": "made by scripts/install_library",
+    ".venv/bin/pywg": "made by scripts/quickstart",
+    "secure_path": "of sudo",
     "txqueuelen": "the kernel's: an attribute of a link",
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",
