@@ -268,8 +268,8 @@ MUTATIONS = (
     Mutation(
         "initiation_replayed",
         "interface/handshakes.zig",
-        "if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
-        "if (!ON and !time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
+        "if (!time.isLater(timestamp, peer.latest_timestamp)) {",
+        "if (!ON and !time.isLater(timestamp, peer.latest_timestamp)) {",
         "that is not later than the last",
     ),
     Mutation(
@@ -334,9 +334,9 @@ MUTATIONS = (
     Mutation(
         "cookie_reply_counts_as_load",
         "interface/handshakes.zig",
-        ".cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), now),",
+        ".cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), from, now),",
         ".cookie_reply => {\n            if (ON) interface.load.charge(.unproven, 1, now.boot);\n"
-        "            return consumeCookieReply(interface, @ptrCast(datagram.ptr), now);\n"
+        "            return consumeCookieReply(interface, @ptrCast(datagram.ptr), from, now);\n"
         "        },",
         "demands a cookie, although",
     ),
@@ -406,8 +406,8 @@ MUTATIONS = (
     Mutation(
         "source_of_another_peer",
         "interface.zig",
-        "if (owner == null or owner.? != id.index) return",
-        "if (owner == null or (!ON and owner.? != id.index)) return",
+        "if (owner == null or owner.? != id.index) {",
+        "if (owner == null or (!ON and owner.? != id.index)) {",
         "with a source that",
     ),
     Mutation(
