@@ -32,24 +32,30 @@ const Line = struct {
 
     pub fn format(line: Line, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         const notice = line.notice;
+        const remote: Remote = .{ .notice = notice };
         if (notice.kind.isOfPeer()) try writer.print("peer {f}: ", .{Key{ .bytes = &notice.key }});
         switch (notice.kind) {
-            .no_peer => try writer.print("no peer has {f} in its AllowedIPs: packets to it are dropped", .{
-                notice.address.?,
-            }),
-            .stranger => try writer.print("a handshake from {f} was refused: its public key {f} is no peer's here", .{
-                notice.remote.?, Key{ .bytes = &notice.key },
-            }),
-            .other_key => try writer.print("a handshake from {f} was refused: it is for another public key than ours", .{
-                notice.remote.?,
-            }),
-            .no_answer => try writer.print("no answer from {f} to {d} handshakes; it is tried again", .{
-                Remote{ .notice = notice }, protocol.attempts.asked_in_vain,
-            }),
-            .wrong_answer => try writer.print("{f} answers by another preshared key, or by other keys than these", .{
-                Remote{ .notice = notice },
-            }),
-            .under_load => try writer.print("{f} is under load and asks for a cookie", .{Remote{ .notice = notice }}),
+            .no_peer => try writer.print(
+                "no peer has {f} in its AllowedIPs: packets to it are dropped",
+                .{notice.address.?},
+            ),
+            .stranger => try writer.print(
+                "a handshake from {f} was refused: its public key {f} is no peer's here",
+                .{ remote, Key{ .bytes = &notice.key } },
+            ),
+            .other_key => try writer.print(
+                "a handshake from {f} was refused: it is for another public key than ours",
+                .{remote},
+            ),
+            .no_answer => try writer.print(
+                "no answer from {f} to {d} handshakes; it is tried again",
+                .{ remote, protocol.attempts.asked_in_vain },
+            ),
+            .wrong_answer => try writer.print(
+                "{f} answers by another preshared key, or by other keys than these",
+                .{remote},
+            ),
+            .under_load => try writer.print("{f} is under load and asks for a cookie", .{remote}),
             .port_unreachable => try line.network(writer, "nobody listens on that port"),
             .host_unreachable => try line.network(writer, "the host cannot be reached"),
             .net_unreachable => try line.network(writer, "the network cannot be reached"),
@@ -58,19 +64,26 @@ const Line = struct {
                 try line.network(writer, "the packets are too long");
                 if (notice.mtu != 0) try writer.print(", the path takes {d} bytes", .{notice.mtu});
             },
-            .no_route => try writer.print("this host has no route to {f}", .{Remote{ .notice = notice }}),
-            .not_let_out => try writer.print("a firewall of this host lets nothing out to {f}", .{
-                Remote{ .notice = notice },
-            }),
-            .unconfirmed => try writer.print("handshakes from {f} were answered and never confirmed: its preshared key " ++
-                "is another, or our answers do not arrive", .{Remote{ .notice = notice }}),
-            .old_timestamp => try writer.print("a handshake from {f} was refused: it is older than one before; its clock " ++
-                "was set back, or it was repeated", .{Remote{ .notice = notice }}),
-            .disallowed_source => try writer.print("packets from {f} are dropped: it is not in the peer's AllowedIPs", .{
-                notice.address.?,
-            }),
-            .hole => try writer.print("packets of {d} bytes seem not to arrive, while shorter ones come back: a lower MTU " ++
-                "may help", .{notice.mtu}),
+            .no_route => try writer.print("this host has no route to {f}", .{remote}),
+            .not_let_out => try writer.print("a firewall of this host lets nothing out to {f}", .{remote}),
+            .unconfirmed => try writer.print(
+                "handshakes from {f} were answered and never confirmed: " ++
+                    "its preshared key is another, or our answers do not arrive",
+                .{remote},
+            ),
+            .old_timestamp => try writer.print(
+                "a handshake from {f} was refused: it is older than one before; " ++
+                    "its clock was set back, or it was repeated",
+                .{remote},
+            ),
+            .disallowed_source => try writer.print(
+                "packets from {f} are dropped: it is not in the peer's AllowedIPs",
+                .{notice.address.?},
+            ),
+            .hole => try writer.print(
+                "packets of {d} bytes seem not to arrive, while shorter ones come back: a lower MTU may help",
+                .{notice.mtu},
+            ),
             .over => try writer.print("there is a session again", .{}),
         }
     }
@@ -124,7 +137,8 @@ test "every kind has its line, and each is one line that fits" {
     };
     var buffer: [400]u8 = undefined;
     try testing.expectEqualStrings(
-        "peer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=: 192.0.2.2:9: nobody listens on that port (ICMP from 192.0.2.2)",
+        "peer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=: 192.0.2.2:9: " ++
+            "nobody listens on that port (ICMP from 192.0.2.2)",
         try std.mem.print(&buffer, "{f}", .{Line{ .notice = &notice }}),
     );
 }

@@ -85,8 +85,8 @@ const Flow = struct {
     }
 };
 
-/// Packets that do not arrive, as TCP has it: it waits twice as long before each further try, so that many take more than
-/// a second.
+/// Packets that do not arrive, as TCP has it: it waits twice as long before each further try, so that as many as
+/// `stuck_after` take more than a second.
 pub const Stuck = struct { peer: PeerId, length: u16, since_ns: u64 };
 const stuck_after = 3;
 /// A shorter one that is lost is none of those that do not fit.
@@ -213,7 +213,11 @@ pub const Watch = struct {
         }
         flow.again_count +|= 1;
         if (flow.again_count < stuck_after or length < long_packet) return;
-        watch.stuck = .{ .peer = flow.peer, .length = std.math.lossyCast(u16, length), .since_ns = flow.again_since_ns };
+        watch.stuck = .{
+            .peer = flow.peer,
+            .length = std.math.lossyCast(u16, length),
+            .since_ns = flow.again_since_ns,
+        };
     }
 
     /// Once for each time that a long packet to the peer was sent again in vain.

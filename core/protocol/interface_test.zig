@@ -2100,7 +2100,8 @@ fn numberedKey(number: u32) [32]u8 {
 
 test "an idle peer among 10 000 holds at most 1280 bytes, however they were configured" {
     // Peer 832, attempts 36, key 59 (36 for each of 16 384 places), indices 105 (16 for each of 65 536), prefix 96 to
-    // 144 (two nodes of 48), memo 39, prefixes of the peer 8 to 12, deadline 20 to 30, free 4 to 6. The promise is 2 KiB.
+    // 144 (two nodes of 48), memo 39, prefixes of the peer 8 to 12, deadline 20 to 30, free 4 to 6. The promise is
+    // 2 KiB.
     const limit = 1280;
     if (@sizeOf(usize) == 8) try testing.expectEqual(832, @sizeOf(Peer));
     for ([_]u32{ 10_000, 100 }) |portion| {

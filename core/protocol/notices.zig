@@ -1,5 +1,5 @@
-//! Notices: what a user should be told when a tunnel does not come up, or packets have nowhere to go: who was refused or
-//! refused us, why, from where and how often. Nothing is decided by it.
+//! Notices: what a user should be told when a tunnel does not come up, or packets have nowhere to go: who was refused,
+//! or refused us, why, from where and how often. Nothing is decided by it.
 //! Knows keys and addresses, not peers. No secret is ever in here.
 //! Invariant: whatever comes, and however much, costs a constant in room and in time: some entries, and so many of them
 //! written in a window. What comes of strangers makes way for more of that, never for what is said of a peer.

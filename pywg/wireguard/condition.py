@@ -118,7 +118,9 @@ def _refused(trace: PeerTrace, notices: dict[str, Notice]) -> Condition | None:
 def _unanswered(peer: PeerStatus, trace: PeerTrace) -> Condition | None:
     if trace.asked >= ASKED_IN_VAIN:
         heard = _heard(trace)
-        text = f"{_asked(trace)}, no answer{heard}: a wrong key or port, a firewall, or nobody there"
+        text = (
+            f"{_asked(trace)}, no answer{heard}: a wrong key or port, a firewall, or nobody there"
+        )
         return Condition("no_answer", text)
     if trace.answered >= ANSWERED_IN_VAIN:
         text = (
@@ -187,7 +189,8 @@ def of_interface(report: Report) -> list[str]:
                 )
             case "no_peer":
                 lines.append(
-                    f"packets to {notice.address}{times}: no peer has that address in its AllowedIPs"
+                    f"packets to {notice.address}{times}: "
+                    "no peer has that address in its AllowedIPs"
                 )
             case _:
                 pass
@@ -195,7 +198,8 @@ def of_interface(report: Report) -> list[str]:
 
 
 def _asked(trace: PeerTrace) -> str:
-    return f"asked {trace.asked} {'time' if trace.asked == 1 else 'times'} in {_seconds(trace.asked_for_ms)}"
+    times = "time" if trace.asked == 1 else "times"
+    return f"asked {trace.asked} {times} in {_seconds(trace.asked_for_ms)}"
 
 
 def _heard(trace: PeerTrace) -> str:

@@ -91,7 +91,10 @@ def said(side: Side, peer: Side, configured: str = "") -> tuple[Said, list[str]]
     told = condition.of_peer(found, report, int(time.time()))
     kinds = {one.kind for one in report.notices if one.kind in ("stranger", "other_key", "no_peer")}
     lines = condition.of_interface(report)
-    return Said(told.word, tuple(sorted(kinds))), [*([] if told.is_healthy else [told.text]), *lines]
+    return Said(told.word, tuple(sorted(kinds))), [
+        *([] if told.is_healthy else [told.text]),
+        *lines,
+    ]
 
 
 # ---- the mistakes; each answers what the other end is called where it is not the right key

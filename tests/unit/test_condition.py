@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from pywg.errors import UapiError
 from pywg.keys import PublicKey
 from pywg.wireguard import condition, uapi
 from pywg.wireguard.status import Notice, PeerStatus, PeerTrace, Report
+from tests.netns.test_mistakes import MISTAKES
 
 KEY = PublicKey(bytes(range(32)))
 NOW = 1_700_000_000
@@ -171,3 +173,12 @@ def test_the_report_is_read() -> None:
 def test_a_report_that_is_none_is_an_error_of_its_own() -> None:
     with pytest.raises(UapiError):
         uapi.parse_report("notice=no_answer\n")
+
+
+def test_the_page_has_every_word_and_every_mistake() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "no-handshake.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    words = {row[0].strip(" `"): row[1].strip() for row in rows if len(row) == 2}
+    assert {name: words[name] for name in condition.WORDS} == condition.WORDS
+    told = [row[0].strip() for row in rows if len(row) == 4]
+    assert told == ["what is wrong", *(mistake.what for mistake in MISTAKES)]

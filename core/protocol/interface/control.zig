@@ -401,7 +401,8 @@ pub const Trace = struct {
 
     pub fn format(self: *const Trace, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         try writer.print("{x} endpoint={d} session={d} asked={d} answered={d}", .{
-            &self.public_key, @intFromBool(self.has_endpoint), @intFromBool(self.has_session), self.asked, self.answered,
+            &self.public_key, @intFromBool(self.has_endpoint), @intFromBool(self.has_session),
+            self.asked,       self.answered,
         });
         if (self.asked != 0) try writer.print(" asked_for_ms={d}", .{self.asked_for_ns / std.time.ns_per_ms});
         if (self.refused) |kind| try writer.print(" refused={t}", .{kind});

@@ -117,8 +117,8 @@ pub fn noteNotSent(interface: *Interface, id: PeerId, kind: Kind, now: Now) void
 
 // ---- packets ----
 
-/// A packet of `length` bytes was lost again and again since then. If something was received meanwhile, it is its length
-/// that does not fit.
+/// A packet of `length` bytes was lost again and again since then. If something was received meanwhile, it may be its
+/// length that does not fit.
 pub fn noteHole(interface: *Interface, id: PeerId, length: u16, since: Instant, now: Now) void {
     const peer = interface.get(id) orelse return;
     if (peer.timers.last_heard <= timers.Timers.heardAt(since)) return;

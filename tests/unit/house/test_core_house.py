@@ -35,9 +35,7 @@ SHELVES: Mapping[str, Shelves] = {
         ("attempts", "replay", "staging", "timers", "uapi"),
         ("session",),
         ("peer",),
-        (
-            "interface interface/handshakes interface/control interface/renewal interface/trouble",
-        ),
+        ("interface interface/handshakes interface/control interface/renewal interface/trouble",),
         ("soundness",),
         ("interface_test",),
         ("protocol",),
@@ -94,7 +92,10 @@ SHELVES: Mapping[str, Shelves] = {
 
 # Files that bear one noun together; circles among them are meant.
 ONE_NOUN = [
-    {f"core/protocol/interface{part}.zig" for part in ("", "/handshakes", "/control", "/renewal", "/trouble")}
+    {
+        f"core/protocol/interface{part}.zig"
+        for part in ("", "/handshakes", "/control", "/renewal", "/trouble")
+    }
 ]
 
 # (file, function, test or constant) -> why its switch may have `else` beside .value
