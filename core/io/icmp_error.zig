@@ -1,6 +1,6 @@
 //! What the network answers to datagrams that were sent (ICMP, RFC 792 and RFC 4443), from the error queue of a UDP
-//! socket (IP_RECVERR, ip(7)). Such a socket also fails its next call with the error, whatever that call is about: see `judge`
-//! in udp_send.zig.
+//! socket (IP_RECVERR, ip(7)). Such a socket also fails its next call with the error, whatever that call is about: see
+//! `judge` in udp_send.zig.
 //! Knows addresses; not who the peers are. Anybody can forge these errors, so they are told and not obeyed.
 //! Invariant: a flood of them costs a constant: beyond so many in a second the kernel is told to keep them for itself.
 const std = @import("std");
