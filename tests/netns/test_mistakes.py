@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -337,7 +338,8 @@ class Rows:
     rows: dict[str, str] = field(default_factory=dict)
 
     def add(self, mistake: Mistake, seconds: float, at_a: list[str], at_b: list[str]) -> None:
-        here, there = ("; ".join(texts) or "-" for texts in (at_a, at_b))
+        texts = ("; ".join(lines) or "-" for lines in (at_a, at_b))
+        here, there = (re.sub(r"[A-Za-z0-9+/]{43}=", "KEY", text) for text in texts)
         self.rows[mistake.what] = f"| {mistake.what} | {here} | {there} | {seconds:.0f} |\n"
 
     def write(self) -> None:
