@@ -90,7 +90,7 @@ pub const Report = struct {
             return;
         };
         const trace, const next = interface.traceOf(index, rest.now);
-        try writer.print("peer={f}\n", .{trace});
+        if (!trace.isQuiet()) try writer.print("peer={f}\n", .{trace});
         rest.at = next;
     }
 };

@@ -10,8 +10,8 @@
 //!   EINVAL, ENETUNREACH, ENODEV, EADDRNOTAVAIL, a datagram with a sticky source
 //!                        the source is gone: it is forgotten, in all datagrams that have it
 //!   what ICMP can have told (IP_RECVERR)
-//!                        it may be about a datagram of before, for the kernel tells it by the next call whatever that
-//!                        sends: the same again, once
+//!                        if there is something in the error queue, it may be about a datagram of before, for the kernel
+//!                        tells it by the next call whatever that sends: the same again, once
 //!   anything else        costs this piece: EPERM is a firewall's no, EAGAIN and ENOBUFS a full queue, the others the
 //!                        network's answer
 //! Knows bytes and addresses; not who the peers are or what the datagrams mean.
@@ -232,7 +232,7 @@ pub const Pass = struct {
 
     fn judge(pass: *Pass, piece: Piece, errno: sys.E) Verdict {
         const transmit = &pass.transmits[piece.transmit];
-        if (canBeOfBefore(errno) and !pass.isDoubted(piece)) {
+        if (canBeOfBefore(errno) and !pass.isDoubted(piece) and pass.hasAnswers()) {
             pass.doubted = .{ .transmit = piece.transmit, .offset = piece.offset };
             return .again;
         }
@@ -260,6 +260,12 @@ pub const Pass = struct {
     fn isDoubted(pass: *const Pass, piece: Piece) bool {
         const doubted = pass.doubted orelse return false;
         return doubted.transmit == piece.transmit and doubted.offset == piece.offset;
+    }
+
+    /// Whether the network has answered to something: that waits in the error queue still.
+    fn hasAnswers(pass: *const Pass) bool {
+        var polled = [1]linux.pollfd{.{ .fd = pass.socket.?, .events = 0, .revents = 0 }};
+        return linux.errno(linux.poll(&polled, 1, 0)) == .SUCCESS and polled[0].revents & linux.POLL.ERR != 0;
     }
 
     /// What the kernel makes of ICMP errors (icmp_err_convert, icmpv6_err_convert).

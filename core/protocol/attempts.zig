@@ -38,7 +38,6 @@ pub const Attempts = struct {
     pub fn noteRefusal(attempts: *Attempts, kind: Kind) void {
         attempts.refusal = kind;
         attempts.refused_at = attempts.asked;
-        attempts.is_noted = true;
     }
 
     /// What came last in the place of a session, if it still says something.
@@ -83,6 +82,7 @@ test "a refusal is the last word until nothing came for some initiations, or the
     attempts.noteAsked(.{ .ns = 20 });
     try testing.expectEqual(null, attempts.refused());
     attempts.drop(.no_endpoint, 3);
+    attempts.is_noted = true;
     try testing.expect(attempts.end());
     try testing.expect(!attempts.isWaiting());
     try testing.expectEqual(3, attempts.dropped[0]);

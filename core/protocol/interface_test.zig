@@ -381,7 +381,11 @@ fn expectEvents(ring: *events.Ring, comptime kinds: []const std.meta.Tag(events.
     inline for (kinds) |kind| {
         const event = ring.take() orelse return error.TestUnexpectedResult;
         try testing.expectEqual(kind, std.meta.activeTag(event));
-        const key = &(if (kind == .endpoint) event.endpoint.peer else @field(event, @tagName(kind)));
+        const key = &switch (kind) {
+            .endpoint => event.endpoint.peer,
+            .trouble => event.trouble.peer,
+            else => @field(event, @tagName(kind)),
+        };
         try testing.expectEqualSlices(u8, peer, key);
     }
     try testing.expectEqual(null, ring.take());
@@ -417,7 +421,7 @@ test "users are told of sessions, of a peer that moves, is silent or removed, an
         try net.send(&net.a, 100);
         try net.pass(200 * second);
     }
-    try expectEvents(&rings[0], &.{.stale}, &keys[0]);
+    try expectEvents(&rings[0], &.{ .trouble, .stale }, &keys[0]);
     try net.pass(600 * second);
     try testing.expect(rings[0].isEmpty());
     // The other has sent nothing: what it knows is that its keys are too old.

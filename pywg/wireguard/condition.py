@@ -65,12 +65,13 @@ WORDS = {
 def of_peer(peer: PeerStatus, report: Report | None, now_s: int) -> Condition:
     """The condition of a peer; ``now_s`` is Unix time. ``report`` is None where another program
     than pywg serves the interface."""
-    trace = report.peers.get(peer.public_key) if report else None
     age_s = now_s - peer.last_handshake_ns // 1_000_000_000
     has_handshake = peer.last_handshake_ns != 0 and age_s <= SESSION_S
-    if report is None or trace is None:
+    if report is None:
         known = "connected" if has_handshake else "unknown"
         return Condition(known, WORDS[known], is_healthy=True)
+    # A peer with which nothing was tried, and of which nothing came, is left out of the report.
+    trace = report.peers.get(peer.public_key, PeerTrace(has_session=has_handshake))
     notices = {n.kind: n for n in report.notices if n.key == peer.public_key}
     return (
         _refused(trace, notices)
@@ -91,6 +92,8 @@ def _refused(trace: PeerTrace, notices: dict[str, Notice]) -> Condition | None:
     match kind:
         case "":
             return None
+        case "under_load" if trace.asked < ASKED_IN_VAIN:
+            return None  # what it asks for is sent at once
         case "wrong_answer":
             text = (
                 f"an answer {where}does not fit our keys: the preshared key differs, "

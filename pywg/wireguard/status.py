@@ -122,7 +122,7 @@ class Report:
     endpoints that take no GSO, and that trains do not reach. ``dropped``: reason to packets.
     ``cipher``: the AEAD path. ``healed``: what was put back, as commands. ``other``: the rest,
     key to value, such as ``listen_error`` while the link is up and its port cannot be had.
-    ``peers``, ``notices``: what was tried, and who was refused; empty from an older core.
+    ``peers``: what was tried, of those with which something was; ``notices``: who was refused.
     """
 
     offloads: dict[str, str] = field(default_factory=dict)

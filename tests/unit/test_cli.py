@@ -562,7 +562,7 @@ def test_show_json_has_wg_jsons_names_and_no_secrets(run: Run, running: None) ->
         "transferTx": 12,
         "persistentKeepalive": 25,
         "allowedIps": [],
-        "status": {"word": "unknown", "text": WORDS["unknown"]},
+        "status": {"word": "idle", "text": WORDS["idle"]},
     }
 
 

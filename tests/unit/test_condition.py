@@ -52,7 +52,10 @@ def test_other_programs_say_no_more_than_wg_shows() -> None:
     assert condition.of_peer(PEER, None, NOW).word == "unknown"
     recent = replace(PEER, last_handshake_ns=(NOW - 100) * 10**9)
     assert condition.of_peer(recent, None, NOW).word == "connected"
-    assert condition.of_peer(PEER, Report(), NOW).is_healthy
+
+
+def test_a_peer_that_the_report_leaves_out_is_idle() -> None:
+    assert condition.of_peer(PEER, Report(), NOW).word == "idle"
 
 
 TROUBLES = [

@@ -334,9 +334,9 @@ MUTATIONS = (
     Mutation(
         "cookie_reply_counts_as_load",
         "interface/handshakes.zig",
-        ".cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), from, now),",
+        ".cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), now),",
         ".cookie_reply => {\n            if (ON) interface.load.charge(.unproven, 1, now.boot);\n"
-        "            return consumeCookieReply(interface, @ptrCast(datagram.ptr), from, now);\n"
+        "            return consumeCookieReply(interface, @ptrCast(datagram.ptr), now);\n"
         "        },",
         "demands a cookie, although",
     ),

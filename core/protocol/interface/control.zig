@@ -399,6 +399,12 @@ pub const Trace = struct {
     /// By reason, in the order of `attempts.drops`.
     dropped: [attempts.drops.len]u32,
 
+    /// Nothing was tried, and nothing came.
+    pub fn isQuiet(self: *const Trace) bool {
+        const was_tried = self.asked != 0 or self.answered != 0 or self.refused != null or self.unanswered_ns != 0;
+        return !was_tried and self.silence_ns == null and std.mem.allEqual(u32, &self.dropped, 0);
+    }
+
     pub fn format(self: *const Trace, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         try writer.print("{x} endpoint={d} session={d} asked={d} answered={d}", .{
             &self.public_key, @intFromBool(self.has_endpoint), @intFromBool(self.has_session),

@@ -43,7 +43,7 @@ pub fn handle(
 fn route(interface: *Interface, datagram: []const u8, from: *const wire.Endpoint, demand: Demand, now: Now) ?Drop {
     switch (messages.classify(datagram) orelse return .malformed) {
         .transport => return .malformed,
-        .cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), from, now),
+        .cookie_reply => return consumeCookieReply(interface, @ptrCast(datagram.ptr), now),
         .initiation, .response => {},
     }
     const local = if (interface.local) |*local| local else return .invalid_mac1;
@@ -148,12 +148,7 @@ fn replyWithCookie(
 
 // ---- in: what a message does ----
 
-fn consumeCookieReply(
-    interface: *Interface,
-    message: *const messages.CookieReply,
-    from: *const wire.Endpoint,
-    now: Now,
-) ?Drop {
+fn consumeCookieReply(interface: *Interface, message: *const messages.CookieReply, now: Now) ?Drop {
     const receiver_index = std.mem.readInt(u32, &message.receiver, .little);
     const entry = interface.by_index.lookup(receiver_index) orelse return .unknown_index;
     const peer = interface.get(entry.peer) orelse return .unknown_index;
@@ -161,7 +156,7 @@ fn consumeCookieReply(
     if (!peer.cookie_maker.consumeReply(message, now.boot)) return .invalid_cookie_reply;
     // A response cannot be sent again: its initiator begins anew.
     if (entry.kind == .handshake) {
-        trouble.noteRefused(interface, entry.peer.index, .under_load, from.remote, now);
+        trouble.noteLoad(interface, entry.peer.index);
         peer.timers.cookieReceived(now.boot, interface.nextJitter());
         interface.reschedule(entry.peer.index);
     }

@@ -17,8 +17,9 @@ const wire = @import("wire");
 pub fn noteAsked(interface: *Interface, index: u32, now: Now) void {
     const tried = interface.attempts.at(index);
     tried.noteAsked(now.boot);
-    if (tried.asked != attempts.asked_in_vain or tried.refused() != null) return;
-    noteOf(interface, index, .no_answer, now);
+    if (tried.asked != attempts.asked_in_vain) return;
+    const refused = tried.refused() orelse return noteOf(interface, index, .no_answer, now);
+    if (refused == .under_load) noteOf(interface, index, .under_load, now);
 }
 
 /// A response goes out.
@@ -28,8 +29,14 @@ pub fn noteAnswered(interface: *Interface, index: u32, now: Now) void {
     if (tried.answered == attempts.answered_in_vain) noteOf(interface, index, .unconfirmed, now);
 }
 
+/// The peer asks for a cookie. That is a word only if no session comes of it.
+pub fn noteLoad(interface: *Interface, index: u32) void {
+    interface.attempts.at(index).noteRefusal(.under_load);
+}
+
 /// Something else came than a session.
 pub fn noteRefused(interface: *Interface, index: u32, kind: Kind, from: wire.SocketAddress, now: Now) void {
+    begin(interface, index, kind);
     interface.attempts.at(index).noteRefusal(kind);
     const key = interface.peers.at(index).remote.static;
     interface.notices.note(&.{ .kind = kind, .key = key, .remote = from }, now.boot);
@@ -41,9 +48,17 @@ pub fn noteOver(interface: *Interface, index: u32, now: Now) void {
     noteOf(interface, index, .over, now);
 }
 
+/// It is news that a session does not come about, or that it is for this reason.
+fn begin(interface: *Interface, index: u32, kind: Kind) void {
+    const tried = interface.attempts.at(index);
+    if (tried.is_noted and (tried.refusal == null or tried.refusal == kind)) return;
+    tried.is_noted = true;
+    interface.note(.{ .trouble = .{ .peer = interface.peers.at(index).remote.static, .kind = kind } });
+}
+
 fn noteOf(interface: *Interface, index: u32, kind: Kind, now: Now) void {
     const peer = interface.peers.at(index);
-    interface.attempts.at(index).is_noted = kind != .over;
+    if (kind != .over) begin(interface, index, kind);
     interface.notices.note(&.{
         .kind = kind,
         .key = peer.remote.static,
@@ -96,6 +111,7 @@ pub fn noteUnreachable(
         if (kind == .too_big) {
             // It concerns packets of a session: without one it is not what is missing.
         } else if (interface.attempts.at(i).isWaiting()) {
+            begin(interface, @intCast(i), kind);
             interface.attempts.at(i).noteRefusal(kind);
         } else continue;
         interface.notices.note(&.{
