@@ -27,6 +27,8 @@ pub const Attempts = struct {
     /// How many had been asked when `refusal` came.
     refused_at: u16 = 0,
     refusal: ?Kind = null,
+    /// There was a session, and it is asked because what was sent has no answer.
+    is_silent: bool = false,
     /// Something of it was noted: that it is over is to be noted, too.
     is_noted: bool = false,
 

@@ -2306,6 +2306,7 @@ test "initiations without an answer are counted, told after the third, and over 
     try net.pass(6 * second);
     try testing.expectEqual(0, traceOf(&net, &net.a).asked);
     try testing.expectEqual(null, noticed(&net.a, .no_answer));
+    try testing.expect(!traceOf(&net, &net.a).is_silent);
     try testing.expect(noticed(&net.a, .over) != null);
     try testing.expect(traceOf(&net, &net.a).silence_ns.? < 6 * second);
     // A session that is renewed has nothing to tell.
@@ -2313,6 +2314,16 @@ test "initiations without an answer are counted, told after the third, and over 
     try net.send(&net.a, 100);
     try testing.expectEqual(1, noticed(&net.a, .over).?.count);
     try testing.expectEqual(null, noticed(&net.b, .over));
+    // One that falls silent is asked after 15 seconds. When it is given up, the time of asking is, too.
+    net.is_cut = true;
+    try net.send(&net.a, 100);
+    try net.pass(12 * second);
+    try testing.expectEqual(11, traceOf(&net, &net.a).unanswered_ns / second); // the timer has some jitter
+    try net.pass(4 * second);
+    try testing.expect(traceOf(&net, &net.a).is_silent);
+    try testing.expectEqual(1, traceOf(&net, &net.a).asked);
+    try net.pass(500 * second);
+    try testing.expect(traceOf(&net, &net.a).asked_for_ns < 120 * second);
 }
 
 test "another preshared key shows at both ends, and a stranger or a wrong key at the one that is asked" {

@@ -80,7 +80,8 @@ pub const Timers = struct {
         return @as(u64, heardAt(now) -| timers.last_heard) << heard_shift;
     }
 
-    /// For how long what was sent with data has no answer, in nanoseconds. One is due after KEEPALIVE_TIMEOUT at most.
+    /// For how long what was sent with data has no answer, in nanoseconds, less up to REKEY_TIMEOUT_JITTER_MAX. One is
+    /// due after KEEPALIVE_TIMEOUT at most.
     pub fn unanswered(timers: *const Timers, now: Instant) u64 {
         const due = timers.deadlines[@backingInt(Kind.new_handshake)];
         if (due.ns == Instant.never.ns) return 0;

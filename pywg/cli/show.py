@@ -178,10 +178,15 @@ class Pretty:
         blocks = ["\n".join(lines)]
         # Newest handshake first; peers without one keep their order at the end.
         by_handshake = sorted(status.peers, key=lambda peer: -peer.last_handshake_ns)
-        blocks += [self._peer(peer, names.get(peer.public_key, ""), trace) for peer in by_handshake]
+        blocks += [
+            self._peer(peer, names.get(peer.public_key, ""), trace, with_drops=report is not None)
+            for peer in by_handshake
+        ]
         return "\n\n".join(blocks)
 
-    def _peer(self, peer: PeerStatus, name: str, trace: Report | None) -> str:
+    def _peer(
+        self, peer: PeerStatus, name: str, trace: Report | None, *, with_drops: bool = False
+    ) -> str:
         lines = [self._head("peer", "yellow", str(peer.public_key))]
         if name:
             lines.append(self._field("name", name))
@@ -206,6 +211,11 @@ class Pretty:
         if peer.persistent_keepalive:
             every = self._duration(peer.persistent_keepalive)
             lines.append(self._field("persistent keepalive", f"every {every}"))
+        told = trace.peers.get(peer.public_key) if trace is not None and with_drops else None
+        lines += [
+            self._field(f"dropped {reason.replace('_', ' ')}", str(count))
+            for reason, count in (told.dropped if told else {}).items()
+        ]
         return "\n".join(lines)
 
     def _report(self, report: Report) -> list[str]:

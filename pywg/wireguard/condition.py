@@ -131,9 +131,9 @@ def _unanswered(peer: PeerStatus, trace: PeerTrace) -> Condition | None:
             "the preshared key differs, or our answers do not arrive"
         )
         return Condition("unconfirmed", text)
-    if trace.unanswered_ms >= SILENCE_MS:
-        text = f"silent: data sent for {_seconds(trace.unanswered_ms)}, nothing came back"
-        return Condition("silent", text + _heard(trace))
+    is_silent = trace.is_silent and (trace.heard_ms_ago or SILENCE_MS) >= SILENCE_MS
+    if trace.unanswered_ms >= SILENCE_MS or is_silent:
+        return Condition("silent", f"silent: data was sent, and nothing came back{_heard(trace)}")
     waiting = trace.dropped.get("no_endpoint", 0)
     if waiting and peer.endpoint is None:
         text = f"no endpoint: nobody knows where the peer is, {_packets(waiting)} dropped"
@@ -212,7 +212,11 @@ def _heard(trace: PeerTrace) -> str:
 
 
 def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.0f} s"
+    seconds = round(milliseconds / 1000)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def _packets(count: int) -> str:

@@ -80,7 +80,8 @@ class PeerTrace:
     answered and that it never confirmed; both since the last session. ``asked_for_ms``: since the
     first of those asked. ``refused``: what came in the place of an answer, a word of
     ``core/protocol/notices.zig``. ``heard_ms_ago``: since something authentic came, None for never.
-    ``unanswered_ms``: for how long data that was sent has no answer, which is due within 10 s.
+    ``unanswered_ms``: for how long data that was sent has no answer, which is due within 10 s;
+    ``is_silent``: it had none for 15 s, and so the peer is asked.
     ``dropped``: reason to packets.
     """
 
@@ -92,6 +93,7 @@ class PeerTrace:
     refused: str = ""
     heard_ms_ago: int | None = None
     unanswered_ms: int = 0
+    is_silent: bool = False
     dropped: dict[str, int] = field(default_factory=dict)
 
 

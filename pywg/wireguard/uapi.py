@@ -185,6 +185,7 @@ def _read_trace(text: str) -> tuple[PublicKey, PeerTrace]:
         refused=values.get("refused", ""),
         heard_ms_ago=numbers.get("heard_ms_ago"),
         unanswered_ms=numbers.get("unanswered_ms", 0),
+        is_silent=values.get("silent") == "1",
         dropped={
             name.removeprefix("dropped_"): number
             for name, number in numbers.items()

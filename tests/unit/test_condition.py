@@ -48,6 +48,20 @@ def test_a_renewal_and_an_answer_that_is_not_due_yet_are_healthy() -> None:
     assert word(replace(busy, unanswered_ms=10_000)).word == "silent"
 
 
+def test_a_peer_that_is_asked_because_it_was_silent_stays_so_until_it_is_heard() -> None:
+    silent = PeerTrace(has_session=True, heard_ms_ago=16_000, is_silent=True, asked=1)
+    assert word(silent).text == "silent: data was sent, and nothing came back (last heard 16 s ago)"
+    assert word(replace(silent, heard_ms_ago=300)).is_healthy
+    assert word(replace(silent, asked=2)).word == "no_answer"
+
+
+def test_long_times_are_told_in_words() -> None:
+    long_ago = replace(ASKED, asked_for_ms=95_000, heard_ms_ago=3 * 3600_000)
+    assert "in 95 s, no answer (last heard 3 h ago)" in word(long_ago).text
+    assert "(last heard 5 min ago)" in word(replace(ASKED, heard_ms_ago=300_000)).text
+    assert "(last heard 2 d ago)" in word(replace(ASKED, heard_ms_ago=2 * 86_400_000)).text
+
+
 def test_other_programs_say_no_more_than_wg_shows() -> None:
     assert condition.of_peer(PEER, None, NOW).word == "unknown"
     recent = replace(PEER, last_handshake_ns=(NOW - 100) * 10**9)

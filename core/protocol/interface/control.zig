@@ -17,6 +17,7 @@ const noise = @import("../noise.zig");
 const notices = @import("../notices.zig");
 const Peer = @import("../peer.zig").Peer;
 const session = @import("../session.zig");
+const Instant = @import("../time.zig").Instant;
 const Now = @import("../time.zig").Now;
 const uapi = @import("../uapi.zig");
 const wire = @import("wire");
@@ -396,6 +397,8 @@ pub const Trace = struct {
     silence_ns: ?u64,
     /// What was sent and has no answer, although one is due after KEEPALIVE_TIMEOUT.
     unanswered_ns: u64,
+    /// It had no answer, and so it is asked.
+    is_silent: bool,
     /// By reason, in the order of `attempts.drops`.
     dropped: [attempts.drops.len]u32,
 
@@ -416,6 +419,7 @@ pub const Trace = struct {
         if (self.unanswered_ns != 0) {
             try writer.print(" unanswered_ms={d}", .{self.unanswered_ns / std.time.ns_per_ms});
         }
+        if (self.is_silent) try writer.writeAll(" silent=1");
         for (attempts.drops, self.dropped) |reason, count| {
             if (count != 0) try writer.print(" dropped_{t}={d}", .{ reason, count });
         }
@@ -432,12 +436,20 @@ pub fn trace(interface: *const Interface, index: u32, now: Now) struct { Trace, 
         .has_session = peer.sessions.current != null,
         .asked = tried.asked,
         .answered = tried.answered,
-        .asked_for_ns = if (tried.asked == 0) 0 else now.boot.since(tried.since),
+        .asked_for_ns = if (tried.asked == 0) 0 else askedUntil(peer, now).since(tried.since),
         .refused = tried.refused(),
         .silence_ns = peer.timers.silence(now.boot),
         .unanswered_ns = peer.timers.unanswered(now.boot),
+        .is_silent = tried.is_silent,
         .dropped = tried.dropped,
     }, peer.next };
+}
+
+/// Until when an answer was waited for: one that was given up is not asked any more.
+fn askedUntil(peer: *const Peer, now: Now) Instant {
+    const last = peer.timers.last_sent_handshake orelse return now.boot;
+    const end = last.after(constants.REKEY_TIMEOUT);
+    return if (end.isBefore(now.boot)) end else now.boot;
 }
 
 /// Why there is no handshake now, as far as it can be known beforehand.

@@ -324,6 +324,7 @@ fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: 
         },
         .new_handshake => {
             peer.clearSource();
+            interface.attempts.at(index).is_silent = true;
             requestInitiation(interface, index, now, .first);
         },
         .zero_key_material => {
