@@ -10,8 +10,8 @@
 //!   EINVAL, ENETUNREACH, ENODEV, EADDRNOTAVAIL, a datagram with a sticky source
 //!                        the source is gone: it is forgotten, in all datagrams that have it
 //!   what ICMP can have told (IP_RECVERR)
-//!                        if there is something in the error queue, it may be about a datagram of before, for the kernel
-//!                        tells it by the next call whatever that sends: the same again, once
+//!                        with something in the error queue it may be about a datagram of before, since the kernel
+//!                        tells it by the next call, whatever that sends: the same again, once
 //!   anything else        costs this piece: EPERM is a firewall's no, EAGAIN and ENOBUFS a full queue, the others the
 //!                        network's answer
 //! Knows bytes and addresses; not who the peers are or what the datagrams mean.

@@ -381,11 +381,8 @@ fn expectEvents(ring: *events.Ring, comptime kinds: []const std.meta.Tag(events.
     inline for (kinds) |kind| {
         const event = ring.take() orelse return error.TestUnexpectedResult;
         try testing.expectEqual(kind, std.meta.activeTag(event));
-        const key = &switch (kind) {
-            .endpoint => event.endpoint.peer,
-            .trouble => event.trouble.peer,
-            else => @field(event, @tagName(kind)),
-        };
+        const payload = @field(event, @tagName(kind));
+        const key = &(if (@TypeOf(payload) == events.Key) payload else payload.peer);
         try testing.expectEqualSlices(u8, peer, key);
     }
     try testing.expectEqual(null, ring.take());
