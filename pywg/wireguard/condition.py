@@ -42,6 +42,7 @@ WORDS = {
     "connected": "there is a session, and nothing to complain of",
     "idle": "nothing was sent, so nothing was tried",
     "asking": "a handshake was sent a moment ago",
+    "down": "the interface is down, so nothing is tried",
     "unknown": "whoever serves the interface does not say more than wg shows",
     "no_answer": "handshakes have no answer",
     "wrong_answer": "answers do not decrypt: another preshared key, or other keys",
@@ -70,6 +71,8 @@ def of_peer(peer: PeerStatus, report: Report | None, now_s: int) -> Condition:
     if report is None:
         known = "connected" if has_handshake else "unknown"
         return Condition(known, WORDS[known], is_healthy=True)
+    if report.other.get("up") == "false":
+        return Condition("down", WORDS["down"], is_healthy=True)
     # A peer with which nothing was tried, and of which nothing came, is left out of the report.
     trace = report.peers.get(peer.public_key, PeerTrace(has_session=has_handshake))
     notices = {n.kind: n for n in report.notices if n.key == peer.public_key}
@@ -177,6 +180,9 @@ def of_interface(report: Report) -> list[str]:
     """What is to be said of nobody that is a peer: one line each, the latest first."""
     recent = [n for n in report.notices if n.last_ms_ago <= RECENT_MS]
     lines = []
+    if "listen_error" in report.other:
+        error = report.other["listen_error"]
+        lines.append(f"its port cannot be had ({error}), so nothing is received; it is tried again")
     for notice in sorted(recent, key=lambda n: n.last_ms_ago):
         times = f" ({notice.count} times)" if notice.count > 1 else ""
         match notice.kind:

@@ -123,7 +123,7 @@ def test_each_trouble_has_its_word_and_its_sentence(
 
 def test_every_word_is_documented() -> None:
     made = {expected for _, _, expected, _ in TROUBLES} - {"of_a_newer_core"}
-    rest = {"unknown", "silent", "no_endpoint", "host_unreachable", "net_unreachable"}
+    rest = {"down", "unknown", "silent", "no_endpoint", "host_unreachable", "net_unreachable"}
     assert made | set(HEALTHY) | rest == set(condition.WORDS)
 
 
@@ -145,6 +145,16 @@ def test_what_was_long_ago_is_over() -> None:
     trace = PeerTrace(has_session=True, heard_ms_ago=0)
     assert word(trace, notice("hole", 61_000, mtu=1420)).is_healthy
     assert condition.of_interface(Report(notices=[Notice("other_key", 1, 61_000, 61_000)])) == []
+
+
+def test_an_interface_that_is_down_or_has_no_port_is_what_is_missing() -> None:
+    down = Report(other={"up": "false"}, peers={KEY: ASKED})
+    found = condition.of_peer(PEER, down, NOW)
+    assert (found.word, found.is_healthy) == ("down", True)
+    taken = Report(other={"up": "true", "listen_error": "EADDRINUSE"})
+    assert condition.of_interface(taken) == [
+        "its port cannot be had (EADDRINUSE), so nothing is received; it is tried again"
+    ]
 
 
 def test_strangers_and_packets_for_nobody_are_told_of_the_interface() -> None:
