@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         OffloadSteppedDown,
         PeerGone,
         PeerStale,
+        PeerTrouble,
         PortFailed,
     )
     from pywg.native.interface import Interface, Now, now
@@ -66,7 +67,7 @@ _NAMES = {
     "native.device": "Device",
     "native.event_stream": "EventStream",
     "native.events": "EndpointChanged Event EventsLost HandshakeDone Healed InterfaceRemoved "
-    "OffloadSteppedDown PeerGone PeerStale PortFailed",
+    "OffloadSteppedDown PeerGone PeerStale PeerTrouble PortFailed",
     "native.interface": "Interface Now now",
     "native.options": "LogLevel Offload",
     "native.packets": "Packet Verdict",
@@ -119,6 +120,7 @@ __all__ = [
     "PeerSection",
     "PeerStale",
     "PeerStatus",
+    "PeerTrouble",
     "PermissionDenied",
     "PortFailed",
     "PresharedKey",

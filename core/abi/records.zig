@@ -17,6 +17,7 @@ const Kind = enum(u32) {
     port_failed = 6,
     healed = 7,
     removed = 8,
+    trouble = 9,
 };
 
 pub const Event = extern struct {
@@ -39,6 +40,11 @@ pub const Event = extern struct {
             },
             .stale => |key| .{ .kind = .stale, .public_key = key },
             .gone => |key| .{ .kind = .gone, .public_key = key },
+            .trouble => |what| .{
+                .kind = .trouble,
+                .public_key = what.peer,
+                .os_errno = @intCast(@backingInt(errnoOf(what.kind))),
+            },
             .stepped_down => |what| .{
                 .kind = .stepped_down,
                 .offload = what.offload,
@@ -51,6 +57,23 @@ pub const Event = extern struct {
         };
     }
 };
+
+/// What C has a name for.
+fn errnoOf(kind: protocol.notices.Kind) std.os.linux.E {
+    return switch (kind) {
+        .no_answer, .over, .no_peer, .stranger, .other_key, .disallowed_source, .hole => .TIMEDOUT,
+        .wrong_answer => .KEYREJECTED,
+        .under_load => .BUSY,
+        .port_unreachable => .CONNREFUSED,
+        .host_unreachable => .HOSTUNREACH,
+        .net_unreachable, .no_route => .NETUNREACH,
+        .prohibited => .ACCES,
+        .too_big => .MSGSIZE,
+        .not_let_out => .PERM,
+        .unconfirmed => .PROTO,
+        .old_timestamp => .TIME,
+    };
+}
 
 pub const PeerCounters = extern struct {
     public_key: [32]u8,

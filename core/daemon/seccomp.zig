@@ -55,9 +55,12 @@ const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
         linux.SO.REUSEPORT,   linux.SO.SNDBUF,       linux.SO.RCVBUF, linux.SO.SNDBUFFORCE,
         linux.SO.RCVBUFFORCE, linux.SO.BINDTODEVICE, linux.SO.MARK,   linux.SO.ATTACH_REUSEPORT_CBPF,
     }),
-    socketOption("setsockopt", linux.SOL.IP, &.{ linux.IP.PKTINFO, linux.IP.MTU_DISCOVER, linux.IP.RECVTOS }),
+    socketOption("setsockopt", linux.SOL.IP, &.{
+        linux.IP.PKTINFO, linux.IP.MTU_DISCOVER, linux.IP.RECVTOS, linux.IP.RECVERR,
+    }),
     socketOption("setsockopt", linux.SOL.IPV6, &.{
         linux.IPV6.MTU_DISCOVER, linux.IPV6.V6ONLY, linux.IPV6.RECVPKTINFO, linux.IPV6.RECVTCLASS,
+        linux.IPV6.RECVERR,
     }),
     socketOption("setsockopt", linux.IPPROTO.UDP, &.{linux.UDP.GRO}),
     socketOption("setsockopt", sys.SOL_NETLINK, &.{sys.NETLINK_LISTEN_ALL_NSID}),

@@ -14,6 +14,7 @@ const protocol = @import("protocol");
 const report = @import("report.zig");
 const Server = @import("uapi_server.zig").Server;
 const Shared = @import("shared.zig").Shared;
+const shared_file = @import("shared.zig");
 const SocketSet = @import("sockets.zig").SocketSet;
 const Sockets = @import("sockets.zig").Sockets;
 const uapi = protocol.uapi;
@@ -271,20 +272,29 @@ pub const Control = struct {
         const operation = request[0..end];
         const body = request[@min(end + 1, request.len)..];
         if (std.mem.eql(u8, operation, "get=1")) return control.answerGet(pause);
-        if (std.mem.eql(u8, operation, "pywg_get=1")) return control.answerReport();
+        if (std.mem.eql(u8, operation, "pywg_get=1")) return control.answerReport(pause);
         if (std.mem.eql(u8, operation, "set=1")) return control.answerSet(body, pause);
         return control.answerErrno(.get, .PROTO);
     }
 
     fn answerGet(control: *Control, pause: *Pause) ?[]u8 {
+        return control.gather(report.Configuration{ .workers = control.workers }, pause);
+    }
+
+    fn answerReport(control: *Control, pause: *Pause) ?[]u8 {
+        const begin: report.Report = .{ .workers = control.workers, .now = shared_file.now() };
+        return control.gather(begin, pause);
+    }
+
+    fn gather(control: *Control, begin: anytype, pause: *Pause) ?[]u8 {
         const gpa = control.shared.gpa;
         var text: SecretText = .{};
         defer text.deinit(gpa);
         text.grow(gpa, control.shared.interface.peer_count * usual_peer_length) catch return null;
-        var rest: protocol.Interface.Answer = .begin;
+        var rest = begin;
         while (!rest.isComplete()) {
             var writer: Writer = .fixed(text.room());
-            if (rest.writeNext(&control.shared.interface, &writer)) |_| {
+            if (rest.writeNext(&writer)) |_| {
                 text.length += writer.end;
                 pause.offer();
             } else |_| text.grow(gpa, 0) catch return null;
@@ -293,15 +303,6 @@ pub const Control = struct {
         @memcpy(text.room()[0..get_tail.len], get_tail);
         text.length += get_tail.len;
         return text.take(gpa);
-    }
-
-    fn answerReport(control: *Control) ?[]u8 {
-        const length = report.writeInto(control.workers, &.{});
-        const text = control.shared.gpa.alloc(u8, length + get_tail.len) catch return null;
-        const written = report.writeInto(control.workers, text[0..length]);
-        std.debug.assert(written == length);
-        @memcpy(text[length..], get_tail);
-        return text;
     }
 
     fn answerSet(control: *Control, body: []const u8, pause: *Pause) ?[]u8 {

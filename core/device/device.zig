@@ -166,13 +166,14 @@ pub const Device = struct {
     pub fn get(device: *Device, buffer: []u8) usize {
         var pause = device.workers.pause();
         defer pause.end();
-        return report_file.writeConfigurationInto(&device.workers, &pause, buffer);
+        return report_file.writeInto(report_file.Configuration{ .workers = &device.workers }, &pause, buffer);
     }
 
     pub fn report(device: *Device, buffer: []u8) usize {
         var pause = device.workers.pause();
         defer pause.end();
-        return report_file.writeInto(&device.workers, buffer);
+        const begin: report_file.Report = .{ .workers = &device.workers, .now = shared_file.now() };
+        return report_file.writeInto(begin, &pause, buffer);
     }
 
     /// From the first call on events are kept; answers a descriptor that is readable while there are some. It is the

@@ -1,4 +1,4 @@
-//! Log lines to a file descriptor, one write each, by any thread. Knows nothing of keys, and is never given one.
+//! Log lines to a file descriptor, one write each, by any thread. Knows nothing of secrets, and is never given one.
 //! Invariant: nobody waits for whoever reads them. A line that finds no room is lost, and the next one that finds room
 //! says how many were.
 const std = @import("std");

@@ -29,6 +29,7 @@ const protocol = @import("protocol");
 const Shared = @import("shared.zig").Shared;
 const shared_file = @import("shared.zig");
 const Token = @import("token.zig").Token;
+const wire = @import("wire");
 const Worker = @import("worker.zig").Worker;
 const Workers = @import("workers.zig").Workers;
 
@@ -99,8 +100,8 @@ pub const Loop = struct {
         for (ready) |event| {
             switch (Token.of(event)) {
                 .tun => tun_is_ready = true,
-                .udp_ipv4 => is_behind = worker.receive(.ipv4, now) or is_behind,
-                .udp_ipv6 => is_behind = worker.receive(.ipv6, now) or is_behind,
+                .udp_ipv4 => is_behind = receive(worker, .ipv4, event, now) or is_behind,
+                .udp_ipv6 => is_behind = receive(worker, .ipv6, event, now) or is_behind,
                 .wakeup => worker.help(),
                 .monitor, .routes, .vm_generation => loop.serve(event),
                 .uapi_listener, .uapi_removed, .uapi_first_client, _ => loop.serve(event),
@@ -116,8 +117,14 @@ pub const Loop = struct {
         loop.initiate(worker, now);
         if (!worker.isFirst()) loop.watchDeadline();
         worker.logOffload();
+        loop.shared.tellNotices(now);
         loop.shared.tellEvents();
         return is_behind;
+    }
+
+    fn receive(worker: *Worker, family: wire.Family, event: io.poller.Event, now: protocol.Now) bool {
+        if (event.events & io.poller.failed != 0) worker.hearErrors(family, now);
+        return worker.receive(family, now);
     }
 
     /// Handshakes come last, for they take longest. What other workers leave of them is the first one's, which knows

@@ -128,6 +128,7 @@ pub const Outbound = struct {
     fn route(outbound: *Outbound, context: *const Context, packet: []const u8) ?protocol.PeerId {
         context.mutex.acquire();
         const found = context.interface.route(packet);
+        if (found == .drop and found.drop == .no_peer) context.interface.noteUnroutable(packet, context.now);
         context.mutex.release();
         switch (found) {
             .peer => |id| return id,
@@ -220,6 +221,9 @@ pub const Outbound = struct {
                     };
                     if (outbound.watch.takeConviction(train.peer)) {
                         context.udp.offload.loseGso(ticket.endpoint.remote, context.now.boot.ns);
+                    }
+                    if (outbound.watch.takeStuck(train.peer)) |stuck| {
+                        interface.noteHole(train.peer, stuck.length, .{ .ns = stuck.since_ns }, context.now);
                     }
                     ready += 1;
                 },

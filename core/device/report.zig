@@ -1,6 +1,6 @@
 //! Report: what `get` and `report` answer, as text.
-//! Invariant: called with the turns of all workers held, so that what is measured first is what is written then. Where
-//! packets pass in between, each part is measured as it is written.
+//! Invariant: called with the turns of all workers held. Packets pass in between, so each part is measured as it is
+//! written.
 const std = @import("std");
 const cipher = @import("cipher");
 const io = @import("io");
@@ -57,46 +57,80 @@ fn writeCounters(workers: *const Workers, writer: *Writer) Writer.Error!void {
     try writer.print("tun_read_errors={d}\ntun_write_failed={d}\n", .{ tun.read_errors, tun.write_failed });
 }
 
-/// The length of the report; it is written only if it fits.
-pub fn writeInto(workers: *const Workers, buffer: []u8) usize {
-    var scratch: [256]u8 = undefined;
-    var counting: Writer.Discarding = .init(&scratch);
-    writeReport(workers, &counting.writer) catch unreachable; // it cannot fail
-    const length: usize = @intCast(counting.fullCount());
-    if (length <= buffer.len) {
-        var writer: Writer = .fixed(buffer[0..length]);
-        writeReport(workers, &writer) catch unreachable; // measured above
+/// The answer to `get`, part by part. No configuration may change until it is complete.
+pub const Configuration = struct {
+    workers: *const Workers,
+    answer: protocol.Interface.Answer = .begin,
+
+    pub fn isComplete(rest: *const Configuration) bool {
+        return rest.answer.isComplete();
     }
-    return length;
+
+    pub fn writeNext(rest: *Configuration, writer: *Writer) Writer.Error!void {
+        try rest.answer.writeNext(&rest.workers.shared.interface, writer);
+    }
+};
+
+/// The report, part by part: of the device, then of each peer, in the order in which they were added.
+pub const Report = struct {
+    workers: *const Workers,
+    now: protocol.Now,
+    at: ?u32 = null,
+
+    pub fn isComplete(rest: *const Report) bool {
+        return rest.at == protocol.no_peer;
+    }
+
+    pub fn writeNext(rest: *Report, writer: *Writer) Writer.Error!void {
+        const interface = &rest.workers.shared.interface;
+        const index = rest.at orelse {
+            try writeReport(rest.workers, writer);
+            try writeNotices(rest.workers, rest.now, writer);
+            rest.at = interface.first_peer;
+            return;
+        };
+        const trace, const next = interface.traceOf(index, rest.now);
+        if (!trace.isQuiet()) try writer.print("peer={f}\n", .{trace});
+        rest.at = next;
+    }
+};
+
+fn writeNotices(workers: *const Workers, now: protocol.Now, writer: *Writer) Writer.Error!void {
+    const notices = &workers.shared.interface.notices;
+    var i: usize = 0;
+    while (notices.at(i)) |entry| : (i += 1) {
+        try writer.writeAll("notice=");
+        try entry.write(writer, now.boot);
+        try writer.writeByte('\n');
+    }
 }
 
-/// The length of the answer to UAPI `get`, which holds keys; it is written only if it fits. Packets pass in between, so
-/// it may grow while it is written: then the buffer is zeroed, and the caller tries again.
-pub fn writeConfigurationInto(workers: *const Workers, pause: *Pause, buffer: []u8) usize {
-    const measured = writeParts(workers, pause, null);
+/// The length of an answer, which may hold keys; it is written only if it fits. Packets pass in between, so it may grow
+/// while it is written: then the buffer is zeroed, and the caller tries again.
+pub fn writeInto(begin: anytype, pause: *Pause, buffer: []u8) usize {
+    const measured = writeParts(begin, pause, null);
     if (measured > buffer.len) return measured;
-    const written = writeParts(workers, pause, buffer);
+    const written = writeParts(begin, pause, buffer);
     if (written > buffer.len) std.crypto.secureZero(u8, buffer);
     return written;
 }
 
 /// Measures what there is no buffer for, or no room.
-fn writeParts(workers: *const Workers, pause: *Pause, buffer: ?[]u8) usize {
-    const interface = &workers.shared.interface;
+fn writeParts(begin: anytype, pause: *Pause, buffer: ?[]u8) usize {
+    var rest = begin;
     var scratch: [256]u8 = undefined;
     defer std.crypto.secureZero(u8, &scratch);
     var length: usize = 0;
-    var rest: protocol.Interface.Answer = .begin;
     while (!rest.isComplete()) : (pause.offer()) {
         if (buffer) |room| if (length <= room.len) {
             var writer: Writer = .fixed(room[length..]);
-            if (rest.writeNext(interface, &writer)) |_| {
+            if (rest.writeNext(&writer)) |_| {
                 length += writer.end;
                 continue;
             } else |_| {}
         };
         var counting: Writer.Discarding = .init(&scratch);
-        rest.writeNext(interface, &counting.writer) catch unreachable; // it cannot fail
+        rest.writeNext(&counting.writer) catch unreachable; // it cannot fail
         length += @intCast(counting.fullCount());
     }
     return length;

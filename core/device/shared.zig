@@ -9,6 +9,7 @@ const io = @import("io");
 const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const Log = @import("log.zig").Log;
 const Mutex = @import("mutex.zig").Mutex;
+const NoticeLog = @import("notice_log.zig").NoticeLog;
 const Options = @import("options.zig").Options;
 const Pool = @import("cipher_pool.zig").Pool;
 const protocol = @import("protocol");
@@ -24,6 +25,8 @@ pub const Shared = struct {
     gpa: Allocator,
     limited: LimitedAllocator,
     log: Log,
+    /// Guarded by the mutex.
+    notice_log: NoticeLog = .{},
     stop_requested: std.atomic.Value(bool) = .init(false),
 
     /// Guards `interface`, for as long as looking something up takes.
@@ -137,6 +140,16 @@ pub const Shared = struct {
     /// After something may have been noted.
     pub fn tellEvents(shared: *Shared) void {
         if (shared.events.load(.acquire)) |queue| queue.tell();
+    }
+
+    /// Notices that are new go to the log. For any worker, in its turn.
+    pub fn tellNotices(shared: *Shared, time: protocol.Now) void {
+        if (!shared.interface.notices.hasNews()) return; // nearly always
+        shared.mutex.acquire();
+        defer shared.mutex.release();
+        while (shared.interface.notices.takeNews()) |entry| {
+            shared.notice_log.tell(&shared.log, &entry.notice, time.boot);
+        }
     }
 
     /// Of what a worker finds out by itself, in its turn.

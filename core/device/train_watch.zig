@@ -70,6 +70,10 @@ const Flow = struct {
     /// All superpackets so far; the latest are in `ranges`.
     count: usize = 0,
     ranges: [ranges_max]Range = undefined,
+    /// The bytes that were last sent again, how often in a row, and since when.
+    again: u32 = 0,
+    again_count: u32 = 0,
+    again_since_ns: u64 = 0,
 
     /// From the oldest that is remembered.
     fn firstNumber(flow: *const Flow) usize {
@@ -80,6 +84,13 @@ const Flow = struct {
         return &flow.ranges[number % ranges_max];
     }
 };
+
+/// Packets that do not arrive, as TCP has it: it waits twice as long before each further try, so that as many as
+/// `stuck_after` take more than a second.
+pub const Stuck = struct { peer: PeerId, length: u16, since_ns: u64 };
+const stuck_after = 3;
+/// A shorter one that is lost is none of those that do not fit.
+const long_packet = 1000;
 
 /// A peer of which something was sent again.
 const Suspect = struct {
@@ -105,6 +116,8 @@ pub const Watch = struct {
     mark: u8 = 0,
     /// Somebody is.
     any_convicted: bool = false,
+    /// The last that was found.
+    stuck: ?Stuck = null,
 
     pub fn init(seed: u64) Watch {
         return .{ .prng = .init(seed) };
@@ -116,7 +129,10 @@ pub const Watch = struct {
         const flow = watch.flowOf(peer, &segment, is_super, now_ns) orelse return .{};
         flow.used_ns = now_ns;
         const end = segment.sequence +% segment.length;
-        if (isBefore(segment.sequence, flow.next)) watch.sentAgain(flow, segment.sequence, end, now_ns);
+        if (isBefore(segment.sequence, flow.next)) {
+            watch.sentAgain(flow, segment.sequence, end, now_ns);
+            if (!is_super) watch.noteAgain(flow, segment.sequence, packet.len, now_ns);
+        }
         if (isBefore(flow.next, end)) flow.next = end;
         if (!is_super) return .{};
         const suspect = watch.suspectOf(peer);
@@ -161,6 +177,7 @@ pub const Watch = struct {
         flow.peer = peer;
         flow.next = segment.sequence;
         flow.count = 0;
+        flow.again_count = 0;
         return flow;
     }
 
@@ -186,6 +203,29 @@ pub const Watch = struct {
             const range = flow.at(number);
             if (!isBefore(lost_start, range.end)) watch.judge(flow, range, false, now_ns);
         }
+    }
+
+    fn noteAgain(watch: *Watch, flow: *Flow, start: u32, length: usize, now_ns: u64) void {
+        if (flow.again != start or flow.again_count == 0) {
+            flow.again = start;
+            flow.again_count = 0;
+            flow.again_since_ns = now_ns;
+        }
+        flow.again_count +|= 1;
+        if (flow.again_count < stuck_after or length < long_packet) return;
+        watch.stuck = .{
+            .peer = flow.peer,
+            .length = std.math.lossyCast(u16, length),
+            .since_ns = flow.again_since_ns,
+        };
+    }
+
+    /// Once for each time that a long packet to the peer was sent again in vain.
+    pub fn takeStuck(watch: *Watch, peer: PeerId) ?Stuck {
+        const stuck = watch.stuck orelse return null;
+        if (!stuck.peer.eql(peer)) return null;
+        watch.stuck = null;
+        return stuck;
     }
 
     fn judge(watch: *Watch, flow: *Flow, range: *Range, is_lost: bool, now_ns: u64) void {
@@ -428,4 +468,31 @@ test "what is no TCP, has no data or is cut off is left alone" {
         try testing.expectEqual(Manner{}, watch.note(peer, bytes, true, second));
     }
     for (&watch.flows) |*flow| try testing.expectEqual(0, flow.key);
+}
+
+test "a long packet that is sent again alone, again and again, is told once each time" {
+    var watch: Watch = .init(0);
+    const sender: Sender = .init(0);
+    const peer = sender.peer;
+    const super = sender.packet(1000);
+    _ = watch.note(peer, &super, true, second);
+    var single: [1420]u8 = super[0..1420].*;
+    single[2..4].* = .{ 1420 >> 8, 1420 & 0xff };
+    for (1..stuck_after) |i| {
+        _ = watch.note(peer, &single, false, (1 + i) * second);
+        try testing.expectEqual(null, watch.takeStuck(peer));
+    }
+    _ = watch.note(peer, &single, false, 9 * second);
+    try testing.expectEqual(null, watch.takeStuck(.{ .index = 6, .generation = 1 }));
+    try testing.expectEqual(Stuck{ .peer = peer, .length = 1420, .since_ns = 2 * second }, watch.takeStuck(peer).?);
+    try testing.expectEqual(null, watch.takeStuck(peer));
+    // Other bytes begin anew, and short ones say nothing.
+    single[24] = 0;
+    std.mem.writeInt(u32, single[24..28], 2000, .big);
+    _ = watch.note(peer, &single, false, 10 * second);
+    try testing.expectEqual(null, watch.takeStuck(peer));
+    var short: [200]u8 = super[0..200].*;
+    short[2..4].* = .{ 0, 200 };
+    for (0..5) |_| _ = watch.note(peer, &short, false, 11 * second);
+    try testing.expectEqual(null, watch.takeStuck(peer));
 }

@@ -162,6 +162,23 @@ pub const Worker = struct {
         }, family);
     }
 
+    /// What the network answers to what was sent (ICMP), for users.
+    pub fn hearErrors(worker: *Worker, family: wire.Family, now: protocol.Now) void {
+        const shared = worker.shared;
+        while (worker.udp.nextIcmpError(family, now.boot.ns)) |found| {
+            const kind: protocol.notices.Kind = switch (found.reason) {
+                .port_unreachable => .port_unreachable,
+                .host_unreachable => .host_unreachable,
+                .net_unreachable => .net_unreachable,
+                .prohibited => .prohibited,
+                .too_big => .too_big,
+            };
+            shared.mutex.acquire();
+            defer shared.mutex.release();
+            shared.interface.noteUnreachable(kind, found.remote, found.by, found.mtu, now);
+        }
+    }
+
     /// Sends what TUN has, up to a turn's worth. Answers whether it had to leave something for the next turn.
     pub fn sendFromTun(worker: *Worker, now: protocol.Now) io.tun.ReadError!bool {
         return worker.outbound.run(&.{
@@ -249,7 +266,9 @@ pub const Worker = struct {
         while (count < initiations_max and interface.beginInitiation(&worker.drafts[count], &looks, now)) count += 1;
         const has_more = interface.wantsInitiation();
         shared.mutex.release();
-        if (count != 0) worker.finishInitiations(count, now);
+        if (count == 0) return has_more;
+        worker.udp.hearAgain(now.boot.ns);
+        worker.finishInitiations(count, now);
         return has_more;
     }
 
@@ -284,8 +303,19 @@ pub const Worker = struct {
         const result = worker.udp.send(transmits, now.boot.ns);
         interface.counters.add(.send_failed, result.failed_datagrams);
         for (transmits, batch.peers[0..batch.count]) |*sent, peer| {
-            if (sent.source_refused) if (peer) |id| interface.forgetSource(id);
+            const id = peer orelse continue;
+            if (sent.source_refused) interface.forgetSource(id);
+            if (notSent(sent.failure)) |kind| interface.noteNotSent(id, kind, now);
         }
+    }
+
+    /// Null: it was, or it is nothing that lasts.
+    fn notSent(errno: std.os.linux.E) ?protocol.notices.Kind {
+        return switch (errno) {
+            .NETUNREACH, .HOSTUNREACH, .ACCES, .ADDRNOTAVAIL, .AFNOSUPPORT => .no_route,
+            .PERM => .not_let_out,
+            else => null,
+        };
     }
 
     /// A turn of packets alone, in the middle of something that takes longer than they should wait. Events of anything

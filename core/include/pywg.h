@@ -170,6 +170,10 @@ pywg_status pywg_device_handshake(pywg_device *device, const uint8_t public_key[
 #define PYWG_EVENT_PORT_FAILED 6u  /* port, os_errno: the link is up and has no sockets; tried again each second */
 #define PYWG_EVENT_HEALED 7u       /* port: the sockets that had failed are open again */
 #define PYWG_EVENT_REMOVED 8u      /* the interface or the UAPI socket was removed: pywg_device_run ends */
+#define PYWG_EVENT_TROUBLE 9u      /* public_key, os_errno: handshakes come to nothing. ETIMEDOUT: no answer; ECONNREFUSED,
+                                    * EHOSTUNREACH, ENETUNREACH, EACCES: ICMP, or no route; EPERM: a firewall here;
+                                    * EKEYREJECTED: an answer by other keys; EPROTO: our answers are never confirmed;
+                                    * ETIME: older than one before; EBUSY: under load. Ended by HANDSHAKE */
 
 typedef struct pywg_event {
     uint32_t kind;

@@ -21,6 +21,7 @@ pub const control_message = @import("control_message.zig");
 pub const sockaddr = @import("sockaddr.zig");
 pub const icmp_sender = @import("icmp_sender.zig");
 pub const udp_send = @import("udp_send.zig");
+pub const icmp_error = @import("icmp_error.zig");
 pub const given_sockets = @import("given_sockets.zig");
 pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
@@ -54,6 +55,7 @@ test {
     _ = control_message;
     _ = icmp_sender;
     _ = given_sockets;
+    _ = icmp_error;
     _ = udp;
     _ = @import("udp_test.zig");
     _ = poller;

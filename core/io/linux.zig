@@ -16,6 +16,7 @@ pub const Calls = struct {
     ioctl: *const fn (fd_t, u32, usize) usize = kernel.ioctl,
     sendmmsg: *const fn (fd_t, [*]linux.mmsghdr, u32, u32) usize = kernel.sendmmsg,
     recvmmsg: *const fn (fd_t, [*]linux.mmsghdr, u32, u32) usize = kernel.recvmmsg,
+    recvmsg: *const fn (fd_t, *linux.msghdr, u32) usize = kernel.recvmsg,
     socket: *const fn (u32, u32, u32) usize = kernel.socket,
     bind: *const fn (fd_t, *const anyopaque, linux.socklen_t) usize = kernel.bind,
     setsockopt: *const fn (fd_t, i32, u32, [*]const u8, linux.socklen_t) usize = kernel.setsockopt,
@@ -39,6 +40,9 @@ const kernel = struct {
     }
     fn recvmmsg(fd: fd_t, messages: [*]linux.mmsghdr, count: u32, flags: u32) usize {
         return linux.recvmmsg(fd, messages, count, flags, null);
+    }
+    fn recvmsg(fd: fd_t, message: *linux.msghdr, flags: u32) usize {
+        return linux.recvmsg(fd, message, flags);
     }
     fn socket(domain: u32, kind: u32, protocol: u32) usize {
         return linux.socket(domain, kind, protocol);

@@ -6,6 +6,7 @@ const std = @import("std");
 const wire = @import("wire");
 const sys = @import("linux.zig");
 const control_message = @import("control_message.zig");
+const icmp_error = @import("icmp_error.zig");
 const GivenSockets = @import("given_sockets.zig").GivenSockets;
 const Name = @import("sockaddr.zig").Name;
 const Offload = @import("offload.zig").Offload;
@@ -72,6 +73,7 @@ pub const Udp = struct {
     /// The one that it was about.
     failed_family: Family = .ipv4,
     outgoing: Outgoing = undefined,
+    icmp_guard: icmp_error.Guard = .{},
 
     /// Opens nothing that stays; asks the kernel what it can, so that the report is true from the start.
     pub fn init(calls: *const sys.Calls, offload: *Offload) Udp {
@@ -248,6 +250,7 @@ pub const Udp = struct {
                 // No DF on the outer packet, as the kernel's driver has it: a tunnel that fragments beats
                 // one that goes silent where ICMP is filtered. GSO sends cannot be fragmented: `Offload.refuseGso`.
                 _ = udp.set(socket, IP, linux.IP.MTU_DISCOVER, linux.IP.PMTUDISC_DONT);
+                _ = udp.set(socket, IP, linux.IP.RECVERR, 1); // what the network answers is told to users, no more
             },
             .ipv6 => {
                 // One that is given says so, and cannot be told any more.
@@ -255,6 +258,7 @@ pub const Udp = struct {
                 try udp.require(socket, IPV6, linux.IPV6.RECVPKTINFO, "IPV6_RECVPKTINFO");
                 _ = udp.set(socket, IPV6, linux.IPV6.RECVTCLASS, 1);
                 _ = udp.set(socket, IPV6, linux.IPV6.MTU_DISCOVER, linux.IPV6.PMTUDISC_DONT);
+                _ = udp.set(socket, IPV6, linux.IPV6.RECVERR, 1);
             },
         }
         udp.growBuffer(socket, linux.SO.RCVBUFFORCE, linux.SO.RCVBUF);
@@ -365,6 +369,30 @@ pub const Udp = struct {
             if (batch.datagrams[i].truncated) udp.counters.truncated += 1;
         }
         return count;
+    }
+
+    // ---- what the network answers --------------------------------------------------------------------
+
+    /// Null when there is none, or there were too many lately: then the kernel keeps them until `hearAgain`.
+    pub fn nextIcmpError(udp: *Udp, family: Family, now_ns: u64) ?icmp_error.IcmpError {
+        const socket = udp.fd(family) orelse return null;
+        const found = icmp_error.next(udp.calls, socket) orelse return null;
+        if (udp.icmp_guard.allows(now_ns)) return found;
+        udp.icmp_guard.is_deaf = true;
+        udp.hearErrors(0); // those that wait go, too
+        return null;
+    }
+
+    /// Call where an answer of the network is worth hearing again.
+    pub fn hearAgain(udp: *Udp, now_ns: u64) void {
+        if (!udp.icmp_guard.isRested(now_ns)) return;
+        udp.icmp_guard.is_deaf = false;
+        udp.hearErrors(1);
+    }
+
+    fn hearErrors(udp: *Udp, value: c_int) void {
+        if (udp.fd(.ipv4)) |socket| _ = udp.set(socket, linux.IPPROTO.IP, linux.IP.RECVERR, value);
+        if (udp.fd(.ipv6)) |socket| _ = udp.set(socket, linux.IPPROTO.IPV6, linux.IPV6.RECVERR, value);
     }
 
     // ---- sending -------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@
 //!                        alone, with the source: if that is sent it was the train, if not it was the source
 //!   EINVAL, ENETUNREACH, ENODEV, EADDRNOTAVAIL, a datagram with a sticky source
 //!                        the source is gone: it is forgotten, in all datagrams that have it
+//!   what ICMP can have told (IP_RECVERR)
+//!                        with something in the error queue it may be about a datagram of before, since the kernel
+//!                        tells it by the next call, whatever that sends: the same again, once
 //!   anything else        costs this piece: EPERM is a firewall's no, EAGAIN and ENOBUFS a full queue, the others the
 //!                        network's answer
 //! Knows bytes and addresses; not who the peers are or what the datagrams mean.
@@ -51,6 +54,8 @@ pub const Transmit = struct {
     tos: u8 = 0,
     /// Set by sending when the kernel no longer has the source; `endpoint.source` is null then.
     source_refused: bool = false,
+    /// Set by sending when some of it was not sent: why the last of that was not.
+    failure: sys.E = .SUCCESS,
 
     /// Datagrams on the wire that `length` bytes of it make.
     fn segments(transmit: *const Transmit, length: usize) u64 {
@@ -111,6 +116,8 @@ pub const Pass = struct {
     /// source is gone. The first datagram of the train, sent alone, tells which.
     suspect: ?usize = null,
     interrupts: u32 = 0,
+    /// Where the piece begins that is tried again, since its error may have been about another.
+    doubted: ?Cursor = null,
 
     pub fn run(pass: *Pass) void {
         while (true) {
@@ -225,6 +232,10 @@ pub const Pass = struct {
 
     fn judge(pass: *Pass, piece: Piece, errno: sys.E) Verdict {
         const transmit = &pass.transmits[piece.transmit];
+        if (canBeOfBefore(errno) and !pass.isDoubted(piece) and pass.hasAnswers()) {
+            pass.doubted = .{ .transmit = piece.transmit, .offset = piece.offset };
+            return .again;
+        }
         switch (errno) {
             .INTR => {
                 pass.interrupts += 1;
@@ -244,6 +255,26 @@ pub const Pass = struct {
             else => {},
         }
         return .give_up;
+    }
+
+    fn isDoubted(pass: *const Pass, piece: Piece) bool {
+        const doubted = pass.doubted orelse return false;
+        return doubted.transmit == piece.transmit and doubted.offset == piece.offset;
+    }
+
+    /// Whether the network has answered to something: that waits in the error queue still.
+    fn hasAnswers(pass: *const Pass) bool {
+        var polled = [1]linux.pollfd{.{ .fd = pass.socket.?, .events = 0, .revents = 0 }};
+        return linux.errno(linux.poll(&polled, 1, 0)) == .SUCCESS and polled[0].revents & linux.POLL.ERR != 0;
+    }
+
+    /// What the kernel makes of ICMP errors (icmp_err_convert, icmpv6_err_convert).
+    fn canBeOfBefore(errno: sys.E) bool {
+        return switch (errno) {
+            .CONNREFUSED, .HOSTUNREACH, .NETUNREACH, .HOSTDOWN, .NONET, .MSGSIZE => true,
+            .ACCES, .PROTO, .NOPROTOOPT, .OPNOTSUPP => true,
+            else => false,
+        };
     }
 
     fn withoutGso(pass: *Pass, transmit: *const Transmit, errno: sys.E) Verdict {
@@ -281,6 +312,7 @@ pub const Pass = struct {
         const transmit = &pass.transmits[piece.transmit];
         pass.result.failed_datagrams += if (piece.is_train) transmit.segments(piece.length) else 1;
         pass.result.last_errno = errno;
+        transmit.failure = errno;
         if (pass.suspect == piece.transmit) pass.suspect = null; // nothing learnt
         pass.advance(piece);
     }

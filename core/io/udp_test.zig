@@ -705,3 +705,58 @@ test "sockets take over a port from ours that share it, all of them, but not fro
     }));
     try testing.expect(workers[0].isOpen());
 }
+
+test "what the network answers to one datagram costs none of those after it, and is told once" {
+    var fixture: Fixture = .{};
+    try fixture.start(&sys.real);
+    defer fixture.stop();
+    for ([_]Family{ .ipv4, .ipv6 }) |family| {
+        if (fixture.b.fd(family) == null) continue;
+        // A port that nobody has any more.
+        var gone: Udp = .init(&sys.real, &fixture.offload);
+        const port = try gone.open(.{});
+        gone.close();
+        const nowhere: wire.Endpoint = .{ .remote = .{ .address = loopback(family), .port = port } };
+        var buffer: [5 * 100]u8 = undefined;
+        var transmits = [_]Transmit{
+            .{ .bytes = "lost", .segment_size = 0, .endpoint = nowhere },
+            .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 100, .endpoint = fixture.target(family) },
+        };
+        // On loopback the answer is there before the next message is made.
+        const sent = fixture.a.send(&transmits, 0);
+        try testing.expectEqual(SendResult{ .sent_datagrams = 6 }, sent);
+        try fixture.expectNumbered(family, ascending[0..5], 100);
+        try testing.expect(fixture.offload.gsoAllowed(fixture.target(family).remote, 0));
+        const told = fixture.a.nextIcmpError(family, 0).?;
+        try testing.expectEqual(.port_unreachable, told.reason);
+        try testing.expect(told.remote.eql(nowhere.remote));
+        try testing.expect(told.by.?.eql(loopback(family)));
+        try testing.expectEqual(null, fixture.a.nextIcmpError(family, 0));
+        try testing.expectEqual(0, fixture.a.receive(family, &fixture.batch));
+        try testing.expectEqual(0, fixture.a.counters.receive_errors);
+    }
+}
+
+test "a flood of answers of the network is left to the kernel for a while" {
+    var fixture: Fixture = .{};
+    try fixture.start(&sys.real);
+    defer fixture.stop();
+    var gone: Udp = .init(&sys.real, &fixture.offload);
+    const port = try gone.open(.{});
+    gone.close();
+    const nowhere: wire.Endpoint = .{ .remote = .{ .address = loopback(.ipv4), .port = port } };
+    const a = &fixture.a;
+    for (0..1000) |_| {
+        var one = [_]Transmit{.{ .bytes = "lost", .segment_size = 0, .endpoint = nowhere }};
+        _ = a.send(&one, 0);
+        while (a.nextIcmpError(.ipv4, 0)) |_| {}
+        if (a.icmp_guard.is_deaf) break;
+    } else return error.SkipZigTest; // the kernel limits what it tells
+    a.hearAgain(std.time.ns_per_s);
+    try testing.expect(a.icmp_guard.is_deaf);
+    var one = [_]Transmit{.{ .bytes = "lost", .segment_size = 0, .endpoint = nowhere }};
+    try testing.expectEqual(1, a.send(&one, 0).sent_datagrams);
+    try testing.expectEqual(null, a.nextIcmpError(.ipv4, 0));
+    a.hearAgain(60 * std.time.ns_per_s);
+    try testing.expect(!a.icmp_guard.is_deaf);
+}

@@ -59,6 +59,10 @@ pub const Drop = enum(u8) {
     send_failed,
     /// The kernel refused the inner packet (TUN).
     deliver_failed,
+    // Packets to send, again: numbers that were given stay.
+    /// To a group that no peer has in its allowed IPs, or to all. Mostly the kernel's own: neighbour discovery (RFC
+    /// 4861), MLD (RFC 3810).
+    multicast,
 
     pub const count = @typeInfo(Drop).@"enum".field_names.len;
 };

@@ -5,6 +5,7 @@
 //! an Interface, and one reads, at any time.
 //! Invariant: to note takes no memory and never waits. What finds no room is counted, and the count takes its place.
 const std = @import("std");
+const notices = @import("notices.zig");
 const wire = @import("wire");
 
 pub const Key = [32]u8;
@@ -17,6 +18,9 @@ pub const Event = union(enum) {
     /// The peer does not answer: initiations for REKEY_ATTEMPT_TIME had no response, or nothing was exchanged for so
     /// long that its keys were forgotten. Told once until there is a session again.
     stale: Key,
+    /// Handshakes with the peer come to nothing, and why. Told when it begins, and when it is for another reason, until
+    /// there is a session again.
+    trouble: struct { peer: Key, kind: notices.Kind },
     /// The peer was removed.
     gone: Key,
     /// An offload, as its bit, is not used any more: at all, or towards one remote for a while.
@@ -144,7 +148,7 @@ test "one thread notes and another reads: each event is read in order, or counte
             accounted += 1;
         },
         .lost => |lost| accounted += lost,
-        .handshake, .endpoint, .stale, .gone, .port_failed, .healed, .removed => unreachable,
+        .handshake, .endpoint, .stale, .trouble, .gone, .port_failed, .healed, .removed => unreachable,
     };
     thread.join();
     try testing.expectEqual(count, accounted);

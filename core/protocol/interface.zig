@@ -11,6 +11,7 @@ const Allocator = std.mem.Allocator;
 const wire = @import("wire");
 const messages = wire.messages;
 const allowed_ips = @import("allowed_ips.zig");
+const Attempts = @import("attempts.zig").Attempts;
 const control = @import("interface/control.zig");
 const constants = @import("constants.zig");
 const cookie = @import("cookie.zig");
@@ -23,6 +24,7 @@ const load = @import("load.zig");
 const deadlines_file = @import("deadlines.zig");
 const index_table = @import("index_table.zig");
 const noise = @import("noise.zig");
+const notices_file = @import("notices.zig");
 const Peer = @import("peer.zig").Peer;
 const peer_table = @import("peer_table.zig");
 pub const PeerId = peer_table.PeerId;
@@ -32,6 +34,7 @@ const SegmentedArray = @import("segmented_array.zig").SegmentedArray;
 const session = @import("session.zig");
 const staging = @import("staging.zig");
 const time = @import("time.zig");
+const trouble = @import("interface/trouble.zig");
 const untouched = @import("untouched.zig");
 const wishes = @import("wishes.zig");
 const Now = time.Now;
@@ -150,6 +153,8 @@ pub const Interface = struct {
 
     peers: SegmentedArray(Peer, 64) = .{},
     sessions: session.Pool = .{},
+    /// By the same indices; apart from what packets touch. A segment is whole pages.
+    attempts: SegmentedArray(Attempts, 1024) = .{},
     /// Indices below this have been used; those that are free again are in `free_peers`.
     peer_high: u32 = 0,
     free_peers: std.ArrayList(u32) = .empty,
@@ -172,6 +177,8 @@ pub const Interface = struct {
     queues: wishes.Queues = .{},
 
     counters: drop.Counters = .{},
+    notices: notices_file.Notices = .{},
+    looks: trouble.Looks = .{},
     /// The caller's, who reads it; null when nobody does.
     events: ?*events_file.Ring = null,
 
@@ -207,6 +214,7 @@ pub const Interface = struct {
             crypto.zero(peer);
         }
         interface.peers.deinit(gpa);
+        interface.attempts.deinit(gpa);
         interface.sessions.deinit(gpa);
         interface.free_peers.deinit(gpa);
         interface.by_key.deinit(gpa);
@@ -226,6 +234,7 @@ pub const Interface = struct {
     pub const writeConfiguration = control.write;
     pub const Answer = control.Answer;
     pub const countersOf = control.counters;
+    pub const traceOf = control.trace;
     pub const requestHandshake = control.requestHandshake;
     pub const setActive = control.setActive;
     pub const renewSessions = renewal.renewSessions;
@@ -260,8 +269,9 @@ pub const Interface = struct {
             interface.counters.add(.malformed_outgoing, 1);
             return .{ .drop = .malformed_outgoing };
         } orelse {
-            interface.counters.add(.no_peer, 1);
-            return .{ .drop = .no_peer };
+            const reason: Drop = if (wire.ip.isToGroup(packet)) .multicast else .no_peer;
+            interface.counters.add(reason, 1);
+            return .{ .drop = reason };
         };
         if (interface.isOwnDatagram(index, packet)) {
             interface.counters.add(.routing_loop, 1);
@@ -302,7 +312,10 @@ pub const Interface = struct {
     pub fn reserve(interface: *Interface, id: PeerId, count: u32, bytes: u64, now: Now) Reserved {
         assert(count > 0);
         const peer = interface.get(id) orelse return interface.refuseReserved(.peer_removed, count);
-        if (peer.endpoint == null) return interface.refuseReserved(.no_endpoint, count);
+        if (peer.endpoint == null) {
+            interface.attempts.at(id.index).drop(.no_endpoint, count);
+            return interface.refuseReserved(.no_endpoint, count);
+        }
         if (peer.staged.packets != 0) return .stage; // those that wait go first
         const ticket = interface.sessionForSending(peer, id, count, now) orelse return .stage;
         interface.noteSent(peer, id.index, bytes, true, now);
@@ -356,7 +369,9 @@ pub const Interface = struct {
             return false;
         };
         const result = interface.staging_pool.push(&peer.staged, packet);
-        interface.counters.add(.staging_full, result.dropped + @intFromBool(!result.stored));
+        const lost = result.dropped + @intFromBool(!result.stored);
+        interface.counters.add(.staging_full, lost);
+        if (lost != 0) interface.attempts.at(id.index).drop(.staging_full, lost);
         // This one is lost, but the next must find a session.
         if (!result.stored) handshakes.requestKeepalive(interface, id.index);
         handshakes.requestStaged(interface, id.index);
@@ -423,7 +438,7 @@ pub const Interface = struct {
         interface.roam(peer, from);
         if (sessions.isNext(ticket.slot)) interface.confirmSession(peer, index, now);
         interface.noteReceived(peer, index, inner.len, now);
-        const opened: Opened = if (inner.len == 0) .keepalive else interface.admit(ticket.peer, inner);
+        const opened: Opened = if (inner.len == 0) .keepalive else interface.admit(ticket.peer, inner, now);
         // As in the kernel: what is refused for what it holds is not counted as received.
         if (opened != .drop) peer.rx_bytes += inner.len + messages.transport_overhead;
         return opened;
@@ -499,7 +514,7 @@ pub const Interface = struct {
     fn confirmSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
         peer.sessions.confirm();
         handshakes.abandonInitiation(interface, peer); // there is a session, and its ephemeral key need not be kept
-        handshakes.noteSession(interface, peer, now);
+        handshakes.noteSession(interface, peer, index, now);
         handshakes.requestStaged(interface, index);
     }
 
@@ -511,19 +526,30 @@ pub const Interface = struct {
             }
         }
         peer.timers.anyAuthenticatedPacketReceived();
+        peer.timers.noteHeard(now.boot);
         peer.timers.anyAuthenticatedPacketTraversal(now.boot);
         if (inner_length != 0) peer.timers.dataReceived(now.boot);
         interface.reschedule(index);
     }
 
     /// Cryptokey routing (section 2): the source must be this very peer's, by longest match.
-    fn admit(interface: *Interface, id: PeerId, inner: []u8) Opened {
+    fn admit(interface: *Interface, id: PeerId, inner: []u8, now: Now) Opened {
         const packet = wire.ip.Packet.parse(inner) orelse return interface.refuseOpened(.malformed_inner);
         const source = packet.source();
         const owner = interface.allowed_ips.lookup(&source);
-        if (owner == null or owner.? != id.index) return interface.refuseOpened(.disallowed_source);
+        if (owner == null or owner.? != id.index) {
+            trouble.noteDisallowed(interface, id.index, source, now);
+            return interface.refuseOpened(.disallowed_source);
+        }
         return .{ .deliver = inner[0..packet.bytes.len] };
     }
+
+    // ---- what a user should be told: notices.zig, attempts.zig ----
+
+    pub const noteUnreachable = trouble.noteUnreachable;
+    pub const noteNotSent = trouble.noteNotSent;
+    pub const noteHole = trouble.noteHole;
+    pub const noteUnroutable = trouble.noteUnroutable;
 
     // ---- shared by the parts ----
 

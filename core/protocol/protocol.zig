@@ -7,11 +7,13 @@
 //!   5.4.6      replay.zig, session.zig   how bytes are sealed, once
 //!   6          timers.zig        what happens when nothing happens
 //!              events.zig        what users are told of without asking
+//!              notices.zig, attempts.zig   why there is no session, as far as it can be told
 //!   2          allowed_ips.zig   cryptokey routing
 //!              peer.zig, interface.zig, interface/handshakes.zig, interface/control.zig   all of it together
 //! No system call, clock, thread or global: time and randomness are passed in.
 const std = @import("std");
 
+pub const attempts = @import("attempts.zig");
 pub const change = @import("change.zig");
 pub const constants = @import("constants.zig");
 pub const cookie = @import("cookie.zig");
@@ -19,6 +21,7 @@ pub const crypto = @import("crypto.zig");
 pub const drop = @import("drop.zig");
 pub const events = @import("events.zig");
 pub const noise = @import("noise.zig");
+pub const notices = @import("notices.zig");
 pub const soundness = @import("soundness.zig");
 pub const time = @import("time.zig");
 pub const uapi = @import("uapi.zig");
@@ -38,6 +41,7 @@ pub const OpenTicket = interface.OpenTicket;
 pub const Transmit = interface.Transmit;
 pub const PeerCounters = @import("interface/control.zig").PeerCounters;
 pub const HandshakeError = @import("interface/control.zig").HandshakeError;
+pub const Trace = @import("interface/control.zig").Trace;
 pub const no_peer = @import("wishes.zig").none;
 pub const cookie_replies_max = interface.cookie_replies_max;
 
@@ -47,6 +51,7 @@ pub const Draft = handshakes.Draft;
 
 test {
     _ = @import("allowed_ips.zig");
+    _ = @import("attempts.zig");
     _ = @import("change.zig");
     _ = @import("cookie.zig");
     _ = @import("crypto.zig");
@@ -57,6 +62,7 @@ test {
     _ = @import("interface_test.zig");
     _ = @import("load.zig");
     _ = @import("noise.zig");
+    _ = @import("notices.zig");
     _ = @import("peer_table.zig");
     _ = @import("rate_limiter.zig");
     _ = @import("replay.zig");

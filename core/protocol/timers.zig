@@ -21,6 +21,8 @@ pub const Kind = enum {
     const count = @typeInfo(Kind).@"enum".field_names.len;
 };
 
+const heard_shift = 28;
+
 pub const Timers = struct {
     deadlines: [Kind.count]Instant = @splat(.never),
     handshake_attempts: u32 = 0,
@@ -33,6 +35,9 @@ pub const Timers = struct {
     cookie_retry: enum(u8) { unused, due, spent } = .unused,
     /// Seconds; 0 is off.
     persistent_keepalive_interval: u16 = 0,
+    /// When something authentic last came, in quarters of a second (2^28 ns), rounded up; 0 for never. To be told, not
+    /// to be decided by.
+    last_heard: u32 = 0,
 
     /// Call after a packet with data, not a keepalive, was sealed for sending. From then on an answer is expected.
     pub fn dataSent(timers: *Timers, now: Instant, jitter_ns: u64) void {
@@ -58,6 +63,29 @@ pub const Timers = struct {
     /// Call after any packet was found authentic: data, a keepalive or a handshake message. The peer is there.
     pub fn anyAuthenticatedPacketReceived(timers: *Timers) void {
         timers.cancel(.new_handshake);
+    }
+
+    /// Call beside that.
+    pub fn noteHeard(timers: *Timers, now: Instant) void {
+        timers.last_heard = heardAt(now);
+    }
+
+    pub fn heardAt(now: Instant) u32 {
+        return @truncate((now.ns >> heard_shift) + 1);
+    }
+
+    /// For how long nothing authentic came, in nanoseconds; null if nothing ever did.
+    pub fn silence(timers: *const Timers, now: Instant) ?u64 {
+        if (timers.last_heard == 0) return null;
+        return @as(u64, heardAt(now) -| timers.last_heard) << heard_shift;
+    }
+
+    /// For how long what was sent with data has no answer, in nanoseconds, less up to REKEY_TIMEOUT_JITTER_MAX. One is
+    /// due after KEEPALIVE_TIMEOUT at most.
+    pub fn unanswered(timers: *const Timers, now: Instant) u64 {
+        const due = timers.deadlines[@backingInt(Kind.new_handshake)];
+        if (due.ns == Instant.never.ns) return 0;
+        return (constants.KEEPALIVE_TIMEOUT + constants.REKEY_TIMEOUT) -| due.since(now);
     }
 
     /// Call after any packet was sent or found authentic: the path was used, so the persistent keepalive starts anew.
@@ -175,6 +203,21 @@ test "silence after sending asks for a new handshake after fifteen seconds and j
     try testing.expectEqual(at(15).ns + 7, timers.deadline().ns);
     timers.anyAuthenticatedPacketReceived();
     try testing.expectEqual(Instant.never, timers.deadline());
+}
+
+test "how long nothing came, and how long what was sent has no answer" {
+    var timers: Timers = .{};
+    try testing.expectEqual(null, timers.silence(at(5)));
+    try testing.expectEqual(0, timers.unanswered(at(5)));
+    timers.noteHeard(at(10));
+    timers.dataSent(at(12), 0);
+    const silence = timers.silence(at(20)).?;
+    try testing.expect(silence > 9 * std.time.ns_per_s and silence < 11 * std.time.ns_per_s);
+    try testing.expectEqual(8 * std.time.ns_per_s, timers.unanswered(at(20)));
+    timers.anyAuthenticatedPacketReceived();
+    try testing.expectEqual(0, timers.unanswered(at(21)));
+    timers.stop();
+    try testing.expectEqual(null, timers.silence(at(30)));
 }
 
 test "persistent keepalive restarts with every packet and survives a stop as a setting only" {

@@ -237,6 +237,14 @@ pub fn udpPayload(bytes: []const u8) ?[]const u8 {
     return if (offset + udp_header <= bytes.len) bytes[offset + udp_header ..] else null;
 }
 
+/// To a multicast group or to all hosts of a link. Of a packet with its whole header.
+pub fn isToGroup(bytes: []const u8) bool {
+    return switch (version(bytes) orelse return false) {
+        .ipv4 => bytes[16] & 0xf0 == 0xe0 or std.mem.allEqual(u8, bytes[16..20], 0xff),
+        .ipv6 => bytes[24] == 0xff,
+    };
+}
+
 /// Writes the length of the whole packet into its header, and IPv4's header checksum anew.
 pub fn setLength(packet: []u8, family: Family, length: usize) void {
     switch (family) {

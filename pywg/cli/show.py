@@ -22,6 +22,7 @@ from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.keys import PublicKey
 from pywg.tunnel.names import names_of
 from pywg.tunnel.record import healed
+from pywg.wireguard import condition
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.addresses import address_text, endpoint_text, network_text
 from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
@@ -64,16 +65,19 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
         click.echo("".join(texts), nl=False)
         return 1 if failed else 0
     reports = {name: report_of(name, what) if offload else None for name, _ in found}
+    # Of pywg's own, why a peer has no session; wg does not know.
+    traces = {name: reports[name] or trace_of(name) for name, _ in found}
     if as_json:
         shown = {
-            name: to_json(status, reports[name], healed(name), names_of(name))
+            name: to_json(status, reports[name], healed(name), names_of(name), traces[name])
             for name, status in found
         }
         click.echo(json.dumps(shown, indent=2))
         return 1 if failed else 0
     pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
     blocks = [
-        pretty.interface(name, status, reports[name], names_of(name)) for name, status in found
+        pretty.interface(name, status, reports[name], names_of(name), traces[name])
+        for name, status in found
     ]
     if blocks:
         click.echo("\n\n".join(blocks), color=True)
@@ -126,6 +130,14 @@ def report_of(name: str, what: str) -> Report | None:
         raise
 
 
+def trace_of(name: str) -> Report | None:
+    """None where another program than pywg serves the interface."""
+    try:
+        return uapi_socket.report(name)
+    except UapiError:
+        return None
+
+
 def wants_color() -> bool:
     mode = os.environ.get("WG_COLOR_MODE", "auto")
     if mode in ("always", "never"):
@@ -147,6 +159,7 @@ class Pretty:
         status: InterfaceStatus,
         report: Report | None = None,
         names: Names = MappingProxyType({}),
+        trace: Report | None = None,
     ) -> str:
         reset = "\033[0m" if self.color else ""  # wg starts from a clean terminal
         lines = [reset + self._head("interface", "green", name)]
@@ -160,16 +173,26 @@ class Pretty:
             lines.append(self._field("fwmark", f"0x{status.fwmark:x}"))
         if report is not None:
             lines += self._report(report)
+        if trace is not None:
+            lines += [self._field("notice", line) for line in condition.of_interface(trace)]
         blocks = ["\n".join(lines)]
         # Newest handshake first; peers without one keep their order at the end.
         by_handshake = sorted(status.peers, key=lambda peer: -peer.last_handshake_ns)
-        blocks += [self._peer(peer, names.get(peer.public_key, "")) for peer in by_handshake]
+        blocks += [
+            self._peer(peer, names.get(peer.public_key, ""), trace, with_drops=report is not None)
+            for peer in by_handshake
+        ]
         return "\n\n".join(blocks)
 
-    def _peer(self, peer: PeerStatus, name: str) -> str:
+    def _peer(
+        self, peer: PeerStatus, name: str, trace: Report | None, *, with_drops: bool = False
+    ) -> str:
         lines = [self._head("peer", "yellow", str(peer.public_key))]
         if name:
             lines.append(self._field("name", name))
+        found = condition.of_peer(peer, trace, self.now_s)
+        if not found.is_healthy:
+            lines.append(self._field("status", self._style(found.text, "red")))
         if peer.preshared_key is not None:
             hidden = "(hidden)" if self.hide_keys else peer.preshared_key.to_base64()
             lines.append(self._field("preshared key", hidden))
@@ -188,6 +211,11 @@ class Pretty:
         if peer.persistent_keepalive:
             every = self._duration(peer.persistent_keepalive)
             lines.append(self._field("persistent keepalive", f"every {every}"))
+        told = trace.peers.get(peer.public_key) if trace is not None and with_drops else None
+        lines += [
+            self._field(f"dropped {reason.replace('_', ' ')}", str(count))
+            for reason, count in (told.dropped if told else {}).items()
+        ]
         return "\n".join(lines)
 
     def _report(self, report: Report) -> list[str]:
@@ -257,6 +285,7 @@ def to_json(
     report: Report | None = None,
     healed: Sequence[str] = (),
     names: Names = MappingProxyType({}),
+    trace: Report | None = None,
 ) -> dict[str, Any]:
     """The key names of wg-json, and those that it does not know; absent things are left out, and so
     are secrets."""
@@ -275,14 +304,17 @@ def to_json(
         shown["cipher"] = report.cipher
     if healed:
         shown["healed"] = {"count": len(healed), "last": healed[-1]}
+    notices = condition.of_interface(trace) if trace is not None else []
+    if notices:
+        shown["notices"] = notices
     shown["peers"] = {
-        str(peer.public_key): _peer_to_json(peer, names.get(peer.public_key, ""))
+        str(peer.public_key): _peer_to_json(peer, names.get(peer.public_key, ""), trace)
         for peer in status.peers
     }
     return shown
 
 
-def _peer_to_json(peer: PeerStatus, name: str) -> dict[str, Any]:
+def _peer_to_json(peer: PeerStatus, name: str, report: Report | None) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if name:
         shown["name"] = name
@@ -295,4 +327,12 @@ def _peer_to_json(peer: PeerStatus, name: str) -> dict[str, Any]:
     if peer.persistent_keepalive:
         shown["persistentKeepalive"] = peer.persistent_keepalive
     shown["allowedIps"] = [network_text(network) for network in peer.allowed_ips]
+    found = condition.of_peer(peer, report, int(time.time()))
+    shown["status"] = {"word": found.word, "text": found.text}
+    trace = report.peers.get(peer.public_key) if report is not None else None
+    if trace is not None:
+        if trace.heard_ms_ago is not None:
+            shown["lastReceivedSecondsAgo"] = trace.heard_ms_ago // 1000
+        if trace.dropped:
+            shown["dropped"] = trace.dropped
     return shown

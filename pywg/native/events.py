@@ -45,6 +45,26 @@ class PeerStale:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTrouble:
+    """Handshakes with the peer come to nothing, and why; the next ``HandshakeDone`` ends it.
+
+    ``os_errno``: ETIMEDOUT for no answer to three of them, some ten seconds; ECONNREFUSED,
+    EHOSTUNREACH, ENETUNREACH or EACCES for an ICMP error or no route; EPERM for a firewall of this
+    host; EKEYREJECTED for an answer by another preshared key or other keys; EPROTO for handshakes
+    of the peer that we answered and it never confirmed; ETIME for one that is older than one
+    before; EBUSY for a peer under load. Told again when it is for another reason.
+    """
+
+    public_key: PublicKey
+    os_errno: int
+
+    @property
+    def reason(self) -> str:
+        """The name of ``os_errno``, such as ``ECONNREFUSED``."""
+        return errno.errorcode.get(self.os_errno, str(self.os_errno))
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGone:
     """The peer was removed from the configuration, by whomever."""
 
@@ -102,6 +122,7 @@ Event = (
     HandshakeDone
     | EndpointChanged
     | PeerStale
+    | PeerTrouble
     | PeerGone
     | OffloadSteppedDown
     | PortFailed
@@ -142,6 +163,7 @@ _KINDS: dict[int, Callable[[abi.pywg_event], Event]] = {
     abi.PYWG_EVENT_PORT_FAILED: lambda raw: PortFailed(raw.port, raw.os_errno),
     abi.PYWG_EVENT_HEALED: lambda raw: Healed(raw.port),
     abi.PYWG_EVENT_REMOVED: lambda raw: InterfaceRemoved(),
+    abi.PYWG_EVENT_TROUBLE: lambda raw: PeerTrouble(PublicKey(bytes(raw.public_key)), raw.os_errno),
 }
 
 

@@ -72,6 +72,50 @@ class InterfaceStatus:
         return self.private_key.public if self.private_key else None
 
 
+@dataclass(frozen=True, slots=True)
+class PeerTrace:
+    """What was tried with a peer lately, and what came back. No secrets.
+
+    ``asked``: handshakes that it was sent and has not answered; ``answered``: its own that were
+    answered and that it never confirmed; both since the last session. ``asked_for_ms``: since the
+    first of those asked. ``refused``: what came in the place of an answer, a word of
+    ``core/protocol/notices.zig``. ``heard_ms_ago``: since something authentic came, None for never.
+    ``unanswered_ms``: for how long data that was sent has no answer, which is due within 10 s;
+    ``is_silent``: it had none for 15 s, and so the peer is asked.
+    ``dropped``: reason to packets.
+    """
+
+    has_endpoint: bool = False
+    has_session: bool = False
+    asked: int = 0
+    answered: int = 0
+    asked_for_ms: int = 0
+    refused: str = ""
+    heard_ms_ago: int | None = None
+    unanswered_ms: int = 0
+    is_silent: bool = False
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Somebody was refused, or refused us: ``kind`` is a word of ``core/protocol/notices.zig``.
+
+    ``key``: the peer's, or the one that a stranger claims. ``remote``: where it came from, or was
+    to go. ``address``: who said so by ICMP, or an address inside the tunnel. ``mtu``: bytes, 0
+    where it is not about that. ``count``: how often since ``first_ms_ago``.
+    """
+
+    kind: str
+    count: int
+    first_ms_ago: int
+    last_ms_ago: int
+    key: PublicKey | None = None
+    remote: str = ""
+    address: str = ""
+    mtu: int = 0
+
+
 @dataclass(slots=True)
 class Report:
     """Offloads and counters, as `pywg_get=1` and pywg_device_report tell them.
@@ -80,6 +124,7 @@ class Report:
     endpoints that take no GSO, and that trains do not reach. ``dropped``: reason to packets.
     ``cipher``: the AEAD path. ``healed``: what was put back, as commands. ``other``: the rest,
     key to value, such as ``listen_error`` while the link is up and its port cannot be had.
+    ``peers``: what was tried, of those with which something was; ``notices``: who was refused.
     """
 
     offloads: dict[str, str] = field(default_factory=dict)
@@ -88,4 +133,6 @@ class Report:
     dropped: dict[str, int] = field(default_factory=dict)
     cipher: str = ""
     healed: list[str] = field(default_factory=list)
+    peers: dict[PublicKey, PeerTrace] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
     other: dict[str, str] = field(default_factory=dict)

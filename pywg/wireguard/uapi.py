@@ -15,7 +15,7 @@ from pywg.errors import KeyFormatError, UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wireguard.addresses import network_text
 from pywg.wireguard.changes import Changes, PeerChange
-from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
+from pywg.wireguard.status import InterfaceStatus, Notice, PeerStatus, PeerTrace, Report
 
 # Keys of pywg's own. Another implementation refuses them, so they are written only where asked for.
 BIND_DEVICE, BIND_ADDRESS = "pywg_bind_device", "pywg_bind_address"
@@ -152,10 +152,61 @@ def parse_report(text: str) -> Report:
             report.gso_lost.append(value)
         elif key == "cipher":
             report.cipher = value
+        elif key in ("peer", "notice"):
+            try:
+                _read_told(report, key, value)
+            except (ValueError, KeyError, KeyFormatError):
+                raise UapiError(f"the report: bad value for {key}") from None
         elif key and key != "errno":
             before = report.other.get(key)  # such as an address to bind to of each family
             report.other[key] = value if before is None else f"{before}, {value}"
     return report
+
+
+def _read_told(report: Report, key: str, value: str) -> None:
+    if key == "notice":
+        report.notices.append(_read_notice(value))
+        return
+    public_key, trace = _read_trace(value)
+    report.peers[public_key] = trace
+
+
+def _read_trace(text: str) -> tuple[PublicKey, PeerTrace]:
+    """`KEY endpoint=1 session=0 asked=3 ...`; words that are not known here are skipped."""
+    public_key, *words = text.split(" ")
+    values = dict(word.split("=", 1) for word in words)
+    numbers = {name: int(value) for name, value in values.items() if value.isdigit()}
+    return PublicKey.from_hex(public_key), PeerTrace(
+        has_endpoint=values.get("endpoint") == "1",
+        has_session=values.get("session") == "1",
+        asked=numbers.get("asked", 0),
+        answered=numbers.get("answered", 0),
+        asked_for_ms=numbers.get("asked_for_ms", 0),
+        refused=values.get("refused", ""),
+        heard_ms_ago=numbers.get("heard_ms_ago"),
+        unanswered_ms=numbers.get("unanswered_ms", 0),
+        is_silent=values.get("silent") == "1",
+        dropped={
+            name.removeprefix("dropped_"): number
+            for name, number in numbers.items()
+            if name.startswith("dropped_")
+        },
+    )
+
+
+def _read_notice(text: str) -> Notice:
+    kind, *words = text.split(" ")
+    values = dict(word.split("=", 1) for word in words)
+    return Notice(
+        kind=kind,
+        count=int(values["count"]),
+        first_ms_ago=int(values["first_ms_ago"]),
+        last_ms_ago=int(values["last_ms_ago"]),
+        key=PublicKey.from_hex(values["key"]) if "key" in values else None,
+        remote=values.get("remote", ""),
+        address=values.get("address", ""),
+        mtu=int(values.get("mtu", "0")),
+    )
 
 
 def add_bindings(status: InterfaceStatus, report: Report) -> InterfaceStatus:

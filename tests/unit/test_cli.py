@@ -29,6 +29,7 @@ from pywg.service.supervisor import Hosting
 from pywg.tunnel import record
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
+from pywg.wireguard.condition import WORDS
 from pywg.wireguard.status import InterfaceStatus, Report
 
 Run = Callable[..., tuple[int, str, str]]
@@ -561,6 +562,7 @@ def test_show_json_has_wg_jsons_names_and_no_secrets(run: Run, running: None) ->
         "transferTx": 12,
         "persistentKeepalive": 25,
         "allowedIps": [],
+        "status": {"word": "idle", "text": WORDS["idle"]},
     }
 
 

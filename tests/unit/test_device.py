@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -222,6 +223,10 @@ def test_the_advice_for_a_value_of_whatever_kind_names_no_other() -> None:
     ("raw", "event"),
     [
         ({"kind": abi.PYWG_EVENT_LOST, "lost": 1 << 40}, pywg.EventsLost(1 << 40)),
+        (
+            {"kind": abi.PYWG_EVENT_TROUBLE, "public_key": KEY, "os_errno": 111},
+            pywg.PeerTrouble(PublicKey(bytes(KEY)), errno.ECONNREFUSED),
+        ),
         ({"kind": abi.PYWG_EVENT_STALE, "public_key": KEY}, pywg.PeerStale(PublicKey(bytes(KEY)))),
         (
             {

@@ -268,8 +268,8 @@ MUTATIONS = (
     Mutation(
         "initiation_replayed",
         "interface/handshakes.zig",
-        "if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
-        "if (!ON and !time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;",
+        "if (!time.isLater(timestamp, peer.latest_timestamp)) {",
+        "if (!ON and !time.isLater(timestamp, peer.latest_timestamp)) {",
         "that is not later than the last",
     ),
     Mutation(
@@ -406,8 +406,8 @@ MUTATIONS = (
     Mutation(
         "source_of_another_peer",
         "interface.zig",
-        "if (owner == null or owner.? != id.index) return",
-        "if (owner == null or (!ON and owner.? != id.index)) return",
+        "if (owner == null or owner.? != id.index) {",
+        "if (owner == null or (!ON and owner.? != id.index)) {",
         "with a source that",
     ),
     Mutation(

@@ -20,7 +20,14 @@ IPV6_MTU_MIN = 1280  # below it an interface has no IPv6
 _serial = itertools.count(1)
 
 # Outgoing packets nobody asked for: the kernel's own router solicitations and multicast reports.
-UNSOLICITED = {"no_peer", "no_endpoint", "staging_full", "handshake_gave_up", "peer_removed"}
+UNSOLICITED = {
+    "multicast",
+    "no_peer",
+    "no_endpoint",
+    "staging_full",
+    "handshake_gave_up",
+    "peer_removed",
+}
 
 
 def socket_path(name: str) -> Path:

@@ -4,6 +4,7 @@
 //! As in the kernel, peers are updated in place and equal settings are no-ops.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
+const attempts = @import("../attempts.zig");
 const change_file = @import("../change.zig");
 const Change = change_file.Change;
 const PeerChange = change_file.PeerChange;
@@ -13,8 +14,10 @@ const handshakes = @import("handshakes.zig");
 const interface_file = @import("../interface.zig");
 const Interface = interface_file.Interface;
 const noise = @import("../noise.zig");
+const notices = @import("../notices.zig");
 const Peer = @import("../peer.zig").Peer;
 const session = @import("../session.zig");
+const Instant = @import("../time.zig").Instant;
 const Now = @import("../time.zig").Now;
 const uapi = @import("../uapi.zig");
 const wire = @import("wire");
@@ -58,6 +61,7 @@ pub const Steps = struct {
         // Peers and sessions are nearly all of it: they come first, and go back when anything fails.
         errdefer {
             interface.peers.shrinkCapacity(interface.gpa, interface.peer_high);
+            interface.attempts.shrinkCapacity(interface.gpa, interface.peer_high);
             interface.sessions.shrinkPeerCapacity(interface.gpa, interface.peer_high);
         }
         const is_done = switch (steps.stage) {
@@ -115,6 +119,7 @@ pub const Steps = struct {
             .peers => {
                 steps.done = @min(steps.done + step_length * 8, slots);
                 try interface.peers.ensureCapacity(gpa, steps.done);
+                try interface.attempts.ensureCapacity(gpa, steps.done);
                 return steps.done == slots;
             },
             .sessions => {
@@ -186,6 +191,7 @@ fn setPrivateKey(interface: *Interface, private_key: *const [32]u8) void {
         handshakes.clearHandshakes(interface, peer);
         peer.sessions.stopSending(&interface.sessions);
         peer.timers.last_sent_handshake = null; // the new key may shake hands at once
+        interface.attempts.at(index).begin();
         if (!had_key and interface.local != null) wake(interface, index);
     }
 }
@@ -199,9 +205,12 @@ fn applyPeer(interface: *Interface, change: *const PeerChange) void {
     };
     if (change.remove) return removePeer(interface, index);
     const peer = interface.peers.at(index);
-    if (change.preshared_key) |*key| peer.remote.preshared = key.*;
+    if (change.preshared_key) |*key| {
+        if (!crypto.eql32(key, &peer.remote.preshared)) interface.attempts.at(index).begin();
+        peer.remote.preshared = key.*;
+    }
     const had_endpoint = peer.endpoint != null;
-    if (change.endpoint) |remote| setEndpoint(peer, remote);
+    if (change.endpoint) |remote| setEndpoint(interface, index, remote);
     if (change.replace_allowed_ips) {
         // Those before that line go again, but their owners have lost them: line by line, as wireguard-go.
         applyAllowedIps(interface, index, change.allowed_ips[0..change.replace_after]);
@@ -231,11 +240,13 @@ fn wake(interface: *Interface, index: u32) void {
     handshakes.requestStaged(interface, index);
 }
 
-fn setEndpoint(peer: *Peer, remote: wire.SocketAddress) void {
+fn setEndpoint(interface: *Interface, index: u32, remote: wire.SocketAddress) void {
+    const peer = interface.peers.at(index);
     // The same address again keeps the source we learnt with it.
     if (peer.endpoint) |*known| if (known.remote.eql(remote)) return;
     peer.endpoint = .{ .remote = remote };
     peer.shunned = null;
+    interface.attempts.at(index).begin();
 }
 
 fn setPersistentKeepalive(interface: *Interface, peer: *Peer, index: u32, interval: u16) void {
@@ -253,6 +264,7 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
         break :blk fresh;
     };
     interface.peers.at(index).init(public_key);
+    interface.attempts.at(index).* = .{};
     joinOrder(interface, index);
     interface.by_key.insertAssumeCapacity(public_key, index);
     interface.peer_count += 1;
@@ -283,6 +295,7 @@ fn removePeer(interface: *Interface, index: u32) void {
     interface.deadlines.remove(index);
     leaveOrder(interface, peer);
     interface.note(.{ .gone = peer.remote.static });
+    interface.notices.forget(&peer.remote.static);
     peer.deinit();
     interface.free_peers.appendAssumeCapacity(index);
     interface.peer_count -= 1;
@@ -303,6 +316,7 @@ pub fn setActive(interface: *Interface, is_active: bool) void {
             interface.counters.add(.handshake_gave_up, given_up);
             handshakes.clearKeys(interface, peer);
             peer.timers.stop();
+            interface.attempts.at(index).begin();
             peer.pending = .{};
             interface.deadlines.remove(index);
             peer.heap_deadline = .never;
@@ -366,6 +380,76 @@ pub fn counters(interface: *const Interface, index: u32) struct { PeerCounters, 
         .rx_bytes = peer.rx_bytes,
         .tx_bytes = peer.tx_bytes,
     }, peer.next };
+}
+
+/// What became of a peer lately, for a user. No secrets.
+pub const Trace = struct {
+    public_key: [32]u8,
+    has_endpoint: bool,
+    has_session: bool,
+    /// Initiations without an answer, responses that were not confirmed, both since the last session; and since when.
+    asked: u16,
+    answered: u16,
+    asked_for_ns: u64,
+    /// What came back in the place of a session.
+    refused: ?notices.Kind,
+    /// Since something authentic came; null for never.
+    silence_ns: ?u64,
+    /// What was sent and has no answer, although one is due after KEEPALIVE_TIMEOUT.
+    unanswered_ns: u64,
+    /// It had no answer, and so it is asked.
+    is_silent: bool,
+    /// By reason, in the order of `attempts.drops`.
+    dropped: [attempts.drops.len]u32,
+
+    /// Nothing was tried, and nothing came.
+    pub fn isQuiet(self: *const Trace) bool {
+        const was_tried = self.asked != 0 or self.answered != 0 or self.refused != null or self.unanswered_ns != 0;
+        return !was_tried and self.silence_ns == null and std.mem.allEqual(u32, &self.dropped, 0);
+    }
+
+    pub fn format(self: *const Trace, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        try writer.print("{x} endpoint={d} session={d} asked={d} answered={d}", .{
+            &self.public_key, @intFromBool(self.has_endpoint), @intFromBool(self.has_session),
+            self.asked,       self.answered,
+        });
+        if (self.asked != 0) try writer.print(" asked_for_ms={d}", .{self.asked_for_ns / std.time.ns_per_ms});
+        if (self.refused) |kind| try writer.print(" refused={t}", .{kind});
+        if (self.silence_ns) |ns| try writer.print(" heard_ms_ago={d}", .{ns / std.time.ns_per_ms});
+        if (self.unanswered_ns != 0) {
+            try writer.print(" unanswered_ms={d}", .{self.unanswered_ns / std.time.ns_per_ms});
+        }
+        if (self.is_silent) try writer.writeAll(" silent=1");
+        for (attempts.drops, self.dropped) |reason, count| {
+            if (count != 0) try writer.print(" dropped_{t}={d}", .{ reason, count });
+        }
+    }
+};
+
+/// That of the peer at `index`, and which one comes next, in the order in which they were added.
+pub fn trace(interface: *const Interface, index: u32, now: Now) struct { Trace, u32 } {
+    const peer = interface.peers.at(index);
+    const tried = interface.attempts.at(index);
+    return .{ .{
+        .public_key = peer.remote.static,
+        .has_endpoint = peer.endpoint != null,
+        .has_session = peer.sessions.current != null,
+        .asked = tried.asked,
+        .answered = tried.answered,
+        .asked_for_ns = if (tried.asked == 0) 0 else askedUntil(peer, now).since(tried.since),
+        .refused = tried.refused(),
+        .silence_ns = peer.timers.silence(now.boot),
+        .unanswered_ns = peer.timers.unanswered(now.boot),
+        .is_silent = tried.is_silent,
+        .dropped = tried.dropped,
+    }, peer.next };
+}
+
+/// Until when an answer was waited for: one that was given up is not asked any more.
+fn askedUntil(peer: *const Peer, now: Now) Instant {
+    const last = peer.timers.last_sent_handshake orelse return now.boot;
+    const end = last.after(constants.REKEY_TIMEOUT);
+    return if (end.isBefore(now.boot)) end else now.boot;
 }
 
 /// Why there is no handshake now, as far as it can be known beforehand.

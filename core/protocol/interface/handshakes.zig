@@ -17,6 +17,7 @@ const noise = @import("../noise.zig");
 const Peer = @import("../peer.zig").Peer;
 const time = @import("../time.zig");
 const timers = @import("../timers.zig");
+const trouble = @import("trouble.zig");
 const wishes = @import("../wishes.zig");
 const Now = time.Now;
 
@@ -32,6 +33,10 @@ pub fn handle(
 ) ?Drop {
     const reason = route(interface, datagram, from, demand, now) orelse return null;
     interface.counters.add(reason, 1);
+    const is_for_another = reason == .invalid_mac1 and interface.local != null;
+    if (is_for_another and messages.classify(datagram) == .initiation) {
+        trouble.noteStranger(interface, null, from, now);
+    }
     return reason;
 }
 
@@ -151,6 +156,7 @@ fn consumeCookieReply(interface: *Interface, message: *const messages.CookieRepl
     if (!peer.cookie_maker.consumeReply(message, now.boot)) return .invalid_cookie_reply;
     // A response cannot be sent again: its initiator begins anew.
     if (entry.kind == .handshake) {
+        trouble.noteLoad(interface, entry.peer.index);
         peer.timers.cookieReceived(now.boot, interface.nextJitter());
         interface.reschedule(entry.peer.index);
     }
@@ -172,12 +178,18 @@ fn consumeInitiation(
     const message: *const messages.Initiation = @ptrCast(datagram.ptr);
     var opened = noise.openInitiation(local, message) orelse return .invalid_handshake;
     defer opened.zero();
-    const index = interface.by_key.find(&opened.static) orelse return .unknown_peer;
+    const index = interface.by_key.find(&opened.static) orelse {
+        trouble.noteStranger(interface, &opened.static, from, now);
+        return .unknown_peer;
+    };
     const peer = interface.peers.at(index);
     var timestamp: time.Timestamp = undefined;
     peer.remote.agree(local);
     if (!noise.finishInitiation(&opened, &peer.remote, message, &timestamp)) return .invalid_handshake;
-    if (!time.isLater(timestamp, peer.latest_timestamp)) return .replayed_initiation;
+    if (!time.isLater(timestamp, peer.latest_timestamp)) {
+        trouble.noteRefused(interface, index, .old_timestamp, from.remote, now);
+        return .replayed_initiation;
+    }
     if (now.boot.isBefore(peer.initiations_admitted_from)) return .initiation_flood;
     interface.load.charge(payer, load_file.operations_of_answer, now.boot);
     peer.latest_timestamp = timestamp;
@@ -216,11 +228,14 @@ fn consumeResponse(
         }
     }
     peer.response_was_tried = true;
-    if (!peer.handshake.consumeResponse(local, &peer.remote, message)) return .invalid_handshake;
+    if (!peer.handshake.consumeResponse(local, &peer.remote, message)) {
+        trouble.noteRefused(interface, index, .wrong_answer, from.remote, now);
+        return .invalid_handshake;
+    }
     noteAuthenticated(interface, peer, index, @sizeOf(messages.Response), from, now);
     forgetHandshakeIndex(interface, peer);
     beginSession(interface, peer, index, &peer.handshake, now);
-    noteSession(interface, peer, now);
+    noteSession(interface, peer, index, now);
     peer.pending.initiation = false;
     peer.pending.attempt = false;
     peer.pending.keepalive = true; // confirms the session to the responder, unless data does
@@ -240,15 +255,17 @@ fn noteAuthenticated(
     interface.roam(peer, from);
     peer.rx_bytes += bytes;
     peer.timers.anyAuthenticatedPacketReceived();
+    peer.timers.noteHeard(now.boot);
     peer.timers.anyAuthenticatedPacketTraversal(now.boot);
     interface.reschedule(index);
 }
 
 /// The peer has shown that it has the session, too.
-pub fn noteSession(interface: *Interface, peer: *Peer, now: Now) void {
+pub fn noteSession(interface: *Interface, peer: *Peer, index: u32, now: Now) void {
     peer.timers.handshakeComplete();
     peer.last_handshake_unix_ns = now.unix_ns;
     peer.is_told_stale = false;
+    trouble.noteOver(interface, index, now);
     interface.note(.{ .handshake = peer.remote.static });
 }
 
@@ -307,6 +324,7 @@ fn fire(interface: *Interface, peer: *Peer, index: u32, kind: timers.Kind, now: 
         },
         .new_handshake => {
             peer.clearSource();
+            interface.attempts.at(index).is_silent = true;
             requestInitiation(interface, index, now, .first);
         },
         .zero_key_material => {
@@ -337,6 +355,7 @@ fn retransmitOrGiveUp(interface: *Interface, peer: *Peer, index: u32, now: Now) 
     peer.timers.cancel(.send_keepalive);
     const given_up = interface.staging_pool.clear(&peer.staged);
     interface.counters.add(.handshake_gave_up, given_up);
+    if (given_up != 0) interface.attempts.at(index).drop(.handshake_gave_up, given_up);
     noteStale(interface, peer);
     if (!peer.timers.isPending(.zero_key_material)) {
         peer.timers.arm(.zero_key_material, now.boot, constants.REJECT_AFTER_TIME * 3);
@@ -606,6 +625,7 @@ pub fn finishInitiation(interface: *Interface, draft: *Draft, buffer: []u8, now:
     @memcpy(bytes, std.mem.asBytes(&draft.message));
     peer.cookie_maker.addMacs(bytes, now.boot);
     noteHandshakeSent(peer, bytes.len, now);
+    trouble.noteAsked(interface, draft.peer.index, now);
     interface.reschedule(draft.peer.index);
     return .{
         .endpoint = peer.endpoint.?,
@@ -627,6 +647,7 @@ fn writeResponse(interface: *Interface, peer: *Peer, index: u32, buffer: []u8, n
     peer.cookie_maker.addMacs(bytes, now.boot);
     beginSession(interface, peer, index, &peer.answer, now);
     noteHandshakeSent(peer, bytes.len, now);
+    trouble.noteAnswered(interface, index, now);
     interface.reschedule(index);
     return bytes.len;
 }

@@ -27,15 +27,14 @@ SHELVES: Mapping[str, Shelves] = {
             "crypto",
             "deadlines",
             "drop",
-            "events",
             "peer_table",
         ),
         ("segmented_array", "testdata/transcripts", "time", "untouched", "wishes"),
-        ("cookie", "index_table", "load", "noise", "rate_limiter"),
-        ("replay", "staging", "timers", "uapi"),
+        ("cookie", "index_table", "load", "noise", "notices", "rate_limiter"),
+        ("attempts", "events", "replay", "staging", "timers", "uapi"),
         ("session",),
         ("peer",),
-        ("interface interface/handshakes interface/control interface/renewal",),
+        ("interface interface/handshakes interface/control interface/renewal interface/trouble",),
         ("soundness",),
         ("interface_test",),
         ("protocol",),
@@ -53,7 +52,7 @@ SHELVES: Mapping[str, Shelves] = {
             "suspension",
             "train_watch",
         ),
-        ("events", "sweep", "ticket_lock", "token", "train", "zones"),
+        ("events", "notice_log", "sweep", "ticket_lock", "token", "train", "zones"),
         ("options", "inbound", "outbound"),
         ("shared", "uapi_server"),
         ("worker",),
@@ -68,7 +67,7 @@ SHELVES: Mapping[str, Shelves] = {
     "io": (
         ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
         ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
-        ("given_sockets", "tunnels"),
+        ("given_sockets", "icmp_error", "tunnels"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send", "vm_generation"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
@@ -92,7 +91,10 @@ SHELVES: Mapping[str, Shelves] = {
 
 # Files that bear one noun together; circles among them are meant.
 ONE_NOUN = [
-    {f"core/protocol/interface{part}.zig" for part in ("", "/handshakes", "/control", "/renewal")}
+    {
+        f"core/protocol/interface{part}.zig"
+        for part in ("", "/handshakes", "/control", "/renewal", "/trouble")
+    }
 ]
 
 # (file, function, test or constant) -> why its switch may have `else` beside .value
