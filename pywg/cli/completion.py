@@ -5,19 +5,23 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
+from pywg.cli.words import Word, examples
+
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_PYWG_COMPLETE"  # what click looks for, by the name of the program
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.command(
+    epilog=examples(
+        "pywg completion bash > /etc/bash_completion.d/pywg",
+        "pywg completion zsh > /usr/local/share/zsh/site-functions/_pywg",
+        "pywg completion fish > ~/.config/fish/completions/pywg.fish",
+    )
+)
+@click.argument("shell", type=Word(SHELLS))
 def completion(shell: str) -> None:
-    """Print the completion script for a shell.
-
-    \b
-    bash: pywg completion bash > /etc/bash_completion.d/pywg
-    zsh:  pywg completion zsh > /usr/local/share/zsh/site-functions/_pywg
-    fish: pywg completion fish > ~/.config/fish/completions/pywg.fish
+    """Print the completion script for a shell. A new shell then completes commands, options,
+    interfaces, peers and files.
     """
     click.echo(script(shell))
 

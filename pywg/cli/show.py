@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli import show_fields as fields
+from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.keys import PublicKey
@@ -38,7 +39,14 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return [CompletionItem(field) for field in fields.FIELDS if field.startswith(incomplete)]
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg show",
+        "sudo pywg show wg0 --offload",
+        "sudo pywg show all latest-handshakes   # for scripts",
+        "sudo pywg show wg0 --json | jq .",
+    )
+)
 @click.argument(
     "words", nargs=-1, metavar="[NAME|all|interfaces] [FIELD]", shell_complete=_complete
 )
@@ -128,9 +136,11 @@ def report_of(name: str, what: str) -> Report | None:
 
 def wants_color() -> bool:
     mode = os.environ.get("WG_COLOR_MODE", "auto")
+    if os.environ.get("NO_COLOR"):  # no-color.org: for every program, so also where wg would
+        return False
     if mode in ("always", "never"):
         return mode == "always"
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout.isatty()
 
 
 class Pretty:

@@ -7,13 +7,19 @@ import sys
 import click
 
 from pywg.cli.names import config_file, warn_if_world_accessible
+from pywg.cli.words import examples
 from pywg.config import parse, read
 from pywg.config.document import rewrite
 from pywg.config.strip import strip as stripped
 from pywg.config.strip import with_what_is_left
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg strip ./wg0.conf",
+        "sudo pywg syncconf wg0 <(pywg strip wg0)",
+    )
+)
 @click.argument("config", metavar="CONFIG|NAME")
 def strip(config: str) -> None:
     """Print what wg reads of a wg-quick file, for `wg setconf` and the like."""

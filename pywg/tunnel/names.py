@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pywg.config import check_name, parse, read
-from pywg.config.names import CONFIG_DIRECTORY
+from pywg.config.names import CONFIG_DIRECTORY, check_name
 from pywg.errors import PywgError
 from pywg.keys import PublicKey
 from pywg.tunnel import record
@@ -17,6 +16,8 @@ from pywg.tunnel import record
 def names_of(interface: str) -> dict[PublicKey, str]:
     """Of those peers that have one. From the file that `up` was given, else from that which
     `up NAME` would take."""
+    from pywg.config import parse, read
+
     try:
         config = parse(read(file_of(interface)))
     except PywgError:
@@ -26,5 +27,5 @@ def names_of(interface: str) -> dict[PublicKey, str]:
 
 def file_of(interface: str) -> Path:
     """Raises PywgError for what can name no interface, or a record that cannot be read."""
-    found = record.read(check_name(interface))
-    return CONFIG_DIRECTORY / f"{interface}.conf" if found is None else found.file
+    found = record.file_of(check_name(interface))
+    return CONFIG_DIRECTORY / f"{interface}.conf" if found is None else found

@@ -188,7 +188,7 @@ def test_there_is_a_script_for_each_shell(shell: str, capsys: pytest.CaptureFixt
 
 def test_another_shell_is_a_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", "tcsh"]) == 2
-    assert "'bash', 'zsh', 'fish'" in capsys.readouterr().err
+    assert "there are bash, zsh, fish" in capsys.readouterr().err
 
 
 @pytest.fixture
