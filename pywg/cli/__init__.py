@@ -133,6 +133,8 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the answer is the exit code."""
+    if "_PYWG_COMPLETE" in os.environ:  # a shell asks what may come next
+        importlib.import_module("pywg.cli.completion").prepare()
     try:
         result = cli.main(
             args=None if arguments is None else list(arguments),

@@ -17,6 +17,7 @@ from pywg import cli
 from pywg.cli import set as pywg_set
 from pywg.cli import show, version
 from pywg.config.parser import parse
+from pywg.errors import PywgError
 from pywg.keys import PresharedKey
 from pywg.native import library
 from pywg.wireguard import setconf
@@ -121,7 +122,7 @@ def test_each_command_has_examples_that_the_command_line_takes(
 )
 def test_a_rotten_example_is_seen(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (words,) = of_pywg(line)
-    with pytest.raises((AssertionError, click.UsageError, setconf.PywgError)):
+    with pytest.raises((AssertionError, click.UsageError, PywgError)):
         parsed(words)
 
 
@@ -215,7 +216,7 @@ def test_without_a_core_the_version_says_why(run: Run, monkeypatch: pytest.Monke
 def test_the_target_is_told_without_help_of_the_distribution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(version.sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
     assert re.fullmatch(r"\w+-linux-(gnu|musl)", version.target())
 
 
