@@ -35,7 +35,7 @@ _PR_SET_DUMPABLE = 4
 _READY = b"ready"
 _ENDED = b"ended"
 #: What a companion has to come to its end, in seconds, when the device has ended.
-COMPANION_S = 2.0
+COMPANION_S = 10.0
 
 
 # Names of endpoints, as endpoints.Name writes itself.

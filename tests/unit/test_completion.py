@@ -31,9 +31,7 @@ from pywg.wireguard import setconf
 
 ROOT = Path(__file__).parents[2]
 LAPTOP, OTHER = sorted((str(PrivateKey.generate().public) for _ in range(2)), key=str.lower)
-PATIENCE_S = (
-    60.0  # for a shell on a machine that does much else; each wait ends with what it is for
-)
+PATIENCE_S = 60.0  # a wait ends when what it is for is there
 
 PROGRAM = """#!{python}
 import sys
