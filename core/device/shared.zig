@@ -24,6 +24,9 @@ pub const Shared = struct {
     gpa: Allocator,
     limited: LimitedAllocator,
     log: Log,
+    version: []const u8,
+    /// When the device was opened, on the clock that runs through suspension.
+    opened: protocol.Instant,
     stop_requested: std.atomic.Value(bool) = .init(false),
 
     /// Guards `interface`, for as long as looking something up takes.
@@ -57,6 +60,8 @@ pub const Shared = struct {
             .gpa = shared.limited.allocator(),
             .limited = .{ .child = gpa, .limit = limitOf(options) },
             .log = .{ .fd = options.log_fd, .level = options.log_level },
+            .version = options.version,
+            .opened = .{ .ns = io.clock.bootNs() },
             .interface = undefined,
             .inherited = options.inherited,
             .suspension = .init(readClocks()),

@@ -145,8 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(with_help(error), 2)
     except click.ClickException as error:
         return _fail(error.format_message(), 1)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 1)
+    except (click.Abort, KeyboardInterrupt) as signalled:
+        name = str(signalled.__cause__ or signalled)  # of the signal; Ctrl-C has none
+        return _fail(f"interrupted by {name}" if name else "interrupted", 1)
     except ConfigError as error:
         for picture in error.pictures():
             with contextlib.suppress(OSError):
@@ -208,7 +209,7 @@ def open_closed_streams() -> None:
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _fail(message: str, code: int) -> int:

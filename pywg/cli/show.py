@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli import show_fields as fields
+from pywg.cli.show_facts import facts
 from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
@@ -74,7 +75,7 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
     reports = {name: report_of(name, what) if offload else None for name, _ in found}
     if as_json:
         shown = {
-            name: to_json(status, reports[name], healed(name), names_of(name))
+            name: facts(name) | to_json(status, reports[name], healed(name), names_of(name))
             for name, status in found
         }
         click.echo(json.dumps(shown, indent=2))

@@ -121,8 +121,11 @@ def host(
             watcher.start()
             if ready is not None:
                 ready.sendall(_READY)
-            if signal.sigwait(signals) == signal.SIGUSR1:
+            number = signal.sigwait(signals)
+            if number == signal.SIGUSR1:
                 device.wait()
+            else:
+                _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
         finally:
             watcher.stop()
             device.close()
