@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from pywg import wireguard
 from pywg.cli import complete
-from pywg.cli.wg_verb import one_of_wg, warn
+from pywg.cli.wg_verb import change, one_of_wg, warn
 from pywg.config import IPNetwork, check_name
 from pywg.errors import PywgError
 from pywg.tunnel.names import names_of
@@ -46,7 +45,7 @@ def set(words: tuple[str, ...]) -> None:
         return found[0].to_base64() if found else None
 
     changes = wgconf.read_arguments(list(wgconf.with_keys(words[1:], key_of)), warn)
-    wireguard.change(name, changes)
+    change(name, changes)
     if sys.stderr.isatty():
         tell_of_routes(name, changes)
 

@@ -18,6 +18,7 @@ from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli import show_fields as fields
 from pywg.cli.show_facts import facts
+from pywg.cli.wg_verb import status_of
 from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
@@ -110,12 +111,12 @@ def gather(what: str) -> tuple[list[tuple[str, InterfaceStatus]], bool]:
     """What the interfaces do, and whether one of all has not answered."""
     if what != "all":
         name = check_name(what)
-        return [(name, wireguard.get(name))], False
+        return [(name, status_of(name))], False
     found = []
     failed = False
     for name in wireguard.interfaces():
         try:
-            found.append((name, wireguard.get(name)))
+            found.append((name, status_of(name)))
         except (UapiError, NetworkError) as error:
             # As wg: one that does not answer, or has just gone, hides none of the others.
             print(f"pywg: {error}", file=sys.stderr)

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from pywg.cli.words import examples
 from pywg.errors import PywgError, hide_keys
+
+if TYPE_CHECKING:  # a key needs no interface
+    from pywg.wireguard.changes import Changes
+    from pywg.wireguard.status import InterfaceStatus
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -51,6 +56,24 @@ def one_of_wg(
         return command(argument(checked))
 
     return decorate
+
+
+def change(name: str, changes: Changes) -> None:
+    """Changes a running interface; a wait for it is told."""
+    from pywg import wireguard
+    from pywg.host.patience import told_when_late
+
+    with told_when_late(warn, f"pywg: waiting for {name} to take it"):
+        wireguard.change(name, changes)
+
+
+def status_of(name: str) -> InterfaceStatus:
+    """What a running interface does; a wait for it is told."""
+    from pywg import wireguard
+    from pywg.host.patience import told_when_late
+
+    with told_when_late(warn, f"pywg: waiting for {name} to answer"):
+        return wireguard.get(name)
 
 
 def warn(message: str) -> None:

@@ -5,12 +5,15 @@ Invariant: nothing here fails. Who may not read the file, or has none, has no na
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pywg.config.names import CONFIG_DIRECTORY, check_name
 from pywg.errors import PywgError
 from pywg.keys import PublicKey
 from pywg.tunnel import record
+
+_NAMED = re.compile(r"^\s*#!pywg\s+Name\b", re.IGNORECASE | re.MULTILINE)
 
 
 def names_of(interface: str) -> dict[PublicKey, str]:
@@ -19,7 +22,10 @@ def names_of(interface: str) -> dict[PublicKey, str]:
     from pywg.config import parse, read
 
     try:
-        config = parse(read(file_of(interface)))
+        text = read(file_of(interface))
+        if not _NAMED.search(text):  # as in most files, of which some take their time
+            return {}
+        config = parse(text)
     except PywgError:
         return {}
     return {peer.public_key: peer.name for peer in config.peers if peer.name}

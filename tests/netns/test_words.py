@@ -182,3 +182,38 @@ def test_a_program_that_hosts_says_so_too(host: Host, tmp_path: Path) -> None:
     assert process.wait(60) == 0
     assert f"pywg: {name}: SIGTERM: ending\n" in log.read_text()
     assert "was removed" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "words", [("show",), ("showconf",), ("set", "listen-port", "7")], ids=lambda words: words[0]
+)
+def test_a_wait_for_an_interface_is_told(
+    host: Host, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Its process is there and stands still."""
+    name = unique("q")
+    host.pywg("up", str(host.config(name, FILE)))
+    (pid,) = (pid for pid in host.hosts_of(name) if is_host(pid))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        process = host.start(words[0], name, *words[1:])
+        assert process.stdout is not None
+        assert f"pywg: waiting for {name} to " in process.stdout.readline()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    process.communicate(timeout=60)
+    host.pywg("down", name)
+
+
+def is_host(pid: int) -> bool:
+    """And not one of its hooks, or a command that has just ended."""
+    return b"up" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+def test_exec_tells_that_it_waits_for_a_name(host: Host, silent: socket.socket) -> None:
+    path = host.config(unique("q"), f"{FILE}Endpoint = vpn.example:51820\n")
+    process = host.start("exec", str(path), "--", "true")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first == "pywg: waiting for the tunnel: host names of endpoints are looked up\n"
+    assert "does not answer" in process.communicate(timeout=60)[0]
