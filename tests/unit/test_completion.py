@@ -36,7 +36,6 @@ PATIENCE_S = 60.0  # a wait ends when what it is for is there
 PROGRAM = """#!{python}
 import sys
 from pathlib import Path
-sys.path.insert(0, {root!r})
 from pywg import cli
 from pywg.cli import complete
 from pywg.config import names
@@ -93,7 +92,7 @@ def place() -> Iterator[Path]:
         named = f"[Peer]\nPublicKey = {LAPTOP}\n#!pywg Name = laptop\n"
         (here / "etc" / "home9.conf").write_text(named)
         program = here / "bin" / "pywg"
-        program.write_text(PROGRAM.format(python=sys.executable, root=str(ROOT), place=str(here)))
+        program.write_text(PROGRAM.format(python=sys.executable, place=str(here)))
         program.chmod(0o755)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(here / "home9.sock"))
@@ -125,6 +124,7 @@ def environment(place: Path) -> dict[str, str]:
         "INPUTRC": os.devnull,
         "LANG": "C.UTF-8",
         "ZDOTDIR": str(place / "home"),
+        "PYTHONPATH": str(ROOT),
     }
 
 
