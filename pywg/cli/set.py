@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pywg.cli import complete
 from pywg.cli.wg_verb import change, one_of_wg, warn
+from pywg.cli.words import did_you_mean
 from pywg.config import IPNetwork, check_name
 from pywg.errors import PywgError
 from pywg.tunnel.names import names_of
@@ -39,7 +40,12 @@ def set(words: tuple[str, ...]) -> None:
     name = check_name(words[0])
 
     def key_of(peer: str) -> str | None:
-        found = [key for key, called in names_of(name).items() if called == peer]
+        names = names_of(name)
+        found = [key for key, called in names.items() if called == peer]
+        if names and not found:  # the word is not repeated: it may be a part of a key
+            some = ", ".join(sorted(names.values())[:5])
+            hint = did_you_mean(peer, names.values()) or f", such as {some}"
+            raise PywgError(f"peer: no key, and no name of a peer of {name}{hint}")
         if len(found) > 1:
             raise PywgError(f"several peers of {name} are called {peer}: give the key")
         return found[0].to_base64() if found else None

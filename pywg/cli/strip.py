@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from pywg.cli.names import config_file, warn_if_world_accessible
+from pywg.cli.names import config_file, telling_what_is_missing, warn_if_world_accessible
 from pywg.cli.words import examples
 from pywg.config import parse, read
 from pywg.config.document import rewrite
@@ -25,7 +25,8 @@ def strip(config: str) -> None:
     """Print what wg reads of a wg-quick file, for `wg setconf` and the like."""
     _, path = config_file(config)
     warn_if_world_accessible(path)
-    text = read(path)
+    with telling_what_is_missing(path):
+        text = read(path)
     parsed = parse(text, str(path))
     if any(peer.excluded_ips for peer in parsed.peers):
         text = rewrite(text, with_what_is_left(parsed))

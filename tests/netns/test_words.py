@@ -137,6 +137,9 @@ def test_a_peer_is_called_by_its_name(host: Host, tunnel: str) -> None:
     assert host.pywg("show", tunnel, "persistent-keepalive") == f"{KEY}\t25\n"
     answer = host.attempt(sys.executable, "-m", "pywg", "set", tunnel, "peer", "lap", "remove")
     assert answer.returncode == 1
+    assert answer.stderr.endswith(", such as laptop\n")
+    answer = host.attempt(sys.executable, "-m", "pywg", "set", tunnel, "peer", "laptpo", "remove")
+    assert answer.stderr.endswith('; did you mean "laptop"?\n')
     host.pywg("set", tunnel, "peer", "laptop", "remove")
     assert host.pywg("show", tunnel, "peers") == ""
 

@@ -14,8 +14,8 @@ import click
 import pytest
 
 from pywg import cli
+from pywg.cli import names, show, version
 from pywg.cli import set as pywg_set
-from pywg.cli import show, version
 from pywg.config.parser import parse
 from pywg.errors import PywgError
 from pywg.keys import PresharedKey
@@ -175,6 +175,37 @@ def test_a_key_in_the_place_of_its_file_is_known_for_one(run: Run, words: tuple[
     assert (code, out) == (1, "")
     assert "looks like" in err and "the name of a file" in err
     assert PRIVATE[:8] not in err and "No such file" not in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("home", "; did you mean ./home.conf?"),
+        ("notes.txt", "; the file notes.txt has to be called NAME.conf"),
+        ("ofice", '; did you mean "office"?'),
+        ("zzz", "; a file elsewhere is given by its path: ./NAME.conf"),
+        ("./zzz.conf", "there is no such file"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["up", "strip"])
+def test_a_file_that_is_not_there_may_be_another(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    verb: str,
+    typed: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home.conf").touch()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "office.conf").touch()
+    monkeypatch.setattr(names, "CONFIG_DIRECTORY", tmp_path / "etc")
+    code, out, err = run(verb, typed)
+    assert (code, out) == (1, "")
+    assert err.endswith(f"{said}\n") and "there is no such file" in err
 
 
 # ---- help
