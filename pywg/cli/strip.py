@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from pywg.cli import complete
 from pywg.cli.names import config_file, telling_what_is_missing, warn_if_world_accessible
 from pywg.cli.words import examples
 from pywg.config import parse, read
@@ -20,7 +21,7 @@ from pywg.config.strip import with_what_is_left
         "sudo pywg syncconf wg0 <(pywg strip wg0)",
     )
 )
-@click.argument("config", metavar="CONFIG|NAME")
+@click.argument("config", metavar="CONFIG|NAME", shell_complete=complete.configs)
 def strip(config: str) -> None:
     """Print what wg reads of a wg-quick file, for `wg setconf` and the like."""
     _, path = config_file(config)

@@ -135,7 +135,7 @@ def test_set_says_on_a_terminal_that_no_route_leads_there(host: Host, tunnel: st
 def test_a_peer_is_called_by_its_name(host: Host, tunnel: str) -> None:
     host.pywg("set", tunnel, "peer", "laptop", "persistent-keepalive", "25")
     assert host.pywg("show", tunnel, "persistent-keepalive") == f"{KEY}\t25\n"
-    answer = host.attempt(sys.executable, "-m", "pywg", "set", tunnel, "peer", "lap", "remove")
+    answer = host.attempt(sys.executable, "-m", "pywg", "set", tunnel, "peer", "zzz", "remove")
     assert answer.returncode == 1
     assert answer.stderr.endswith(", such as laptop\n")
     answer = host.attempt(sys.executable, "-m", "pywg", "set", tunnel, "peer", "laptpo", "remove")
