@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pytest
 
 import pywg
 from tools.lab.host import Host
+from tools.lab.lab import Lab
 from tools.lab.namespaces import unique
 from tools.lab.programs import REPOSITORY
 from tools.lab.waiting import wait_until
@@ -157,6 +159,13 @@ def test_json_tells_mtu_version_uptime_and_memory(host: Host, tunnel: str) -> No
     wait_until(is_older, "its uptime grows")
 
 
+def test_so_does_the_daemon(lab: Lab) -> None:
+    daemon = lab.tunnel().a.daemon
+    report = daemon.report()
+    assert report["version"] == pywg.__version__
+    assert 0 <= time.clock_gettime(time.CLOCK_BOOTTIME) - int(report["opened"]) < 600
+
+
 def test_a_service_says_which_signal_ends_it(host: Host) -> None:
     name = unique("q")
     path = host.config(name, FILE)
@@ -220,3 +229,40 @@ def test_exec_tells_that_it_waits_for_a_name(host: Host, silent: socket.socket) 
     first = process.stdout.readline()
     assert first == "pywg: waiting for the tunnel: host names of endpoints are looked up\n"
     assert "does not answer" in process.communicate(timeout=60)[0]
+
+
+PRIVATE_DEV = """
+mount -t tmpfs none /dev && mkdir /dev/net && mknod -m 666 /dev/net/tun c 10 200
+mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9; mknod -m 666 /dev/random c 1 8
+ln -s /proc/self/fd /dev/fd; sleep infinity & echo $!
+"""
+
+
+def test_what_the_core_says_in_the_background_is_in_the_systems_log(host: Host) -> None:
+    name = unique("q")
+    holder = int(host.run("sh", "-c", PRIVATE_DEV.replace("& echo", ">/dev/null 2>&1 & echo")))
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            log.bind(f"/proc/{holder}/root/dev/log")
+            log.settimeout(60)
+            host.pywg("up", str(host.config(name, FILE)))
+            refused = host.attempt(
+                *(sys.executable, "-c", REFUSED, name),
+            )
+            assert refused.returncode == 0, refused.stderr
+            line = log.recv(4096).decode()
+        assert line.split("pywg[", 1)[1].split("]: ", 1)[1].startswith(f"{name}: configuration")
+        host.pywg("down", name)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+
+
+REFUSED = """
+import sys
+from pywg.errors import UapiError
+from pywg.wireguard import socket
+try:
+    socket.request(sys.argv[1], "set=1\\nnonsense=1\\n\\n")
+except UapiError:
+    sys.exit(0)
+"""
