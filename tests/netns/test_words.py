@@ -266,3 +266,28 @@ try:
 except UapiError:
     sys.exit(0)
 """
+
+
+def test_a_tunnel_of_another_namespace_is_not_taken_down(host: Host, tunnel: str) -> None:
+    """Its socket and its record are seen there, its interface is not."""
+
+    def there(*words: str) -> subprocess.CompletedProcess[str]:
+        with host.far.entered():
+            return subprocess.run(
+                host.inside(sys.executable, "-m", "pywg", *words),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            )
+
+    before = host.look(tunnel)
+    answer = there("up", str(host.directory / f"{tunnel}.conf"))
+    assert answer.returncode == 1
+    assert "already exists in another network namespace, " in answer.stderr
+    assert "pywg down" not in answer.stderr
+    answer = there("down", tunnel)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "another network namespace" in answer.stderr
+    assert host.look(tunnel) == before
