@@ -20,6 +20,9 @@ GRAMMAR = (
     "[persistent-keepalive SECONDS] [allowed-ips [+|-]IP/LENGTH[,[+|-]IP/LENGTH]...]]..."
 )
 
+#: So many networks are looked at for a missing route; nobody reads of more.
+LOOKED_AT = 100
+
 
 @one_of_wg(
     GRAMMAR,
@@ -64,6 +67,7 @@ def tell_of_routes(name: str, changes: Changes) -> None:
     ]
     if not networks:
         return
+    networks = networks[:LOOKED_AT]
     from pywg.host.network import Network
 
     try:
