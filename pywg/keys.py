@@ -150,6 +150,12 @@ class PrivateKey(_Key):
         raw[:] = bytes(LENGTH)
         return key
 
+    def is_clamped(self) -> bool:
+        """Whether three low bits and the highest are 0, and the second highest is 1, as `wg genkey`
+        leaves them (RFC 7748, section 5). A key that is not works as if it were; fifteen of sixteen
+        public keys are not."""
+        return self._raw[0] & 7 == 0 and self._raw[31] & 0xC0 == 0x40
+
     @property
     def public(self) -> PublicKey:
         """The public key of this one: X25519 with the base point (RFC 7748, section 6.1).

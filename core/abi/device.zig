@@ -98,6 +98,7 @@ pub fn open(options: ?*const Options, out: ?*usize, diagnostic: ?*Diagnostic) ca
         .memory_limit = given.memory_limit,
         .log_level = @fromBackingInt(given.log_level),
         .log_fd = given.log_fd,
+        .version = @import("build_options").version,
         .has_uapi = given.no_uapi == 0,
         .inherited = &handle.inherited,
     }, &why) catch |err| {

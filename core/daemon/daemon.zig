@@ -240,6 +240,7 @@ fn serve(arguments: *const Arguments) u8 {
         .memory_limit = arguments.memory_limit,
         .log_level = arguments.log_level,
         .log_fd = 2,
+        .version = options.version,
     }, &why) catch {
         complain("{s}", .{why.text()});
         return 1;

@@ -26,6 +26,8 @@ pub const Options = struct {
     memory_limit: u64 = 0,
     log_level: log.Level = .silent,
     log_fd: i32 = -1,
+    /// Of the program, for its report.
+    version: []const u8 = "",
     has_uapi: bool = true,
     uapi_folder: []const u8 = io.uapi_listener.default_folder,
     /// Where a forked child finds what it has inherited.

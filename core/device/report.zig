@@ -15,6 +15,9 @@ const Writer = std.Io.Writer;
 pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
     const shared = workers.shared;
     const limited = &shared.limited;
+    if (shared.version.len != 0) try writer.print("version={s}\n", .{shared.version});
+    // Not the time since: a report must not grow between being measured and being written.
+    try writer.print("opened={d}\n", .{shared.opened.ns / std.time.ns_per_s});
     try writer.print("cipher={s}\nmtu={d}\n", .{ cipher.path(), shared.interface.mtu });
     try writer.print("up={}\nthreads={d}\n", .{ shared.interface.is_active, workers.count });
     if (shared.refused) |refused| {

@@ -27,6 +27,9 @@ pub const Shared = struct {
     log: Log,
     /// Guarded by the mutex.
     notice_log: NoticeLog = .{},
+    version: []const u8,
+    /// When the device was opened, on the clock that runs through suspension.
+    opened: protocol.Instant,
     stop_requested: std.atomic.Value(bool) = .init(false),
 
     /// Guards `interface`, for as long as looking something up takes.
@@ -60,6 +63,8 @@ pub const Shared = struct {
             .gpa = shared.limited.allocator(),
             .limited = .{ .child = gpa, .limit = limitOf(options) },
             .log = .{ .fd = options.log_fd, .level = options.log_level },
+            .version = options.version,
+            .opened = .{ .ns = io.clock.bootNs() },
             .interface = undefined,
             .inherited = options.inherited,
             .suspension = .init(readClocks()),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from pywg._version import __version__
+from pywg.cli.words import did_you_mean, examples
 from pywg.errors import ConfigError, PywgError, hide_keys, system_call
 
 # name -> (module, what `pywg --help` says)
@@ -46,6 +46,20 @@ COMMANDS = {
     "install-units": ("pywg.cli.install_units", "Install the systemd units."),
     "completion": ("pywg.cli.completion", "Print a completion script for bash, zsh or fish."),
     "man": ("pywg.cli.man", "Print the manual page."),
+    "help": ("pywg.cli.help", "Say what a command does, as --help behind it does."),
+}
+# What programs like this one call them.
+SYNONYMS = {
+    "start": "up",
+    "connect": "up",
+    "stop": "down",
+    "disconnect": "down",
+    "restart": "reload",
+    "status": "show",
+    "list": "show",
+    "ls": "show",
+    "keygen": "genkey",
+    "version": "--version",
 }
 
 
@@ -64,17 +78,52 @@ class _Table(click.Group):
         )
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise unknown(name)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def unknown(name: str) -> click.UsageError:
+    """There is no command of this name, but perhaps one that is meant."""
+    hint = did_you_mean(name, [*COMMANDS, "--version"], SYNONYMS)
+    return click.UsageError(f'there is no command "{name}"{hint} (all of them: pywg --help)')
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from pywg.cli.version import text
+
+        click.echo(text())
+        ctx.exit()
 
 
 @click.group(
     cls=_Table,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "sudo pywg up ./wg0.conf           # a tunnel from a file of wg-quick",
+        "sudo pywg show                    # what runs",
+        "pywg exec work.conf -- ssh host   # one program in a tunnel, without root",
+        "pywg help up                      # what a command does",
+    ),
 )
-@click.version_option(__version__, "--version", message="pywg %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the versions of package, core and Python, and what they run on.",
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Userspace WireGuard."""
@@ -84,6 +133,8 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the answer is the exit code."""
+    if "_PYWG_COMPLETE" in os.environ:  # a shell asks what may come next
+        importlib.import_module("pywg.cli.completion").prepare()
     try:
         result = cli.main(
             args=None if arguments is None else list(arguments),
@@ -91,11 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except click.UsageError as error:
-        return _fail(error.format_message(), 2)
+        return _fail(with_help(error), 2)
     except click.ClickException as error:
         return _fail(error.format_message(), 1)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 1)
+    except (click.Abort, KeyboardInterrupt) as signalled:
+        name = str(signalled.__cause__ or signalled)  # of the signal; Ctrl-C has none
+        return _fail(f"interrupted by {name}" if name else "interrupted", 1)
     except ConfigError as error:
         for picture in error.pictures():
             with contextlib.suppress(OSError):
@@ -110,6 +162,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(str(system_call(error, error.filename or "system call")), 1)
     return result if isinstance(result, int) else 0
+
+
+def with_help(error: click.UsageError) -> str:
+    """What was wrong, and where to read what is right."""
+    if isinstance(error, click.NoSuchOption):  # click has said it in several ways
+        hint = did_you_mean(error.option_name, error.possibilities or ())
+        message = f'there is no option "{error.option_name}"{hint}'
+    else:
+        message = error.format_message().removesuffix(".")
+    if error.ctx is None or "--help)" in message:
+        return message
+    return f"{message} (see: {error.ctx.command_path} --help)"
 
 
 def run_main() -> None:
@@ -145,7 +209,7 @@ def open_closed_streams() -> None:
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _fail(message: str, code: int) -> int:

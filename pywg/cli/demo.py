@@ -7,11 +7,17 @@ import sys
 
 import click
 
+from pywg.cli.words import Word, examples
 from pywg.demo import TIERS, run_demo
 from pywg.demo.outcome import describe
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg demo",
+        "pywg demo --seconds 1 --json   # short, for a program",
+    )
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
@@ -19,9 +25,7 @@ from pywg.demo.outcome import describe
     show_default=True,
     help="Length of the transfer in each direction.",
 )
-@click.option(
-    "--tier", type=click.Choice(list(TIERS)), help="Only this way, not the first that works."
-)
+@click.option("--tier", type=Word(list(TIERS)), help="Only this way, not the first that works.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(seconds: float, tier: str | None, as_json: bool) -> None:
     """Build a tunnel between two private namespaces, ping through it, and measure it.

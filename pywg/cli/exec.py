@@ -9,6 +9,7 @@ import click
 
 from pywg.cli import complete, execution
 from pywg.cli.options import tuning_options
+from pywg.cli.words import examples
 from pywg.rootless import refusal
 from pywg.rootless.forward import Forward
 from pywg.service.supervisor import Tuning
@@ -36,7 +37,14 @@ def _print_profile(ctx: click.Context, parameter: click.Parameter, value: bool) 
         ctx.exit()
 
 
-@click.command(cls=_Divided)
+@click.command(
+    cls=_Divided,
+    epilog=examples(
+        "pywg exec work.conf -- curl https://intranet.example/",
+        "pywg exec --share lab work.conf -- ./server   # begins a tunnel",
+        "pywg exec --share lab -- ./client             # joins it",
+    ),
+)
 @click.argument("configs", metavar="[CONFIG|NAME]...", nargs=-1, shell_complete=complete.configs)
 @execution.tunnel_options
 @tuning_options

@@ -16,6 +16,7 @@ import click
 
 from pywg.cli.names import config_file, load, log_settings
 from pywg.errors import ConfigError, PywgError, hide_keys
+from pywg.host.patience import told_when_late
 from pywg.rootless import forward
 from pywg.rootless.execution import NoTunnel, Tunnels
 from pywg.rootless.forward import Forward
@@ -108,12 +109,20 @@ def within(
     """The exit code of what is done as long as the tunnels are there."""
     with own_failures(), Tunnels() as opened:
         if tunnels:
-            opened.open(tunnels, tell)
+            with told_when_late(tell, _late(tunnels)):
+                opened.open(tunnels, tell)
         else:
             opened.join(share or "", tell)
         opened.forward(forwards)
         return work(opened)
     return OWN_FAILURE
+
+
+def _late(tunnels: Sequence[Keeping]) -> str:
+    what = "host names of endpoints are looked up"
+    if any(each.wait_s is not None for each in tunnels):
+        what += ", then a peer has to answer"
+    return f"waiting for the tunnel: {what}"
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from pywg.cli.man import page
+from pywg.cli.words import examples
 from pywg.errors import system_call
 from pywg.native import daemon
 
@@ -26,7 +27,14 @@ MAN_DIRECTORY = Path("share/man/man1")
 PREFIX = Path("/usr/local")  # systemd looks for units in /usr/local/lib/systemd/system
 
 
-@click.command("install-units")
+@click.command(
+    "install-units",
+    epilog=examples(
+        "sudo pywg install-units",
+        "sudo systemctl daemon-reload",
+        "sudo systemctl enable --now pywg@wg0",
+    ),
+)
 @click.option(
     "--prefix",
     metavar="DIR",
@@ -37,10 +45,7 @@ PREFIX = Path("/usr/local")  # systemd looks for units in /usr/local/lib/systemd
 )
 @click.option("--print", "only_print", is_flag=True, help="Show the units and write nothing.")
 def install_units(prefix: Path, only_print: bool) -> None:
-    """Install the systemd units pywg@.service and pywgd@.service.
-
-    Then: systemctl daemon-reload, systemctl enable --now pywg@NAME.
-    """
+    """Install the systemd units pywg@.service and pywgd@.service, and the manual page."""
     directory = prefix.absolute() / UNIT_DIRECTORY
     texts = {directory / name: unit_text(name) for name in UNITS}
     if only_print:

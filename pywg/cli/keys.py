@@ -15,21 +15,21 @@ from pywg.keys import BASE64_LENGTH, PresharedKey, PrivateKey
 STDIN_MAX = 4096
 
 
-@one_of_wg("", 0, 0)
+@one_of_wg("", 0, 0, "umask 077; pywg genkey > private.key   # a file for your eyes only")
 def genkey(words: tuple[str, ...]) -> None:
     """Print a new private key."""
     warn_if_world_accessible_output()
     click.echo(PrivateKey.generate().to_base64())
 
 
-@one_of_wg("", 0, 0)
+@one_of_wg("", 0, 0, "umask 077; pywg genpsk > preshared.key")
 def genpsk(words: tuple[str, ...]) -> None:
     """Print a new preshared key."""
     warn_if_world_accessible_output()
     click.echo(PresharedKey.generate().to_base64())
 
 
-@one_of_wg("", 0, 0)
+@one_of_wg("", 0, 0, "pywg pubkey < private.key > public.key")
 def pubkey(words: tuple[str, ...]) -> None:
     """Read a private key from stdin, print its public key."""
     if sys.stdin.isatty():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 
 from pywg._version import __version__
+from pywg.cli.words import examples
 from pywg.service.endpoints import PATIENCE_S, STALE_S
 
 DESCRIPTION = """\
@@ -59,12 +60,13 @@ ended, 125 if there was none."""
 SEE_ALSO = "wg(8), wg-quick(8), systemd.service(5), ip-netns(8)"
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg man | man -l -",
+    )
+)
 def man() -> None:
-    """Print the manual page pywg(1).
-
-    To read it: pywg man | man -l -
-    """
+    """Print the manual page pywg(1)."""
     click.echo(page(), nl=False)
 
 
@@ -100,6 +102,9 @@ def _command(command: click.Command, context: click.Context, summary: str) -> It
     yield f".SS pywg {escape(f'{context.info_name} {usage}')}"
     yield from _paragraphs(command.help or summary)
     yield from _options(command, context)
+    if command.epilog:
+        yield ".PP"
+        yield from _paragraphs(command.epilog)
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:

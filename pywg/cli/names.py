@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from pywg.cli.words import did_you_mean
 from pywg.config import Config, check_name
 from pywg.config.names import CONFIG_DIRECTORY
 from pywg.errors import PywgError, hide_keys
@@ -33,10 +36,43 @@ def is_name(argument: str) -> bool:
 def load(path: Path) -> Config:
     """A configuration to be carried out; its warnings are told."""
     warn_if_world_accessible(path)
-    config = Config.load(path)
+    with telling_what_is_missing(path):
+        config = Config.load(path)
     for warning in config.warnings:
         print(hide_keys(str(warning)), file=sys.stderr)
     return config
+
+
+@contextlib.contextmanager
+def telling_what_is_missing(path: Path) -> Iterator[None]:
+    """For who reads a file that is not there, but another one that may be meant."""
+    try:
+        yield
+    except PywgError:
+        if not _is_absent(path):
+            raise
+        raise PywgError(f"{path}: there is no such file{_meant(path)}") from None
+
+
+def _is_absent(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _meant(path: Path) -> str:
+    if path.parent != CONFIG_DIRECTORY:
+        return ""
+    if Path(path.name).is_file():
+        return f"; did you mean ./{path.name}?"
+    if Path(path.stem).is_file():
+        return f"; the file {path.stem} has to be called NAME.conf"
+    known = (each.stem for each in CONFIG_DIRECTORY.glob("*.conf"))
+    return did_you_mean(path.stem, known) or "; a file elsewhere is given by its path: ./NAME.conf"
 
 
 def warn_if_world_accessible(path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from pywg.cli import complete
+from pywg.cli.words import Word
 from pywg.config import Config
 from pywg.native.device import default_threads, realtime_by_default
 from pywg.native.options import Offload
@@ -21,13 +23,23 @@ def location_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--backend",
-        type=click.Choice(["auto", "userspace", "kernel"]),
+        type=Word(["auto", "userspace", "kernel"]),
         envvar="PYWG_BACKEND",
         help="Who hosts the interface: this program, or the kernel's driver. auto: this program.",
     )
-    @click.option("--netns", "inner", metavar="NAME", help="Network namespace of the interface.")
     @click.option(
-        "--socket-netns", "outer", metavar="NAME", help="Network namespace of its UDP sockets."
+        "--netns",
+        "inner",
+        metavar="NAME",
+        help="Network namespace of the interface.",
+        shell_complete=complete.namespaces,
+    )
+    @click.option(
+        "--socket-netns",
+        "outer",
+        metavar="NAME",
+        help="Network namespace of its UDP sockets.",
+        shell_complete=complete.namespaces,
     )
     @wraps(command)
     def with_location(
@@ -47,6 +59,7 @@ no_offload_option = click.option(
     envvar="PYWG_NO_OFFLOAD",
     default="",
     callback=lambda ctx, param, value: parse_offload(value),
+    shell_complete=complete.offloads,
     help="Offloads not to use, comma separated: tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro; "
     "or all.",
 )
@@ -63,7 +76,7 @@ threads_option = click.option(
 priority_option = click.option(
     "--priority",
     envvar="PYWG_PRIORITY",
-    type=click.Choice(["auto", "realtime", "normal"]),
+    type=Word(["auto", "realtime", "normal"]),
     default="auto",
     help="Before ordinary programs, or as one of them (default: realtime where the threads leave "
     "a core to the others).",

@@ -8,6 +8,7 @@ import click
 
 from pywg.cli import complete, execution
 from pywg.cli.options import tuning_options
+from pywg.cli.words import examples
 from pywg.proxy import access, running
 from pywg.proxy.access import Place
 from pywg.proxy.client import Limits
@@ -23,7 +24,12 @@ def _places(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg proxy work.conf --socks5 1080",
+        "pywg proxy work.conf --http 127.0.0.1:8080 -L 5432:db.example:5432",
+    )
+)
 @click.argument("configs", metavar="[CONFIG|NAME]...", nargs=-1, shell_complete=complete.configs)
 @click.option(
     "--socks5",

@@ -8,10 +8,15 @@ from pywg import tunnel
 from pywg.cli import complete
 from pywg.cli.names import config_file, is_name, load
 from pywg.cli.terminal import Terminal
+from pywg.cli.words import examples
 from pywg.tunnel.running import recorded
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg reload wg0",
+    )
+)
 @click.argument("name", metavar="NAME|CONFIG", shell_complete=complete.tunnels)
 def reload(name: str) -> None:
     """Change a running tunnel to what its file says now: peers and keys, and also addresses, MTU,

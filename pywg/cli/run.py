@@ -9,12 +9,18 @@ import click
 
 from pywg.cli.names import log_settings
 from pywg.cli.options import tuning_options
+from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import PywgError
 from pywg.service.supervisor import Hosting, Supervisor, Tuning, forbid_dumps, host
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg run wg0",
+        "sudo pywg run -f wg0   # stays, and logs to stderr",
+    )
+)
 @click.argument("name")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
 @tuning_options

@@ -8,10 +8,15 @@ from pywg import tunnel
 from pywg.cli import complete
 from pywg.cli.names import config_file, is_name
 from pywg.cli.terminal import Terminal
+from pywg.cli.words import examples
 from pywg.tunnel import record
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg save wg0",
+    )
+)
 @click.argument("name", metavar="NAME|CONFIG", shell_complete=complete.tunnels)
 def save(name: str) -> None:
     """Write what runs to the file: keys, port, peers, addresses, and MTU if the file has one.

@@ -6,12 +6,17 @@ import click
 
 from pywg.cli import complete, execution
 from pywg.cli.options import tuning_options
+from pywg.cli.words import examples
 from pywg.rootless import shells
 from pywg.rootless.forward import Forward
 from pywg.service.supervisor import Tuning
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg shell work.conf",
+    )
+)
 @click.argument("configs", metavar="[CONFIG|NAME]...", nargs=-1, shell_complete=complete.configs)
 @execution.tunnel_options
 @tuning_options

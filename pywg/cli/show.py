@@ -17,6 +17,9 @@ from click.shell_completion import CompletionItem
 from pywg import wireguard
 from pywg.cli import complete
 from pywg.cli import show_fields as fields
+from pywg.cli.show_facts import facts
+from pywg.cli.wg_verb import status_of
+from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.keys import PublicKey
@@ -39,7 +42,14 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return [CompletionItem(field) for field in fields.FIELDS if field.startswith(incomplete)]
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg show",
+        "sudo pywg show wg0 --offload",
+        "sudo pywg show all latest-handshakes   # for scripts",
+        "sudo pywg show wg0 --json | jq .",
+    )
+)
 @click.argument(
     "words", nargs=-1, metavar="[NAME|all|interfaces] [FIELD]", shell_complete=_complete
 )
@@ -69,7 +79,8 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
     traces = {name: reports[name] or trace_of(name) for name, _ in found}
     if as_json:
         shown = {
-            name: to_json(status, reports[name], healed(name), names_of(name), traces[name])
+            name: facts(name)
+            | to_json(status, reports[name], healed(name), names_of(name), traces[name])
             for name, status in found
         }
         click.echo(json.dumps(shown, indent=2))
@@ -105,12 +116,12 @@ def gather(what: str) -> tuple[list[tuple[str, InterfaceStatus]], bool]:
     """What the interfaces do, and whether one of all has not answered."""
     if what != "all":
         name = check_name(what)
-        return [(name, wireguard.get(name))], False
+        return [(name, status_of(name))], False
     found = []
     failed = False
     for name in wireguard.interfaces():
         try:
-            found.append((name, wireguard.get(name)))
+            found.append((name, status_of(name)))
         except (UapiError, NetworkError) as error:
             # As wg: one that does not answer, or has just gone, hides none of the others.
             print(f"pywg: {error}", file=sys.stderr)
@@ -140,9 +151,11 @@ def trace_of(name: str) -> Report | None:
 
 def wants_color() -> bool:
     mode = os.environ.get("WG_COLOR_MODE", "auto")
+    if os.environ.get("NO_COLOR"):  # no-color.org: for every program, so also where wg would
+        return False
     if mode in ("always", "never"):
         return mode == "always"
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout.isatty()
 
 
 class Pretty:

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import click
 
-from pywg import wireguard
-from pywg.cli.wg_verb import one_of_wg
+from pywg.cli import complete
+from pywg.cli.wg_verb import one_of_wg, status_of
 from pywg.config import check_name
 from pywg.wireguard.addresses import endpoint_text, network_text
 from pywg.wireguard.status import InterfaceStatus, PeerStatus
 
 
-@one_of_wg("NAME", 1, 1)
+@one_of_wg("NAME", 1, 1, "sudo pywg showconf wg0", complete=complete.interface)
 def showconf(words: tuple[str, ...]) -> None:
     """Print a running interface as a file for setconf, with its keys."""
-    click.echo(configuration(wireguard.get(check_name(words[0]))), nl=False)
+    click.echo(configuration(status_of(check_name(words[0]))), nl=False)
 
 
 def configuration(status: InterfaceStatus) -> str:

@@ -8,9 +8,14 @@ from pywg import tunnel
 from pywg.cli import complete
 from pywg.cli.names import config_file
 from pywg.cli.terminal import Terminal
+from pywg.cli.words import examples
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg unblock wg0",
+    )
+)
 @click.argument("name", metavar="NAME|CONFIG", shell_complete=complete.tunnels)
 def unblock(name: str) -> None:
     """Take the kill switch of a tunnel away, up or not, and nothing else."""

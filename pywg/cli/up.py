@@ -12,6 +12,7 @@ from pywg.cli import complete
 from pywg.cli.names import config_file, load, log_settings
 from pywg.cli.options import location_options, tuning_options
 from pywg.cli.terminal import Explained, ExplainedListing, Listing, Terminal
+from pywg.cli.words import examples
 from pywg.config import Config
 from pywg.errors import PywgError
 from pywg.plan.facts import Location
@@ -19,7 +20,13 @@ from pywg.service.supervisor import Tuning
 from pywg.tunnel.foreground import stay
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg up ./wg0.conf",
+        "sudo pywg up wg0            # /etc/wireguard/wg0.conf",
+        "pywg up --dry-run wg0       # what would be done, without doing it",
+    )
+)
 @click.argument("config", metavar="CONFIG|NAME", shell_complete=complete.configs)
 @click.option(
     "--foreground", is_flag=True, help="Stay, and take the tunnel down at SIGTERM (for systemd)."

@@ -82,6 +82,12 @@ def _keys(
             yield TOP, "[Interface] has no PrivateKey: no tunnel can come up"
         return
     own = private_key.public
+    if not private_key.is_clamped() and not private_key.is_zero():
+        yield (
+            TOP,
+            "PrivateKey: it is not as `wg genkey` makes them, and may be a public key; peers will "
+            f"know this interface as {own}",
+        )
     for peer, at in zip(peers, positions, strict=True):
         if peer.public_key == own:
             yield at, "PublicKey: this is the interface's own key: the peer is ignored"

@@ -141,7 +141,7 @@ def _resolve(
     while True:
         try:
             with told_when_late(tell, f"waiting for the resolver: {peer.endpoint}"):
-                return asker(peer, ask)(peer.endpoint, family_of(peer))[0]
+                return _beside(asker(peer, ask), peer.endpoint, family_of(peer))[0]
         except socket.gaierror as error:
             attempts -= 1
             if error.errno in FINAL or attempts < 0:
@@ -149,6 +149,24 @@ def _resolve(
             tell(f"{error.strerror}: `{peer.endpoint}'. Trying again in {delay:.2f} seconds...")
         sleep(delay)
         delay = longer(delay)
+
+
+def _beside(ask: LookUp, endpoint: Endpoint, family: Family) -> Sequence[Endpoint]:
+    """The answer of another thread: while the C library waits for a server, Ctrl-C and SIGTERM
+    would have to wait, too. The thread is left behind, and ends with its answer."""
+    answers: queue.SimpleQueue[Sequence[Endpoint] | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(ask(endpoint, family))
+        except BaseException as error:
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    answer = answers.get()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def resolve_now(config: Config, seconds: float = PATIENCE_S) -> Config:

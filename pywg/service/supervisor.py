@@ -29,13 +29,14 @@ from pywg.native import library
 from pywg.native.device import Device, default_threads
 from pywg.native.options import LogLevel, Offload
 from pywg.service import capabilities, endpoints
+from pywg.service.relay import Relay
 from pywg.service.source_port import SourcePort
 
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
 _ENDED = b"ended"
 #: What a companion has to come to its end, in seconds, when the device has ended.
-COMPANION_S = 2.0
+COMPANION_S = 10.0
 
 
 # Names of endpoints, as endpoints.Name writes itself.
@@ -100,6 +101,7 @@ def host(
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         signals.add(signal.SIGHUP)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    relay = _relay(hosting)
     try:
         tuning = hosting.tuning
         device = Device(
@@ -111,18 +113,23 @@ def host(
             realtime=tuning.realtime,
             memory_limit=tuning.memory_limit,
             log_level=LogLevel(tuning.log_level),
-            log_fd=tuning.log_fd,
+            log_fd=tuning.log_fd if relay is None else relay.fd,
         )
         watcher = _watcher(device, hosting, renewed)
         beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher)
         capabilities.keep_only()  # before there are threads: each has its own
+        if relay is not None:
+            relay.start()
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
             watcher.start()
             if ready is not None:
                 ready.sendall(_READY)
-            if signal.sigwait(signals) == signal.SIGUSR1:
+            number = signal.sigwait(signals)
+            if number == signal.SIGUSR1:
                 device.wait()
+            else:
+                _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
         finally:
             watcher.stop()
             device.close()
@@ -132,10 +139,20 @@ def host(
             with contextlib.suppress(OSError):  # nobody waits for it but `up --foreground`
                 ready.sendall(_ENDED)
     finally:
+        if relay is not None:
+            relay.close()
         # What still waits, such as the SIGUSR1 of a device that was told to stop, would kill us.
         while signal.sigtimedwait(signals, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _relay(hosting: Hosting) -> Relay | None:
+    """In the background: what the core has to say is not lost."""
+    level = LogLevel(hosting.tuning.log_level)
+    if hosting.tuning.log_fd >= 0 or level is LogLevel.SILENT:
+        return None
+    return Relay(hosting.name, _log_to(hosting, level))
 
 
 def _beside(

@@ -145,7 +145,8 @@ def clean_up(left: Record, reporter: Reporter, *, keeps_switch: bool = False) ->
     """What a tunnel left whose process was killed: nothing that others use is touched."""
     check_home(left)
     found = without_what_is_gone(left, reporter)
-    reporter.warn(f"{found.name} was not taken down: removing what it left")
+    if found.steps:
+        reporter.warn(f"{found.name} was not taken down: removing what it left")
     with Applier(found.location, found.config, reporter) as applier:
         undoing = record.undoing(found.steps)
         applier.undo_all(

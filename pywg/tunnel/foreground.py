@@ -27,8 +27,9 @@ def stay(name: str, supervisor: Supervisor, reporter: Reporter) -> int:
     try:
         notify.ready(f"{name} is up")
         select.select([supervisor], [], [])
-    except KeyboardInterrupt:  # what `pywg` makes of SIGTERM too
+    except KeyboardInterrupt as signalled:  # what `pywg` makes of SIGTERM too
         ignore_signals()
+        reporter.warn(f"{signalled or 'SIGINT'}: taking {name} down")
         notify.stopping(f"taking {name} down")
         down(name, reporter=reporter)
         return 0

@@ -21,7 +21,7 @@ from pywg.host.watch import Change, Watch
 from pywg.plan.build import inner_mtu
 from pywg.plan.change import change
 from pywg.plan.facts import Location
-from pywg.plan.steps import AddRule, LinkUp, Replace, Step
+from pywg.plan.steps import LinkUp, Replace, SetKillSwitch, Step
 from pywg.service.capabilities import keep_only
 from pywg.service.supervisor import Companion, Log
 from pywg.tunnel import record
@@ -84,7 +84,6 @@ class Healer:
         self._patience = Patience()
         self._version = (0, 0)
         self._was_there = False
-        self._rules: set[AddRule] = set()  # that we put back
 
     def run(self, moved: Callable[[], None]) -> None:
         """Ends with the interface, or with its network namespace. ``moved`` is called when the
@@ -120,17 +119,25 @@ class Healer:
         return self._was_there and not is_there
 
     def _take_back(self) -> None:
-        """Who takes rules away and then the interface, as `wg-quick down` does, wants the tunnel to
-        end: rules that we put back between the two are not to stay."""
-        if not self._rules:
-            return
-        with lock.held(self._log):
+        """Who takes the interface away, as `wg-quick down` or `ip link delete` does, wants the
+        tunnel to end: what the kernel does not take away with it, such as the guard, is not to
+        stay. But the kill switch is there for just this, and stays."""
+        version = record.version(self._name)
+        with lock.held(lambda line: None):  # who holds it is `pywg down`, and will be done
             known = record.read(self._name)
-            if known is None or not known.is_up or network.exists(self._name):
+            if known is None or not known.is_up or record.version(self._name) != version:
+                return
+            kept = tuple(step for step in known.steps if isinstance(step, SetKillSwitch))
+            if network.exists(self._name) or kept == known.steps:
                 return
             with Applier(Location(known.location.backend), known.config, Quiet()) as applier:
-                rules = [step for step in known.steps if step in self._rules]
-                applier.undo_all(record.undoing(rules))
+                others = [step for step in known.steps if step not in kept]
+                errors = applier.undo_all(record.undoing(others))
+            for error in errors:
+                self._log(f"the interface is gone, and this is left: {error}")
+            # It stays: `down` may still be called, for a PostDown or for the kill switch.
+            left = known.steps if errors else kept
+            record.write(replace(known, steps=left, is_up=False))
 
     def heal(self, found: Change) -> bool:
         """One look, and what it asks for; whether it was for anything."""
@@ -165,7 +172,6 @@ class Healer:
 
         for error in applier.best_effort(steps, put_back):
             self._log(f"cannot be put back: {error}")
-        self._rules |= {step for step in healed if isinstance(step, AddRule)}
         for line in told(healed):
             self._log(f"another program took this away, it is put back: {line}")
         record.note_healed(self._name, healed)

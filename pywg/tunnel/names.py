@@ -5,20 +5,27 @@ Invariant: nothing here fails. Who may not read the file, or has none, has no na
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pywg.config import check_name, parse, read
-from pywg.config.names import CONFIG_DIRECTORY
+from pywg.config.names import CONFIG_DIRECTORY, check_name
 from pywg.errors import PywgError
 from pywg.keys import PublicKey
 from pywg.tunnel import record
+
+_NAMED = re.compile(r"^\s*#!pywg\s+Name\b", re.IGNORECASE | re.MULTILINE)
 
 
 def names_of(interface: str) -> dict[PublicKey, str]:
     """Of those peers that have one. From the file that `up` was given, else from that which
     `up NAME` would take."""
+    from pywg.config import parse, read
+
     try:
-        config = parse(read(file_of(interface)))
+        text = read(file_of(interface))
+        if not _NAMED.search(text):  # as in most files, of which some take their time
+            return {}
+        config = parse(text)
     except PywgError:
         return {}
     return {peer.public_key: peer.name for peer in config.peers if peer.name}
@@ -26,5 +33,5 @@ def names_of(interface: str) -> dict[PublicKey, str]:
 
 def file_of(interface: str) -> Path:
     """Raises PywgError for what can name no interface, or a record that cannot be read."""
-    found = record.read(check_name(interface))
-    return CONFIG_DIRECTORY / f"{interface}.conf" if found is None else found.file
+    found = record.file_of(check_name(interface))
+    return CONFIG_DIRECTORY / f"{interface}.conf" if found is None else found

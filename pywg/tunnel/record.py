@@ -12,14 +12,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pywg.config import check_name
+from pywg.config.names import check_name
 from pywg.errors import PywgError, system_call
-from pywg.host import netns
-from pywg.plan import codec
-from pywg.plan.facts import Location
-from pywg.plan.steps import AddRule, SetKillSwitch, Step
-from pywg.service.supervisor import Names
+
+if TYPE_CHECKING:  # steps are for those who read a whole record, and not for `pywg show`
+    from pywg.plan.facts import Location
+    from pywg.plan.steps import Step
+    from pywg.service.supervisor import Names
 
 DIRECTORY = Path("/run/pywg")
 
@@ -43,6 +44,8 @@ class Record:
         return Path(self.config)
 
     def to_json(self) -> str:
+        from pywg.plan import codec
+
         return json.dumps(
             {
                 "name": self.name,
@@ -61,6 +64,9 @@ class Record:
     @classmethod
     def from_json(cls, text: str) -> Record:
         """Raises ValueError for what is none."""
+        from pywg.plan import codec
+        from pywg.plan.facts import Location
+
         try:
             data = json.loads(text)
             location = Location(data["backend"], data["netns"], data["socket_netns"])
@@ -119,7 +125,25 @@ def read(name: str) -> Record | None:
     except OSError as error:
         raise system_call(error, str(path)) from None
     except ValueError:
-        raise PywgError(f"{path} is damaged; look at it, remove it, and try again") from None
+        raise _damaged(path) from None
+
+
+def file_of(name: str) -> Path | None:
+    """What `up` or the last reload was given, without reading what else is written down; None if
+    nothing is recorded. Raises PywgError for what cannot be read."""
+    path = path_of(name)
+    try:
+        return Path(json.loads(path.read_text())["config"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise system_call(error, str(path)) from None
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> PywgError:
+    return PywgError(f"{path} is damaged; look at it, remove it, and try again")
 
 
 def version(name: str) -> tuple[int, int]:
@@ -133,6 +157,8 @@ def version(name: str) -> tuple[int, int]:
 
 def marks_of_others(name: str) -> set[int]:
     """What their kill switches let through, which they chose before they had routes."""
+    from pywg.plan.steps import SetKillSwitch
+
     return {
         step.mark
         for found in readable()
@@ -143,6 +169,9 @@ def marks_of_others(name: str) -> set[int]:
 
 def others(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The other tunnels that are up from where we are, and those whose kill switch stands."""
+    from pywg.host import netns
+    from pywg.plan.steps import SetKillSwitch
+
     here = netns.identity()
     found = [one for one in readable() if one.name != name and one.home in (0, here)]
     return (
@@ -155,6 +184,8 @@ def others(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def leading_in() -> dict[int, str]:
     """The mark of each tunnel that leads everything into itself, and its name."""
+    from pywg.plan.steps import AddRule
+
     return {
         step.mark: found.name
         for found in readable()

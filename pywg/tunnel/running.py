@@ -54,6 +54,21 @@ def check_here(name: str) -> None:
         raise PywgError(elsewhere(name, home))
 
 
+def name_in_use(name: str) -> PywgError:
+    """That a device of this name answers, and what can be done about it where we are."""
+    found = record.read(name)
+    process = uapi_socket.owner(name)
+    home = found.home if found else netns.identity(str(process)) if process else 0
+    if home in (0, netns.identity()) or network.exists(name):
+        return PywgError(f"{name} already exists (take it down first: pywg down {name})")
+    place = netns.known_as(home)
+    where = f", {place}" if place else ""
+    return PywgError(
+        f"{name} already exists in another network namespace{where} "
+        "(a name is one of all of them: choose another)"
+    )
+
+
 def elsewhere(name: str, home: int) -> str:
     where = netns.known_as(home)
     return f"{name} is in another network namespace, {where}, and is to be changed there"

@@ -27,6 +27,7 @@ from pywg.tunnel.effects import in_effect
 from pywg.tunnel.heal import companion
 from pywg.tunnel.location import locate
 from pywg.tunnel.record import Record
+from pywg.tunnel.running import name_in_use
 from pywg.tunnel.trace import Logged, Reporter, tell
 from pywg.wireguard import socket as uapi_socket
 
@@ -113,7 +114,7 @@ def check(name: str, config: Config, location: Location) -> None:
             if network.exists(name):
                 raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
     if uapi_socket.is_alive(name):
-        raise PywgError(f"{name} already exists (take it down first: pywg down {name})")
+        raise name_in_use(name)
     port = config.interface.listen_port
     with netns.entered(location.socket_netns):
         if port and not network.port_is_free(port):

@@ -11,7 +11,6 @@ import errno
 from pathlib import Path
 
 from pywg.errors import UapiError
-from pywg.host import network
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
 from pywg.wireguard.changes import Changes
@@ -78,4 +77,8 @@ def change(name: str, changes: Changes) -> None:
 
 
 def _may_be_the_kernels(name: str, error: UapiError) -> bool:
-    return error.os_errno in _NOBODY_LISTENS and KERNEL_MODULE.exists() and network.exists(name)
+    if error.os_errno not in _NOBODY_LISTENS or not KERNEL_MODULE.exists():
+        return False
+    from pywg.host import network
+
+    return network.exists(name)

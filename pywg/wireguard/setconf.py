@@ -8,17 +8,18 @@ repeats the value of a key, nor a line that could be one.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pywg.config import Config, PeerSection, Position, grammar
-from pywg.config.grammar import Row
+from pywg.config.grammar import Row, SectionName
 from pywg.config.parser import Section, read_sections, replaces_list
 from pywg.config.values import BadValue, Reading, squeeze
-from pywg.errors import ConfigError, KeyFormatError, PywgError, system_call
+from pywg.errors import ConfigError, KeyFormatError, PywgError, hide_keys, system_call
 from pywg.host.resolver import resolve, spelled
 from pywg.keys import BASE64_LENGTH, PresharedKey
 from pywg.wireguard.changes import (
@@ -32,6 +33,10 @@ from pywg.wireguard.changes import (
 Warn = Callable[[str], None]
 
 KEY_FILE_MAX = 1 << 16
+IN_PLACE_OF_A_FILE = (
+    "expected the name of a file that holds the key, and this looks like the key itself: other "
+    "users see what stands on a command line, so make a new key, and write it to a file"
+)
 
 
 # ---- files
@@ -41,6 +46,10 @@ def read_file(path: str, *, append: bool, warn: Warn) -> Changes:
     """A file, a pipe or /dev/stdin. With ``append`` the device keeps what the file leaves out."""
     try:
         data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        if hide_keys(path) == path:
+            raise system_call(error, path) from None
+        raise PywgError("expected the name of a file, and this looks like a key") from None
     except OSError as error:
         raise system_call(error, path) from None
     return parse(data.decode("utf-8", errors="replace"), path, append=append, warn=warn)
@@ -94,13 +103,29 @@ def read_arguments(words: Sequence[str], warn: Warn) -> Changes:
         if word == "peer":
             peers.append(Section("Peer"))
         section = peers[-1] if peers else device
-        row = next((row for row in grammar.rows(section.name, "wg") if row.word == word), None)
+        row = _row(section.name, word)
         if row is None:
-            raise _unexpected(word)
+            raise _unexpected(word, section.name)
         section.say(row, _argument(row, rest, warn))
     changes = (_peer_change(peer.values(), replaces=False) for peer in peers)
     resolved = tuple(_resolved(change, None, warn) for change in changes)
     return Changes(**device.values(), peers=resolved)
+
+
+def with_keys(words: Sequence[str], key_of: Callable[[str], str | None]) -> Iterator[str]:
+    """The same words, with the key of each peer that is called by its name."""
+    section: SectionName = "Interface"
+    rest = iter(words)
+    for word in rest:
+        yield word
+        if word == "peer":
+            section = "Peer"
+        if _row(section, word) is None:
+            continue
+        for value in rest:
+            is_name = word == "peer" and len(value) != BASE64_LENGTH
+            yield (key_of(value) if is_name else None) or value
+            break
 
 
 def _argument(row: Row, rest: Iterator[str], warn: Warn) -> Any:
@@ -121,10 +146,55 @@ def _argument(row: Row, rest: Iterator[str], warn: Warn) -> Any:
         raise PywgError(f"{row.word}: {error}") from None
 
 
-def _unexpected(word: str) -> PywgError:
+def _row(section: SectionName, word: str) -> Row | None:
+    return next((row for row in grammar.rows(section, "wg") if row.word == word), None)
+
+
+def _words(section: SectionName) -> list[str]:
+    """What may begin an argument there."""
+    own = [row.word for row in grammar.rows(section, "wg")]
+    return [*own, "remove"] if section == "Peer" else [*own, "peer"]
+
+
+def _unexpected(word: str, section: SectionName) -> PywgError:
     # What is no word of the grammar may be a key in the wrong place: do not repeat it.
-    shown = f": {word}" if re.fullmatch(r"[a-z-]{1,24}", word) else ""
-    return PywgError(f"Invalid argument{shown}")
+    shown = f": {word}" if re.fullmatch(r"[a-z_-]{1,24}", word) else ""
+    known = _words(section)
+    if section == "Interface" and word in _words("Peer"):
+        hint = "; it is said of a peer: peer KEY goes before it"
+    elif section == "Peer" and _row("Interface", word) is not None:
+        hint = "; it is said of the interface: it goes before the first peer"
+    elif close := difflib.get_close_matches(word.lower().replace("_", "-"), known, n=1):
+        hint = f'; did you mean "{close[0]}"?'
+    else:
+        hint = f"; there are {', '.join(known)}"
+    return PywgError(f"Invalid argument{shown}{hint}")
+
+
+# Values that are words.
+_OFF = {"fwmark": ("off",), "persistent-keepalive": ("off",)}
+
+
+def what_follows(words: Sequence[str]) -> Literal["file", "peer"] | tuple[str, ...]:
+    """What can come behind these words of `set`: the name of a file, a peer, or one of some words;
+    none where only the user knows, or where there is no way on."""
+    section: SectionName = "Interface"
+    said: set[str] = set()
+    rest = iter(words)
+    for word in rest:
+        if word == "peer":
+            section, said = "Peer", set()
+        row = _row(section, word)
+        if row is not None and next(rest, None) is None:
+            return "peer" if word == "peer" else "file" if row.is_secret else _OFF.get(word, ())
+        if row is None and not (word == "remove" and section == "Peer"):
+            return ()
+        said.add(word)
+    return tuple(dict.fromkeys(word for word in (*_words(section), "peer") if _is_new(word, said)))
+
+
+def _is_new(word: str, said: Set[str]) -> bool:
+    return word == "peer" or word not in said
 
 
 def key_file(path: str) -> str:
@@ -136,6 +206,10 @@ def key_file(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(KEY_FILE_MAX)
             seekable = file.seekable()
+    except FileNotFoundError as error:
+        if hide_keys(path) == path:
+            raise BadValue(str(system_call(error, path))) from None
+        raise BadValue(IN_PLACE_OF_A_FILE) from None
     except OSError as error:
         raise BadValue(str(system_call(error, path))) from None
     if not data and seekable:

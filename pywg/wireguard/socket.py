@@ -127,7 +127,8 @@ def _unreachable(name: str, path: Path, error: OSError) -> UapiError:
     code = error.errno or 0
     match code:
         case errno.ENOENT | errno.ECONNREFUSED:
-            return UapiError(f"{name}: no userspace WireGuard interface of this name runs", code)
+            text = f"{name}: no userspace WireGuard interface of this name runs"
+            return UapiError(f"{text} (those that do: pywg show interfaces)", code)
         case errno.EACCES | errno.EPERM:
             return UapiError(f"{path}: permission denied (run it with sudo)", code)
         case _:

@@ -157,6 +157,38 @@ def test_what_was_taken_before_the_interface_stays_away(host: Host) -> None:
     assert host.look(name) == before
 
 
+@pytest.mark.parametrize("end", ["wg-quick down", "ip link delete"])
+def test_who_ends_it_by_other_means_finds_nothing_left(host: Host, end: str) -> None:
+    name = unique("e")
+    before = host.look(name)
+    path = host.config(name, FULL)
+    host.pywg("up", str(path))
+    assert host.look(name) != before
+    if end == "wg-quick down":
+        host.run("wg-quick", "down", str(path))
+    else:
+        host.namespace.ip("link", "delete", name)
+    wait_until(lambda: not host.hosts_of(name), "its process ends")
+    assert {**host.look(name), "left": before["left"]} == before  # but for the record
+    assert (
+        "was not taken down"
+        not in host.attempt(sys.executable, "-m", "pywg", "up", str(path)).stderr
+    )
+    host.pywg("down", name)
+    assert host.look(name) == before
+
+
+def test_a_kill_switch_stays_when_the_interface_is_deleted(host: Host) -> None:
+    name = unique("e")
+    before = host.look(name)
+    host.pywg("up", "--kill-switch", str(host.config(name, FULL)))
+    host.namespace.ip("link", "delete", name)
+    wait_until(lambda: not host.hosts_of(name), "its process ends")
+    assert f"pywg-kill-{name}" in host.namespace.run("nft", "list", "tables")
+    host.pywg("down", name)
+    assert host.look(name) == before
+
+
 def test_a_program_that_insists_gets_its_way_and_is_told_of(host: Host, tmp_path: Path) -> None:
     name = unique("e")
     log = tmp_path / "log"

@@ -551,6 +551,10 @@ def test_repr_of_a_configuration_hides_secrets() -> None:
             "6:12: warning: AllowedIPs: 10.0.0.0/8 is also on line 3",
         ),
         ("", "no PrivateKey"),
+        (
+            interface(f"PrivateKey={PUBLIC}"),
+            "PrivateKey: it is not as `wg genkey` makes them, and may be a public key",
+        ),
         (interface("DNS = ~corp.example"), "DNS: ~corp.example does nothing without the address"),
         (peer("Endpoint = a.example:0"), "3:12: warning: Endpoint: nothing can be sent to port 0"),
         (

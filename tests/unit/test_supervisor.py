@@ -20,6 +20,7 @@ from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.options import LogLevel
 from pywg.service import supervisor
+from pywg.service.relay import Relay
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
 from pywg.wireguard.status import InterfaceStatus
 
@@ -131,3 +132,19 @@ def test_a_line_of_the_log_is_not_waited_for() -> None:
         supervisor.write_line(writer, "nobody there")
     finally:
         os.close(writer)
+
+
+def test_what_the_core_writes_comes_line_by_line_and_without_its_name() -> None:
+    told: list[str] = []
+    relay = Relay("wg0", told.append)
+    os.write(relay.fd, b"pywg: wg0: first\npywg: wg0: sec")
+    relay.start()
+    os.write(relay.fd, b"ond\n\xff\n")
+    relay.close()
+    assert told == ["first", "second", "\ufffd"]
+
+
+def test_a_relay_that_was_never_started_leaves_nothing() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    Relay("wg0", lambda line: None).close()
+    assert set(Path("/proc/self/fd").iterdir()) == before

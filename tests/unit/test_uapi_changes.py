@@ -315,7 +315,7 @@ def test_arguments_of_the_device_come_before_the_peers(tmp_path: Path) -> None:
             PeerChange(B, allowed_ips=(network("10.0.0.0/8"), network("::/0"))),
         ),
     )
-    with pytest.raises(PywgError, match=r"^Invalid argument: fwmark$"):
+    with pytest.raises(PywgError, match=r"^Invalid argument: fwmark; .*before the first peer$"):
         words("peer", str(A), "fwmark", "1")
 
 
