@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pywg.config import check_name, parse, read
+from pywg.config import check_name, comments, parse, read
 from pywg.config.names import CONFIG_DIRECTORY
 from pywg.errors import PywgError
 from pywg.keys import PublicKey
@@ -18,10 +18,10 @@ def names_of(interface: str) -> dict[PublicKey, str]:
     """Of those peers that have one. From the file that `up` was given, else from that which
     `up NAME` would take."""
     try:
-        config = parse(read(file_of(interface)))
+        text = read(file_of(interface))
+        return comments.names(text, parse(text))
     except PywgError:
         return {}
-    return {peer.public_key: peer.name for peer in config.peers if peer.name}
 
 
 def file_of(interface: str) -> Path:
