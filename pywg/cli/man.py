@@ -100,6 +100,10 @@ def _command(command: click.Command, context: click.Context, summary: str) -> It
     yield f".SS pywg {escape(f'{context.info_name} {usage}')}"
     yield from _paragraphs(command.help or summary)
     yield from _options(command, context)
+    if isinstance(command, click.Group):
+        for name, verb in command.commands.items():
+            inside = click.Context(verb, info_name=f"{context.info_name} {name}", parent=context)
+            yield from _command(verb, inside, "")
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:

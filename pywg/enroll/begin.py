@@ -79,7 +79,7 @@ def what_next(name: str, said: str, plan: Plan) -> Sequence[str]:
     port = plan.listen_port
     shown = [
         "next:",
-        f"  pywg peer add {said} NAME          a client, and its file NAME.conf (phones: --qr terminal)",
+        f"  pywg peer add {said} NAME      # a client; for a phone: --qr terminal",
         f"  pywg up {said}",
         f"  let UDP port {port} in, if there is a firewall: ufw allow {port}/udp, or",
         f"    nft insert rule inet filter input udp dport {port} accept",

@@ -42,11 +42,9 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for beyond the name. ``behind``: networks that the client leads to.
-    ``routes``: what the client sends here beyond the pools. ``endpoint``, ``dns``: None for what
-    the server's file says."""
+    """What a client is told. ``routes``: what it sends here beyond the pools, or everything.
+    ``keepalive``: seconds. ``endpoint``, ``dns``: None for what the server's file says."""
 
-    behind: tuple[IPNetwork, ...] = ()
     routes: tuple[IPNetwork, ...] = ()
     keepalive: int = KEEPALIVE_SECONDS
     endpoint: Endpoint | None = None
@@ -65,17 +63,20 @@ def _given(public: PublicKey | None) -> PublicKey:
     return public
 
 
-def section(server: Server, name: str, wish: Wish, keys: Keys) -> PeerSection:
-    """Of the server's file, with the next free address of each pool. Raises PywgError."""
+def section(
+    server: Server, name: str, keys: Keys, behind: tuple[IPNetwork, ...] = ()
+) -> PeerSection:
+    """Of the server's file, with the next free address of each pool. ``behind``: networks that the
+    client leads to. Raises PywgError."""
     if keys.public == server.public_key:
         raise PywgError("public key: this is the server's own")
     if any(peer.public_key == keys.public for peer in server.config.peers):
         raise PywgError(f"public key: {server.path} has this peer already")
-    for network in wish.behind:
+    for network in behind:
         same = pool.overlap(network, server.taken)
         if same is not None:
             raise PywgError(f"allowed-ips: {network} meets {same}, which is somebody's already")
-    mine = (*server.free_addresses(), *wish.behind)
+    mine = (*server.free_addresses(), *behind)
     return PeerSection(keys.public, keys.preshared, tuple(map(AllowedIP, mine)), name=name)
 
 
@@ -136,7 +137,7 @@ def file_name(name: str) -> str:
     """NAME.conf, for a name that can be an interface's: `pywg up` takes it as it is."""
     if NAME_PATTERN.fullmatch(name) and name not in (".", ".."):
         return f"{name}.conf"
-    stem = re.sub(r"[^a-zA-Z0-9_=+.-]+", "-", name)[:_NAME_MAX].strip("-.")
+    stem = re.sub(r"[^a-zA-Z0-9_=+.-]+", "-", name).strip("-.")[:_NAME_MAX].rstrip("-.")
     if not stem:
         raise PywgError(f'no file can be called "{name}": say which by --out FILE')
     return f"{stem}.conf"

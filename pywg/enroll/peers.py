@@ -6,9 +6,8 @@ others are as they were.
 
 from __future__ import annotations
 
-from pywg.config import Config, PeerSection, document, parse
+from pywg.config import PeerSection, document, parse
 from pywg.enroll.server import Server
-from pywg.errors import PywgError
 
 
 def added(server: Server, peer: PeerSection) -> str:
@@ -31,16 +30,3 @@ def removed(server: Server, peer: PeerSection) -> str:
 def _checked(server: Server, text: str) -> str:
     parse(text, str(server.path))
     return text
-
-
-def saves_itself(config: Config) -> bool:
-    """Whether `down` will write what runs, and so undo a change that only the file has."""
-    return config.interface.save_config
-
-
-def require_own_psk(peer: PeerSection) -> None:
-    if peer.preshared_key_file is not None:
-        raise PywgError(
-            f"its preshared key is in {peer.preshared_key_file}: put a new one there "
-            "(pywg genpsk), then: pywg reload"
-        )

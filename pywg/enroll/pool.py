@@ -26,7 +26,8 @@ def next_free(pool: IPNetwork, taken: Iterable[IPNetwork]) -> IPAddress | None:
     inside = [
         (int(network.network_address), int(network.broadcast_address))
         for network in taken
-        if network.version == pool.version and network.prefixlen > pool.prefixlen
+        if network.version == pool.version
+        and (network.prefixlen > pool.prefixlen or network.num_addresses == 1)
     ]
     for start, end in sorted(inside):
         if start > first:
@@ -49,4 +50,4 @@ def _hosts(pool: IPNetwork) -> tuple[int, int]:
 def overlap(network: IPNetwork, others: Sequence[IPNetwork]) -> IPNetwork | None:
     """One of the others that is the same network or a part of it, or of which it is a part."""
     same = (other for other in others if other.version == network.version)
-    return next((other for other in same if other.overlaps(network)), None)  # type: ignore[arg-type]
+    return next((other for other in same if other.overlaps(network)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pywg.errors import PywgError
 
@@ -44,11 +44,13 @@ def content(text: str) -> str:
     return "".join(f"{line}\n" for line in lines if line and not line.startswith("#"))
 
 
-def terminal(text: str) -> str:
-    """Two rows of dots in a line of half blocks."""
+def terminal(text: str, *, color: bool) -> str:
+    """Two rows of dots in a line of half blocks. With ``color`` the dark ones are dark on a light
+    terminal, too."""
     out = io.StringIO()
     _made(text).terminal(out, compact=True)
-    return out.getvalue()
+    lines = out.getvalue().splitlines()
+    return "".join(f"\033[40;97m{line}\033[0m\n" if color else f"{line}\n" for line in lines)
 
 
 def image(text: str, kind: Kind) -> bytes:
@@ -58,7 +60,7 @@ def image(text: str, kind: Kind) -> bytes:
     return out.getvalue()
 
 
-def _made(text: str):  # type: ignore[no-untyped-def]
+def _made(text: str) -> Any:
     import segno
 
     return segno.make(content(text), error="l", micro=False)

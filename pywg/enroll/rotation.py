@@ -9,34 +9,84 @@ become a session before the addresses are its own.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from pywg.config import Endpoint, PeerSection, document
+from pywg.config import Endpoint, PeerSection, document, read
+from pywg.enroll import client
 from pywg.enroll.client import Keys
-from pywg.enroll.peers import require_own_psk
-from pywg.enroll.server import Server
+from pywg.enroll.server import Server, find
 from pywg.errors import PywgError
-from pywg.keys import PresharedKey, PublicKey
+from pywg.keys import PresharedKey
 from pywg.wireguard.changes import NO_PRESHARED_KEY, AllowedIPChange, Changes, PeerChange
 
 # Until a session that is renewed after 120 s is of no use after 180 s: whitepaper, section 6.1.
 WINDOW_SECONDS = 60
 
 
-def with_psk(server: Server, peer: PeerSection, psk: PresharedKey) -> str:
-    """The server's file with another preshared key for a peer."""
-    require_own_psk(peer)
-    return document.with_changed(server.text, peer.public_key, preshared_key=psk)
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """``text``: of the server's file by now. ``section``: what of it is new for the device.
+    ``for_client``: the section that the client's file is made for, and ``keys`` those in it.
+    ``what``: in words."""
+
+    text: str
+    section: PeerSection
+    for_client: PeerSection
+    keys: Keys
+    what: str
 
 
-def begun(server: Server, peer: PeerSection, key: PublicKey) -> tuple[str, PeerSection]:
-    """The server's file with the peer that will be, and that peer. Raises PywgError."""
+def of_psk(server: Server, peer: PeerSection) -> Rotated:
+    """Raises PywgError if the preshared key is not in the server's file."""
+    if peer.preshared_key_file is not None:
+        raise PywgError(
+            f"its preshared key is in {peer.preshared_key_file}: put a new one there (pywg genpsk)"
+        )
+    psk = PresharedKey.generate()
+    text = document.with_changed(server.text, peer.public_key, preshared_key=psk)
+    changed = replace(peer, preshared_key=psk)
+    keys = Keys(peer.public_key, None, psk)
+    return Rotated(text, changed, changed, keys, "another preshared key")
+
+
+def of_key_pair(server: Server, peer: PeerSection, keys: Keys) -> Rotated:
+    """Raises PywgError if there is one already, or if the key is somebody's."""
     if server.next_key_of(peer) is not None:
         raise PywgError("this peer has a next key already: pywg peer rotate --finish")
-    if any(other.public_key == key for other in server.config.peers) or key == server.public_key:
+    used = {other.public_key for other in server.config.peers}
+    if keys.public in used or keys.public == server.public_key:
         raise PywgError(f"public key: {server.path} has it already")
-    gated = PeerSection(key, PresharedKey.generate(), replaces=peer.public_key)
-    return document.with_peer(server.text, gated), gated
+    gated = PeerSection(keys.public, PresharedKey.generate(), replaces=peer.public_key)
+    return Rotated(
+        document.with_peer(server.text, gated),
+        gated,
+        replace(peer, public_key=keys.public),
+        replace(keys, preshared=peer.preshared_key),
+        "a next key; until that is seen, nothing changes",
+    )
+
+
+def client_text(path: Path, server: Server, peer: PeerSection, rotated: Rotated) -> str:
+    """The client's file with what is new for it. Raises PywgError if it is not this client's."""
+    private = rotated.keys.private
+    return client.with_new_keys(
+        read(path),
+        str(path),
+        server.public_key,
+        peer.public_key,
+        private=private,
+        preshared=rotated.keys.preshared if private is None else None,
+    )
+
+
+def pair(server: Server, word: str) -> tuple[PeerSection, PeerSection]:
+    """A peer, and the one that is to replace it. Raises PywgError if there is none."""
+    old = find(server, word)
+    new = server.next_key_of(old)
+    if new is None:
+        raise PywgError("this peer has no next key: pywg peer rotate --key makes one")
+    return old, new
 
 
 def finished(server: Server, old: PeerSection, new: PeerSection) -> str:
@@ -73,12 +123,3 @@ def settled(old: PeerSection, new: PeerSection) -> Changes:
     return Changes(
         peers=(PeerChange(new.public_key, persistent_keepalive=old.persistent_keepalive or 0),)
     )
-
-
-def with_other_psk(peer: PeerSection, psk: PresharedKey) -> PeerSection:
-    return replace(peer, preshared_key=psk)
-
-
-def as_client(old: PeerSection, keys: Keys) -> PeerSection:
-    """The section that the client's new file is made for."""
-    return replace(old, public_key=keys.public, preshared_key=keys.preshared)

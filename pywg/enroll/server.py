@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 from pywg.config import (
@@ -52,6 +52,11 @@ class Server:
         if private_key is None:
             raise PywgError(f"{self.path}: [Interface] has no PrivateKey, so it has no clients")
         return private_key.public
+
+    @property
+    def port(self) -> int:
+        """0 if the kernel chooses."""
+        return self.config.interface.listen_port or 0
 
     @property
     def pools(self) -> tuple[IPNetwork, ...]:
@@ -151,7 +156,7 @@ def endpoint(text: str, port: int) -> Endpoint:
         raise PywgError(f"endpoint: {error}") from None
     if found.port == 0:
         raise PywgError("endpoint: nothing can be sent to port 0")
-    if found.address() is None and not _is_host(found.host):
+    if (found.address() is None and not _is_host(found.host)) or values.squeeze(text) != text:
         raise PywgError("endpoint: expected the name or the address of this host")
     return found
 
@@ -179,7 +184,3 @@ def networks(texts: Sequence[str], option: str) -> tuple[IPNetwork, ...]:
 def _is_host(text: str) -> bool:
     labels = text.removesuffix(".").split(".")
     return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
-
-
-def is_v4(address: IPAddress) -> bool:
-    return isinstance(address, IPv4Address)
