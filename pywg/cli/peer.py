@@ -19,6 +19,7 @@ from pywg.cli.peer_files import (
     changing,
     delivery_options,
     load,
+    new_peer_argument,
     peer_argument,
     public_key_option,
     server_argument,
@@ -53,7 +54,7 @@ peer.add_command(rotate)
 
 @peer.command()
 @server_argument
-@peer_argument
+@new_peer_argument
 @click.option(
     "--allowed-ips", metavar="LIST", multiple=True, help="Networks that the client leads to."
 )

@@ -30,7 +30,8 @@ from pywg.wireguard.changes import Changes
 STDOUT = "-"
 
 server_argument = click.argument("where", metavar="SERVER", shell_complete=complete.configs)
-peer_argument = click.argument("word", metavar="NAME")
+peer_argument = click.argument("word", metavar="NAME", shell_complete=complete.peers)
+new_peer_argument = click.argument("word", metavar="NAME")
 apply_option = click.option(
     "--apply", "applies", is_flag=True, help="Tell the running tunnel, too; other sessions go on."
 )

@@ -26,7 +26,7 @@ from tools.lab.echoes import Echoes
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace, run
 from tools.lab.programs import REPOSITORY
-from tools.lab.traffic import ping
+from tools.lab.traffic import ping, ping_attempt
 from tools.lab.waiting import wait_until
 
 pytestmark = pytest.mark.pywgd_only
@@ -218,7 +218,7 @@ def test_a_key_pair_changes_under_traffic(place: Place, folder: Path) -> None:
     place.down()
 
 
-def test_until_the_client_comes_the_old_key_is_good(place: Place, folder: Path) -> None:
+def test_until_somebody_finishes_the_client_waits(place: Place, folder: Path) -> None:
     place.connect()
     server = place.addresses(folder / "wg0.conf")[0]
     place.pywg(place.server, *place.blocks[5][0])
@@ -228,5 +228,9 @@ def test_until_the_client_comes_the_old_key_is_good(place: Place, folder: Path) 
     assert "nothing has come with the new key yet" in answer.stderr
     assert (folder / "wg0.conf").read_text() == text
     shake_hands(place)
+    ping(place.client, server, 1)
+    place.pywg(place.client, "reload", "laptop")
+    assert ping_attempt(place.client, server, seconds=1).returncode != 0
+    place.pywg(place.server, *place.blocks[5][1], "--wait", "60")
     ping(place.client, server, 1)
     place.down()

@@ -8,9 +8,11 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from pywg import cli
+from pywg.cli import complete
 from pywg.config import Config, names
 from pywg.enroll import running
 from pywg.errors import PywgError
@@ -225,6 +227,17 @@ def test_without_the_client_s_file_a_new_one_is_made(run: Run, server: Path) -> 
         run("peer", "rotate", SERVER, "ada", "--key", "--out", "next.conf", "--route-all")[0] == 0
     )
     assert "AllowedIPs = 0.0.0.0/0, ::/0" in (server.parent / "next.conf").read_text()
+
+
+def test_names_of_peers_are_offered(run: Run, server: Path) -> None:
+    for name in ("ada", "adam", "bob"):
+        run("peer", "add", SERVER, name)
+    context = click.Context(click.Command("remove"))
+    argument = click.Argument(["word"])
+    context.params["where"] = SERVER
+    assert [one.value for one in complete.peers(context, argument, "a")] == ["ada", "adam"]
+    context.params["where"] = "./nowhere.conf"
+    assert complete.peers(context, argument, "") == []
 
 
 @pytest.mark.parametrize(
