@@ -192,5 +192,5 @@ def remove(*, where: str, word: str, applies: bool) -> None:
     with changing(where) as (found, made):
         one = server.find(found, word)
         made.change(found.path, peers.removed(found, one))
-        carry_out(found, changes.removing(one.public_key), applies=applies)
+        carry_out(found, peers.removal(found, one), applies=applies)
     tell(f"{found.path}: removed {called(found, one)}, {addresses(one)}")

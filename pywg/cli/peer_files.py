@@ -16,7 +16,7 @@ import click
 from pywg.cli import complete
 from pywg.cli.init import refuse_keys, tell
 from pywg.cli.keys import warn_if_world_accessible_output
-from pywg.cli.names import config_file, is_name
+from pywg.cli.names import config_file, is_name, warn_if_world_accessible
 from pywg.cli.terminal import Terminal
 from pywg.config import PeerSection
 from pywg.enroll import client, files, qr, running, server
@@ -59,6 +59,7 @@ def changing(where: str) -> Iterator[tuple[Server, Files]]:
     """A server's file as it is, and what changes it and others, all or nothing. Nobody else of us
     changes it meanwhile."""
     name, path = locate(where)
+    warn_if_world_accessible(path)
     with files.locked(path), files.all_or_nothing() as made:
         yield server.load(name, path), made
 

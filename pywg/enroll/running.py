@@ -53,9 +53,11 @@ def wait_until_heard(name: str, key: PublicKey, wait_s: float | None) -> Endpoin
 
     until = None if wait_s is None else time.monotonic() + wait_s
     while True:
-        for peer in wireguard.get(name).peers:
-            if peer.public_key == key and peer.endpoint is not None:
-                return peer.endpoint
+        peer = next((one for one in wireguard.get(name).peers if one.public_key == key), None)
+        if peer is None:
+            raise PywgError(f"{name} runs without the next key: pywg reload {name}")
+        if peer.endpoint is not None:
+            return peer.endpoint
         if until is not None and time.monotonic() >= until:
             raise PywgError(
                 f"{name}: nothing has come with the new key yet; the old one is as good as before"

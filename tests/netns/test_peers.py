@@ -234,3 +234,16 @@ def test_until_somebody_finishes_the_client_waits(place: Place, folder: Path) ->
     place.pywg(place.server, *place.blocks[5][1], "--wait", "60")
     ping(place.client, server, 1)
     place.down()
+
+
+def test_an_interface_of_another_program_gets_the_peer_alone(place: Place, lab: Lab) -> None:
+    daemon = lab.daemon(None, place.server)
+    file = f"./{daemon.name}.conf"
+    place.pywg(place.server, "init", file, "--endpoint", SERVER_NAME)
+    place.pywg(place.server, "peer", "add", file, "ada")
+    daemon.setconf(place.pywg(place.server, "strip", file))
+    place.pywg(place.server, "peer", "add", file, "bob", "--apply")
+    listed = json.loads(place.pywg(place.server, "peer", "list", file, "--json"))
+    assert [(one["name"], one["running"]) for one in listed] == [("ada", True), ("bob", True)]
+    place.pywg(place.server, "peer", "remove", file, "ada", "--apply")
+    assert daemon.wg("show", daemon.name, "peers").split() == [listed[1]["publicKey"]]

@@ -1,5 +1,5 @@
-"""Any sequence of add, remove and rename: the file parses, no address is two peers', and what the
-file said before is as it was, to the byte."""
+"""Any sequence of add, remove, rename and rotate: the file parses, no address is two peers', and
+what the file said before is as it was, to the byte."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pywg.config import comments, parse
+from pywg.config import PeerSection, comments, document, parse
 from pywg.config.spans import spans
-from pywg.enroll import client, peers, server
+from pywg.enroll import client, peers, rotation, server
 from pywg.enroll.server import Server
 from pywg.errors import ConfigError, PywgError
-from pywg.keys import PrivateKey
+from pywg.keys import PrivateKey, PublicKey
 from tools.fuzz.config import TEXTS as ANY_TEXTS
 
 OWN = PrivateKey.generate().to_base64()
@@ -43,7 +43,11 @@ NAMES = st.one_of(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
 )
 DEEDS = st.lists(
-    st.tuples(st.sampled_from(("add", "add", "remove", "rename")), st.integers(0, 9), NAMES),
+    st.tuples(
+        st.sampled_from(("add", "add", "remove", "rename", "next", "finish")),
+        st.integers(0, 9),
+        NAMES,
+    ),
     max_size=12,
 )
 
@@ -69,6 +73,15 @@ def judge_remove(before: str, after: str) -> None:
     assert head + tail >= len(after), "one piece"
 
 
+def judge_removed(found: Server, one: PeerSection, after: str) -> None:
+    """What was to replace it goes, too."""
+    pending = found.next_key_of(one)
+    before = document.without_peer(found.text, pending.public_key) if pending else found.text
+    if pending:
+        judge_remove(found.text, before)
+    judge_remove(before, after)
+
+
 def same_at_the_start(one: str, other: str) -> int:
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
@@ -81,6 +94,15 @@ def judge_rename(before: str, after: str) -> None:
         for text in (before, after)
     )
     assert old == new
+
+
+def judge_finish(found: Server, after: str, old: PublicKey, new: PublicKey) -> None:
+    """The new key is in the place of the old one, and its own section is gone."""
+    without = document.without_peer(found.text, new)
+    assert after == without.replace(str(old), str(new))
+    called = {key: name for key, name in found.names.items() if key not in (old, new)}
+    own = {new: found.names[old]} if old in found.names else {}
+    assert read(after).names == called | own
 
 
 def do(found: Server, deed: str, which: int, name: str) -> str:
@@ -96,8 +118,18 @@ def do(found: Server, deed: str, which: int, name: str) -> str:
     one = found.config.peers[which % len(found.config.peers)]
     if deed == "remove":
         after = peers.removed(found, one)
-        judge_remove(found.text, after)
+        judge_removed(found, one, after)
         assert one.public_key not in {peer.public_key for peer in parse(after).peers}
+        return after
+    if deed == "next":
+        rotated = rotation.of_key_pair(found, one, client.keys(None, with_psk=False))
+        judge_add(found.text, rotated.text)
+        assert rotation.pair(read(rotated.text), str(one.public_key))[0] == one
+        return rotated.text
+    if deed == "finish":
+        old, new = rotation.pair(found, str(one.public_key))
+        after = rotation.finished(found, old, new)
+        judge_finish(found, after, old.public_key, new.public_key)
         return after
     chosen = server.new_name(found, name)
     after = peers.renamed(found, one, chosen)
@@ -121,9 +153,8 @@ def test_any_sequence_leaves_a_file_that_is_right(
         own = list(chain(*(client.own_addresses(after, peer) for peer in after.config.peers)))
         assert len(set(own)) == len(own)
         assert after.config.interface == found.config.interface
-        changed = {"add": 1, "remove": 1, "rename": 1}[deed[0]]
         same = [peer for peer in after.config.peers if peer in found.config.peers]
-        assert len(same) >= len(found.config.peers) - changed
+        assert len(same) >= len(found.config.peers) - 2
 
 
 @settings(max_examples=300, deadline=None)
