@@ -92,7 +92,7 @@ def add(
     show()
 
 
-@peer.command("list")
+@peer.command("list", short_help="Print the peers of a server's file.")
 @server_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON list, without secrets.")
 def list_(*, where: str, as_json: bool) -> None:

@@ -65,7 +65,10 @@ def rotate(
     goes: Delivery,
     applies: bool,
 ) -> None:
-    """Change keys of a client while it is connected: docs/peers.md says in which order.
+    """Change keys of a client while it is connected.
+
+    With --psk both ends change within a minute of each other. With --key the client's next key
+    stands beside the old one; --finish waits until the client has it. No session is dropped.
 
     \b
     Example: pywg peer rotate wg0 laptop --psk --client laptop.conf --apply
@@ -130,7 +133,8 @@ def finish(where: str, word: str, wait_s: float | None) -> None:
     endpoint = running.wait_until_heard(found.name, new.public_key, wait_s)
     with changing(where) as (now, made):
         old, new = rotation.pair(now, str(old.public_key))
-        made.change(now.path, rotation.finished(now, old, new))
+        # First, as the client waits; if the file cannot be written, to finish again is right.
         wireguard.change(now.name, rotation.takeover(old, new, endpoint))
+        made.change(now.path, rotation.finished(now, old, new))
     wireguard.change(found.name, rotation.settled(old, new))
     tell(f"{found.path}: {called(found, old)} has its new key; the old one is of no use any more")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pywg.config import Config, Endpoint
 from pywg.enroll.server import Server
 from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.keys import PublicKey
-from pywg.tunnel.trace import Reporter
 from pywg.wireguard.changes import Changes
 from pywg.wireguard.status import PeerStatus
+
+if TYPE_CHECKING:
+    from pywg.tunnel.trace import Reporter  # which brings all of that room with it
 
 LOOK_EVERY_SECONDS = 0.05
 

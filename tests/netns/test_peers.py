@@ -207,6 +207,7 @@ def test_a_key_pair_changes_under_traffic(place: Place, folder: Path) -> None:
         assert waiting.returncode == 0, said
         assert "laptop has its new key" in said
         echoes.flow()
+    print(f"the slowest echo took {echoes.slowest_seconds:.3f} s")
     laptop = place.listed()["laptop"]
     assert laptop["publicKey"] != first
     assert place.server.run("wg", "show", "wg0", "peers").split() == [laptop["publicKey"]]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
+import time
 from types import TracebackType
 
 from tools.lab.namespaces import Namespace
@@ -21,6 +22,8 @@ class Echoes:
     def __init__(self, here: Namespace, there: Namespace, address: str) -> None:
         self.sent = 0
         self.returned: set[int] = set()
+        self.slowest_seconds = 0.0
+        self._sent_at: list[float] = []
         self._far = there.socket(family_of(address))
         self._far.bind((address, 0))
         self._near = here.socket(family_of(address))
@@ -63,13 +66,19 @@ class Echoes:
     def _ask(self) -> None:
         while not self._drained.is_set():
             if not self._over.is_set():
+                self._sent_at.append(time.monotonic())
                 with contextlib.suppress(OSError):  # then it is one that does not come back
                     self._near.send(self.sent.to_bytes(8, "big"))
                 self.sent += 1
             self._over.wait(PAUSE_SECONDS)
             while select.select([self._near], [], [], PAUSE_SECONDS)[0]:
                 with contextlib.suppress(OSError):  # nobody there, says ICMP
-                    self.returned.add(int.from_bytes(self._near.recv(64), "big"))
+                    self._note(int.from_bytes(self._near.recv(64), "big"))
+
+    def _note(self, number: int) -> None:
+        took = time.monotonic() - self._sent_at[number]
+        self.slowest_seconds = max(self.slowest_seconds, took)
+        self.returned.add(number)
 
     def _answer(self) -> None:
         while not self._drained.is_set():
