@@ -39,17 +39,6 @@ def tunnels(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionI
     return interfaces(ctx, param, incomplete)
 
 
-def peers(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the peers in the server's file that was named before."""
-    from pywg.cli.peer_files import load
-    from pywg.errors import PywgError
-
-    try:
-        return _matching(load(ctx.params.get("where", "")).names.values(), incomplete)
-    except PywgError:
-        return []
-
-
 def config_names(directory: Path) -> list[str]:
     """Empty for who may not read the folder."""
     try:

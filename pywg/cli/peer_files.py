@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pywg.cli import complete
 from pywg.cli.init import refuse_keys, tell
@@ -23,14 +24,24 @@ from pywg.enroll import client, files, qr, running, server
 from pywg.enroll.client import Wish
 from pywg.enroll.files import Files
 from pywg.enroll.server import Server
-from pywg.errors import KeyFormatError
+from pywg.errors import KeyFormatError, PywgError
 from pywg.keys import PublicKey
 from pywg.wireguard.changes import Changes
 
 STDOUT = "-"
 
+
+def offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the peers in the server's file that was named before, for the shell."""
+    try:
+        names = load(ctx.params.get("where", "")).names.values()
+    except PywgError:
+        return []
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
 server_argument = click.argument("where", metavar="SERVER", shell_complete=complete.configs)
-peer_argument = click.argument("word", metavar="NAME", shell_complete=complete.peers)
+peer_argument = click.argument("word", metavar="NAME", shell_complete=offered)
 new_peer_argument = click.argument("word", metavar="NAME")
 apply_option = click.option(
     "--apply", "applies", is_flag=True, help="Tell the running tunnel, too; other sessions go on."

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from pywg import cli
-from pywg.cli import complete
+from pywg.cli import peer_files
 from pywg.config import Config, names
 from pywg.enroll import running
 from pywg.errors import PywgError
@@ -235,9 +235,9 @@ def test_names_of_peers_are_offered(run: Run, server: Path) -> None:
     context = click.Context(click.Command("remove"))
     argument = click.Argument(["word"])
     context.params["where"] = SERVER
-    assert [one.value for one in complete.peers(context, argument, "a")] == ["ada", "adam"]
+    assert [one.value for one in peer_files.offered(context, argument, "a")] == ["ada", "adam"]
     context.params["where"] = "./nowhere.conf"
-    assert complete.peers(context, argument, "") == []
+    assert peer_files.offered(context, argument, "") == []
 
 
 @pytest.mark.parametrize(
