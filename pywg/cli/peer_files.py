@@ -84,6 +84,8 @@ def carry_out(found: Server, wanted: Changes, *, applies: bool) -> None:
             f"[!] {found.path} has SaveConfig: if {found.name} runs, `pywg down` will write what "
             "runs over this change; --apply is what keeps it"
         )
+    elif running.is_there(found.name):
+        tell(f"{found.name} runs without this change: pywg reload {found.name} (or --apply)")
 
 
 def called(found: Server, one: PeerSection) -> str:
@@ -182,7 +184,7 @@ class Delivery:
                 warn_if_world_accessible_output()
                 print(text, end="")
             else:
-                tell(f"{path}: made, for this user only; it has to be with the client alone")
+                tell(f"{path}: made, for this user only; take it to the client, and remove it here")
             if image is not None:
                 tell(f"{image}: made, for this user only; whoever sees it has the key")
             elif self.code is not None:

@@ -10,6 +10,7 @@ from pywg.config import Config, Endpoint
 from pywg.enroll.server import Server
 from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.keys import PublicKey
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.changes import Changes
 from pywg.wireguard.status import PeerStatus
 
@@ -37,6 +38,11 @@ def apply(server: Server, changes: Changes, reporter: Reporter) -> None:
     check_here(server.name)
     reporter.doing(f"wg set {server.name} peer ...")
     wireguard.change(server.name, changes)
+
+
+def is_there(name: str) -> bool:
+    """Whether a userspace interface of this name runs."""
+    return uapi_socket.is_alive(name)
 
 
 def status(name: str) -> dict[PublicKey, PeerStatus]:

@@ -197,6 +197,15 @@ def test_a_change_that_down_would_undo_is_warned_of(run: Run, server: Path) -> N
     assert "has SaveConfig" in run("peer", "add", SERVER, "ada")[2]
 
 
+def test_a_tunnel_that_runs_without_the_change_is_told(
+    run: Run, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "pywg reload" not in run("peer", "add", SERVER, "ada")[2]
+    monkeypatch.setattr(running, "is_there", lambda name: True)
+    err = run("peer", "add", SERVER, "bob")[2]
+    assert "wgt0 runs without this change: pywg reload wgt0" in err
+
+
 def test_keys_of_a_client_are_rotated_in_its_file(run: Run, server: Path) -> None:
     run("peer", "add", SERVER, "ada")
     path = server.parent / "ada.conf"
