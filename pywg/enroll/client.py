@@ -73,7 +73,8 @@ def section(
     if any(peer.public_key == keys.public for peer in server.config.peers):
         raise PywgError(f"public key: {server.path} has this peer already")
     for network in behind:
-        same = pool.overlap(network, server.taken)
+        # A default route is no claim: every other network is a part of it.
+        same = pool.overlap(network, [one for one in server.taken if one.prefixlen])
         if same is not None:
             raise PywgError(f"allowed-ips: {network} meets {same}, which is somebody's already")
     mine = (*server.free_addresses(), *behind)

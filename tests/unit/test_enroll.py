@@ -200,6 +200,17 @@ def test_a_client_is_told_what_is_wished(wish: Wish, expected: str) -> None:
     assert "PresharedKey" not in text
 
 
+def test_a_peer_with_a_default_route_leaves_room_for_networks() -> None:
+    found = made(f"{HEAD}[Peer]\nPublicKey = {KEYS[0].public}\nAllowedIPs = 0.0.0.0/0, ::/0\n")
+    keys = client.keys(None, with_psk=True)
+    section = client.section(found, "site", keys, tuple(networks("192.168.5.0/24")))
+    assert [str(one) for one in section.networks] == [
+        "10.7.0.2/32",
+        "fd07::2/128",
+        "192.168.5.0/24",
+    ]
+
+
 def test_without_keepalive_there_is_no_such_line() -> None:
     found = made()
     keys = client.keys(None, with_psk=False)
