@@ -14,7 +14,18 @@ from pywg.errors import PywgError, hide_keys
 from pywg.keys import PrivateKey
 
 
-@click.command()
+def examples(*lines: str) -> str:
+    """The end of a command's help: lines that can be typed."""
+    return "\n".join(("\b", "Examples:" if len(lines) > 1 else "Example:", *lines))
+
+
+@click.command(
+    epilog=examples(
+        "pywg init wg0 --endpoint vpn.example.com",
+        "pywg peer add wg0 phone --qr terminal",
+        "pywg up wg0",
+    )
+)
 @click.argument("name", metavar="NAME|FILE")
 @click.option("--endpoint", metavar="HOST[:PORT]", help="Where clients find this host.")
 @click.option(
@@ -47,13 +58,7 @@ def init(
     dns: tuple[str, ...],
 ) -> None:
     """Make a server's file: its key, its addresses, and what its clients are to be told. NAME means
-    /etc/wireguard/NAME.conf.
-
-    \b
-    Example: pywg init wg0 --endpoint vpn.example.com
-             pywg peer add wg0 phone --qr terminal
-             pywg up wg0
-    """
+    /etc/wireguard/NAME.conf."""
     refuse_keys(endpoint or "", address, address6, *dns)
     interface, path = config_file(name)
     plan = begin.Plan(

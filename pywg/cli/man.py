@@ -100,6 +100,9 @@ def _command(command: click.Command, context: click.Context, summary: str) -> It
     yield f".SS pywg {escape(f'{context.info_name} {usage}')}"
     yield from _paragraphs(command.help or summary)
     yield from _options(command, context)
+    if command.epilog:
+        yield ".PP"
+        yield from _paragraphs(command.epilog)
     if isinstance(command, click.Group):
         for name, verb in command.commands.items():
             inside = click.Context(verb, info_name=f"{context.info_name} {name}", parent=context)

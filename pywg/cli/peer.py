@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pywg.cli.init import refuse_keys, tell
+from pywg.cli.init import examples, refuse_keys, tell
 from pywg.cli.peer_files import (
     Delivery,
     addresses,
@@ -36,23 +36,28 @@ from pywg.wireguard.addresses import endpoint_text
 from pywg.wireguard.status import PeerStatus
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "pywg peer add wg0 laptop --apply",
+        "pywg peer list wg0",
+    )
+)
 def peer() -> None:
     """The peers of a server's file: add, list, rename, remove, rotate.
 
     SERVER is NAME of /etc/wireguard/NAME.conf, or a file. A peer is called by its name or by its
     public key.
-
-    \b
-    Example: pywg peer add wg0 laptop --apply
-             pywg peer list wg0
     """
 
 
 peer.add_command(rotate)
 
 
-@peer.command()
+@peer.command(
+    epilog=examples(
+        "pywg peer add wg0 phone --route-all --qr terminal --apply",
+    )
+)
 @server_argument
 @new_peer_argument
 @click.option(
@@ -74,11 +79,7 @@ def add(
     goes: Delivery,
     applies: bool,
 ) -> None:
-    """Add a client with the next free addresses, and make its file.
-
-    \b
-    Example: pywg peer add wg0 phone --route-all --qr terminal --apply
-    """
+    """Add a client with the next free addresses, and make its file."""
     refuse_keys(*allowed_ips)
     with changing(where) as (found, made):
         name = server.new_name(found, word)
@@ -92,15 +93,17 @@ def add(
     show()
 
 
-@peer.command("list", short_help="Print the peers of a server's file.")
+@peer.command(
+    "list",
+    short_help="Print the peers of a server's file.",
+    epilog=examples(
+        "pywg peer list wg0 --json",
+    ),
+)
 @server_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON list, without secrets.")
 def list_(*, where: str, as_json: bool) -> None:
-    """Print the peers of a server's file, and what the running tunnel knows of them.
-
-    \b
-    Example: pywg peer list wg0 --json
-    """
+    """Print the peers of a server's file, and what the running tunnel knows of them."""
     found = load(where)
     status = running.status(found.name)
     by_key = {one.public_key: one for one in found.config.peers}
@@ -162,16 +165,16 @@ def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
     ]
 
 
-@peer.command()
+@peer.command(
+    epilog=examples(
+        "pywg peer rename wg0 laptop ada",
+    )
+)
 @server_argument
 @peer_argument
 @click.argument("new", metavar="NEW")
 def rename(*, where: str, word: str, new: str) -> None:
-    """Give a peer another name.
-
-    \b
-    Example: pywg peer rename wg0 laptop ada
-    """
+    """Give a peer another name."""
     with changing(where) as (found, made):
         one = server.find(found, word)
         name = new if found.names.get(one.public_key) == new else server.new_name(found, new)
@@ -179,16 +182,16 @@ def rename(*, where: str, word: str, new: str) -> None:
     tell(f"{found.path}: {called(found, one)} is called {name} now")
 
 
-@peer.command()
+@peer.command(
+    epilog=examples(
+        "pywg peer remove wg0 laptop --apply",
+    )
+)
 @server_argument
 @peer_argument
 @apply_option
 def remove(*, where: str, word: str, applies: bool) -> None:
-    """Take a peer out of a server's file.
-
-    \b
-    Example: pywg peer remove wg0 laptop --apply
-    """
+    """Take a peer out of a server's file."""
     with changing(where) as (found, made):
         one = server.find(found, word)
         made.change(found.path, peers.removed(found, one))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pywg.cli.init import refuse_keys, tell
+from pywg.cli.init import examples, refuse_keys, tell
 from pywg.cli.peer_files import (
     Delivery,
     apply_option,
@@ -28,7 +28,13 @@ from pywg.keys import PublicKey
 from pywg.wireguard import changes
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg peer rotate wg0 laptop --psk --client laptop.conf --apply",
+        "pywg peer rotate wg0 laptop --key --apply",
+        "pywg peer rotate wg0 laptop --finish",
+    )
+)
 @server_argument
 @peer_argument
 @click.option("--psk", "what", flag_value="psk", help="Another preshared key.")
@@ -68,13 +74,7 @@ def rotate(
     """Change keys of a client while it is connected.
 
     With --psk both ends change within a minute of each other. With --key the client's next key
-    stands beside the old one; --finish waits until the client has it. No session is dropped.
-
-    \b
-    Example: pywg peer rotate wg0 laptop --psk --client laptop.conf --apply
-             pywg peer rotate wg0 laptop --key --apply
-             pywg peer rotate wg0 laptop --finish
-    """
+    stands beside the old one; --finish waits until the client has it. No session is dropped."""
     refuse_keys(client_file or "")
     if what is None:
         raise click.UsageError("say what: --psk, --key or --finish")
