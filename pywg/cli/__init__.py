@@ -20,6 +20,8 @@ from pywg.errors import ConfigError, PywgError, hide_keys, system_call
 
 # name -> (module, what `pywg --help` says)
 COMMANDS = {
+    "init": ("pywg.cli.init", "Make a server's file."),
+    "peer": ("pywg.cli.peer", "Keep the clients of a server: files, names, keys."),
     "up": ("pywg.cli.up", "Bring a tunnel up from a wg-quick file."),
     "down": ("pywg.cli.down", "Take a tunnel down."),
     "unblock": ("pywg.cli.unblock", "Take a kill switch away."),

@@ -105,6 +105,10 @@ def _command(command: click.Command, context: click.Context, summary: str) -> It
     if command.epilog:
         yield ".PP"
         yield from _paragraphs(command.epilog)
+    if isinstance(command, click.Group):
+        for name, verb in command.commands.items():
+            inside = click.Context(verb, info_name=f"{context.info_name} {name}", parent=context)
+            yield from _command(verb, inside, "")
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:

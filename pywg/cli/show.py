@@ -79,7 +79,7 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
     traces = {name: reports[name] or trace_of(name) for name, _ in found}
     if as_json:
         shown = {
-            name: facts(name)
+            name: facts(name, traces[name])
             | to_json(status, reports[name], healed(name), names_of(name), traces[name])
             for name, status in found
         }

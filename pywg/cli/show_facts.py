@@ -7,19 +7,16 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 
-from pywg.errors import PywgError, UapiError
-from pywg.wireguard import socket as uapi_socket
+from pywg.errors import PywgError
+from pywg.wireguard.status import Report
 
 # The name in JSON -> the name in a report.
 _NUMBERS = {"mtu": "mtu", "memoryBytes": "memory_bytes"}
 
 
-def facts(name: str) -> dict[str, int | str]:
+def facts(name: str, report: Report | None) -> dict[str, int | str]:
     """By the report of a device of pywg's; of another one, the MTU that the kernel knows."""
-    try:
-        told = uapi_socket.report(name).other
-    except UapiError:
-        told = {}
+    told = {} if report is None else report.other
     found = of_report(told, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
     if "mtu" not in found:
         with contextlib.suppress(PywgError, OSError):  # it is in another network namespace

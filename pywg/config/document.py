@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pywg.config import grammar
+from pywg.config import grammar, spans
 from pywg.config.grammar import Row
 from pywg.config.model import Config, PeerSection
 from pywg.config.parser import EXTENSION, parse, significant
-from pywg.config.values import squeeze
+from pywg.config.spans import Span
 from pywg.errors import system_call
+from pywg.keys import PublicKey
 
 
 def rewrite(text: str, after: Config) -> str:
@@ -30,7 +31,7 @@ def rewrite(text: str, after: Config) -> str:
     """
     before = parse(text, after.path)
     lines = text.split("\n")
-    sections = list(_sections(lines))
+    sections = list(spans.spans(lines))
     old, new = _merged(before), _merged(after)
     # From the end, so that the places of what comes before stay right.
     done = set()
@@ -45,10 +46,54 @@ def rewrite(text: str, after: Config) -> str:
             done.add(key)  # of several sections the last is the one that counts
             _update(lines, section, old[key], _keep_name(old[key], new[key]))
     if not any(section.kind == "interface" for section in sections):
-        lines[:0] = ["[Interface]", *_written("interface", after.interface), ""]
+        lines[:0] = ["[Interface]", *written("interface", after.interface), ""]
     for key, peer in new.items():
         if key not in old:
             _append(lines, peer)
+    return "\n".join(lines)
+
+
+def with_peer(text: str, peer: PeerSection) -> str:
+    """With one section more, at the end; not a character before it changes."""
+    ending = "\r\n" if "\r\n" in text else "\n"
+    lines = ["", "[Peer]", *written("Peer", peer), ""]
+    before = text if text.endswith("\n") or not text else text + ending
+    return before + ending.join(lines if before else lines[1:])
+
+
+def without_peer(text: str, key: PublicKey) -> str:
+    """Without the sections of a peer, and the comments right above them."""
+    lines = text.split("\n")
+    for span in reversed(list(spans.spans(lines))):
+        if span.public_key == str(key):
+            first = span.first
+            # At the end of a file the empty line before it goes with it.
+            if span.end == len(lines) and first > 0 and not lines[first - 1].strip():
+                first -= 1
+            lines[first : span.end] = [""] if span.end == len(lines) else []
+    return "\n".join(lines)
+
+
+def with_changed(text: str, key: PublicKey, **values: Any) -> str:
+    """With other values of one peer, by field. Of several sections the last says them, and no other
+    does."""
+    lines = text.split("\n")
+    sections = [span for span in spans.spans(lines) if span.kind == "peer"]
+    is_last = True
+    for span, peer in reversed(list(zip(sections, parse(text).peers, strict=True))):
+        if span.public_key == str(key):
+            unsaid = {name: getattr(PeerSection(key), name) for name in values}
+            _update(lines, span, peer, replace(peer, **(values if is_last else unsaid)))
+            is_last = False
+    return "\n".join(lines)
+
+
+def with_interface(text: str, **values: Any) -> str:
+    """With other values of ``[Interface]``, by field; it has one."""
+    lines = text.split("\n")
+    section = next(span for span in spans.spans(lines) if span.kind == "interface")
+    before = parse(text).interface
+    _update(lines, section, before, replace(before, **values))
     return "\n".join(lines)
 
 
@@ -73,50 +118,15 @@ def write(path: Path, text: str) -> None:
         raise system_call(error, str(path)) from None
 
 
-@dataclass(slots=True)
-class _Section:
-    """Lines ``first`` to ``end``, with the comment right above the header."""
-
-    kind: str
-    first: int
-    header: int
-    end: int = 0
-    public_key: str = ""
-
-
-def _sections(lines: Sequence[str]) -> Iterator[_Section]:
-    found: list[_Section] = []
-    for number, line in enumerate(lines):
-        word = squeeze(line.partition("#")[0]).removeprefix("\ufeff").lower()
-        if not word.startswith("["):
-            name, separator, value = significant(line)[0].partition("=")
-            if found and separator and _key(name) == "publickey":
-                found[-1].public_key = squeeze(value)
-            continue
-        first = number
-        while first > (found[-1].header + 1 if found else 0) and lines[
-            first - 1
-        ].lstrip().startswith("#"):
-            first -= 1
-        if found:
-            found[-1].end = first
-        found.append(_Section(word.strip("[]"), first, number))
-    if found:
-        found[-1].end = len(lines)
-    yield from found
-
-
 def _is_of(line: str, row: Row) -> bool:
     text, is_extension = significant(line)
     name, separator, _ = text.partition("=")
-    return bool(separator) and is_extension == row.is_extension and row.name.lower() == _key(name)
+    return (
+        bool(separator) and is_extension == row.is_extension and row.name.lower() == spans.key(name)
+    )
 
 
-def _key(text: str) -> str:
-    return squeeze(text).lower()
-
-
-def _update(lines: list[str], section: _Section, old: Any, new: Any) -> None:
+def _update(lines: list[str], section: Span, old: Any, new: Any) -> None:
     """Where a value changed, its lines are given the new values in order; lines that are left over
     go, and values that are left over come behind them."""
     for row in reversed(list(_rows(section.kind))):
@@ -153,16 +163,16 @@ def _assignment(row: Row, value: str) -> str:
     return f"{f'{EXTENSION} ' if row.is_extension else ''}{row.name} = {value}"
 
 
-def _written(kind: str, section: object) -> list[str]:
-    """All lines of a new section."""
+def written(kind: str, section: object) -> list[str]:
+    """All lines of a new section, without its header."""
     return [_assignment(row, value) for row in _rows(kind) for value in row.write(section)]
 
 
 def _rows(kind: str) -> Iterator[Row]:
-    return (row for row in grammar.KEYS if row.section.lower() == kind)
+    return (row for row in grammar.KEYS if row.section.lower() == kind.lower())
 
 
-def _after_keys(lines: Sequence[str], section: _Section) -> int:
+def _after_keys(lines: Sequence[str], section: Span) -> int:
     numbers = range(section.header + 1, section.end)
     keys = [number for number in numbers if "=" in significant(lines[number])[0]]
     return keys[-1] + 1 if keys else section.header + 1
@@ -171,7 +181,7 @@ def _after_keys(lines: Sequence[str], section: _Section) -> int:
 def _append(lines: list[str], peer: PeerSection) -> None:
     while lines and not lines[-1].strip():
         lines.pop()
-    lines += ["", "[Peer]", *_written("peer", peer), ""]
+    lines += ["", "[Peer]", *written("peer", peer), ""]
 
 
 def _merged(config: Config) -> dict[str, PeerSection]:

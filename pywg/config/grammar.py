@@ -181,6 +181,12 @@ KEYS: tuple[Row, ...] = (
         values.owners, _written("only", values.joined), accumulates=True),
     Row("Except", "Interface", "pywg", ("excepted",),
         values.owners, _written("excepted", values.joined), accumulates=True),
+    Row("Pool", "Interface", "pywg", ("pools",),
+        values.networks, _written("pools", values.joined), accumulates=True),
+    Row("PublicEndpoint", "Interface", "pywg", ("public_endpoint",),
+        values.endpoint, _written("public_endpoint")),
+    Row("ClientDNS", "Interface", "pywg", ("client_dns",),
+        _plain(values.dns_list), _written("client_dns", values.joined), accumulates=True),
 
     Row("PublicKey", "Peer", "wg", ("public_key",),
         _plain(_public_key), _written("public_key"), word="peer"),
@@ -202,6 +208,8 @@ KEYS: tuple[Row, ...] = (
         values.networks, _written("excluded_ips", values.joined), accumulates=True),
     Row("Name", "Peer", "pywg", ("name",),
         _plain(values.peer_name), _written("name")),
+    Row("Replaces", "Peer", "pywg", ("replaces",),
+        _plain(_public_key), _written("replaces")),
     Row("EndpointDns", "Peer", "pywg", ("endpoint_dns",),
         _plain(values.endpoint_dns), _written("endpoint_dns", default="outside")),
 )

@@ -115,7 +115,9 @@ class InterfaceSection:
     Beyond wg-quick: ``private_key_file``; ``bind_device``, ``bind_addresses``: what sockets are
     held to; ``backend``; ``netns``, ``socket_netns``: names of network namespaces;
     ``memory_limit``: MiB; ``kill_switch``; ``only``, ``excepted``: who goes through the tunnel
-    (empty is everybody), and who beside it.
+    (empty is everybody), and who beside it. What clients are given: ``pools``, networks of which
+    each gets an address; ``public_endpoint``, where they find this host; ``client_dns``, servers
+    and search domains.
     """
 
     private_key: PrivateKey | None = None
@@ -141,6 +143,9 @@ class InterfaceSection:
     kill_switch: KillSwitch | None = None
     only: tuple[Owner, ...] = ()
     excepted: tuple[Owner, ...] = ()
+    pools: tuple[IPNetwork, ...] = ()
+    public_endpoint: Endpoint | None = None
+    client_dns: tuple[IPAddress | str, ...] = ()
 
 
 def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:
@@ -178,7 +183,7 @@ class PeerSection:
     ``public_key``, ``preshared_key``, ``allowed_ips``, ``endpoint``. ``persistent_keepalive``:
     seconds. Beyond wg-quick: ``preshared_key_file``; ``endpoint_family``: which addresses of a name
     are taken; ``endpoint_dns``: who is asked for it; ``excluded_ips``: left out of ``allowed_ips``;
-    ``name``: what people call the peer.
+    ``name``: what people call the peer; ``replaces``: the peer whose next key this one is.
     """
 
     public_key: PublicKey
@@ -191,6 +196,7 @@ class PeerSection:
     endpoint_dns: EndpointDns = "outside"
     excluded_ips: tuple[IPNetwork, ...] = ()
     name: str = ""
+    replaces: PublicKey | None = None
 
     @property
     def networks(self) -> tuple[IPNetwork, ...]:

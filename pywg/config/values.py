@@ -302,6 +302,11 @@ def dns(text: str, offset: int = 0) -> IPAddress | str:
         raise BadValue(f'"{mask(text)[:64]}" is not an IP address', offset) from None
 
 
+def dns_list(text: str) -> tuple[IPAddress | str, ...]:
+    """Servers and search domains, in their order."""
+    return tuple(dns(item, offset) for item, offset in words(text))
+
+
 def dns_lists(text: str) -> tuple[tuple[IPAddress, ...], tuple[str, ...]]:
     """The servers, and the search domains."""
     found = [dns(item, offset) for item, offset in words(text)]

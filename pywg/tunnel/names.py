@@ -13,22 +13,22 @@ from pywg.errors import PywgError
 from pywg.keys import PublicKey
 from pywg.tunnel import record
 
-_NAMED = re.compile(r"^\s*#!pywg\s+Name\b", re.IGNORECASE | re.MULTILINE)
+# What each name is written in: `#!pywg Name = `, `# friendly_name = `, `### Client `.
+_NAMED = re.compile(r"#.*(?:name|client)", re.IGNORECASE)
 
 
 def names_of(interface: str) -> dict[PublicKey, str]:
     """Of those peers that have one. From the file that `up` was given, else from that which
     `up NAME` would take."""
-    from pywg.config import parse, read
+    from pywg.config import comments, parse, read
 
     try:
         text = read(file_of(interface))
         if not _NAMED.search(text):  # as in most files, of which some take their time
             return {}
-        config = parse(text)
+        return comments.names(text, parse(text))
     except PywgError:
         return {}
-    return {peer.public_key: peer.name for peer in config.peers if peer.name}
 
 
 def file_of(interface: str) -> Path:

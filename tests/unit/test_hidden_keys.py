@@ -89,24 +89,28 @@ def test_every_error_hides_keys_by_itself() -> None:
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     for name, (module, _) in cli.COMMANDS.items():
-        yield name, getattr(importlib.import_module(module), name.replace("-", "_"))
+        command = getattr(importlib.import_module(module), name.replace("-", "_"))
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {verb}", inner) for verb, inner in command.commands.items())
 
 
 def wrong_lines(key: str) -> Iterator[list[str]]:
     yield [key]
     yield ["--" + key]
     yield ["--version=" + key]
-    for name, command in commands():
-        yield [name, key]
-        yield [name, key, key]
-        yield [name, "no-such", key]
-        yield [name, "--" + key]
-        yield [name, f"--{key}=1", "no-such"]
+    for said, command in commands():
+        name = said.split()
+        yield [*name, key]
+        yield [*name, key, key]
+        yield [*name, "no-such", key]
+        yield [*name, "--" + key]
+        yield [*name, f"--{key}=1", "no-such"]
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 option = parameter.opts[0]
-                yield [name, option, key, "no-such"]
-                yield [name, f"{option}={key}", "no-such"]
+                yield [*name, option, key, "no-such"]
+                yield [*name, f"{option}={key}", "no-such"]
     for row in KEYS:
         yield ["set", "no-such", row.word, key]
         yield ["set", "no-such", row.word, f"{key},{key}"]

@@ -35,6 +35,11 @@ def test_those_of_the_file_that_up_was_given(folder: Path) -> None:
     assert names.names_of("wg0") == {PHONE: "Ada's phone"}
 
 
+def test_those_that_other_programs_wrote(folder: Path) -> None:
+    (folder / "wg0.conf").write_text(f"{TEXT}# friendly_name = Bob's laptop\n")
+    assert names.names_of("wg0") == {PHONE: "Ada's phone", OTHER: "Bob's laptop"}
+
+
 @pytest.mark.parametrize("text", [None, "[Peer]\nPublicKey = nonsense\n", "\0"])
 def test_without_a_file_that_can_be_read_there_are_none(folder: Path, text: str | None) -> None:
     if text is not None:

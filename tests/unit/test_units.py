@@ -136,6 +136,9 @@ def test_systemd_takes_the_units(name: str, tmp_path: Path) -> None:
 def commands() -> dict[str, click.Command]:
     context = click.Context(cli.cli)
     found = {name: cli.cli.get_command(context, name) for name in cli.COMMANDS}
+    for name, command in list(found.items()):
+        if isinstance(command, click.Group):
+            found |= {f"{name} {verb}": inner for verb, inner in command.commands.items()}
     return {name: command for name, command in found.items() if command is not None}
 
 

@@ -14,6 +14,8 @@ ordinary    programs of an ordinary user, on a host whose TUN is open to everybo
 overlay     a VXLAN or Geneve whose datagrams go through the tunnel
 stream      checked datagrams that go on while something else happens
 burst       many datagrams in one system call
+echoes      datagrams that go and come back, none of which may be missing
+echoes      datagrams that go and come back, of which none may be missing
 embedder    programs in C that use the built library
 flood       handshake initiations from many addresses
 squatter    somebody else on the host who tries for a UDP port all the time

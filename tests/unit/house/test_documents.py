@@ -163,7 +163,12 @@ def options_of(command: str) -> frozenset[str]:
     verb = cli if command == "pywg" else cli.get_command(context, command.split()[1])
     assert verb is not None
     shared = frozenset({"-h", "--help"})
-    return shared | {name for parameter in verb.params for name in parameter.opts}
+    verbs = [verb, *(verb.commands.values() if isinstance(verb, click.Group) else ())]
+    found = (name for one in verbs for parameter in one.params for name in parameter.opts)
+    both_ways = (
+        name for one in verbs for parameter in one.params for name in parameter.secondary_opts
+    )
+    return shared.union(found, both_ways)
 
 
 def options_in(text: str) -> frozenset[str]:

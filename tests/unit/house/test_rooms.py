@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "drive": "native",
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
+    "enroll": "errors keys config wireguard tunnel",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
-    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo "
-    "_version",
+    "cli": "errors keys config plan host wireguard native service tunnel enroll rootless proxy "
+    "demo _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
@@ -42,6 +43,7 @@ ONLY_IN = {
     "click": "cli",
     "dns": "host",
     "pyroute2": "host wireguard demo",
+    "segno": "enroll",
     "subprocess": "host rootless",
 }
 # attribute -> the files that may use it.
