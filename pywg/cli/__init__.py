@@ -25,6 +25,8 @@ COMMANDS = {
     "unblock": ("pywg.cli.unblock", "Take a kill switch away."),
     "reload": ("pywg.cli.reload", "Change a tunnel to what its file says now, sessions kept."),
     "save": ("pywg.cli.save", "Write what runs to its file."),
+    "check": ("pywg.cli.check", "Say what up would say of files, and touch nothing."),
+    "fmt": ("pywg.cli.fmt", "Write files in their canonical spelling."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
     "show": ("pywg.cli.show", "Show what runs."),
     "showconf": ("pywg.cli.showconf", "Print a running interface as a file for setconf."),

@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
-    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo "
+    "doctor": "errors config plan host wireguard tunnel rootless",
+    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo doctor "
     "_version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
