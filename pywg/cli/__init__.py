@@ -25,6 +25,7 @@ COMMANDS = {
     "unblock": ("pywg.cli.unblock", "Take a kill switch away."),
     "reload": ("pywg.cli.reload", "Change a tunnel to what its file says now, sessions kept."),
     "save": ("pywg.cli.save", "Write what runs to its file."),
+    "doctor": ("pywg.cli.doctor", "Look for what is wrong here, and say what mends it."),
     "check": ("pywg.cli.check", "Say what up would say of files, and touch nothing."),
     "fmt": ("pywg.cli.fmt", "Write files in their canonical spelling."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
