@@ -107,8 +107,9 @@ class _Examination:
         try:
             return ask()
         except (PywgError, OSError) as problem:
-            if not quietly:
-                self.findings.append(unseen(what, str(problem), is_root=self.host.is_root))
+            told = unseen(what, str(problem), is_root=self.host.is_root)
+            if not quietly and told not in self.findings:
+                self.findings.append(told)
         return None
 
     # One that does not run

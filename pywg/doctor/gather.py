@@ -103,7 +103,9 @@ def around(tunnel: Tunnel, location: Location, *, probes: bool) -> Around:
 
 
 def _hosts(peers: Iterable[Peer]) -> list[str]:
-    return sorted({peer.endpoint.host for peer in peers if peer.endpoint is not None})
+    """Without those in a zone: their device is in the address."""
+    hosts = {peer.endpoint.host for peer in peers if peer.endpoint is not None}
+    return sorted(host for host in hosts if "%" not in host)
 
 
 def _devices(kernel: Network, used: set[str]) -> tuple[Device, ...]:
@@ -131,13 +133,11 @@ def _device(kernel: Network, link: Link, is_used: bool) -> Device:
 def _heard(tunnel: Tunnel, ways: dict[str, Way]) -> dict[str, Heard]:
     """Not through the tunnel itself, nor to this host."""
     targets = {
-        peer.endpoint.host: Target(
-            peer.endpoint.host.partition("%")[0],
-            peer.endpoint.port,
-            ways[peer.endpoint.host].mtu,
-        )
+        peer.endpoint.host: Target(peer.endpoint.host, peer.endpoint.port, way.mtu)
         for peer in tunnel.peers
-        if peer.endpoint is not None and _is_outside(ways[peer.endpoint.host], tunnel)
+        if peer.endpoint is not None
+        and (way := ways.get(peer.endpoint.host)) is not None
+        and _is_outside(way, tunnel)
     }
     found = probe(targets.values(), tunnel.mark)
     return {host: found[target] for host, target in targets.items() if target in found}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pywg.doctor.facts import Around, Device, Peer, Tunnel
 from pywg.doctor.finding import Finding, error, note, ok, warning
+from pywg.host.path_probe import Heard
 
 #: IP, UDP and WireGuard around a packet (whitepaper section 5.4.6).
 OVERHEAD = {4: 60, 6: 80}
@@ -17,6 +18,7 @@ _CHECKSUM = frozenset({"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksu
 def judge(tunnel: Tunnel, around: Around) -> Iterator[Finding]:
     yield from names(tunnel)
     yield from ways(tunnel, around)
+    yield from answers(tunnel, around)
     yield from mtu(tunnel, around)
     yield from features(around)
 
@@ -69,6 +71,28 @@ def ways(tunnel: Tunnel, around: Around) -> Iterator[Finding]:
             )
     if around.ways and not problems:
         yield ok("routes", "there is a way to every endpoint")
+
+
+def answers(tunnel: Tunnel, around: Around) -> Iterator[Finding]:
+    """What came back for datagrams to the endpoints, beside their size. EPERM is this host's own
+    firewall, which is judged by its rules."""
+    for peer in _with_endpoint(tunnel):
+        assert peer.endpoint is not None  # noqa: S101 - see _with_endpoint
+        heard = around.heard.get(peer.endpoint.host, Heard())
+        if heard.has_arrived:
+            yield warning(
+                "port-closed",
+                f"{peer.label}: nobody listens at its endpoint",
+                f"UDP to {peer.endpoint}: ICMP port unreachable",
+                "the port in Endpoint, or ListenPort at the other end, where the tunnel has to run",
+            )
+        elif heard.problem not in ("", "EPERM"):
+            yield warning(
+                "unreachable",
+                f"{peer.label}: somebody on the way says that its endpoint cannot be reached",
+                f"UDP to {peer.endpoint}: {heard.problem}",
+                f"look where: tracepath -n {peer.endpoint.host}",
+            )
 
 
 def mtu(tunnel: Tunnel, around: Around) -> Iterator[Finding]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -24,6 +27,7 @@ from pywg.plan.steps import SetValidMark
 from pywg.rootless import refusal
 from pywg.wireguard.status import Report
 
+ROOT = Path(__file__).parents[2]
 SAYS = refusal.Facts("user namespace", 0, tun_mode=0o600)
 ORDINARY = Host(is_root=False, capabilities=0)
 PEER = Peer("Ada", (ip_network("10.0.0.2/32"),), Endpoint("192.0.2.2", 51820), "192.0.2.2:51820")
@@ -180,6 +184,20 @@ def test_a_way_through_another_tunnel_is_a_note() -> None:
     other = Device(Link("tun7", "tun", True))
     around = Around(ways={"192.0.2.2": Way("tun7", 1500)}, devices=(other,))
     assert told(path.ways(TUNNEL, around)) == [("note", "endpoint-in-vpn")]
+
+
+@pytest.mark.parametrize(
+    ("heard", "expected"),
+    [
+        (Heard(), []),
+        (Heard(has_arrived=True), [("warning", "port-closed")]),
+        (Heard(problem="EHOSTUNREACH"), [("warning", "unreachable")]),
+        (Heard(problem="EPERM"), []),
+    ],
+)
+def test_what_comes_back_from_an_endpoint(heard: Heard, expected: list[tuple[str, str]]) -> None:
+    around = replace(AROUND, heard={"192.0.2.2": heard})
+    assert told(path.answers(TUNNEL, around)) == expected
 
 
 @pytest.mark.parametrize(
@@ -494,6 +512,48 @@ def test_peers_that_never_answered_and_a_clock_that_was_set_back() -> None:
     assert told(peers.judge(TUNNEL, 2e9)) == []
     ahead = replace(silent, last_handshake_ns=int(3e9 * 1e9))
     assert told(peers.judge(replace(TUNNEL, peers=(ahead,)), 2e9)) == [("warning", "clock-stepped")]
+
+
+# ---- the document
+
+
+def words_in_code() -> set[str]:
+    """Of every call that makes a finding; a part in braces is filled in."""
+    found: set[str] = set()
+    for file in (ROOT / "pywg" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            at = {"Finding": 1, "Fault": 0, "ok": 0, "tell": 0, "note": 0}
+            at |= {"warning": 0, "error": 0}
+            if node.func.id in at and len(node.args) > at[node.func.id]:
+                found |= set(spelled(node.args[at[node.func.id]]))
+    return found
+
+
+def spelled(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.Constant):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from (*spelled(node.body), *spelled(node.orelse))
+    elif isinstance(node, ast.JoinedStr):
+        first, rest = node.values
+        assert isinstance(first, ast.Constant)
+        assert isinstance(rest, ast.FormattedValue)
+        for part in ("4", "6") if first.value == "leak-ipv" else ("refused", "lost"):
+            yield f"{first.value}{part}"
+
+
+def test_every_word_of_a_finding_is_documented_and_no_other() -> None:
+    document = (ROOT / "docs" / "doctor.md").read_text().partition("## Findings")[2]
+    told = {
+        word
+        for row in re.findall(r"^\| (`.*?) \|", document, re.MULTILINE)
+        for word in re.findall(r"`([a-z0-9-]+)`", row)
+    }
+    (fine,) = re.findall(r"^What is fine has one of these words: (.*?)\.$", document, re.M | re.S)
+    told |= set(re.findall(r"`([a-z0-9-]+)`", fine))
+    assert told == words_in_code()
 
 
 # ---- the command
