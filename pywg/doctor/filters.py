@@ -46,7 +46,12 @@ def _incoming(tunnel: Tunnel, ruleset: Ruleset) -> Iterator[Finding]:
     state = "new" if tunnel.is_server else "established"
     told: set[str] = set()
     for family in (4, 6):
-        packet = {**_datagram(family), "dport": port, "ct state": state}
+        packet = {
+            **_datagram(family),
+            "dport": port,
+            "ct state": state,
+            "not iifname": ("lo", tunnel.name),
+        }
         for chain in dropping(ruleset, "input", packet):
             if chain in told:
                 continue

@@ -14,7 +14,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 End = Literal["accept", "drop", "return"]
-# family (4 or 6), l4proto, sport, dport, saddr, daddr, iifname, oifname, mark, ct state
+# family (4 or 6), l4proto, sport, dport, saddr, daddr, iifname, oifname, mark, ct state. Where the
+# interface it comes by is not known: "not iifname", those it does not come by.
 Packet = Mapping[str, Any]
 
 _DEPTH_MAX = 16  # as nftables: jumps in jumps
@@ -189,10 +190,13 @@ def _matches(
     if _is_of_another_protocol(what.get("left"), packet):
         return False
     value = _value(what.get("left"), packet)
-    if value is None:
-        return None
     right = what.get("right")
     operator = what.get("op", "==")
+    if value is None:
+        is_other = _is_of_another_interface(
+            what.get("left"), _elements(ruleset, chain, right), packet
+        )
+        return operator == "!=" if is_other else None
     if operator in ("==", "in", "!="):
         found = _any(_equal(value, item) for item in _elements(ruleset, chain, right))
         return found if operator != "!=" or found is None else not found
@@ -208,6 +212,12 @@ def _is_of_another_protocol(left: Any, packet: Packet) -> bool:
     if protocol in ("tcp", "udp", "sctp", "dccp", "icmp", "icmpv6", "udplite", "esp", "ah"):
         return bool(protocol != packet["l4proto"])
     return protocol in ("ip", "ip6") and (protocol == "ip") != (packet["family"] == 4)
+
+
+def _is_of_another_interface(left: Any, names: Iterable[Any], packet: Packet) -> bool:
+    is_asked = _inside(left, "meta").get("key") in ("iif", "iifname")
+    others = packet.get("not iifname", ())
+    return is_asked and all(name in others for name in names)
 
 
 def _value(left: Any, packet: Packet) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pywg.host import features
 from tools.lab.host import Host
 from tools.lab.keys import Key, new_key
 from tools.lab.lab import Lab, Side
@@ -131,6 +132,32 @@ def settings(host: Host) -> str:
     return "\n".join(line for line in lines if "conntrack_count" not in line)
 
 
+def test_a_tunnel_that_somebody_else_made_has_no_file(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    tunnel.session()
+    found = doctor_in(tunnel.a.namespace, tunnel.a.daemon.name)
+    assert bad({item["word"]: item for item in found}) == {}
+    assert {"handshake", "mtu", "routes"} <= {item["word"] for item in found}
+
+
+def test_a_tunnel_with_its_sockets_elsewhere_is_looked_at_in_both_places(place: Place) -> None:
+    inner = Namespace("i")
+    try:
+        place.config(interface=f"#!pywg Netns = {inner.name}")
+        path = str(place.host.directory / f"{place.name}.conf")
+        place.host.pywg("up", path)
+        ping(inner, place.far.inner4, 1, once=True)
+        inner.ip("link", "set", place.name, "mtu", "1480")
+        place.host.namespace.ip("link", "set", "veth", "mtu", "1500")
+        found = place.doctor()
+        assert found["mtu-too-big"]["mend"] == "MTU = 1420 in [Interface]"
+        assert "undone" in found, "the MTU is another than that of up"
+        assert not {"leak-ipv4", "leak-ipv6", "no-route"} & set(found)
+        place.host.pywg("down", path)
+    finally:
+        inner.close()
+
+
 # ---- what is planted
 
 
@@ -207,12 +234,9 @@ def test_a_firewall_before_a_server_and_no_forwarding(place: Place) -> None:
         "meta l4proto { icmp, icmpv6 } accept\n}\n}\n"
     )
     found = place.doctor(path)
-    assert set(bad(found)) == {"forwarding-off", "firewall-input"} or set(found) >= {
-        "firewall-input-unsure"
-    }
-    word = "firewall-input" if "firewall-input" in found else "firewall-input-unsure"
-    assert found[word]["mend"] == "nft insert rule inet f c udp dport 51820 accept"
-    place.host.namespace.run(*found[word]["mend"].split())
+    assert bad(found) == {"forwarding-off": "warning", "firewall-input": "warning"}
+    assert found["firewall-input"]["mend"] == "nft insert rule inet f c udp dport 51820 accept"
+    place.host.namespace.run(*found["firewall-input"]["mend"].split())
     place.host.namespace.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     found = place.doctor(path)
     assert bad(found) == {}
@@ -284,6 +308,30 @@ def test_a_link_that_is_down_and_a_port_that_is_taken(place: Place) -> None:
         taken.bind(("0.0.0.0", 51999))
         found = place.doctor(str(other))
     assert "ListenPort 51999 is taken" in found["refused"]["text"]
+
+
+def test_what_the_outgoing_device_does_not_offload(place: Place) -> None:
+    path = place.config()
+    found = place.doctor(path)
+    assert not {"no-gso", "no-checksum-offload"} & set(found)
+    place.host.namespace.run("ethtool", "-K", "veth", "gso", "off")
+    assert place.doctor(path)["no-gso"]["severity"] == "note"
+    place.host.namespace.run("ethtool", "-K", "veth", "tx", "off")
+    found = place.doctor(path)
+    assert found["no-checksum-offload"]["mend"] == "ethtool -K veth tx on"
+
+
+def test_features_are_those_that_ethtool_shows(place: Place) -> None:
+    shown = place.host.namespace.run("ethtool", "-k", "veth")
+    # Those below its headings have the kernel's names, all others ethtool's own.
+    inner = [line.strip().partition(": ") for line in shown.splitlines() if line[:1] == "\t"]
+    on = {name for name, _, state in inner if state.startswith("on")}
+    with place.host.namespace.entered():
+        active = features.active("veth")
+        assert features.active("none-such") is None
+    assert active is not None
+    assert len(on) > 3
+    assert on == active & {name for name, _, _ in inner}
 
 
 def test_a_port_at_which_nobody_listens(place: Place) -> None:

@@ -435,6 +435,11 @@ def test_a_firewall_in_front_of_a_server_and_of_a_client() -> None:
     assert judged(TUNNEL, closed) == []
     assert judged(TUNNEL, chain(policy="drop")) == [("warning", "firewall-input")]
     assert judged(SERVER, chain([match(DPORT, 51820), ACCEPT], policy="drop")) == []
+    by = {"meta": {"key": "iifname"}}
+    lo, eth = ([[match(by, name), ACCEPT]] for name in ("lo", "eth0"))
+    assert judged(SERVER, chain(*lo, policy="drop")) == [("warning", "firewall-input")]
+    assert judged(SERVER, chain(*eth, policy="drop")) == [("note", "firewall-input-unsure")]
+    assert judged(SERVER, chain([match(by, "lo", "!="), ACCEPT], policy="drop")) == []
     unsure = chain([UNKNOWN, ACCEPT], policy="drop")
     assert judged(SERVER, unsure) == [("note", "firewall-input-unsure")]
     (found, *_) = filters.judge(SERVER, Ruleset.of(closed), {})

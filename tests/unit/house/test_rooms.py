@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
     "doctor": "errors config plan host wireguard tunnel rootless",
-    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo doctor "
-    "_version",
+    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo "
+    "doctor _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
