@@ -47,14 +47,14 @@ def picture(item: Finding, *, color: bool = False) -> str:
     if color:
         word = f"\033[{_COLORS[item.severity]}m{word}\033[0m"
     where = f"{item.path}:{item.line}: " if item.line else ""
-    lines = [f"{word}  {where}{item.text}"]
-    if item.severity > Severity.OK:
-        lines += [f"         {key}: {value}" for key, value in _below(item) if value]
-    return "\n".join(lines)
-
-
-def _below(item: Finding) -> list[tuple[str, str]]:
-    return [("seen", item.evidence), ("mend", item.mend), ("word", item.word)]
+    if item.severity is Severity.OK:
+        seen = f" ({item.evidence})" if item.evidence else ""
+        return f"{word}  {where}{item.text}{seen}"
+    lines = [f"{word}  {where}{item.text} [{item.word}]"]
+    below = {"seen": item.evidence, "mend": item.mend}
+    return "\n".join(
+        [*lines, *(f"         {key}: {value}" for key, value in below.items() if value)]
+    )
 
 
 def summary(found: list[Finding]) -> str:

@@ -31,7 +31,7 @@ from pywg.host import netns, owners, ruleset
 from pywg.host.network import Network
 from pywg.plan.build import choose_mtu, setting
 from pywg.plan.facts import Facts, Location
-from pywg.plan.steps import Note
+from pywg.plan.steps import Note, SetKillSwitch, Step
 from pywg.tunnel import gather as plan_facts
 from pywg.tunnel import names, record
 from pywg.tunnel.effects import in_effect
@@ -142,11 +142,15 @@ class _Examination:
         )
         if tunnel is None:
             return
-        self._device(location)
+        kept = self._device(location)
+        switch = next((step for step in kept if isinstance(step, SetKillSwitch)), None)
+        if switch is not None:
+            tunnel = replace(tunnel, switch="lan" if switch.allows_lan else "on")
         self.findings += peers.judge(tunnel, self.host.now_s)
         self._around(tunnel, location)
 
-    def _device(self, location: Location) -> None:
+    def _device(self, location: Location) -> set[Step]:
+        """The steps of `up` that are in effect."""
         if uapi_socket.is_alive(self.name):
             report = self._seen("its offloads", lambda: uapi_socket.report(self.name))
             if report is not None:
@@ -154,14 +158,14 @@ class _Examination:
         with netns.entered(location.netns), Network() as kernel:
             if not kernel.is_up(self.name):
                 self.findings.append(running.down(self.name))
-                return
+                return set()
             found = self._seen("the record of the tunnel", lambda: record.read(self.name))
-            if found is not None:
-                done = [step for step in found.steps if step not in found.left_out]
-                kept = set(in_effect(self.name, done, kernel))
-                self.findings += running.undone(
-                    self.name, [step for step in done if step not in kept]
-                )
+            if found is None:
+                return set()
+            done = [step for step in found.steps if step not in found.left_out]
+            kept = set(in_effect(self.name, done, kernel))
+        self.findings += running.undone(self.name, [step for step in done if step not in kept])
+        return kept
 
     # Both
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pywg.config import Endpoint, IPAddress, IPInterface, IPNetwork
 from pywg.host.network import Link, Way
@@ -58,7 +59,8 @@ class Peer:
 class Tunnel:
     """``is_up``: it runs; else it is what its file says. ``full``: the IP versions that it carries
     everything of. ``mark``: of its datagrams, 0 for none. ``mtu``: of its interface, or what it
-    will be. ``has_owners``: who goes through it is chosen by Only or Except."""
+    will be. ``has_owners``: who goes through it is chosen by Only or Except.
+    ``switch``: of its kill switch that stands, whether it lets the local network through."""
 
     name: str
     is_up: bool = False
@@ -72,6 +74,7 @@ class Tunnel:
     is_mtu_given: bool = False
     full: frozenset[int] = frozenset()
     has_owners: bool = False
+    switch: Literal["", "on", "lan"] = ""
 
     @property
     def is_server(self) -> bool:

@@ -120,7 +120,11 @@ def leaks(tunnel: Tunnel, around: Around) -> Iterator[Finding]:
     if tunnel.has_owners:
         yield note("leaks-by-owner", "Only or Except choose who goes through: leaks are not judged")
         return
-    found = [*_of_packets(tunnel, around), *_of_names(tunnel, around)]
+    if tunnel.switch == "on":
+        yield ok("leaks", "the kill switch lets nothing out beside the tunnel")
+        return
+    packets = [] if tunnel.switch else _of_packets(tunnel, around)
+    found = [*packets, *_of_names(tunnel, around)]
     yield from found
     if not found:
         yield ok("leaks", "what is for the Internet goes into the tunnel, names too")

@@ -276,6 +276,15 @@ def test_another_tunnel_that_catches_everything(place: Place) -> None:
     place.host.namespace.ip("link", "delete", "tun7")
 
 
+def test_another_tunnel_of_ours_that_carries_everything(place: Place) -> None:
+    place.up()
+    other = place.host.config(unique("o"), Path(place.config()).read_text())
+    found = place.doctor(str(other))
+    assert found["other-vpn"]["severity"] == "warning"
+    assert f"{place.name} carries everything here" in found["plan"]["text"]
+    assert found["endpoint-in-vpn"]["severity"] == "note"
+
+
 def test_a_network_that_is_here_already(place: Place) -> None:
     found = place.doctor(place.config("192.0.2.0/24", endpoint="203.0.113.9:1"))
     assert found["networks-overlap"]["evidence"] == "veth has the address 192.0.2.1/24"
@@ -297,6 +306,14 @@ def test_leaks_of_what_a_tunnel_was_not_told_to_carry(place: Place) -> None:
     place.up(networks="0.0.0.0/0", interface="")
     found = bad(place.doctor())
     assert found == {"leak-ipv6": "warning", "leak-dns": "warning"}
+
+
+def test_behind_a_kill_switch_nothing_leaks_unless_it_is_gone(place: Place) -> None:
+    place.up("--no-heal", "--kill-switch", networks="0.0.0.0/0", interface="")
+    assert bad(place.doctor()) == {}
+    place.host.namespace.nft(f"delete table inet pywg-kill-{place.name}\n")
+    found = bad(place.doctor())
+    assert found == {"undone": "warning", "leak-ipv6": "warning", "leak-dns": "warning"}
 
 
 def test_a_link_that_is_down_and_a_port_that_is_taken(place: Place) -> None:

@@ -317,6 +317,10 @@ def test_what_leaves_beside_a_full_tunnel() -> None:
     assert leaking(FULL, probes={4: inside, 6: nowhere}) == []
     only4 = replace(FULL, full=frozenset({4}))
     assert leaking(only4, probes={4: inside, 6: beside}) == [("warning", "leak-ipv6")]
+    switched = replace(only4, switch="on")
+    assert leaking(switched, probes={4: beside, 6: beside}) == []
+    lan = replace(only4, switch="lan")
+    assert leaking(lan, servers={"192.168.1.1": Way("eth0", 1500)}) == [("warning", "leak-dns")]
     chosen = replace(FULL, has_owners=True)
     assert leaking(chosen, probes={4: beside, 6: beside}) == [("note", "leaks-by-owner")]
 
@@ -538,7 +542,7 @@ def words_in_code() -> set[str]:
 
 def spelled(node: ast.expr) -> Iterator[str]:
     if isinstance(node, ast.Constant):
-        yield node.value
+        yield str(node.value)
     elif isinstance(node, ast.IfExp):
         yield from (*spelled(node.body), *spelled(node.orelse))
     elif isinstance(node, ast.JoinedStr):
@@ -546,7 +550,7 @@ def spelled(node: ast.expr) -> Iterator[str]:
         assert isinstance(first, ast.Constant)
         assert isinstance(rest, ast.FormattedValue)
         for part in ("4", "6") if first.value == "leak-ipv" else ("refused", "lost"):
-            yield f"{first.value}{part}"
+            yield str(first.value) + part
 
 
 def test_every_word_of_a_finding_is_documented_and_no_other() -> None:
@@ -567,12 +571,11 @@ def test_every_word_of_a_finding_is_documented_and_no_other() -> None:
 def test_findings_are_printed_with_evidence_and_what_mends_them() -> None:
     item = warning("word", "Something is wrong.", "seen here", "do that")
     assert picture(item).splitlines() == [
-        "warning  Something is wrong.",
+        "warning  Something is wrong. [word]",
         "         seen: seen here",
         "         mend: do that",
-        "         word: word",
     ]
-    assert picture(ok("fine", "Good.", "evidence")) == "ok       Good."
+    assert picture(ok("fine", "Good.", "evidence")) == "ok       Good. (evidence)"
     assert picture(item, color=True).startswith("\033[33mwarning\033[0m  ")
     assert summary([item, ok("fine", "Good.")]) == "2 findings: 0 errors, 1 warning, 0 notes"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pywg import cli
@@ -152,6 +152,7 @@ FILES = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(text=FILES)
 def test_a_file_means_the_same_and_a_second_time_changes_nothing(text: str) -> None:
     try:
@@ -172,6 +173,7 @@ def comments(text: str) -> list[str]:
     return [line for line in stripped if line.startswith("#") and not line.startswith("#!pywg")]
 
 
+@settings(deadline=None)
 @given(text=FILES)
 def test_what_is_shown_has_no_secret(text: str) -> None:
     shown = without_secrets(text)
