@@ -36,7 +36,7 @@ from pywg.tunnel import gather as plan_facts
 from pywg.tunnel import names, record
 from pywg.tunnel.effects import in_effect
 from pywg.tunnel.location import locate
-from pywg.tunnel.running import is_alive
+from pywg.tunnel.running import check_home, is_alive
 from pywg.tunnel.up import check as refuse
 from pywg.wireguard import socket as uapi_socket
 
@@ -70,7 +70,14 @@ class _Examination:
         self.findings: list[Finding] = []
 
     def all(self) -> list[Finding]:
-        location = self._seen("the record of the tunnel", self._location) or Location()
+        found = self._seen("the record of the tunnel", lambda: record.read(self.name))
+        try:
+            if found is not None:
+                check_home(found)
+        except PywgError as elsewhere:
+            self.findings.append(error("elsewhere", str(elsewhere)))
+            return self.findings
+        location = Location() if found is None else found.location
         is_up = bool(self._seen("the tunnel", lambda: is_alive(self.name, location)))
         file_path = self._file(is_up)
         config = None
@@ -85,10 +92,6 @@ class _Examination:
         return self.findings
 
     # What is there
-
-    def _location(self) -> Location | None:
-        found = record.read(self.name)
-        return None if found is None else found.location
 
     def _file(self, is_up: bool) -> Path | None:
         """A file that was named counts, else that of `up`; of a running tunnel there need be
@@ -119,7 +122,9 @@ class _Examination:
             refuse(self.name, config, location)
             owners.numeric(config)
         except PywgError as refusal:
-            self.findings.append(error("refused", f"`pywg up` would refuse: {refusal}"))
+            # What is wrong with the file alone is told already.
+            if not any(item.text in str(refusal) for item in self.findings if item.severity):
+                self.findings.append(error("refused", f"`pywg up` would refuse: {refusal}"))
         tunnel = self._seen(
             "its endpoints", lambda: view.of_file(self.name, config, location)
         ) or Tunnel(self.name)

@@ -4,6 +4,7 @@ of a healthy tunnel it finds nothing worse than a note."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tools.lab.traffic import ping
 
 pytestmark = pytest.mark.pywgd_only
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 DOCTOR = [sys.executable, "-m", "pywg", "doctor", "--json"]
 EVERYTHING = "0.0.0.0/0, ::/0"
 
@@ -156,6 +158,15 @@ def test_a_tunnel_with_its_sockets_elsewhere_is_looked_at_in_both_places(place: 
         place.host.pywg("down", path)
     finally:
         inner.close()
+
+
+def test_a_tunnel_of_another_namespace_is_to_be_looked_at_there(place: Place) -> None:
+    place.up(networks="10.99.0.0/24")
+    with place.host.far.entered():
+        text = run(*place.host.inside(*DOCTOR, place.name), check=False, env=ENVIRONMENT)
+    found = {item["word"]: item for item in json.loads(text)}
+    assert bad(found) == {"elsewhere": "error"}
+    assert place.host.namespace.name in found["elsewhere"]["text"]
 
 
 # ---- what is planted
@@ -325,6 +336,15 @@ def test_a_link_that_is_down_and_a_port_that_is_taken(place: Place) -> None:
         taken.bind(("0.0.0.0", 51999))
         found = place.doctor(str(other))
     assert "ListenPort 51999 is taken" in found["refused"]["text"]
+
+
+def test_what_is_wrong_with_the_file_is_told_once(place: Place) -> None:
+    path = place.config("10.99.0.0/24", interface="#!pywg Only = user:root")
+    answer = place.host.attempt(*DOCTOR, path)
+    errors = [item for item in json.loads(answer.stdout) if item["severity"] == "error"]
+    assert [item["word"] for item in errors] == ["config"]
+    path = place.config(interface="#!pywg Only = user:not-yet-here")
+    assert "there is no user not-yet-here" in place.doctor(path)["refused"]["text"]
 
 
 def test_what_the_outgoing_device_does_not_offload(place: Place) -> None:
