@@ -41,7 +41,7 @@ from pywg.tunnel.up import check as refuse
 from pywg.wireguard import socket as uapi_socket
 
 Answer = TypeVar("Answer")
-_NOBODY_ANSWERS = "without root"
+_NO_MARK = "only CAP_NET_ADMIN may send with the tunnel's mark"
 
 
 def examine(name: str | None = None, config_path: Path | None = None) -> list[Finding]:
@@ -61,7 +61,7 @@ def of_host() -> Iterator[Finding]:
 
 
 class _Examination:
-    """Of one tunnel. ``unseen`` are findings on what could not be looked at."""
+    """Of one tunnel; ``findings`` grow as it goes on."""
 
     def __init__(self, name: str, config_path: Path | None) -> None:
         self.name = name
@@ -125,9 +125,9 @@ class _Examination:
             # What is wrong with the file alone is told already.
             if not any(item.text in str(refusal) for item in self.findings if item.severity):
                 self.findings.append(error("refused", f"`pywg up` would refuse: {refusal}"))
-        tunnel = self._seen(
-            "its endpoints", lambda: view.of_file(self.name, config, location)
-        ) or Tunnel(self.name)
+        tunnel = self._seen("its endpoints", lambda: view.of_file(self.name, config, location))
+        if tunnel is None:
+            return
         numeric = _with_addresses(config, tunnel)
         facts = self._seen(
             "what `up` asks of this host",
@@ -189,7 +189,7 @@ class _Examination:
         may_mark = not tunnel.mark or bool(self.host.capabilities >> abilities.NET_ADMIN & 1)
         if not may_mark:
             self.findings.append(
-                unseen("the MTU of the way to its endpoints", _NOBODY_ANSWERS, is_root=False)
+                unseen("the MTU of the way to its endpoints", _NO_MARK, is_root=False)
             )
         return gather.around(tunnel, location, probes=may_mark)
 
@@ -216,7 +216,7 @@ def unseen(what: str, why: str, *, is_root: bool) -> Finding:
 
 def _with_addresses(config: Config, tunnel: Tunnel) -> Config:
     """With those endpoints that were found, and without the others."""
-    pairs = zip(config.peers, tunnel.peers, strict=False)
+    pairs = zip(config.peers, tunnel.peers, strict=True)
     found = tuple(replace(section, endpoint=peer.endpoint) for section, peer in pairs)
     return replace(config, peers=found)
 
