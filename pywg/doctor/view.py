@@ -13,7 +13,7 @@ from pywg.host import netns, resolver
 from pywg.host.network import Network
 from pywg.host.outside import Outside
 from pywg.plan.facts import Location
-from pywg.wireguard.status import InterfaceStatus, PeerStatus
+from pywg.wireguard.status import PeerStatus
 
 Answers = Mapping[resolver.Question, resolver.Answer]
 
@@ -42,7 +42,7 @@ def of_running(
         mtu, addresses = kernel.mtu(name), tuple(kernel.addresses(name))
         routed = [network for network, _ in kernel.routes(name)]
     base = Tunnel(name) if config is None else _of_config(name, config, ())
-    is_own = config is None or config.interface.table != "auto"
+    is_routed_by_us = config is not None and config.interface.table == "auto"
     return replace(
         base,
         is_up=True,
@@ -51,12 +51,8 @@ def of_running(
         listen_port=status.listen_port or None,
         mark=status.fwmark,
         mtu=mtu,
-        full=full_versions(routed if is_own else _allowed(status)),
+        full=base.full if is_routed_by_us else full_versions(routed),
     )
-
-
-def _allowed(status: InterfaceStatus) -> list[IPNetwork]:
-    return [network for peer in status.peers for network in peer.allowed_ips]
 
 
 def _of_config(name: str, config: Config, peers: tuple[Peer, ...]) -> Tunnel:
