@@ -139,6 +139,7 @@ def features(around: Around) -> Iterator[Finding]:
 
 
 def _features(device: Device, on: frozenset[str]) -> Iterator[Finding]:
+    """Of GRO only for a card, which has no kind: a veth passes trains on whole without it."""
     name = device.link.name
     if name != "lo" and not on & _CHECKSUM:
         yield note(
@@ -153,6 +154,13 @@ def _features(device: Device, on: frozenset[str]) -> Iterator[Finding]:
             f"{name} takes no trains of datagrams whole: slower",
             f"ethtool -k {name}: generic-segmentation-offload: off",
             f"ethtool -K {name} gso on",
+        )
+    if not device.link.kind and name != "lo" and "rx-gro" not in on:
+        yield note(
+            "no-gro",
+            f"{name} hands up every datagram by itself: slower",
+            f"ethtool -k {name}: generic-receive-offload: off",
+            f"ethtool -K {name} gro on",
         )
 
 

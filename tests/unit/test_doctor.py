@@ -233,16 +233,20 @@ def test_over_ipv6_there_is_less_room() -> None:
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        ({"tx-checksum-ip-generic", "tx-generic-segmentation"}, []),
-        ({"tx-checksum-ipv4", "tx-generic-segmentation"}, []),
-        ({"tx-generic-segmentation"}, ["no-checksum-offload"]),
-        ({"tx-checksum-ipv4"}, ["no-gso"]),
+        ({"tx-checksum-ip-generic", "tx-generic-segmentation", "rx-gro"}, []),
+        ({"tx-checksum-ipv4", "tx-generic-segmentation", "rx-gro"}, []),
+        ({"tx-generic-segmentation", "rx-gro"}, ["no-checksum-offload"]),
+        ({"tx-checksum-ipv4", "rx-gro"}, ["no-gso"]),
+        ({"tx-checksum-ipv4", "tx-generic-segmentation"}, ["no-gro"]),
     ],
 )
 def test_what_the_outgoing_device_does_not_offload(features: set[str], words: list[str]) -> None:
     device = replace(ETH0, features=frozenset(features))
     around = replace(AROUND, devices=(device, replace(device, link=Link("eth1", "", True))))
     assert told(path.features(around)) == [("note", word) for word in words]
+    virtual = replace(device, link=Link("eth0", "veth", True))
+    found = told(path.features(replace(AROUND, devices=(virtual,))))
+    assert found == [("note", word) for word in words if word != "no-gro"]
 
 
 # ---- others
