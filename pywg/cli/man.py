@@ -56,7 +56,8 @@ EXIT_STATUS = """\
 0: done. 1: failed, with one line on stderr that says why. 2: wrong usage. pywg exec and pywg shell:
 the command's; 128 and the signal's number if one killed it; 127 or 126 if it was not found or could
 not be executed; 125 if there was no tunnel. pywg proxy: 0 after a signal, 1 when its tunnel has
-ended, 125 if there was none."""
+ended, 125 if there was none. pywg doctor: 0 if nothing is worse than a note, 1 for warnings, 2 for
+errors."""
 SEE_ALSO = "wg(8), wg-quick(8), systemd.service(5), ip-netns(8)"
 
 

@@ -96,6 +96,27 @@ class Rule:
     suppresses_defaults: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of this network namespace; ``kind`` as ``Network.kind`` says it, empty for a
+    card's."""
+
+    name: str
+    kind: str
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the kernel would send what is for an address; ``mtu`` of the route, else of its device.
+    ``device`` is empty where it has no way there, and says why in ``problem``."""
+
+    device: str = ""
+    mtu: int = 0
+    is_local: bool = False
+    problem: str = ""
+
+
 class Network:
     """A netlink socket, for the length of a with block.
 
@@ -125,17 +146,35 @@ class Network:
 
     def _way(self, host: str, mark: int | None) -> tuple[int, int]:
         """The MTU of the route, and the index of its device; 0 for what it does not have."""
+        try:
+            found = attributes(self._route_to(host, mark), _ROUTE.size)
+        except OSError:
+            return 0, 0
+        metrics = attributes(found.get(_METRICS, b""))
+        return number(metrics.get(_RTAX_MTU)), number(found.get(_OUTPUT))
+
+    def way(self, host: str, mark: int | None = None) -> Way:
+        """To a numeric address, for what carries this mark. Sends nothing."""
+        try:
+            body = self._route_to(host, mark)
+        except OSError as error:
+            return Way(problem=os.strerror(error.errno or 0))
+        found = attributes(body, _ROUTE.size)
+        index = number(found.get(_OUTPUT))
+        mtu = number(attributes(found.get(_METRICS, b"")).get(_RTAX_MTU))
+        try:
+            device = socket.if_indextoname(index)
+        except OSError:
+            return Way(problem="there is no device")
+        return Way(device, mtu or self._mtu_of(index), body[7] == _LOCAL_ROUTE)
+
+    def _route_to(self, host: str, mark: int | None) -> bytes:
         address = ip_address(host.partition("%")[0])
         header = (_family(address.version), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
         body = _ROUTE.pack(*header) + attribute(_DESTINATION, address.packed)
         if mark is not None:
             body += attribute(_MARK, mark)
-        try:
-            found = attributes(self._kernel.ask(rtnetlink.GET_ROUTE, body), _ROUTE.size)
-        except OSError:
-            return 0, 0
-        metrics = attributes(found.get(_METRICS, b""))
-        return number(metrics.get(_RTAX_MTU)), number(found.get(_OUTPUT))
+        return self._kernel.ask(rtnetlink.GET_ROUTE, body)
 
     def _mtu_of(self, index: int) -> int:
         try:
@@ -170,6 +209,14 @@ class Network:
         body = self._kernel.ask(rtnetlink.GET_LINK, _LINK.pack(0, 0, index, 0, 0))
         _, _, _, flags, _ = _LINK.unpack_from(body)
         return flags, attributes(body, _LINK.size)
+
+    def links(self) -> list[Link]:
+        """All interfaces here."""
+        with _wrapped("ip link show"):
+            found = self._kernel.dump(
+                rtnetlink.GET_LINK, _LINK.pack(0, 0, 0, 0, 0), lambda body: True
+            )
+        return [_link_of(body) for body in found]
 
     def is_up(self, name: str) -> bool:
         with _wrapped(f"ip link show dev {name}"):
@@ -347,6 +394,14 @@ def _wrapped(asked: str = "") -> Iterator[None]:
         before = f"{asked}: " if asked else ""
         hint = f" ({_HINTS[code]})" if code in _HINTS else ""
         raise NetworkError(f"{before}{os.strerror(code)}{hint}", code) from None
+
+
+def _link_of(body: bytes) -> Link:
+    _, _, _, flags, _ = _LINK.unpack_from(body)
+    found = attributes(body, _LINK.size)
+    kind = attributes(found.get(_LINK_INFO, b"")).get(_INFO_KIND, b"")
+    name = found.get(_NAME, b"").rstrip(b"\0").decode(errors="replace")
+    return Link(name, kind.rstrip(b"\0").decode(errors="replace"), bool(flags & _UP))
 
 
 def _index(name: str) -> int:

@@ -44,13 +44,13 @@ def test_the_kernel_knows_the_mtu_of_another_implementation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(uapi_socket, "report", refuse)
-    assert facts("lo") == {"mtu": 65536}
+    assert facts("lo", None) == {"mtu": 65536}
 
     def fail(self: object, name: str) -> int:
         raise NetworkError("it is elsewhere")
 
     monkeypatch.setattr(network.Network, "mtu", fail)
-    assert facts("lo") == {}
+    assert facts("lo", None) == {}
 
 
 def test_they_stand_beside_the_peers(

@@ -32,8 +32,9 @@ MAY_IMPORT = {
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
+    "doctor": "errors config plan host wireguard tunnel rootless",
     "cli": "errors keys config plan host wireguard native service tunnel enroll rootless proxy "
-    "demo _version",
+    "demo doctor _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
