@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from pywg.config import Config
+from pywg.monitor import place
+from pywg.monitor.place import Place
 from pywg.native.device import default_threads, realtime_by_default
 from pywg.native.options import Offload
 from pywg.plan.facts import Location
@@ -76,6 +78,16 @@ memory_limit_option = click.option(
     type=click.IntRange(1, 1 << 20),
     help="What buffers and peers may take together (default: no limit).",
 )
+
+
+def metrics_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Place | None:
+    """The callback of an option that says where metrics are served."""
+    if value is None:
+        return None
+    try:
+        return place.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def is_realtime(priority: str, threads: int) -> bool:

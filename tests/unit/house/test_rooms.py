@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "drive": "native",
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
+    "monitor": "errors keys config wireguard tunnel",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
-    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo "
-    "_version",
+    "cli": "errors keys config plan host wireguard native service tunnel monitor rootless "
+    "proxy demo _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
@@ -41,6 +42,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "click": "cli",
     "dns": "host",
+    "prometheus_client": "monitor",
     "pyroute2": "host wireguard demo",
     "subprocess": "host rootless",
 }
