@@ -80,6 +80,15 @@ memory_limit_option = click.option(
 )
 
 
+log_format_option = click.option(
+    "--log-format",
+    envvar="LOG_FORMAT",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How lines of the log are written where they go to stderr.",
+)
+
+
 def metrics_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Place | None:
     """The callback of an option that says where metrics are served."""
     if value is None:

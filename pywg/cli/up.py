@@ -11,12 +11,18 @@ import click
 from pywg import tunnel
 from pywg.cli import complete
 from pywg.cli.names import config_file, load, log_settings
-from pywg.cli.options import location_options, metrics_place, tuning_options
+from pywg.cli.options import (
+    location_options,
+    log_format_option,
+    metrics_place,
+    tuning_options,
+)
 from pywg.cli.terminal import Explained, ExplainedListing, Listing, Terminal
 from pywg.config import Config
 from pywg.errors import PywgError
 from pywg.monitor.place import Place
 from pywg.plan.facts import Location
+from pywg.service.log import LogFormat
 from pywg.service.supervisor import Tuning
 from pywg.tunnel.foreground import stay
 
@@ -36,6 +42,7 @@ from pywg.tunnel.foreground import stay
 )
 @click.option("--dry-run", is_flag=True, help="Print the steps on stdout, and do none of them.")
 @click.option("--explain", is_flag=True, help="Say after each step why it is done.")
+@log_format_option
 @location_options
 @tuning_options
 def up(
@@ -47,6 +54,7 @@ def up(
     metrics: Place | None,
     dry_run: bool,
     explain: bool,
+    log_format: LogFormat,
     location_of: Callable[[Config], Location],
     tuning: Tuning,
 ) -> None:
@@ -66,7 +74,7 @@ def up(
         return
     level, keep_log = log_settings()
     log_fd = 2 if keep_log or foreground else -1
-    tuning = replace(tuning, log_level=level, log_fd=log_fd)
+    tuning = replace(tuning, log_level=level, log_fd=log_fd, log_format=log_format)
     reporter = Explained() if explain else Terminal()
     with (
         metrics_at(metrics) as serve,

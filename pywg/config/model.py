@@ -115,7 +115,8 @@ class InterfaceSection:
     Beyond wg-quick: ``private_key_file``; ``bind_device``, ``bind_addresses``: what sockets are
     held to; ``backend``; ``netns``, ``socket_netns``: names of network namespaces;
     ``memory_limit``: MiB; ``kill_switch``; ``only``, ``excepted``: who goes through the tunnel
-    (empty is everybody), and who beside it.
+    (empty is everybody), and who beside it; ``on_peer_up``, ``on_peer_down``,
+    ``on_endpoint_change``: shell text for what happens to a peer.
     """
 
     private_key: PrivateKey | None = None
@@ -141,6 +142,9 @@ class InterfaceSection:
     kill_switch: KillSwitch | None = None
     only: tuple[Owner, ...] = ()
     excepted: tuple[Owner, ...] = ()
+    on_peer_up: tuple[str, ...] = ()
+    on_peer_down: tuple[str, ...] = ()
+    on_endpoint_change: tuple[str, ...] = ()
 
 
 def without(networks: Iterable[IPNetwork], excluded: Iterable[IPNetwork]) -> list[IPNetwork]:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "drive": "native",
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
-    "monitor": "errors keys config wireguard tunnel",
+    "monitor": "errors keys config wireguard native tunnel",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
