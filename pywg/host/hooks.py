@@ -19,6 +19,8 @@ from pywg.config import Config
 from pywg.config.model import FileOwner, InterfaceSection
 from pywg.errors import PywgError
 
+Process = subprocess.Popen[bytes]
+
 
 def check_trust(config: Config) -> None:
     """Raises if commands of this file must not be run. One without any may belong to anybody."""
@@ -62,7 +64,7 @@ def run(command: str, name: str, path: str) -> None:
         raise PywgError(f"{name}: hook failed with {ending(done.returncode)}: {command}")
 
 
-def start(command: str, name: str, path: str, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(command: str, name: str, path: str, more: Mapping[str, str]) -> Process:
     """Runs it beside us, in a session of its own, so that all of it can be ended; with ``more`` in
     its environment. Raises PywgError if it cannot be started."""
     try:
@@ -76,7 +78,7 @@ def start(command: str, name: str, path: str, more: Mapping[str, str]) -> subpro
         raise PywgError(f"{name}: hook: {os.strerror(error.errno or 0)}") from None
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """It and what it has started, but for what has left its session."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)

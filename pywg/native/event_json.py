@@ -42,18 +42,14 @@ def stamp(time_s: float) -> str:
 
 
 def _field(name: str, value: object) -> dict[str, Any]:
-    match value:
-        case None:
-            return {}
-        case PublicKey():
-            return {"peer": str(value)}
-        case Endpoint():
-            return {"endpoint": str(value)}
-        case Offload():
-            return {"offload": ",".join(one.name.lower() for one in value if one.name)}
-        case int() if name == "os_errno":
-            return {"reason": errno.errorcode.get(value, str(value))} if value else {}
-        case str() | int() | float() | bool():
-            return {name: value}
-        case _:
-            return {name: str(value)}
+    if value is None:
+        return {}
+    if isinstance(value, PublicKey):
+        return {"peer": str(value)}
+    if isinstance(value, Endpoint):
+        return {"endpoint": str(value)}
+    if isinstance(value, Offload):
+        return {"offload": ",".join(one.name.lower() for one in value if one.name)}
+    if name == "os_errno" and isinstance(value, int):
+        return {"reason": errno.errorcode.get(value, str(value))} if value else {}
+    return {name: value if isinstance(value, (str, int, float)) else str(value)}

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable
@@ -165,7 +164,7 @@ class Runner:
         finally:
             os.close(ended)
 
-    def _wait(self, process: subprocess.Popen[bytes], ended: int, command: Command) -> bool:
+    def _wait(self, process: hooks.Process, ended: int, command: Command) -> bool:
         is_open = True
         limit = time.monotonic() + self._limit_s
         while True:

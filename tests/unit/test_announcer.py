@@ -20,6 +20,7 @@ from pywg.monitor.gathering import Names
 from pywg.native import events
 from pywg.native.event_json import kind_of, stamp, to_json
 from pywg.native.event_stream import EventStream
+from pywg.native.events import Event
 from pywg.native.options import Offload
 from pywg.service import announcer
 from pywg.service.announcer import WAITING, Announcer, Reader
@@ -38,7 +39,7 @@ class Device:
     """One whose events a test makes."""
 
     def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._readable = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
         self.opened = 0
 
@@ -46,7 +47,7 @@ class Device:
         self.opened += 1
         return EventStream(self._take, os.dup(self._readable))
 
-    def _take(self) -> events.Event | None:
+    def _take(self) -> Event | None:
         try:
             event = self.queue.get_nowait()
         except queue.Empty:
@@ -54,7 +55,7 @@ class Device:
         os.eventfd_read(self._readable)
         return event
 
-    def tell(self, event: events.Event) -> None:
+    def tell(self, event: Event) -> None:
         self.queue.put(event)
         os.eventfd_write(self._readable, 1)
 
@@ -107,13 +108,13 @@ def connect(path: Path) -> socket.socket:
         (events.EventsLost(3), {"event": "events_lost", "count": 3}),
     ],
 )
-def test_an_event_is_an_object(event: events.Event, told: dict[str, Any]) -> None:
+def test_an_event_is_an_object(event: Event, told: dict[str, Any]) -> None:
     assert to_json(event, "wg0", TIME_S) == {"time": STAMP, "interface": "wg0", **told}
 
 
 def test_every_event_is_documented() -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text()
-    for cls in get_args(events.Event):
+    for cls in get_args(Event):
         assert f"`{kind_of(cls)}`" in text
 
 
