@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import click
@@ -23,6 +24,6 @@ def events(names: tuple[str, ...]) -> None:
         check_name(name)
     watch = Watch(names)
     watch.open()
-    for told in watch.events():
-        # As one write: whoever reads a pipe sees whole lines.
-        click.echo(json.dumps(told, ensure_ascii=False))
+    with contextlib.suppress(KeyboardInterrupt):
+        for told in watch.events():
+            click.echo(json.dumps(told, ensure_ascii=False))  # flushes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from functools import partial
@@ -76,7 +77,8 @@ def exporter(
         helper.keep(beside_fd, work)
         return
     capabilities.keep_only(capabilities.NET_ADMIN)  # the kernel's interfaces ask for it
-    work()
+    with contextlib.suppress(KeyboardInterrupt):  # what `pywg` makes of SIGTERM too
+        work()
 
 
 def families_of(names: tuple[str, ...], timeout_s: float) -> Families:

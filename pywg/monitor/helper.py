@@ -8,6 +8,7 @@ ends with the tunnel, and what serves is started again if it dies.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from pywg.wireguard import socket as uapi_socket
 
 #: Before it is started again, in seconds; doubled each time.
 PAUSE_FIRST_S, PAUSE_MAX_S = 1.0, 60.0
+_PR_SET_PDEATHSIG = 1
 
 
 def start(name: str, listening: socket.socket, *, keeps_stderr: bool) -> None:
@@ -89,6 +91,7 @@ def keep(tunnel: int, serve: Callable[[], None]) -> None:
 
 def _serve(serve: Callable[[], None]) -> None:
     try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         serve()
     finally:
         os._exit(1)
