@@ -6,6 +6,7 @@ every second. Each is watched by a thread of its own, which puts what it hears i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import socket
@@ -24,6 +25,7 @@ from pywg.native.events import Event, InterfaceRemoved
 from pywg.tunnel import record
 
 PROBE_S = 1.0
+GREETING_S = 5.0
 #: Looks that fail before an interface is taken to be gone.
 FAILURES = 3
 REMOVED = kind_of(InterfaceRemoved)
@@ -35,11 +37,15 @@ Tell = Callable[[Told], None]
 def connected(name: str) -> socket.socket | None:
     """The socket by which the tunnel tells what happens; None where it has none."""
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.settimeout(GREETING_S)
     try:
         stream.connect(str(record.events_of(name)))
+        if stream.recv(1) != b"\n":  # as it says that nothing is missed from now on
+            raise ConnectionRefusedError
     except OSError:
         stream.close()
         return None
+    stream.settimeout(None)
     return stream
 
 
@@ -107,7 +113,8 @@ class Watch:
     def _listen(self, name: str, stream: socket.socket) -> None:
         """The end of the process is the end of the interface, whether or not it could say so."""
         last = ""
-        with stream, stream.makefile("rb") as lines:
+        # A process that was killed may reset it.
+        with stream, stream.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
             for line in lines:
                 told = json.loads(line)
                 last = told["event"]

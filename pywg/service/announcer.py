@@ -208,6 +208,7 @@ class Announcer:
             self._readable = self._stream.fileno()
             self._selector.register(self._readable, selectors.EVENT_READ)
         reader = Reader(connection)
+        reader.tell(b"\n")  # from now on nothing is missed
         self._readers.append(reader)
         self._selector.register(connection, selectors.EVENT_READ, reader)
 

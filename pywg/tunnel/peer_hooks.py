@@ -147,7 +147,7 @@ class Runner:
         except OSError:
             return False
         *lines, self._unread = (self._unread + data).split(b"\n")
-        for line in lines:
+        for line in filter(None, lines):
             self._agenda.note(json.loads(line))
         return bool(data)
 

@@ -88,6 +88,13 @@ def connect(path: Path) -> socket.socket:
     return stream
 
 
+def greeted(path: Path) -> socket.socket:
+    """One that listens from now on."""
+    stream = connect(path)
+    assert stream.recv(1) == b"\n"
+    return stream
+
+
 @pytest.mark.parametrize(
     ("event", "told"),
     [
@@ -125,8 +132,7 @@ def test_time_is_that_of_rfc_3339() -> None:
 def test_all_readers_hear_all_and_a_handshake_with_its_endpoint(
     device: Device, place: Path, running: Announcer
 ) -> None:
-    readers = [connect(place).makefile("rb") for _ in range(3)]
-    wait_until(lambda: len(running._readers) == 3, "all are readers")
+    readers = [greeted(place).makefile("rb") for _ in range(3)]
     device.tell(events.HandshakeDone(KEY))
     for reader in readers:
         assert json.loads(reader.readline()) == {
@@ -151,8 +157,7 @@ def test_only_root_may_open_the_socket(place: Path, running: Announcer) -> None:
 def test_the_end_is_told_and_leaves_no_file(
     device: Device, place: Path, running: Announcer
 ) -> None:
-    reader = connect(place).makefile("rb")
-    wait_until(lambda: running._readers, "it is a reader")
+    reader = greeted(place).makefile("rb")
     device.tell(events.InterfaceRemoved())
     assert json.loads(reader.readline())["event"] == "interface_removed"
     assert reader.readline() == b""
@@ -161,9 +166,8 @@ def test_the_end_is_told_and_leaves_no_file(
 
 def test_what_happened_before_it_is_stopped_is_told(device: Device, place: Path) -> None:
     made = Announcer("wg0", device, place)
-    reader = connect(place).makefile("rb")
     made.start()
-    wait_until(lambda: made._readers, "it is a reader")
+    reader = greeted(place).makefile("rb")
     for _ in range(100):
         device.tell(events.PeerGone(KEY))
     made.stop()
@@ -173,9 +177,8 @@ def test_what_happened_before_it_is_stopped_is_told(device: Device, place: Path)
 def test_a_slow_reader_loses_what_has_no_room_and_is_told_how_much(
     device: Device, place: Path, running: Announcer
 ) -> None:
-    slow, quick = connect(place), connect(place)
+    slow, quick = greeted(place), greeted(place)
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    wait_until(lambda: len(running._readers) == 2, "both are readers")
     heard = quick.makefile("rb")
     count = 10 * WAITING
     for _ in range(count):
@@ -191,7 +194,7 @@ def test_a_slow_reader_loses_what_has_no_room_and_is_told_how_much(
 
 def test_a_reader_that_goes_is_forgotten(device: Device, place: Path, running: Announcer) -> None:
     connect(place).close()
-    staying = connect(place)
+    staying = greeted(place)
     wait_until(lambda: len(running._readers) == 1, "one is left")
     device.tell(events.Healed(5))
     assert json.loads(staying.makefile("rb").readline())["port"] == 5
@@ -201,8 +204,7 @@ def test_there_are_only_so_many_readers(
     device: Device, place: Path, running: Announcer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcer, "READERS", 2)
-    kept = [connect(place) for _ in range(2)]
-    wait_until(lambda: len(running._readers) == 2, "both are readers")
+    kept = [greeted(place) for _ in range(2)]
     assert connect(place).recv(1) == b""
     assert len(kept) == 2
 
@@ -242,7 +244,6 @@ def test_a_tunnel_is_heard_by_its_socket_with_names(
     monkeypatch.setattr(Names, "of", lambda self, name: {KEY: "office"})
     watch = watching.Watch(("wg0",))
     watch.open()
-    wait_until(lambda: running._readers, "it is a reader")
     device.tell(events.HandshakeDone(KEY))
     running.stop()
     told = list(watch.events())
