@@ -45,8 +45,9 @@ class _Collector:
 
 
 def application(families: Families) -> Callable[..., Any]:
-    """A WSGI application (PEP 3333) with these families at /metrics, in whichever of the formats of
-    Prometheus is asked for."""
+    """A WSGI application (PEP 3333) with these families at /metrics, in the text format of
+    Prometheus: that of OpenMetrics names the type of a counter without its ``_total``, so that
+    what is known of a series would not be found by the name other exporters gave it."""
     from prometheus_client import CollectorRegistry, make_wsgi_app
 
     registry = CollectorRegistry(auto_describe=False)
@@ -56,7 +57,7 @@ def application(families: Families) -> Callable[..., Any]:
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ.get("PATH_INFO") == "/metrics":
-            return metrics(environ, start_response)
+            return metrics({**environ, "HTTP_ACCEPT": ""}, start_response)
         found = environ.get("PATH_INFO") == "/"
         status = "200 OK" if found else "404 Not Found"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])

@@ -109,10 +109,14 @@ def test_a_tunnel_serves_its_metrics_for_as_long_as_it_is_up(place: Place) -> No
 
 def test_what_serves_is_there_again_when_it_was_killed(place: Place) -> None:
     place.pywg("up", "--metrics", f"127.0.0.1:{PORT}", str(place.file))
-    serving = [pid for pid in processes(place.name) if parent(pid) in processes(place.name)]
-    assert len(serving) == 1
-    os.kill(serving[0], signal.SIGKILL)
-    wait_until(lambda: set(processes(place.name)) - {serving[0]} and answers(place.here), "again")
+
+    def children() -> list[int]:
+        return [pid for pid in processes(place.name) if parent(pid) in processes(place.name)]
+
+    (serving,) = wait_until(children, "it serves")
+    os.kill(serving, signal.SIGKILL)
+    wait_until(lambda: children() not in ([], [serving]), "another one is there")
+    assert answers(place.here)
     place.pywg("down", place.name)
     wait_until(lambda: not processes(place.name), "all have ended")
 
