@@ -66,9 +66,11 @@ def measure(count: int, rounds: int) -> None:
                     time.sleep(2)
                     quiet = (began, time.monotonic())
                     began = time.monotonic()
+                    cpu_s = -cpu_seconds(process.pid)
                     scrapes = [scrape(address) for _ in range(rounds)]
+                    cpu_s += cpu_seconds(process.pid)
                     scraped = (began, time.monotonic())
-                tell(count, scrapes)
+                tell(count, scrapes, cpu_s / rounds)
                 for words, (since, until) in (("without", quiet), ("with", scraped)):
                     worst, lost = found.worst(since, until) * 1e3, found.lost(since, until)
                     print(f"longest answer {words} scrapes {worst:.1f} ms, {lost} lost")
@@ -79,15 +81,21 @@ def measure(count: int, rounds: int) -> None:
             lab.close()
 
 
-def tell(count: int, scrapes: list[tuple[float, str]]) -> None:
+def cpu_seconds(pid: int) -> float:
+    """What a process has taken so far."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tell(count: int, scrapes: list[tuple[float, str]], cpu_s: float) -> None:
     seconds = statistics.median(taken for taken, _ in scrapes)
     text = scrapes[-1][1]
     asked = re.search(r"^pywg_scrape_duration_seconds\{.*\} (\S+)", text, re.M)
     lines = sum(not line.startswith("#") for line in text.splitlines())
     print(
         f"{count} peers: a scrape {seconds:.2f} s, of which the interface and reading its answer "
-        f"{float(asked[1]) if asked else 0:.2f} s; {lines} lines, {len(text) / 1e6:.1f} MB; "
-        f"medians of {len(scrapes)}"
+        f"{float(asked[1]) if asked else 0:.2f} s; {cpu_s:.2f} CPU-s; "
+        f"{lines} lines, {len(text) / 1e6:.1f} MB; medians of {len(scrapes)}"
     )
 
 
