@@ -250,7 +250,7 @@ def test_a_real_prometheus_scrapes_it(place: Place, tmp_path: Path) -> None:
         metadata = json.loads(get(place.here, "/api/v1/metadata", OTHER_PORT))["data"]
         assert metadata["wireguard_sent_bytes_total"][0]["type"] == "counter"
         assert metadata["wireguard_peers_total"][0]["type"] == "gauge"
-        dashboard = json.loads((REPOSITORY / "examples" / "grafana" / "pywg.json").read_text())
+        dashboard = json.loads((REPOSITORY / "docs" / "grafana" / "pywg.json").read_text())
         for expression in expressions_of(dashboard):
             path = f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
             assert json.loads(get(place.here, path, OTHER_PORT))["status"] == "success"

@@ -18,7 +18,7 @@ from pywg.monitor.series import Exporter, Sample, Seen, Series, samples
 from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
 
 ROOT = Path(__file__).parents[2]
-DASHBOARD = ROOT / "examples" / "grafana" / "pywg.json"
+DASHBOARD = ROOT / "docs" / "grafana" / "pywg.json"
 NOW_S = 1_700_000_100.0
 KEY = PublicKey(bytes(range(32)))
 PRIVATE = PrivateKey(bytes(range(1, 33)))
