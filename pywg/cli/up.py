@@ -94,8 +94,14 @@ def metrics_at(place: Place | None) -> Iterator[Callable[[str, bool], None]]:
     if place is None:
         yield lambda name, keeps_stderr: None
         return
+    from pywg.cli.exporter import tell
     from pywg.monitor import exposition, helper, server
 
     exposition.check_installed()
     with server.listen(place) as listening:
-        yield lambda name, keeps_stderr: helper.start(name, listening, keeps_stderr=keeps_stderr)
+
+        def serve(name: str, keeps_stderr: bool) -> None:
+            helper.start(name, listening, keeps_stderr=keeps_stderr)
+            tell(place, listening)
+
+        yield serve

@@ -117,8 +117,8 @@ class Writer:
 
 
 class Relay:
-    """What the core is to write to: a pipe whose lines go on through a Writer. ``close`` when the
-    core has ended."""
+    """What the core is to write to: a pipe whose lines go on through a Writer, from ``start`` on.
+    ``close`` when the core has ended."""
 
     def __init__(self, name: str, write: Callable[[str], None]) -> None:
         self._prefix = text_of(name, "")
@@ -127,6 +127,10 @@ class Relay:
         self._thread = threading.Thread(
             target=self._run, args=(reading,), name="pywg log", daemon=True
         )
+
+    def start(self) -> None:
+        """In a thread that has no more capabilities than its maker has by now. What was written
+        before waits in the pipe."""
         self._thread.start()
 
     def _run(self, reading: int) -> None:
@@ -135,6 +139,8 @@ class Relay:
                 self._write(line.rstrip("\n").removeprefix(self._prefix))
 
     def close(self) -> None:
+        if not self._thread.ident:
+            self._thread.start()  # why there was nothing to start is in the pipe
         os.close(self.fd)
         self._thread.join(1.0)
 

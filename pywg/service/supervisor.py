@@ -130,6 +130,8 @@ def host(
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
             watcher.start()
+            if relay is not None:
+                relay.start()
             if announcer is not None:
                 announcer.start()
             if ready is not None:

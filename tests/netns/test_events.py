@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -242,6 +243,13 @@ def test_the_log_is_json_where_it_is_asked_for(place: Place, tmp_path: Path) -> 
             env={**os.environ, "LOG_LEVEL": "verbose"},
         )
     ping(place)
+    # Threads that read the log, or tell events, have no more than those that move packets.
+    with listening(place, place.name):
+        tasks = Path(f"/proc/{owner(place.name)}/task").iterdir()
+        status = [(task / "status").read_text() for task in tasks]
+    capabilities = [re.findall(r"^Cap(?:Eff|Prm):.*", text, re.M) for text in status]
+    assert len(status) >= 5
+    assert all(one == capabilities[0] for one in capabilities)
     place.pywg("down", place.name)
 
     def objects() -> list[dict[str, Any]]:

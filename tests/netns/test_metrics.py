@@ -89,7 +89,8 @@ def exporting(
 
 def test_a_tunnel_serves_its_metrics_for_as_long_as_it_is_up(place: Place) -> None:
     listen = f"127.0.0.1:{PORT}"
-    place.pywg("up", "--metrics", listen, str(place.file))
+    done = place.attempt("up", "--metrics", listen, str(place.file))
+    assert done.stderr.splitlines()[-1] == f"pywg: metrics at http://{listen}/metrics"
     place.here.run("ping", "-c", "1", "-W", "5", "10.99.0.2")
     text = get(place.here, "/metrics")
     labels = {"interface": place.name, "friendly_name": "office"}

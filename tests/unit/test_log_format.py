@@ -95,6 +95,7 @@ def test_what_the_core_writes_goes_on_without_its_prefix() -> None:
     told: list[str] = []
     relay = Relay("wg0", told.append)
     os.write(relay.fd, b"pywg: wg0: up, listening on port 5\npywg: wg0: dow")
+    relay.start()
     os.write(relay.fd, b"n\n")
     relay.close()
     assert told == ["up, listening on port 5", "down"]
