@@ -62,16 +62,16 @@ class File:
         self._log = log
         self._stamp: tuple[object, ...] = ()
         self._config: Config | None = None
+        self._names: dict[str, str] = {}
 
     def commands(self, job: Job) -> list[Command]:
         """What is to be run; none from a file that is not to be trusted, which is told once."""
         config = self._current()
         if config is None:
             return []
-        names = {str(peer.public_key): peer.name for peer in config.peers}
         environment = {
             "PEER": job.peer,
-            "PEER_NAME": names.get(job.peer, ""),
+            "PEER_NAME": self._names.get(job.peer, ""),
             "ENDPOINT": job.endpoint,
         }
         return [
@@ -88,6 +88,7 @@ class File:
                 self._stamp, self._config = stamp, None
                 config = Config.load(path)
                 hooks.check_trust(config)
+                self._names = {str(peer.public_key): peer.name for peer in config.peers}
                 self._config = config
         except (PywgError, OSError) as error:
             self._config = None

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tools.lab import programs
 from tools.lab.daemon import socket_path
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
@@ -265,3 +266,16 @@ def expressions_of(dashboard: dict[str, Any]) -> list[str]:
         for panel in dashboard["panels"]
         for target in panel["targets"]
     ]
+
+
+def test_another_implementation_is_told_with_what_it_offers(lab: Lab) -> None:
+    tunnel = lab.tunnel(programs.wireguard_go_debian())
+    tunnel.session()
+    foreign, own = tunnel.a, tunnel.b
+    done = programs.pywg(tunnel.a.namespace, "exporter", "--once", foreign.daemon.name)
+    text = done.stdout
+    assert value(text, "pywg_interface_info", backend="userspace") == 1
+    peer = {"interface": foreign.daemon.name, "public_key": own.key.public}
+    assert (value(text, "wireguard_received_bytes_total", **peer) or 0) > 0
+    assert (value(text, "wireguard_latest_handshake_seconds", **peer) or 0) > 0
+    assert value(text, "pywg_dropped_packets_total") is None

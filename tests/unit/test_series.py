@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from ipaddress import ip_network
@@ -13,7 +14,7 @@ from pywg.config import Endpoint
 from pywg.errors import UapiError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.monitor import exposition, series
-from pywg.monitor.gathering import Gatherer, Names, reason_of
+from pywg.monitor.gathering import Gatherer, Names, look, reason_of
 from pywg.monitor.series import Exporter, Sample, Seen, Series, samples
 from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
 
@@ -204,6 +205,17 @@ def test_one_that_hangs_costs_its_deadline_and_one_thread() -> None:
 )
 def test_reasons_are_a_few_words(code: int, reason: str) -> None:
     assert reason_of(UapiError("text with an address", code)) == reason
+
+
+def test_an_interface_of_the_kernel_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket(name: str) -> InterfaceStatus:
+        raise UapiError("no socket", errno.ENOENT)
+
+    monkeypatch.setattr("pywg.wireguard.socket.get", no_socket)
+    monkeypatch.setattr("pywg.wireguard.get", lambda name: InterfaceStatus(peers=[peer()]))
+    found = look("wg0", Names())
+    assert (found.backend, found.report) == ("kernel", None)
+    assert found.status is not None and len(found.status.peers) == 1
 
 
 # ---- the dashboard
