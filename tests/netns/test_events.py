@@ -22,6 +22,7 @@ from tools.lab.programs import REPOSITORY
 from tools.lab.waiting import wait_until
 
 from .test_cli import Place
+from .test_service import bounding_set
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -227,6 +228,18 @@ def test_a_hook_may_do_what_post_up_may(place: Place, tmp_path: Path) -> None:
     wait_until(its.exists, "it was run")
     place.pywg("down", place.name)
     assert its.read_text() == ours.read_text()
+
+
+def test_as_the_service_a_hook_may_change_routes(place: Place, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    with_hooks(place, OnPeerUp=f"ip route add 203.0.113.0/24 dev %i; touch {done}")
+    limits = ["--bounding-set", bounding_set("pywg@.service"), "--no-new-privs"]
+    command = [sys.executable, "-m", "pywg", "up", str(place.file)]
+    place.here.run("setpriv", *limits, *command, cwd=REPOSITORY)
+    ping(place)
+    wait_until(done.exists, "it has run")
+    assert "203.0.113.0/24" in place.here.ip("route", "show", "dev", place.name)
+    place.pywg("down", place.name)
 
 
 # ---- the log

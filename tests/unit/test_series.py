@@ -25,8 +25,8 @@ KEY = PublicKey(bytes(range(32)))
 PRIVATE = PrivateKey(bytes(range(1, 33)))
 PRESHARED = PresharedKey(bytes(range(2, 34)))
 
-# As prometheus_wireguard_exporter (MindFlavor) has them, whose dashboard is 12177 of Grafana, and
-# wireguard_exporter (mdlayher): name -> type and the labels that a dashboard may ask for.
+# As prometheus_wireguard_exporter (MindFlavor) has them, for which dashboard 12177 of Grafana was
+# made, and wireguard_exporter (mdlayher): name -> type and the labels a dashboard may ask for.
 OTHERS = {
     "wireguard_sent_bytes_total": (
         "counter", {"interface", "public_key", "allowed_ips", "friendly_name"}
