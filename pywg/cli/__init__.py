@@ -32,6 +32,8 @@ COMMANDS = {
     "fmt": ("pywg.cli.fmt", "Write files in their canonical spelling."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
     "show": ("pywg.cli.show", "Show what runs."),
+    "events": ("pywg.cli.events", "Tell what happens, in lines of JSON."),
+    "exporter": ("pywg.cli.exporter", "Serve metrics to Prometheus."),
     "showconf": ("pywg.cli.showconf", "Print a running interface as a file for setconf."),
     "set": ("pywg.cli.set", "Change a running interface: port, mark, keys, peers."),
     "setconf": ("pywg.cli.setconf", "Set a running interface from a file."),

@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "WG_PROCESS_FOREGROUND": "1 keeps `pywg run` in the foreground.",
     "WG_TUN_FD, WG_UAPI_FD": "Numbers of open descriptors that `pywg run` takes over.",
     "LOG_LEVEL": "What is logged: verbose, error or silent.",
+    "LOG_FORMAT": "How lines of the log are written: text or json.",
     "NOTIFY_SOCKET": "Where systemd is told that the tunnel is up.",
     "PYWG_TUNNEL": "Set by `pywg shell` for your shell: the tunnel's name.",
     "PYWG_PROXY_AUTH": "USER:PASSWORD that clients of `pywg proxy` have to know.",

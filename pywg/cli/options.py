@@ -11,6 +11,8 @@ import click
 from pywg.cli import complete
 from pywg.cli.words import Word
 from pywg.config import Config
+from pywg.monitor import place
+from pywg.monitor.place import Place
 from pywg.native.device import default_threads, realtime_by_default
 from pywg.native.options import Offload
 from pywg.plan.facts import Location
@@ -89,6 +91,25 @@ memory_limit_option = click.option(
     type=click.IntRange(1, 1 << 20),
     help="What buffers and peers may take together (default: no limit).",
 )
+
+
+log_format_option = click.option(
+    "--log-format",
+    envvar="LOG_FORMAT",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How lines of the log are written where they go to stderr.",
+)
+
+
+def metrics_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Place | None:
+    """The callback of an option that says where metrics are served."""
+    if value is None:
+        return None
+    try:
+        return place.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def is_realtime(priority: str, threads: int) -> bool:

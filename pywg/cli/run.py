@@ -8,10 +8,11 @@ from dataclasses import replace
 import click
 
 from pywg.cli.names import log_settings
-from pywg.cli.options import tuning_options
+from pywg.cli.options import log_format_option, tuning_options
 from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import PywgError
+from pywg.service.log import LogFormat
 from pywg.service.supervisor import Hosting, Supervisor, Tuning, forbid_dumps, host
 
 
@@ -23,20 +24,22 @@ from pywg.service.supervisor import Hosting, Supervisor, Tuning, forbid_dumps, h
 )
 @click.argument("name")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
+@log_format_option
 @tuning_options
-def run(name: str, foreground: bool, tuning: Tuning) -> None:
+def run(name: str, foreground: bool, log_format: LogFormat, tuning: Tuning) -> None:
     """Host interface NAME until it is removed, its socket is removed, or SIGTERM.
 
     Returns when the interface (link down) and its UAPI socket exist. Then `wg setconf` and `ip`
     do the rest. Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD,
-    LOG_LEVEL=verbose|debug|error|silent, PYWG_THREADS, PYWG_PRIORITY, PYWG_MEMORY_LIMIT,
-    PYWG_NO_OFFLOAD.
+    LOG_LEVEL=verbose|debug|error|silent, LOG_FORMAT=text|json, PYWG_THREADS, PYWG_PRIORITY,
+    PYWG_MEMORY_LIMIT, PYWG_NO_OFFLOAD.
     """
     check_name(name)
     stay = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
     level, keep_log = log_settings()
     tun_fd, uapi_fd = inherited_fd("WG_TUN_FD"), inherited_fd("WG_UAPI_FD")
-    tuning = replace(tuning, log_level=level, log_fd=2 if stay or keep_log else -1)
+    log_fd = 2 if stay or keep_log else -1
+    tuning = replace(tuning, log_level=level, log_fd=log_fd, log_format=log_format)
     hosting = Hosting(name, tuning, tun_fd=tun_fd, uapi_fd=uapi_fd)
     if stay:
         forbid_dumps()

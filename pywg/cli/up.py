@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import click
@@ -10,12 +11,19 @@ import click
 from pywg import tunnel
 from pywg.cli import complete
 from pywg.cli.names import config_file, load, log_settings
-from pywg.cli.options import location_options, tuning_options
+from pywg.cli.options import (
+    location_options,
+    log_format_option,
+    metrics_place,
+    tuning_options,
+)
 from pywg.cli.terminal import Explained, ExplainedListing, Listing, Terminal
 from pywg.cli.words import examples
 from pywg.config import Config
 from pywg.errors import PywgError
+from pywg.monitor.place import Place
 from pywg.plan.facts import Location
+from pywg.service.log import LogFormat
 from pywg.service.supervisor import Tuning
 from pywg.tunnel.foreground import stay
 
@@ -33,8 +41,15 @@ from pywg.tunnel.foreground import stay
 )
 @click.option("--kill-switch", is_flag=True, help="Let nothing leave beside the tunnel.")
 @click.option("--no-heal", is_flag=True, help="Leave what other programs take away as it is.")
+@click.option(
+    "--metrics",
+    metavar="ADDR:PORT",
+    callback=metrics_place,
+    help="Serve metrics there for as long as the tunnel is up, as pywg exporter does.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the steps on stdout, and do none of them.")
 @click.option("--explain", is_flag=True, help="Say after each step why it is done.")
+@log_format_option
 @location_options
 @tuning_options
 def up(
@@ -43,8 +58,10 @@ def up(
     foreground: bool,
     kill_switch: bool,
     no_heal: bool,
+    metrics: Place | None,
     dry_run: bool,
     explain: bool,
+    log_format: LogFormat,
     location_of: Callable[[Config], Location],
     tuning: Tuning,
 ) -> None:
@@ -56,16 +73,42 @@ def up(
     location = location_of(parsed)
     if foreground and location.backend == "kernel":
         raise PywgError("--foreground is for a userspace interface: the kernel needs nobody")
+    if metrics is not None and location.backend == "kernel":
+        raise PywgError(f"--metrics is for a userspace interface: pywg exporter {name}")
     if dry_run:
         listing = ExplainedListing() if explain else Listing()
         tunnel.dry_run(parsed, name, location=location, reporter=listing)
         return
     level, keep_log = log_settings()
     log_fd = 2 if keep_log or foreground else -1
-    tuning = replace(tuning, log_level=level, log_fd=log_fd)
+    tuning = replace(tuning, log_level=level, log_fd=log_fd, log_format=log_format)
     reporter = Explained() if explain else Terminal()
-    with tunnel.hosted(
-        parsed, name, location=location, tuning=tuning, reporter=reporter, heals=not no_heal
-    ) as supervisor:
+    with (
+        metrics_at(metrics) as serve,
+        tunnel.hosted(
+            parsed, name, location=location, tuning=tuning, reporter=reporter, heals=not no_heal
+        ) as supervisor,
+    ):
+        serve(name, foreground)
         if foreground and supervisor is not None:
             click.get_current_context().exit(stay(name, supervisor, reporter))
+
+
+@contextlib.contextmanager
+def metrics_at(place: Place | None) -> Iterator[Callable[[str, bool], None]]:
+    """Listens before anything is done, so that a port that is taken is told then. What it gives
+    starts to serve."""
+    if place is None:
+        yield lambda name, keeps_stderr: None
+        return
+    from pywg.cli.exporter import tell
+    from pywg.monitor import exposition, helper, server
+
+    exposition.check_installed()
+    with server.listen(place) as listening:
+
+        def serve(name: str, keeps_stderr: bool) -> None:
+            helper.start(name, listening, keeps_stderr=keeps_stderr)
+            tell(place, listening)
+
+        yield serve

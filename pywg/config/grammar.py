@@ -123,11 +123,11 @@ def _dns(section: Any) -> Iterator[str]:
         yield values.joined((*section.dns_servers, *section.dns_search))
 
 
-def _hooks(name: str, field: str) -> Row:
+def _hooks(name: str, field: str, reader: Reader = "wg-quick") -> Row:
     return Row(
         name,
         "Interface",
-        "wg-quick",
+        reader,
         (field,),
         _plain(_hook),
         lambda section: iter(getattr(section, field)),
@@ -181,6 +181,9 @@ KEYS: tuple[Row, ...] = (
         values.owners, _written("only", values.joined), accumulates=True),
     Row("Except", "Interface", "pywg", ("excepted",),
         values.owners, _written("excepted", values.joined), accumulates=True),
+    _hooks("OnPeerUp", "on_peer_up", "pywg"),
+    _hooks("OnPeerDown", "on_peer_down", "pywg"),
+    _hooks("OnEndpointChange", "on_endpoint_change", "pywg"),
     Row("Pool", "Interface", "pywg", ("pools",),
         values.networks, _written("pools", values.joined), accumulates=True),
     Row("PublicEndpoint", "Interface", "pywg", ("public_endpoint",),

@@ -115,9 +115,10 @@ class InterfaceSection:
     Beyond wg-quick: ``private_key_file``; ``bind_device``, ``bind_addresses``: what sockets are
     held to; ``backend``; ``netns``, ``socket_netns``: names of network namespaces;
     ``memory_limit``: MiB; ``kill_switch``; ``only``, ``excepted``: who goes through the tunnel
-    (empty is everybody), and who beside it. What clients are given: ``pools``, networks of which
-    each gets an address; ``public_endpoint``, where they find this host; ``client_dns``, servers
-    and search domains.
+    (empty is everybody), and who beside it; ``on_peer_up``, ``on_peer_down``,
+    ``on_endpoint_change``: shell text for what happens to a peer. What clients are given:
+    ``pools``, networks of which each gets an address; ``public_endpoint``, where they find this
+    host; ``client_dns``, servers and search domains.
     """
 
     private_key: PrivateKey | None = None
@@ -143,6 +144,9 @@ class InterfaceSection:
     kill_switch: KillSwitch | None = None
     only: tuple[Owner, ...] = ()
     excepted: tuple[Owner, ...] = ()
+    on_peer_up: tuple[str, ...] = ()
+    on_peer_down: tuple[str, ...] = ()
+    on_endpoint_change: tuple[str, ...] = ()
     pools: tuple[IPNetwork, ...] = ()
     public_endpoint: Endpoint | None = None
     client_dns: tuple[IPAddress | str, ...] = ()

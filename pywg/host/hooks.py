@@ -1,4 +1,5 @@
-"""PreUp, PostUp, PreDown and PostDown: commands of the user, run as wg-quick runs them.
+"""PreUp, PostUp, PreDown and PostDown: commands of the user, run as wg-quick runs them; and those
+that are run when something happens to a peer.
 
 By bash, in the network namespace of this thread, with our stdin, stdout and stderr. A file that
 others may write, or put in its place, gets no command run: it would make root of them.
@@ -6,20 +7,24 @@ others may write, or put in its place, gets no command run: it would make root o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
+from collections.abc import Iterator, Mapping
 
 from pywg.config import Config
-from pywg.config.model import FileOwner
+from pywg.config.model import FileOwner, InterfaceSection
 from pywg.errors import PywgError
+
+Process = subprocess.Popen[bytes]
 
 
 def check_trust(config: Config) -> None:
     """Raises if commands of this file must not be run. One without any may belong to anybody."""
-    interface = config.interface
-    if not (interface.pre_up or interface.post_up or interface.pre_down or interface.post_down):
+    if not any(_all(config.interface)):
         return
     for place in config.origin.owners:
         is_file = place.path == config.path
@@ -37,6 +42,11 @@ def check_trust(config: Config) -> None:
             )
 
 
+def _all(interface: InterfaceSection) -> Iterator[str]:
+    yield from (*interface.pre_up, *interface.post_up, *interface.pre_down, *interface.post_down)
+    yield from (*interface.on_peer_up, *interface.on_peer_down, *interface.on_endpoint_change)
+
+
 def _others_may_write(place: FileOwner) -> bool:
     """In a sticky folder only owners replace what lies there."""
     if stat.S_ISDIR(place.mode) and place.mode & stat.S_ISVTX:
@@ -51,7 +61,28 @@ def run(command: str, name: str, path: str) -> None:
     except OSError as error:
         raise PywgError(f"{name}: hook: {os.strerror(error.errno or 0)}") from None
     if done.returncode != 0:
-        raise PywgError(f"{name}: hook failed with {_ending(done.returncode)}: {command}")
+        raise PywgError(f"{name}: hook failed with {ending(done.returncode)}: {command}")
+
+
+def start(command: str, name: str, path: str, more: Mapping[str, str]) -> Process:
+    """Runs it beside us, in a session of its own, so that all of it can be ended; with ``more`` in
+    its environment. Raises PywgError if it cannot be started."""
+    try:
+        return subprocess.Popen(
+            [*_shell(), command],
+            env={**_environment(name, path), **more},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise PywgError(f"{name}: hook: {os.strerror(error.errno or 0)}") from None
+
+
+def end(process: Process) -> None:
+    """It and what it has started, but for what has left its session."""
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _shell() -> list[str]:
@@ -67,5 +98,5 @@ def _environment(name: str, path: str) -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "INTERFACE": name, "CONFIG_FILE": path}
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"code {code}"

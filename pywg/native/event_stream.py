@@ -92,6 +92,19 @@ class EventStream(AsyncIterator[Event], Iterator[Event]):
             self.close()  # nothing comes after it
         return event
 
+    def fileno(self) -> int:
+        """Readable while there is an event; for a loop of the caller's. Not after the end."""
+        return self._readable
+
+    def take(self) -> Event | None:
+        """The next event if there is one now, without waiting. Raises nothing."""
+        return self._next_at_hand()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there will be no event any more."""
+        return self._is_closed
+
     def close(self) -> None:
         """Gives its descriptor back. Not while a thread or a task waits. A second time is
         harmless."""

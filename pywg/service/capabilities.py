@@ -16,6 +16,8 @@ NEEDED: Final = sum(
     1 << capability
     for capability in (_NET_BIND_SERVICE, _NET_BROADCAST, _NET_ADMIN, _NET_RAW, _SYS_NICE)
 )
+#: For a program that only asks the kernel for its interfaces.
+NET_ADMIN: Final = 1 << _NET_ADMIN
 _VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 38, 47, 4
 

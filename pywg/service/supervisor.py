@@ -12,24 +12,24 @@ import ctypes
 import json
 import os
 import resource
-import select
 import signal
 import socket
-import syslog
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Self
 
 from pywg.config import Endpoint, Family
-from pywg.errors import PywgError, hide_keys, system_call
+from pywg.errors import PywgError, system_call
 from pywg.host import netns, resolver
 from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.device import Device, default_threads
 from pywg.native.options import LogLevel, Offload
 from pywg.service import capabilities, endpoints
-from pywg.service.relay import Relay
+from pywg.service.announcer import Announcer
+from pywg.service.log import LogFormat, Relay, Writer
 from pywg.service.source_port import SourcePort
 
 _PR_SET_DUMPABLE = 4
@@ -47,11 +47,15 @@ Log = Callable[[str], None]
 # Runs beside the device in a thread of its own, with all capabilities until it gives them up, and
 # ends soon after it. Is given where to log, and what to call when the network around has changed.
 Companion = Callable[[Log, Callable[[], None]], None]
+# Runs in a process of its own, forked before there are keys, threads and blocked signals, with all
+# capabilities. Reads events, lines of JSON, until the other end of the socket is closed.
+Listener = Callable[[socket.socket, Log], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How a device runs: each field is an argument of ``Device``, the memory limit in bytes."""
+    """How a device runs: each field is an argument of ``Device``, the memory limit in bytes; but
+    ``log_format``, which is how lines of the log are written."""
 
     offload_disable: int = 0
     threads: int = field(default_factory=default_threads)
@@ -59,6 +63,7 @@ class Tuning:
     memory_limit: int = 0
     log_level: int = LogLevel.ERROR
     log_fd: int = -1
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Hosting:
     netns: str | None = None  # of the sockets; None is where we are
     outside: Outside | None = None  # how names are asked for; None is the C library
     port_is_free: bool = False  # nobody asked for this one
+    events: str | None = None  # the path of the socket that tells what happens
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -91,10 +97,12 @@ def host(
     ready: socket.socket | None = None,
     renewed: Renewed | None = None,
     companion: Companion | None = None,
+    listener: socket.socket | None = None,
 ) -> None:
     """Opens the device, says so, and returns when it was stopped, removed or signalled to end.
 
-    ``renewed`` tells of names that a reload has changed; without it nobody changes them.
+    ``renewed`` tells of names that a reload has changed; without it nobody changes them. What
+    happens is told to ``listener``.
     """
     # Blocked before the thread starts, which inherits it: so a signal waits for sigwait below.
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
@@ -115,6 +123,7 @@ def host(
             log_level=LogLevel(tuning.log_level),
             log_fd=tuning.log_fd if relay is None else relay.fd,
         )
+        announcer = _announcer(device, hosting, listener)
         watcher = _watcher(device, hosting, renewed)
         beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher)
         capabilities.keep_only()  # before there are threads: each has its own
@@ -123,6 +132,8 @@ def host(
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
             watcher.start()
+            if announcer is not None:
+                announcer.start()
             if ready is not None:
                 ready.sendall(_READY)
             number = signal.sigwait(signals)
@@ -132,6 +143,8 @@ def host(
                 _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
         finally:
             watcher.stop()
+            if announcer is not None:
+                announcer.stop()
             device.close()
             if beside is not None:
                 beside.join(COMPANION_S)
@@ -147,14 +160,6 @@ def host(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _relay(hosting: Hosting) -> Relay | None:
-    """In the background: what the core has to say is not lost."""
-    level = LogLevel(hosting.tuning.log_level)
-    if hosting.tuning.log_fd >= 0 or level is LogLevel.SILENT:
-        return None
-    return Relay(hosting.name, _log_to(hosting, level))
-
-
 def _beside(
     companion: Companion | None, log: Log, watcher: endpoints.Watcher
 ) -> threading.Thread | None:
@@ -165,6 +170,21 @@ def _beside(
     )
     thread.start()
     return thread
+
+
+def _announcer(
+    device: Device, hosting: Hosting, listener: socket.socket | None
+) -> Announcer | None:
+    """None where there is nothing to tell it by."""
+    if hosting.events is None and listener is None:
+        return None
+    path = None if hosting.events is None else Path(hosting.events)
+    given = () if listener is None else (listener,)
+    try:
+        return Announcer(hosting.name, device, path, given)
+    except OSError as error:
+        _log_to(hosting, LogLevel.ERROR)(f"events cannot be told: {os.strerror(error.errno or 0)}")
+        return None
 
 
 def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpoints.Watcher:
@@ -193,35 +213,33 @@ def _watcher(device: Device, hosting: Hosting, renewed: Renewed | None) -> endpo
 def _log_to(hosting: Hosting, level: LogLevel) -> Log:
     """Beside what the core logs, or to the system's log where nobody asked for one; nowhere unless
     this level is wanted."""
-
     tuning = hosting.tuning
+    writer = Writer(hosting.name, tuning.log_fd, tuning.log_format)
 
     def log(line: str) -> None:
-        if tuning.log_level < level:
-            return
-        line = hide_keys(line)
-        if tuning.log_fd < 0:
-            syslog.openlog("pywg", syslog.LOG_PID, syslog.LOG_DAEMON)
-            syslog.syslog(syslog.LOG_WARNING, f"{hosting.name}: {line}")
-            return
-        write_line(tuning.log_fd, f"pywg: {hosting.name}: {line}")
+        if tuning.log_level >= level:
+            writer.write(line, level)
 
     return log
 
 
-def write_line(fd: int, line: str) -> None:
-    """Lost rather than waited for, where nobody reads: as the core's own lines."""
-    poller = select.poll()
-    poller.register(fd, select.POLLOUT)
-    with contextlib.suppress(OSError):
-        if any(event & select.POLLOUT for _, event in poller.poll(0)):
-            os.write(fd, f"{line}\n".encode())
+def _relay(hosting: Hosting) -> Relay | None:
+    """Between the core and the log, where its lines are to have another form or go to the system's
+    log."""
+    tuning = hosting.tuning
+    level = LogLevel(tuning.log_level)  # the core does not tell which one a line has
+    if level is LogLevel.SILENT:
+        return None
+    if Writer(hosting.name, tuning.log_fd, tuning.log_format).is_plain:
+        return None
+    return Relay(hosting.name, _log_to(hosting, level))
 
 
 class Supervisor:
     """A process that waits for its Hosting. It ends by itself if it never gets one.
 
-    ``renewed`` is asked there, and ``companion`` runs there: they are forked with all they know.
+    ``renewed`` is asked there, and ``companion`` runs there: they are forked with all they know,
+    and so is ``listener``, for a process of its own.
     """
 
     def __init__(
@@ -229,6 +247,7 @@ class Supervisor:
         keep_fds: Iterable[int] = (),
         renewed: Renewed | None = None,
         companion: Companion | None = None,
+        listener: Listener | None = None,
     ) -> None:
         # Loaded here: the child leaves the folder that a relative PYWG_CORE counts from.
         library.load()
@@ -239,7 +258,7 @@ class Supervisor:
             raise system_call(error, "cannot start the background process") from None
         if child == 0:
             self._socket.close()
-            _detach(theirs, {theirs.fileno(), *keep_fds}, renewed, companion)
+            _detach(theirs, {theirs.fileno(), *keep_fds}, renewed, companion, listener)
         theirs.close()
         os.waitpid(child, 0)  # the first of two forks ends at once
 
@@ -274,7 +293,11 @@ class Supervisor:
 
 
 def _detach(
-    control: socket.socket, keep: set[int], renewed: Renewed | None, companion: Companion | None
+    control: socket.socket,
+    keep: set[int],
+    renewed: Renewed | None,
+    companion: Companion | None,
+    listener: Listener | None,
 ) -> None:
     """The child: leaves the session, forks once more and serves. Does not return."""
     code = 1
@@ -283,25 +306,49 @@ def _detach(
         if os.fork() != 0:
             os._exit(0)
         _harden(keep)
-        code = _serve(control, renewed, companion)
+        code = _serve(control, renewed, companion, listener)
     finally:
         os._exit(code)
 
 
-def _serve(control: socket.socket, renewed: Renewed | None, companion: Companion | None) -> int:
+def _serve(
+    control: socket.socket,
+    renewed: Renewed | None,
+    companion: Companion | None,
+    listener: Listener | None,
+) -> int:
     request = _read_all(control)
     if not request:
         return 0  # the parent changed its mind, or died
     hosting = Hosting.from_json(request)
     try:
+        listening = None if listener is None else _listening(listener, hosting, control)
         if hosting.netns is not None:
             netns.enter(hosting.netns)
-        host(hosting, control, renewed, companion)
+        host(hosting, control, renewed, companion, listening)
     except PywgError as error:
         with contextlib.suppress(OSError):
             control.sendall(str(error).encode("utf-8"))
         return 1
     return 0
+
+
+def _listening(listener: Listener, hosting: Hosting, control: socket.socket) -> socket.socket:
+    """Forks the process of the listener; the answer is our end of its socket."""
+    try:
+        ours, theirs = socket.socketpair()
+        child = os.fork()
+    except OSError as error:
+        raise system_call(error, "cannot start the process of the hooks") from None
+    if child != 0:
+        theirs.close()
+        return ours
+    try:
+        ours.close()
+        control.close()  # whoever waits for the end of the tunnel does not wait for this process
+        listener(theirs, _log_to(hosting, LogLevel.ERROR))
+    finally:
+        os._exit(0)
 
 
 def _harden(keep: set[int]) -> None:

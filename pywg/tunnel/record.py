@@ -206,6 +206,12 @@ def readable() -> Iterator[Record]:
 def remove(name: str) -> None:
     path_of(name).unlink(missing_ok=True)
     healing_of(name).unlink(missing_ok=True)
+    events_of(name).unlink(missing_ok=True)
+
+
+def events_of(name: str) -> Path:
+    """The socket by which the process that hosts the tunnel tells what happens."""
+    return path_of(name).with_suffix(".events")
 
 
 # ---- what was put back since, for `show`

@@ -19,7 +19,7 @@ from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import SetKillSwitch
 from pywg.service import endpoints
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
-from pywg.tunnel import gather, lookup, record
+from pywg.tunnel import gather, lookup, peer_hooks, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
@@ -75,7 +75,13 @@ def hosted(
     beside = outside.present(name, config.interface.dns_servers)
     is_free = config.interface.listen_port is None
     hosting = Hosting(
-        name, tuning, names=names, netns=location.socket_netns, outside=beside, port_is_free=is_free
+        name,
+        tuning,
+        names=names,
+        netns=location.socket_netns,
+        outside=beside,
+        port_is_free=is_free,
+        events=str(record.events_of(name)),
     )
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
     cgroups = owners.cgroups(config)
@@ -87,6 +93,7 @@ def hosted(
                 (*log, home),
                 renewed=record.renewed_names(name, names),
                 companion=companion(name, location, home, cgroups) if heals else None,
+                listener=peer_hooks.listener(name, config, location),
             )
         )
         bring_up(

@@ -25,16 +25,17 @@ def socket_path(name: str) -> Path:
     return SOCKET_DIRECTORY / f"{name}.sock"
 
 
-def interfaces() -> list[str]:
+def interfaces(timeout_s: float = TIMEOUT_S) -> list[str]:
     """Names with a socket that somebody listens on. Left-over files are passed by.
 
-    In the order of the folder, which is the order of `wg show`.
+    In the order of the folder, which is the order of `wg show`. One that has no room for another
+    caller, and makes none in this time, is one that somebody listens on.
     """
     try:
         paths = [Path(entry.path) for entry in os.scandir(SOCKET_DIRECTORY)]
     except OSError:
         return []
-    return [path.stem for path in paths if path.suffix == ".sock" and _listens(path)]
+    return [path.stem for path in paths if path.suffix == ".sock" and _listens(path, timeout_s)]
 
 
 def is_alive(name: str) -> bool:
@@ -54,11 +55,13 @@ def owner(name: str) -> int:
     return int.from_bytes(credentials[:4], sys.byteorder)
 
 
-def _listens(path: Path) -> bool:
+def _listens(path: Path, timeout_s: float = TIMEOUT_S) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(TIMEOUT_S)
+        client.settimeout(timeout_s)
         try:
             client.connect(os.fspath(path))
+        except TimeoutError:
+            return True
         except OSError as error:
             # Not ours to talk to, but somebody's: it is listed, and asking it says why not.
             # EAGAIN: it lives, with more callers than it listens for.

@@ -230,6 +230,7 @@ class Tunnel:
                 keep_fds: tuple[Any, ...] = (),
                 renewed: Callable[..., Any] | None = None,
                 companion: Callable[..., Any] | None = None,
+                listener: Callable[..., Any] | None = None,
             ) -> None:
                 pass
 

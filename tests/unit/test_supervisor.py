@@ -19,15 +19,14 @@ from pywg.errors import CoreLoadError, PywgError
 from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.options import LogLevel
-from pywg.service import supervisor
-from pywg.service.relay import Relay
+from pywg.service import log, supervisor
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
 from pywg.wireguard.status import InterfaceStatus
 
 # A device whose thread ends, and says so, only while it is closed.
 HOST = """
 import os, signal, sys
-from pywg.service import supervisor
+from pywg.service import log, supervisor
 
 class Device:
     def __init__(self, *arguments, **options): pass
@@ -61,9 +60,8 @@ def test_a_signal_ends_the_host_in_order(number: str) -> None:
 
 def test_what_nobody_asked_a_log_for_goes_to_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(
-        "pywg.service.supervisor.syslog.syslog", lambda level, line: told.append(line)
-    )
+    monkeypatch.setattr("pywg.service.log.syslog.syslog", lambda level, line: told.append(line))
+    monkeypatch.setattr("pywg.service.log.JOURNAL", "/nowhere")
     supervisor._log_to(Hosting("wg0"), LogLevel.ERROR)("healed")
     supervisor._log_to(Hosting("wg0"), LogLevel.VERBOSE)("chatter")
     supervisor._log_to(Hosting("wg0", Tuning(log_level=LogLevel.SILENT)), LogLevel.ERROR)("healed")
@@ -122,29 +120,13 @@ def test_names_are_asked_for_with_the_mark_that_the_device_has_by_then(
 def test_a_line_of_the_log_is_not_waited_for() -> None:
     reader, writer = os.pipe()
     try:
-        supervisor.write_line(writer, "first")
+        log.write_line(writer, "first")
         assert os.read(reader, 100) == b"first\n"
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
         os.write(writer, bytes(4096))
-        supervisor.write_line(writer, "no room")  # would wait for ever
+        log.write_line(writer, "no room")  # would wait for ever
         assert os.read(reader, 8192) == bytes(4096)
         os.close(reader)
-        supervisor.write_line(writer, "nobody there")
+        log.write_line(writer, "nobody there")
     finally:
         os.close(writer)
-
-
-def test_what_the_core_writes_comes_line_by_line_and_without_its_name() -> None:
-    told: list[str] = []
-    relay = Relay("wg0", told.append)
-    os.write(relay.fd, b"pywg: wg0: first\npywg: wg0: sec")
-    relay.start()
-    os.write(relay.fd, b"ond\n\xff\n")
-    relay.close()
-    assert told == ["first", "second", "\ufffd"]
-
-
-def test_a_relay_that_was_never_started_leaves_nothing() -> None:
-    before = set(Path("/proc/self/fd").iterdir())
-    Relay("wg0", lambda line: None).close()
-    assert set(Path("/proc/self/fd").iterdir()) == before

@@ -29,12 +29,13 @@ MAY_IMPORT = {
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
     "enroll": "errors keys config wireguard tunnel",
+    "monitor": "errors keys config wireguard native tunnel",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host native _version",
     "doctor": "errors config plan host wireguard tunnel rootless",
-    "cli": "errors keys config plan host wireguard native service tunnel enroll rootless proxy "
-    "demo doctor _version",
+    "cli": "errors keys config plan host wireguard native service tunnel enroll monitor rootless "
+    "proxy demo doctor _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
@@ -43,6 +44,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "click": "cli",
     "dns": "host",
+    "prometheus_client": "monitor",
     "pyroute2": "host wireguard demo",
     "segno": "enroll",
     "subprocess": "host rootless",

@@ -1,0 +1,184 @@
+"""OnPeerUp, OnPeerDown, OnEndpointChange: commands of the file, when something happens to a peer.
+
+In a process of its own beside the one that hosts the tunnel, which sends it what happens and waits
+for nothing: forked before there were keys, threads and blocked signals, so that a hook is run as
+PostUp is. One command at a time, each for ``LIMIT_S`` at most. The file is read again when it has
+changed, and judged again: as with PreDown, it is the file of that moment that counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pywg.config import Config
+from pywg.config.model import InterfaceSection
+from pywg.errors import PywgError
+from pywg.host import hooks, netns
+from pywg.plan.facts import Location
+from pywg.service.supervisor import Listener, Log
+from pywg.tunnel.agenda import Agenda, Job
+from pywg.tunnel.names import file_of
+
+#: What one command may take, in seconds.
+LIMIT_S = 30.0
+_BUFFER = 1 << 16
+
+
+def listener(name: str, config: Config, location: Location) -> Listener | None:
+    """None for a file without such hooks: then there is no process for them either."""
+    section = config.interface
+    if not (section.on_peer_up or section.on_peer_down or section.on_endpoint_change):
+        return None
+
+    def listen(events: socket.socket, log: Log) -> None:
+        if location.netns is not None:
+            netns.enter(location.netns)
+        Runner(name, events, log, File(name, log).commands).run()
+
+    return listen
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``text`` has no %i left."""
+
+    text: str
+    path: str
+    environment: dict[str, str]
+
+
+class File:
+    """The file of a tunnel, read again when it has changed."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self._name = name
+        self._log = log
+        self._stamp: tuple[object, ...] = ()
+        self._config: Config | None = None
+        self._names: dict[str, str] = {}
+
+    def commands(self, job: Job) -> list[Command]:
+        """What is to be run; none from a file that is not to be trusted, which is told once."""
+        config = self._current()
+        if config is None:
+            return []
+        environment = {
+            "PEER": job.peer,
+            "PEER_NAME": self._names.get(job.peer, ""),
+            "ENDPOINT": job.endpoint,
+        }
+        return [
+            Command(text.replace("%i", self._name), config.path, environment)
+            for text in texts(config.interface, job)
+        ]
+
+    def _current(self) -> Config | None:
+        try:
+            path = file_of(self._name).absolute()
+            found = path.stat()
+            stamp = (path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if stamp != self._stamp:
+                self._stamp, self._config = stamp, None
+                config = Config.load(path)
+                hooks.check_trust(config)
+                self._names = {str(peer.public_key): peer.name for peer in config.peers}
+                self._config = config
+        except (PywgError, OSError) as error:
+            self._config = None
+            self._log(f"no hook is run: {error}")
+        return self._config
+
+
+def texts(section: InterfaceSection, job: Job) -> tuple[str, ...]:
+    match job.kind:
+        case "up":
+            return section.on_peer_up
+        case "down":
+            return section.on_peer_down
+        case "endpoint":
+            return section.on_endpoint_change
+
+
+class Runner:
+    """Reads events, and runs what ``commands`` makes of a job."""
+
+    def __init__(
+        self,
+        name: str,
+        events: socket.socket,
+        log: Log,
+        commands: Callable[[Job], list[Command]],
+        limit_s: float = LIMIT_S,
+    ) -> None:
+        self._name = name
+        self._events = events
+        self._log = log
+        self._commands = commands
+        self._limit_s = limit_s
+        self._agenda = Agenda()
+        self._waiting: deque[Command] = deque()  # of the job that is being done
+        self._unread = b""
+
+    def run(self) -> None:
+        """Until the other end is closed; a command that runs then has its time."""
+        is_open = True
+        while is_open:
+            command = self._next()
+            is_open = self._read() if command is None else self._do(command)
+
+    def _next(self) -> Command | None:
+        while not self._waiting:
+            job = self._agenda.take()
+            if job is None:
+                return None
+            self._waiting.extend(self._commands(job))
+        return self._waiting.popleft()
+
+    def _read(self) -> bool:
+        """Waits for what comes. False at the end."""
+        try:
+            data = self._events.recv(_BUFFER)
+        except OSError:
+            return False
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in filter(None, lines):
+            self._agenda.note(json.loads(line))
+        return bool(data)
+
+    def _do(self, command: Command) -> bool:
+        """One command to its end, while events are read. False when there will be no more."""
+        try:
+            process = hooks.start(command.text, self._name, command.path, command.environment)
+        except PywgError as error:
+            self._log(str(error))
+            return True
+        ended = os.pidfd_open(process.pid)
+        try:
+            return self._wait(process, ended, command)
+        finally:
+            os.close(ended)
+
+    def _wait(self, process: hooks.Process, ended: int, command: Command) -> bool:
+        is_open = True
+        limit = time.monotonic() + self._limit_s
+        while True:
+            sources = [ended, self._events.fileno()] if is_open else [ended]
+            ready = select.select(sources, [], [], max(0, limit - time.monotonic()))[0]
+            if self._events.fileno() in ready:
+                is_open = self._read()
+            if ended in ready:
+                code = process.wait()
+                if code != 0:
+                    self._log(f"hook failed with {hooks.ending(code)}: {command.text}")
+                return is_open
+            if time.monotonic() >= limit:
+                hooks.end(process)
+                self._log(f"hook was ended after {self._limit_s:g} s: {command.text}")
+                return is_open
