@@ -27,6 +27,7 @@ COMMANDS = {
     "save": ("pywg.cli.save", "Write what runs to its file."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
     "show": ("pywg.cli.show", "Show what runs."),
+    "top": ("pywg.cli.top", "Show what peers do, live."),
     "showconf": ("pywg.cli.showconf", "Print a running interface as a file for setconf."),
     "set": ("pywg.cli.set", "Change a running interface: port, mark, keys, peers."),
     "setconf": ("pywg.cli.setconf", "Set a running interface from a file."),

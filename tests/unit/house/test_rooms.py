@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "tunnel": "errors keys config plan host wireguard service",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
-    "demo": "errors keys config host native _version",
-    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo "
+    "demo": "errors keys config host wireguard native _version",
+    "top": "errors keys config host wireguard tunnel",
+    "cli": "errors keys config plan host wireguard native service tunnel rootless proxy demo top "
     "_version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
@@ -42,7 +43,9 @@ ONLY_IN = {
     "click": "cli",
     "dns": "host",
     "pyroute2": "host wireguard demo",
+    "rich": "top",
     "subprocess": "host rootless",
+    "textual": "top",
 }
 # attribute -> the files that may use it.
 CALLED_ONLY_IN = {
