@@ -11,6 +11,7 @@ import ctypes
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _TERMINATE_WAIT_S = 3.0
+_IDLE_S = 0.1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -90,24 +92,30 @@ class Channel:
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
-        self._file = stream.makefile("rb")
+        self._buffer = b""
 
     def send(self, message: dict[str, Any]) -> None:
         self._stream.sendall(json.dumps(message).encode("utf-8") + b"\n")
 
-    def receive(self) -> dict[str, Any] | None:
-        """The next message, or None when the other end is gone."""
-        try:
-            line = self._file.readline()
-        except ConnectionError:
-            return None
-        if not line:
-            return None
+    def receive(self, idle: Callable[[], None] | None = None) -> dict[str, Any] | None:
+        """The next message, or None when the other end is gone. ``idle`` is called ten times a
+        second until it comes."""
+        while b"\n" not in self._buffer:
+            if idle is not None and not select.select([self._stream], [], [], _IDLE_S)[0]:
+                idle()
+                continue
+            try:
+                chunk = self._stream.recv(1 << 16)
+            except ConnectionError:
+                return None
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         return message
 
     def close(self) -> None:
-        self._file.close()
         self._stream.close()
 
 
@@ -133,9 +141,9 @@ class Child:
             raise PywgError("a process of the demo ended too early") from None
         return self.receive()
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self, idle: Callable[[], None] | None = None) -> dict[str, Any]:
         """The next message; a failure in the child is raised here."""
-        answer = self.channel.receive()
+        answer = self.channel.receive(idle)
         if answer is None:
             raise PywgError("a process of the demo ended too early")
         if "refused" in answer:

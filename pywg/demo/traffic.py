@@ -151,8 +151,10 @@ def _iperf3(channel: Channel, program: str, pid: int, address: str, seconds: flo
     whole = str(max(1, math.ceil(seconds)))
     client = _start([program, "--client", address, "--time", whole, "--json"], piped=True)
     try:
-        output, _ = client.communicate()
+        output, _ = client.communicate(timeout=seconds + REPLY_TIMEOUT_S)
         summary = json.loads(output)
+    except programs.Expired:
+        raise PywgError(f"iperf3 did not end within {seconds + REPLY_TIMEOUT_S:.0f} s") from None
     except ValueError:
         raise PywgError("iperf3 did not answer in JSON") from None
     finally:
