@@ -12,7 +12,7 @@ from pywg.cli import complete
 from pywg.config import check_name
 from pywg.errors import PywgError
 from pywg.top import plain
-from pywg.top.observe import Observers
+from pywg.top.observe import Observers, Views
 from pywg.top.sampler import InterfaceView
 from pywg.top.table import Sort
 
@@ -79,8 +79,18 @@ def top(
             'pywg top needs textual: pip install "pywg-tunnel[tui]"; '
             "pywg top --once prints one table without it"
         ) from None
+    check(observers.views())  # a name that nobody has is told before the screen is taken
     Top(observers.views, interval, Sort(sort), reverse=reverse, wanted=wanted).run()
     return 0
+
+
+def check(found: Views) -> None:
+    """Raises PywgError where there is nothing to look at, and why."""
+    if not found:
+        raise PywgError("there is no WireGuard interface here")
+    errors = [view for view in found.values() if isinstance(view, PywgError)]
+    if len(errors) == len(found):
+        raise errors[0]
 
 
 def _once(observers: Observers, interval: float) -> tuple[dict[str, InterfaceView], bool]:
@@ -88,8 +98,7 @@ def _once(observers: Observers, interval: float) -> tuple[dict[str, InterfaceVie
     observers.views()
     time.sleep(interval)
     found = observers.views()
-    if not found:
-        raise PywgError("there is no WireGuard interface here")
+    check(found)
     errors = {name: view for name, view in found.items() if isinstance(view, PywgError)}
     for error in errors.values():
         print(f"pywg: {error}", file=sys.stderr)

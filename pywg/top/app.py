@@ -23,11 +23,11 @@ from textual.widgets import Footer, Input, Static
 from pywg.errors import PywgError
 from pywg.top import plain, table, words
 from pywg.top.details import Details
+from pywg.top.observe import Views
 from pywg.top.peers import PeerTable
 from pywg.top.sampler import InterfaceView
 from pywg.top.table import Sort
 
-Views = Mapping[str, InterfaceView | PywgError]
 HEADS_MAX = 6
 HINT = "words of a name, key, endpoint or interface; Enter keeps the filter, Escape takes it away"
 _BARS = 24
@@ -145,7 +145,7 @@ class Top(App[None]):
         if self.trouble:
             lines.append(Text(self.trouble, "red"))
         elif not self.views:
-            lines.append(Text("looking for WireGuard interfaces ...", "dim"))
+            lines.append(Text("no WireGuard interface at the moment", "dim"))
         return Text("\n").join(lines)
 
     def _state(self, shown: int, views: Mapping[str, InterfaceView]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pywg import wireguard
@@ -15,6 +15,8 @@ from pywg.top.sampler import InterfaceView, Observation, Sampler
 from pywg.tunnel import names
 from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.status import Report
+
+Views = Mapping[str, InterfaceView | PywgError]
 
 
 class Observer:
@@ -72,7 +74,7 @@ class Observers:
         self.wanted = tuple(wanted)
         self._known: dict[str, Observer] = {}
 
-    def views(self) -> dict[str, InterfaceView | PywgError]:
+    def views(self) -> Views:
         """By name: a view, or why there is none."""
         present = self.wanted or wireguard.interfaces()
         self._known = {name: self._known.get(name) or Observer(name) for name in present}

@@ -405,6 +405,19 @@ def test_without_interfaces_it_says_so(
     assert capsys.readouterr() == ("", "pywg: there is no WireGuard interface here\n")
 
 
+def test_a_name_that_nobody_has_is_told_at_once(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("textual", reason="the extra `tui` is not installed")
+    answers.answers["wg7"] = UapiError("wg7: no userspace WireGuard interface of this name runs", 0)
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    for arguments in (["top", "wg7"], ["top", "--once", "wg7"]):
+        assert cli.main(arguments) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("pywg: wg7: no userspace WireGuard interface")
+
+
 def test_without_textual_it_says_what_to_install(
     answers: Answers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
