@@ -127,10 +127,15 @@ class Child:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
+        # Ctrl-C goes to the whole group: not into what Python does in a child before we are asked.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.pid = os.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             ours.close()
             _child_main(body, Channel(theirs), parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.channel = Channel(ours)
 
@@ -175,7 +180,6 @@ class Child:
 def _child_main(body: Callable[[Channel], None], channel: Channel, parent: int) -> NoReturn:
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the group; the parent decides
         signal.signal(signal.SIGTERM, _end)
         die_with_parent(parent)
         body(channel)
