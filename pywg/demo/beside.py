@@ -18,7 +18,7 @@ from statistics import mean
 from typing import Any
 
 from pywg.config import Config
-from pywg.demo.process import Channel, Child, Refused, die_with_parent, enter_network, unshare
+from pywg.demo.process import Channel, Child, Refused, enter_network, start, unshare
 from pywg.errors import PywgError, UapiError
 from pywg.host import processes, programs
 from pywg.wireguard import socket as uapi_socket
@@ -62,10 +62,7 @@ def _host(
 ) -> None:
     enter_network(pid)
     _own_run()
-    parent = os.getpid()
-    daemon = programs.start(
-        [command, "--foreground", INTERFACE], piped=False, before=lambda: die_with_parent(parent)
-    )
+    daemon = start([command, "--foreground", INTERFACE])
     try:
         _configure(daemon, config)
         set_up()

@@ -16,16 +16,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from pywg.errors import PywgError
+from pywg.host import programs
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _TERMINATE_WAIT_S = 3.0
 _IDLE_S = 0.1
+Mask = set[int | signal.Signals]
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -119,6 +122,29 @@ class Channel:
         self._stream.close()
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[Mask]:
+    """Python calls functions after a fork, on both sides, and drops exceptions in them: one that a
+    signal raises there would be lost, so it comes afterwards. Gives the mask of before."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def start(command: Sequence[str], *, piped: bool = False) -> programs.Process:
+    """Another program, which dies with us."""
+    parent = os.getpid()
+    with _signals_held() as mask:
+
+        def before() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            die_with_parent(parent)
+
+        return programs.start(command, piped=piped, before=before)
+
+
 class Child:
     """A forked process that runs `body(channel)`; its failure arrives as ``{"failed": line}``."""
 
@@ -127,15 +153,11 @@ class Child:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        # Ctrl-C goes to the whole group: not into what Python does in a child before we are asked.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self.pid = os.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            ours.close()
-            _child_main(body, Channel(theirs), parent)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _signals_held() as mask:
+            self.pid = os.fork()
+            if self.pid == 0:
+                ours.close()
+                _child_main(body, Channel(theirs), parent, mask)
         theirs.close()
         self.channel = Channel(ours)
 
@@ -177,10 +199,14 @@ class Child:
         self.close()
 
 
-def _child_main(body: Callable[[Channel], None], channel: Channel, parent: int) -> NoReturn:
+def _child_main(
+    body: Callable[[Channel], None], channel: Channel, parent: int, mask: Mask
+) -> NoReturn:
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the group; the parent decides
         signal.signal(signal.SIGTERM, _end)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         die_with_parent(parent)
         body(channel)
         code = 0

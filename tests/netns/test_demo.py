@@ -39,7 +39,7 @@ def test_interrupted_on_a_terminal_it_takes_its_line_away(
     terminal.press("C-c")
     terminal.await_text(r"outer\$$")
     shown = terminal.screen()
-    assert " of 30 s" not in shown and "pywg: interrupted" in shown
+    assert " of 30 s" not in shown and "pywg: interrupted" in shown, shown
 
 
 def test_who_may_not_open_the_tun_is_shown_the_loopback_and_lines_that_work(
