@@ -15,6 +15,7 @@ leaks       whether anything leaves in clear beside a tunnel with a kill switch
 green       the tests again and again, also under load
 selftest    what the kernel asks of its driver, asked of the daemon, again and again
 interop     one table of pywg beside other implementations
+pictures    the pictures of docs/
 docs        pages of the guide for embedders and of all docstrings
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

@@ -51,13 +51,21 @@ fn writeCounters(workers: *const Workers, writer: *Writer) Writer.Error!void {
     var udp: io.udp.Counters = .{};
     var tun: io.tun.Counters = .{};
     for (workers.all()) |worker| {
-        udp.receive_errors += worker.udp.counters.receive_errors;
-        udp.source_refused += worker.udp.counters.source_refused;
-        tun.read_errors += worker.tun.counters.read_errors;
-        tun.write_failed += worker.tun.counters.write_failed;
+        add(&udp, &worker.udp.counters);
+        add(&tun, &worker.tun.counters);
     }
-    try writer.print("udp_receive_errors={d}\nudp_source_refused={d}\n", .{ udp.receive_errors, udp.source_refused });
-    try writer.print("tun_read_errors={d}\ntun_write_failed={d}\n", .{ tun.read_errors, tun.write_failed });
+    try writeAll("udp", &udp, writer);
+    try writeAll("tun", &tun, writer);
+}
+
+fn add(sum: anytype, counters: *const std.meta.Child(@TypeOf(sum))) void {
+    inline for (comptime std.meta.fieldNames(@TypeOf(counters.*))) |name| @field(sum, name) += @field(counters, name);
+}
+
+fn writeAll(comptime prefix: []const u8, counters: anytype, writer: *Writer) Writer.Error!void {
+    inline for (comptime std.meta.fieldNames(@TypeOf(counters.*))) |name| {
+        try writer.print(prefix ++ "_" ++ name ++ "={d}\n", .{@field(counters, name)});
+    }
 }
 
 /// The answer to `get`, part by part. No configuration may change until it is complete.

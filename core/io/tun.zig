@@ -49,9 +49,15 @@ pub const Received = struct {
     bytes: []u8,
 };
 
+/// Of one worker, so plain.
 pub const Counters = struct {
     read_errors: u64 = 0,
     write_failed: u64 = 0,
+    /// Packets and superpackets, each of which takes a call, and the bytes in them.
+    reads: u64 = 0,
+    read_bytes: u64 = 0,
+    writes: u64 = 0,
+    written_bytes: u64 = 0,
 };
 
 pub const Tun = struct {
@@ -289,6 +295,8 @@ pub const Tun = struct {
                         tun.counters.read_errors += 1;
                         return null;
                     }
+                    tun.counters.reads += 1;
+                    tun.counters.read_bytes += length - prefix;
                     return .{
                         .header = header,
                         .bytes = buffer[0 .. length - prefix],
@@ -350,8 +358,14 @@ pub const Tun = struct {
         assert(!tun.has_vnet_header or vectors[0].len == tun.header_length);
         const used = if (tun.has_vnet_header) vectors else vectors[1..];
         while (true) {
-            const errno = linux.errno(tun.calls.writev(tun.write_fd, used.ptr, used.len));
-            if (errno != .INTR) return errno; // TUN does not sleep in write, so this ends
+            switch (sys.result(tun.calls.writev(tun.write_fd, used.ptr, used.len))) {
+                .value => |length| {
+                    tun.counters.writes += 1;
+                    tun.counters.written_bytes += length -| tun.header_length;
+                    return .SUCCESS;
+                },
+                .failure => |code| if (code != .INTR) return code, // TUN does not sleep in write, so this ends
+            }
         }
     }
 
@@ -650,6 +664,7 @@ test "packets written arrive at a socket, packets sent come out of read" {
         try testing.expectEqual(.SUCCESS, linux.errno(sys.real.bind(socket, &name, @sizeOf(sys.SockaddrIn))));
         var buffer: [2000]u8 = undefined;
         try testing.expect(fixture.tun.writePacket(udpPacket(&buffer, 100, 8080, 1)));
+        try testing.expectEqual(.{ 1, 128 }, .{ fixture.tun.counters.writes, fixture.tun.counters.written_bytes });
         var payload: [200]u8 = undefined;
         try testing.expectEqual(100, linux.recvfrom(socket, &payload, payload.len, 0, null, null));
 
@@ -658,8 +673,11 @@ test "packets written arrive at a socket, packets sent come out of read" {
         try testing.expectEqual(100, linux.sendto(socket, &payload, 100, 0, to, @sizeOf(sys.SockaddrIn)));
         const large = try testing.allocator.alloc(u8, packet_max);
         defer testing.allocator.free(large);
+        var total: usize = 0;
         while (Fixture.waitForPackets(&.{&fixture.tun})) {
             const received = (try fixture.tun.read(large)).?;
+            total += received.bytes.len;
+            try testing.expectEqual(total, fixture.tun.counters.read_bytes);
             if (received.bytes.len != 128 or received.bytes[9] != 17) continue; // IPv6 neighbours make noise
             try testing.expectEqual(VnetHeader.GSO_NONE, received.header.gso_type);
             // Without offload the kernel completes the checksum itself.

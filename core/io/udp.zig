@@ -33,12 +33,17 @@ pub const OpenError = error{
     SystemResources,
 };
 
-/// What went otherwise than planned; shown to the user.
+/// What went otherwise than planned, and what a system call came to; shown to the user. Of one worker, so plain.
 pub const Counters = struct {
     receive_errors: u64 = 0,
     /// Datagrams longer than their slot.
     truncated: u64 = 0,
     source_refused: u64 = 0,
+    /// Calls, those that found or sent nothing included, and the datagrams that they came to.
+    receive_calls: u64 = 0,
+    received: u64 = 0,
+    send_calls: u64 = 0,
+    sent: u64 = 0,
 };
 
 /// What sockets are to be bound to.
@@ -356,6 +361,7 @@ pub const Udp = struct {
         const socket = udp.fd(family) orelse return 0;
         batch.prepare();
         const rc = udp.calls.recvmmsg(socket, &batch.messages, ReceiveBatch.slots, linux.MSG.DONTWAIT);
+        udp.counters.receive_calls += 1;
         const count = switch (sys.result(rc)) {
             .value => |count| count,
             .failure => |code| {
@@ -367,6 +373,7 @@ pub const Udp = struct {
         for (0..count) |i| {
             batch.take(i);
             if (batch.datagrams[i].truncated) udp.counters.truncated += 1;
+            udp.counters.received += batch.datagrams[i].count();
         }
         return count;
     }
@@ -414,7 +421,9 @@ pub const Udp = struct {
             };
             pass.run();
             udp.counters.source_refused += pass.sources_refused;
+            udp.counters.send_calls += pass.calls_made;
         }
+        udp.counters.sent += total.sent_datagrams;
         return total;
     }
 };
@@ -445,6 +454,12 @@ pub const Received = struct {
     ecn: u2,
     /// Part of it is lost: drop it.
     truncated: bool,
+
+    /// Datagrams in it.
+    fn count(received: *const Received) usize {
+        if (received.segment_size == 0) return 1;
+        return (received.bytes.len + received.segment_size - 1) / received.segment_size;
+    }
 };
 
 /// Slots for one recvmmsg, each with room for the longest train, allocated once.

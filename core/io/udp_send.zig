@@ -111,6 +111,7 @@ pub const Pass = struct {
     result: *SendResult,
     /// How often a source was forgotten.
     sources_refused: u64 = 0,
+    calls_made: u64 = 0,
     cursor: Cursor = .{},
     /// EINVAL on a train with a sticky source means either that GSO does not fit the path or that the
     /// source is gone. The first datagram of the train, sent alone, tells which.
@@ -205,6 +206,7 @@ pub const Pass = struct {
                 done += 1;
                 continue;
             };
+            pass.calls_made += 1;
             const rc = pass.calls.sendmmsg(socket, out.messages[done..].ptr, @intCast(count - done), 0);
             switch (sys.result(rc)) {
                 .value => |sent| {

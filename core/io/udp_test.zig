@@ -170,6 +170,8 @@ test "a train goes out in one message and comes in whole, over both families" {
     for ([_]Family{ .ipv4, .ipv6 }) |family| {
         if (fixture.b.fd(family) == null) continue;
         Fault.reset(&.{});
+        fixture.a.counters = .{};
+        fixture.b.counters = .{};
         var buffer: [9 * 1400 + 100]u8 = undefined;
         var transmits = [_]Transmit{.{
             .bytes = numberedTrain(&buffer, 1400),
@@ -181,6 +183,9 @@ test "a train goes out in one message and comes in whole, over both families" {
         try testing.expectEqual(SendResult{ .sent_datagrams = 10 }, sent);
         try testing.expectEqual(1, Fault.calls_made);
         try testing.expectEqual(1, fixture.receive(&fixture.b, family));
+        try testing.expectEqual(.{ 1, 10 }, .{ fixture.a.counters.send_calls, fixture.a.counters.sent });
+        try testing.expectEqual(10, fixture.b.counters.received);
+        try testing.expect(fixture.b.counters.receive_calls >= 1);
         const received = fixture.batch.datagrams[0];
         try testing.expectEqual(1400, received.segment_size);
         try testing.expectEqualSlices(u8, &buffer, received.bytes);

@@ -32,6 +32,7 @@ COMMANDS = {
     "fmt": ("pywg.cli.fmt", "Write files in their canonical spelling."),
     "strip": ("pywg.cli.strip", "Print what wg reads of a wg-quick file."),
     "show": ("pywg.cli.show", "Show what runs."),
+    "top": ("pywg.cli.top", "Show what peers do, live."),
     "events": ("pywg.cli.events", "Tell what happens, in lines of JSON."),
     "exporter": ("pywg.cli.exporter", "Serve metrics to Prometheus."),
     "showconf": ("pywg.cli.showconf", "Print a running interface as a file for setconf."),

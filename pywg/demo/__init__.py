@@ -12,20 +12,19 @@ from typing import Any
 from pywg import _version
 from pywg.demo import loopback, world
 from pywg.demo.process import Refused
+from pywg.demo.reporter import Reporter
 from pywg.errors import PywgError
 from pywg.native import library
 
-Note = Callable[[str], None]
-
 # In the order they are tried: name -> (what it is, what runs it)
-TIERS: dict[str, tuple[str, Callable[[float, Note], dict[str, Any]]]] = {
+TIERS: dict[str, tuple[str, Callable[[float, Reporter], dict[str, Any]]]] = {
     "root": (
         "two network namespaces, as root",
-        lambda seconds, note: world.run(seconds, note, user_namespace=False),
+        lambda seconds, reporter: world.run(seconds, reporter, user_namespace=False),
     ),
     "userns": (
         "two network namespaces in an unprivileged user namespace",
-        lambda seconds, note: world.run(seconds, note, user_namespace=True),
+        lambda seconds, reporter: world.run(seconds, reporter, user_namespace=True),
     ),
     "loopback": (
         "two interfaces in one process over loopback UDP, without TUN",
@@ -34,17 +33,17 @@ TIERS: dict[str, tuple[str, Callable[[float, Note], dict[str, Any]]]] = {
 }
 
 
-def run_demo(seconds: float, tier: str | None, note: Note) -> dict[str, Any]:
+def run_demo(seconds: float, tier: str | None, reporter: Reporter) -> dict[str, Any]:
     """The outcome of the first tier that works, or of the one asked for."""
     library.load()  # without a core no tier works: say that once
     refused: dict[str, str] = {}
     for name in (tier,) if tier else TIERS:
         what, run = TIERS[name]
         try:
-            note(f"{name}: {what}")
-            measured = run(seconds, note)
+            reporter.note(f"{name}: {what}")
+            measured = run(seconds, reporter)
         except Refused as reason:
-            note(f"{name}: not possible here: {reason}")
+            reporter.note(f"{name}: not possible here: {reason}")
             refused[name] = str(reason)
             continue
         return {

@@ -9,11 +9,11 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
+from pywg.demo.reporter import Reporter
 from pywg.errors import PywgError
 from pywg.keys import PrivateKey
 from pywg.native.interface import Interface, Packet, Verdict
@@ -73,18 +73,18 @@ class End:
         self.socket.close()
 
 
-def run(seconds: float, note: Callable[[str], None]) -> dict[str, Any]:
+def run(seconds: float, reporter: Reporter) -> dict[str, Any]:
     a, b = End("10.77.0.1"), End("10.77.0.2")
     try:
         a.configure(b)
         b.configure(a)
-        return _measure(a, b, seconds, note)
+        return _measure(a, b, seconds, reporter)
     finally:
         a.close()
         b.close()
 
 
-def _measure(a: End, b: End, seconds: float, note: Callable[[str], None]) -> dict[str, Any]:
+def _measure(a: End, b: End, seconds: float, reporter: Reporter) -> dict[str, Any]:
     packet = ip_packet(a.inner, b.inner, 84)
     began = time.perf_counter()
     a.send([packet])
@@ -93,12 +93,15 @@ def _measure(a: End, b: End, seconds: float, note: Callable[[str], None]) -> dic
     handshake_ms = 1000 * (time.perf_counter() - began)
     if b.receive() != [packet]:
         raise PywgError("the first packet did not arrive")
-    note(f"handshake: {handshake_ms:.2f} ms")
+    reporter.note(f"handshake: {handshake_ms:.2f} ms")
     times_ms = [_round_trip(a, b) for _ in range(PINGS)]
-    note("ping: " + ", ".join(f"{value:.2f}" for value in times_ms) + " ms")
-    transfers = [_transfer("a to b", a, b, seconds), _transfer("b to a", b, a, seconds)]
-    for measured in transfers:
-        note(f"{measured['direction']}: {measured['mbit_per_s']:.0f} Mbit/s sealed and opened")
+    reporter.note("ping: " + ", ".join(f"{value:.2f}" for value in times_ms) + " ms")
+    transfers = []
+    for direction, source, sink in (("a to b", a, b), ("b to a", b, a)):
+        reporter.begin(f"sealing and opening, {direction}", seconds)
+        measured = _transfer(direction, source, sink, seconds, reporter)
+        transfers.append(measured)
+        reporter.note(f"{direction}: {measured['mbit_per_s']:.0f} Mbit/s sealed and opened")
     return {
         "mtu": MTU,
         "handshake_ms": handshake_ms,
@@ -109,7 +112,6 @@ def _measure(a: End, b: End, seconds: float, note: Callable[[str], None]) -> dic
             name: {reason: count for reason, count in end.interface.dropped().items() if count}
             for name, end in (("a", a), ("b", b))
         },
-        "unlock": "for a real tunnel between two namespaces: sudo pywg demo",
     }
 
 
@@ -124,10 +126,13 @@ def _round_trip(a: End, b: End) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def _transfer(direction: str, source: End, sink: End, seconds: float) -> dict[str, Any]:
+def _transfer(
+    direction: str, source: End, sink: End, seconds: float, reporter: Reporter
+) -> dict[str, Any]:
     packets = [ip_packet(source.inner, sink.inner, MTU)] * BATCH
     began, cpu_began, count = time.monotonic(), time.process_time(), 0
     while (elapsed := time.monotonic() - began) < seconds:
+        reporter.wait()
         source.send(packets)
         count += sum(len(packet) for packet in sink.receive(BATCH))
     cpu_seconds = time.process_time() - cpu_began

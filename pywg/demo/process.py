@@ -11,19 +11,24 @@ import ctypes
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from pywg.errors import PywgError
+from pywg.host import programs
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _TERMINATE_WAIT_S = 3.0
+_IDLE_S = 0.1
+Mask = set[int | signal.Signals]
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -90,25 +95,54 @@ class Channel:
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
-        self._file = stream.makefile("rb")
+        self._buffer = b""
 
     def send(self, message: dict[str, Any]) -> None:
         self._stream.sendall(json.dumps(message).encode("utf-8") + b"\n")
 
-    def receive(self) -> dict[str, Any] | None:
-        """The next message, or None when the other end is gone."""
-        try:
-            line = self._file.readline()
-        except ConnectionError:
-            return None
-        if not line:
-            return None
+    def receive(self, idle: Callable[[], None] | None = None) -> dict[str, Any] | None:
+        """The next message, or None when the other end is gone. ``idle`` is called ten times a
+        second until it comes."""
+        while b"\n" not in self._buffer:
+            if idle is not None and not select.select([self._stream], [], [], _IDLE_S)[0]:
+                idle()
+                continue
+            try:
+                chunk = self._stream.recv(1 << 16)
+            except ConnectionError:
+                return None
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         return message
 
     def close(self) -> None:
-        self._file.close()
         self._stream.close()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[Mask]:
+    """Python calls functions after a fork, on both sides, and drops exceptions in them: one that a
+    signal raises there would be lost, so it comes afterwards. Gives the mask of before."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def start(command: Sequence[str], *, piped: bool = False) -> programs.Process:
+    """Another program, which dies with us."""
+    parent = os.getpid()
+    with _signals_held() as mask:
+
+        def before() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            die_with_parent(parent)
+
+        return programs.start(command, piped=piped, before=before)
 
 
 class Child:
@@ -119,10 +153,11 @@ class Child:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            ours.close()
-            _child_main(body, Channel(theirs), parent)
+        with _signals_held() as mask:
+            self.pid = os.fork()
+            if self.pid == 0:
+                ours.close()
+                _child_main(body, Channel(theirs), parent, mask)
         theirs.close()
         self.channel = Channel(ours)
 
@@ -133,9 +168,9 @@ class Child:
             raise PywgError("a process of the demo ended too early") from None
         return self.receive()
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self, idle: Callable[[], None] | None = None) -> dict[str, Any]:
         """The next message; a failure in the child is raised here."""
-        answer = self.channel.receive()
+        answer = self.channel.receive(idle)
         if answer is None:
             raise PywgError("a process of the demo ended too early")
         if "refused" in answer:
@@ -164,11 +199,14 @@ class Child:
         self.close()
 
 
-def _child_main(body: Callable[[Channel], None], channel: Channel, parent: int) -> NoReturn:
+def _child_main(
+    body: Callable[[Channel], None], channel: Channel, parent: int, mask: Mask
+) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the group; the parent decides
         signal.signal(signal.SIGTERM, _end)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         die_with_parent(parent)
         body(channel)
         code = 0

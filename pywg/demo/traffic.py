@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pywg.demo.process import Channel, Child, die_with_parent, enter_network
+from pywg.demo.process import Channel, Child, enter_network, start
 from pywg.errors import PywgError
 from pywg.host import programs
 
@@ -132,7 +132,7 @@ def _source(channel: Channel, pid: int, address: str, seconds: float) -> None:
 
 def _iperf3_server(channel: Channel, program: str, pid: int, address: str) -> None:
     enter_network(pid)
-    server = _start([program, "--server", "--one-off", "--bind", address])
+    server = start([program, "--server", "--one-off", "--bind", address])
     try:
         limit = time.monotonic() + START_TIMEOUT_S
         while not _is_listening(PORT):
@@ -149,10 +149,12 @@ def _iperf3_server(channel: Channel, program: str, pid: int, address: str) -> No
 def _iperf3(channel: Channel, program: str, pid: int, address: str, seconds: float) -> None:
     enter_network(pid)
     whole = str(max(1, math.ceil(seconds)))
-    client = _start([program, "--client", address, "--time", whole, "--json"], piped=True)
+    client = start([program, "--client", address, "--time", whole, "--json"], piped=True)
     try:
-        output, _ = client.communicate()
+        output, _ = client.communicate(timeout=seconds + REPLY_TIMEOUT_S)
         summary = json.loads(output)
+    except programs.Expired:
+        raise PywgError(f"iperf3 did not end within {seconds + REPLY_TIMEOUT_S:.0f} s") from None
     except ValueError:
         raise PywgError("iperf3 did not answer in JSON") from None
     finally:
@@ -162,11 +164,6 @@ def _iperf3(channel: Channel, program: str, pid: int, address: str, seconds: flo
         raise PywgError(f"iperf3: {summary['error']}")
     end = summary["end"]
     channel.send({"end": {name: end[name] for name in ("sum_sent", "sum_received")}})
-
-
-def _start(command: list[str], *, piped: bool = False) -> programs.Process:
-    parent = os.getpid()
-    return programs.start(command, piped=piped, before=lambda: die_with_parent(parent))
 
 
 def _is_listening(port: int) -> bool:

@@ -2,6 +2,7 @@
 
       node a                          world                         node b
       wg0  10.77.0.1/24                                             wg0  10.77.0.2/24
+      wg1  10.78.0.1/24           (wireguard-go, if any)            wg1  10.78.0.2/24
       veth 192.0.2.1/24  ---------- (makes the pair) -----------    veth 192.0.2.2/24
 
 World, node a and node b are processes, each in a network namespace without a name. So no route or
@@ -14,14 +15,14 @@ import errno
 import importlib
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from pywg.config import AllowedIP, Config, Endpoint, InterfaceSection, PeerSection
-from pywg.demo import traffic
+from pywg.demo import beside, traffic
 from pywg.demo.process import (
     CLONE_NEWNET,
     Channel,
@@ -30,17 +31,18 @@ from pywg.demo.process import (
     become_root_of_user_namespace,
     unshare,
 )
-from pywg.errors import NO_TUN, TUN_NOT_OURS, PywgError
+from pywg.demo.reporter import Reporter, Sender
+from pywg.errors import NO_TUN, PywgError
 from pywg.keys import PrivateKey
 from pywg.native.device import Device
 from pywg.native.options import LogLevel
 
-Note = Callable[[str], None]
-
 TUNNEL = "wg0"
 MTU = 1420
 PORT = 51820
+OTHER_PORT = 51821
 PINGS = 5
+BESIDE_SECONDS_MAX = 2.0
 GIB = 1 << 30
 
 
@@ -52,29 +54,39 @@ class Node:
     veth: str
     outer: str
     inner: str
+    other_inner: str
     private_key: PrivateKey
 
     def config(self, peer: Node) -> Config:
+        return self._config(peer, peer.inner, PORT)
+
+    def other_config(self, peer: Node) -> Config:
+        """Of the implementation that it is measured beside."""
+        return self._config(peer, peer.other_inner, OTHER_PORT)
+
+    def _config(self, peer: Node, inner: str, port: int) -> Config:
         return Config(
-            InterfaceSection(private_key=self.private_key, listen_port=PORT),
+            InterfaceSection(private_key=self.private_key, listen_port=port),
             (
                 PeerSection(
                     public_key=peer.private_key.public,
-                    endpoint=Endpoint(peer.outer, PORT),
-                    allowed_ips=(AllowedIP(ip_network(peer.inner)),),
+                    endpoint=Endpoint(peer.outer, port),
+                    allowed_ips=(AllowedIP(ip_network(inner)),),
                 ),
             ),
         )
 
 
-def run(seconds: float, note: Note, *, user_namespace: bool) -> dict[str, Any]:
+def run(seconds: float, reporter: Reporter, *, user_namespace: bool) -> dict[str, Any]:
     """Measures in a child process, whose namespaces end with it."""
     check_tun()
     with Child(lambda channel: _world(channel, seconds, user_namespace)) as world:
         while True:
-            message = world.receive()
+            message = world.receive(reporter.wait)
             if "note" in message:
-                note(message["note"])
+                reporter.note(message["note"])
+            elif "begin" in message:
+                reporter.begin(message["begin"], message["seconds"])
             else:
                 result: dict[str, Any] = message["result"]
                 return result
@@ -85,14 +97,13 @@ def check_tun() -> None:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise Refused(f"/dev/net/tun is not open to this user ({TUN_NOT_OURS})") from None
+            raise Refused("/dev/net/tun is not open to this user") from None
         raise Refused(f"there is no usable /dev/net/tun ({NO_TUN})") from None
 
 
 def _world(channel: Channel, seconds: float, user_namespace: bool) -> None:
-    def note(line: str) -> None:
-        channel.send({"note": line})
-
+    reporter = Sender(channel)
+    reporter.begin("namespaces and a tunnel", 0)
     importlib.import_module("pyroute2")  # a third of a second, once instead of in each node
     if user_namespace:
         become_root_of_user_namespace()
@@ -100,11 +111,10 @@ def _world(channel: Channel, seconds: float, user_namespace: bool) -> None:
         unshare(CLONE_NEWNET)
     except OSError as error:
         raise Refused(
-            f"a network namespace needs CAP_SYS_ADMIN: {os.strerror(error.errno or 0)} "
-            "(sudo pywg demo)"
+            f"a network namespace needs CAP_SYS_ADMIN: {os.strerror(error.errno or 0)}"
         ) from None
-    a = Node("a", "veth-a", "192.0.2.1", "10.77.0.1", PrivateKey.generate())
-    b = Node("b", "veth-b", "192.0.2.2", "10.77.0.2", PrivateKey.generate())
+    a = Node("a", "veth-a", "192.0.2.1", "10.77.0.1", "10.78.0.1", PrivateKey.generate())
+    b = Node("b", "veth-b", "192.0.2.2", "10.77.0.2", "10.78.0.2", PrivateKey.generate())
     with ExitStack() as stack:
         began = time.monotonic()
         children = {
@@ -118,8 +128,11 @@ def _world(channel: Channel, seconds: float, user_namespace: bool) -> None:
             child.channel.send({"do": "open"})
         for child in children.values():
             child.receive()
-        note(f"up: {a.inner} and {b.inner} in {1000 * (time.monotonic() - began):.0f} ms")
-        result = {"mtu": MTU, **_measure(a, b, children, seconds, note)}
+        took_ms = 1000 * (time.monotonic() - began)
+        reporter.note(f"up: {a.inner} and {b.inner} in {took_ms:.0f} ms")
+        result = {"mtu": MTU, **_measure(a, b, children, seconds, reporter)}
+        compared = _beside(a, b, children, min(seconds, BESIDE_SECONDS_MAX), reporter)
+        result |= {"beside": compared, "beside_notes": beside.notes(compared)}
     channel.send({"result": result})
 
 
@@ -159,14 +172,22 @@ def _addresses(own: Node) -> None:
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
-        for name, address in (("lo", ""), (own.veth, own.outer), (TUNNEL, own.inner)):
-            index = ip.link_lookup(ifname=name)[0]
-            if address:
-                interface = ip_interface(f"{address}/24")
-                ip.addr("add", index=index, address=str(interface.ip), prefixlen=24)
-            if name == TUNNEL:
-                ip.link("set", index=index, mtu=MTU)
-            ip.link("set", index=index, state="up")
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+    _address(own.veth, own.outer)
+    _address(TUNNEL, own.inner, MTU)
+
+
+def _address(name: str, address: str, mtu: int | None = None) -> None:
+    """Gives a link its address, and brings it up."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=name)[0]
+        interface = ip_interface(f"{address}/24")
+        ip.addr("add", index=index, address=str(interface.ip), prefixlen=24)
+        if mtu is not None:
+            ip.link("set", index=index, mtu=mtu)
+        ip.link("set", index=index, state="up")
 
 
 def _answer(device: Device, question: str) -> dict[str, Any]:
@@ -178,32 +199,27 @@ def _answer(device: Device, question: str) -> dict[str, Any]:
         case _:
             report = device.report()
             dropped = {reason: count for reason, count in report.dropped.items() if count}
-            return {"offloads": report.offloads, "dropped": dropped}
+            threads = int(report.other.get("threads", 1))
+            return {"offloads": report.offloads, "dropped": dropped, "threads": threads}
 
 
 def _measure(
-    a: Node, b: Node, children: dict[str, Child], seconds: float, note: Note
+    a: Node, b: Node, children: dict[str, Child], seconds: float, reporter: Reporter
 ) -> dict[str, Any]:
+    reporter.begin("handshake and pings", 0)
     sent_unix_ns, times_ms = traffic.ping(children["a"].pid, b.inner, PINGS)
     shaken_unix_ns = children["a"].ask({"ask": "handshake"})["unix_ns"]
     handshake_ms = (shaken_unix_ns - sent_unix_ns) / 1e6
-    note(f"handshake: {handshake_ms:.2f} ms after the first packet")
-    note("ping: " + ", ".join(f"{value:.2f}" for value in times_ms) + " ms")
+    reporter.note(f"handshake: {handshake_ms:.2f} ms after the first packet")
+    reporter.note("ping: " + ", ".join(f"{value:.2f}" for value in times_ms) + " ms")
     transfers = []
     for source, sink in ((a, b), (b, a)):
         before = _cpu(children)
-        measured = traffic.transfer(
-            children[source.name].pid, children[sink.name].pid, sink.inner, seconds
-        )
-        cpu_seconds = _cpu(children) - before
-        measured = {
-            "direction": f"{source.name} to {sink.name}",
-            **measured,
-            "cpu_seconds": cpu_seconds,
-            "cpu_seconds_per_gib": cpu_seconds * GIB / max(measured["bytes"], 1),
-        }
+        reporter.begin(f"TCP through pywg, {source.name} to {sink.name}", seconds)
+        measured = _transfer(children, source, sink, sink.inner, seconds)
+        measured |= _cost(_cpu(children) - before, measured)
         transfers.append(measured)
-        note(
+        reporter.note(
             f"{measured['direction']}: {measured['mbit_per_s']:.0f} Mbit/s "
             f"({measured['tool']}, {measured['seconds']:.1f} s)"
         )
@@ -212,10 +228,85 @@ def _measure(
         "handshake_ms": handshake_ms,
         "ping_ms": times_ms,
         "transfers": transfers,
+        "threads": reports["a"]["threads"],
         "offloads": {name: report["offloads"] for name, report in reports.items()},
         "dropped": {name: report["dropped"] for name, report in reports.items()},
     }
 
 
+def _transfer(
+    children: dict[str, Child], source: Node, sink: Node, address: str, seconds: float
+) -> dict[str, Any]:
+    source_pid, sink_pid = (children[node.name].pid for node in (source, sink))
+    return {
+        "direction": f"{source.name} to {sink.name}",
+        **traffic.transfer(source_pid, sink_pid, address, seconds),
+    }
+
+
+def _cost(cpu_seconds: float, measured: dict[str, Any]) -> dict[str, float]:
+    each_gib = cpu_seconds * GIB / max(measured["bytes"], 1)
+    return {"cpu_seconds": cpu_seconds, "cpu_seconds_per_gib": each_gib}
+
+
 def _cpu(children: dict[str, Child]) -> float:
     return sum(float(child.ask({"ask": "cpu"})["seconds"]) for child in children.values())
+
+
+# ---- beside others
+
+
+def _beside(
+    a: Node, b: Node, children: dict[str, Child], seconds: float, reporter: Reporter
+) -> dict[str, Any]:
+    """Transfers by name; a comparison that fails is told, and spoils nothing."""
+    found: dict[str, Any] = {}
+    for name, measure in ((beside.BARE, _bare), (beside.OTHER, _other)):
+        try:
+            transfers = measure(a, b, children, seconds, reporter)
+        except PywgError as reason:
+            reporter.note(f"{name}: not measured: {reason}")
+            continue
+        if transfers:
+            found[name] = transfers
+            reporter.note(f"{name}: {beside.speed(transfers):.0f} Mbit/s")
+    return found
+
+
+def _bare(
+    a: Node, b: Node, children: dict[str, Child], seconds: float, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """The cable itself: no tunnel, no cipher."""
+    transfers = []
+    for source, sink in ((a, b), (b, a)):
+        reporter.begin(f"TCP over the bare cable, {source.name} to {sink.name}", seconds)
+        transfers.append(_transfer(children, source, sink, sink.outer, seconds))
+    return transfers
+
+
+def _other(
+    a: Node, b: Node, children: dict[str, Child], seconds: float, reporter: Reporter
+) -> list[dict[str, Any]]:
+    command = beside.program()
+    if command is None:
+        return []
+    reporter.begin(f"a tunnel of {beside.OTHER}", 0)
+    with ExitStack() as stack:
+        hosts = {}
+        for own, peer in ((a, b), (b, a)):
+            host = beside.host(
+                command,
+                children[own.name].pid,
+                own.other_config(peer),
+                partial(_address, beside.INTERFACE, own.other_inner, MTU),
+            )
+            hosts[own.name] = stack.enter_context(host)
+        for host in hosts.values():
+            host.receive()
+        transfers = []
+        for source, sink in ((a, b), (b, a)):
+            before = _cpu(hosts)
+            reporter.begin(f"TCP through {beside.OTHER}, {source.name} to {sink.name}", seconds)
+            measured = _transfer(children, source, sink, sink.other_inner, seconds)
+            transfers.append(measured | _cost(_cpu(hosts) - before, measured))
+        return transfers

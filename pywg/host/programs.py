@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pywg.errors import HostError
 
 Process = subprocess.Popen[bytes]
+Expired = subprocess.TimeoutExpired
 TIMEOUT_S = 60.0
 
 

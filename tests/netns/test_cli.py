@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,7 +142,7 @@ def test_run_goes_to_the_background_when_wg_can_configure_it(place: Place) -> No
     place.is_empty()
 
 
-def demo(*before: str, tier: str, scratch: Path) -> None:
+def demo(*before: str, tier: str, scratch: Path) -> dict[str, Any]:
     answer = subprocess.run(
         [*before, sys.executable, "-m", "pywg", "demo", "--tier", tier, "--seconds", "1", "--json"],
         capture_output=True,
@@ -150,8 +153,10 @@ def demo(*before: str, tier: str, scratch: Path) -> None:
         env={**os.environ, "TMPDIR": str(scratch)},
     )
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["tier"] == tier
+    outcome: dict[str, Any] = json.loads(answer.stdout)
+    assert outcome["tier"] == tier
     assert list(scratch.iterdir()) == [], "a file was left"
+    return outcome
 
 
 def host() -> tuple[str, str]:
@@ -169,8 +174,14 @@ def test_the_demo_measures_and_leaves_nothing_behind(
     subject: Program, tier: str, tmp_path: Path
 ) -> None:
     before = host()
-    demo(tier=tier, scratch=tmp_path)
+    outcome = demo(tier=tier, scratch=tmp_path)
     assert host() == before
+    assert 2 <= len(outcome["next"]) <= 3
+    if tier != "loopback":
+        others = {"bare veth"} | ({"wireguard-go"} if shutil.which("wireguard-go") else set())
+        assert set(outcome["beside"]) == others
+        transfers = [outcome["transfers"], *outcome["beside"].values()]
+        assert all(one["mbit_per_s"] > 0 for each in transfers for one in each)
 
 
 def test_the_demo_works_as_nobody(subject: Program) -> None:
@@ -181,7 +192,13 @@ def test_the_demo_works_as_nobody(subject: Program) -> None:
     inside = ["unshare", "--mount", "sh", "-c", f'{node} && exec "$@"', "sh"]
     with tempfile.TemporaryDirectory() as scratch:  # pytest's own is closed to others
         Path(scratch).chmod(0o777)
-        demo(*inside, *nobody, tier="userns", scratch=Path(scratch))
+        outcome = demo(*inside, *nobody, tier="userns", scratch=Path(scratch))
+    last = outcome["next"][-1]["command"]
+    assert last.endswith(" --help")
+    helped = subprocess.run(
+        [*nobody, *shlex.split(last)], capture_output=True, text=True, check=False
+    )
+    assert helped.returncode == 0 and "Commands:" in helped.stdout
 
 
 def test_a_demo_that_is_interrupted_leaves_nothing_behind(subject: Program) -> None:

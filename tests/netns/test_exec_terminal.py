@@ -5,7 +5,6 @@ terminal is tmux's, the shell in it an ordinary user's; the place is that of tes
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,52 +13,9 @@ import pytest
 
 from tools.lab import ordinary
 from tools.lab.lab import Lab
-from tools.lab.namespaces import run
 from tools.lab.ordinary import Place, make_place, pywg
+from tools.lab.terminal import Terminal
 from tools.lab.waiting import wait_until
-
-
-class Terminal:
-    """A shell with the prompt `outer$`."""
-
-    def __init__(self, place: Place, name: str) -> None:
-        self.socket = place.folder / name
-        shell = "env PS1='outer$ ' SHELL=/bin/bash bash --norc --noprofile"
-        words = ["new-session", "-d", "-x", "200", "-y", "24", shell]
-        started = ordinary.start(
-            place.host, ["tmux", "-f", "/dev/null", "-S", str(self.socket), *words]
-        )
-        assert started.wait(30) == 0
-        self.await_text(r"outer\$$")
-
-    def tmux(self, *words: str) -> str:
-        return run("tmux", "-S", str(self.socket), *words)
-
-    def type(self, text: str) -> None:
-        self.tmux("send-keys", "-l", text)
-        self.tmux("send-keys", "Enter")
-
-    def press(self, key: str) -> None:
-        self.tmux("send-keys", key)
-
-    def screen(self) -> str:
-        return self.tmux("capture-pane", "-p").rstrip()
-
-    def await_text(self, pattern: str) -> None:
-        """At the end of a line; the last line that is not empty matches too."""
-        try:
-            wait_until(
-                lambda: re.search(pattern, self.screen(), re.MULTILINE) is not None,
-                f"the terminal shows {pattern}",
-                seconds=30,
-            )
-        except AssertionError:
-            print(self.screen())
-            raise
-
-    def close(self) -> None:
-        with contextlib.suppress(AssertionError):
-            self.tmux("kill-server")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +28,8 @@ def place(shared_lab: Lab) -> Iterator[Place]:
 
 @pytest.fixture
 def terminal(place: Place, request: pytest.FixtureRequest) -> Iterator[Terminal]:
-    made = Terminal(place, f"tmux-{abs(hash(request.node.name)) % 10**6}")
+    socket = place.folder / f"tmux-{abs(hash(request.node.name)) % 10**6}"
+    made = Terminal(socket, lambda words: ordinary.start(place.host, words))
     try:
         yield made
     finally:

@@ -27,6 +27,7 @@ wire        counts WireGuard messages on the wire, by nftables
 seclusion   the folders that all daemons share, for one process alone
 relay       a UDP relay that loses and reorders
 handshake   a WireGuard initiator in Python that can also misbehave
+terminal    a terminal of tmux, with a shell in it
 tracing     system calls that fail on purpose, by strace
 waiting     waits for an event, with a sentence that says for which
 

@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "monitor": "errors keys config wireguard native tunnel",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
-    "demo": "errors keys config host native _version",
+    "demo": "errors keys config host wireguard native _version",
     "doctor": "errors config plan host wireguard tunnel rootless",
+    "top": "errors keys config host wireguard tunnel",
     "cli": "errors keys config plan host wireguard native service tunnel enroll monitor rootless "
-    "proxy demo doctor _version",
+    "proxy demo doctor top _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
@@ -46,8 +47,10 @@ ONLY_IN = {
     "dns": "host",
     "prometheus_client": "monitor",
     "pyroute2": "host wireguard demo",
+    "rich": "top",
     "segno": "enroll",
     "subprocess": "host rootless",
+    "textual": "top",
 }
 # attribute -> the files that may use it.
 CALLED_ONLY_IN = {
