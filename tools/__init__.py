@@ -16,6 +16,7 @@ green       the tests again and again, also under load
 selftest    what the kernel asks of its driver, asked of the daemon, again and again
 interop     one table of pywg beside other implementations
 pictures    the pictures of docs/
-docs        pages of the guide for embedders and of all docstrings
+docs        a site of README.md, docs/ and all docstrings
+first_minute  how long it takes from a clone, a wheel, or nothing to a tunnel
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

@@ -119,8 +119,8 @@ def lab_of_its_own() -> Iterator[Lab]:
 def from_clone(uid: int) -> Journey:
     with at_home("from clone to a measured tunnel", uid) as terminal:
         # In one file: git trusts no repository that belongs to somebody else.
-        bundle = ["git", "-C", REPOSITORY, "bundle", "create", "--quiet"]
-        subprocess.run([*bundle, terminal.home / "pywg.git", "HEAD"], check=True)
+        bundle = ["git", "-C", str(REPOSITORY), "bundle", "create", "--quiet"]
+        subprocess.run([*bundle, str(terminal.home / "pywg.git"), "HEAD"], check=True)
         terminal.type("git clone --quiet pywg.git pywg")
         terminal.type("cd pywg && ./scripts/quickstart")
         return terminal.journey

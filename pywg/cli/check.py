@@ -10,11 +10,17 @@ import click
 
 from pywg.cli import complete
 from pywg.cli.names import config_file, is_name
+from pywg.cli.words import examples
 from pywg.doctor import file as judge
 from pywg.doctor.finding import Finding, Severity
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg check --strict wg0",
+        "pywg check --elsewhere ./client.conf",
+    )
+)
 @click.argument(
     "files", metavar="FILE|NAME...", nargs=-1, required=True, shell_complete=complete.configs
 )
@@ -29,8 +35,6 @@ def check(files: tuple[str, ...], strict: bool, elsewhere: bool, as_json: bool) 
     """Say what `pywg up` would say of files, and touch nothing.
 
     The exit code is 1 if `up` would refuse one of them, or, with --strict, warn of one.
-
-    Example: pywg check --strict /etc/wireguard/*.conf
     """
     paths = [config_file(file)[1] if is_name(file) else Path(file) for file in files]
     found = [item for path in paths for item in judge.check(path, elsewhere=elsewhere)]

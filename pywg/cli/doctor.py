@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 
 import click
 
 from pywg.cli import complete
 from pywg.cli.names import config_file, is_name
+from pywg.cli.stdout import wants_color
+from pywg.cli.words import examples
 from pywg.doctor.finding import Finding, Severity, exit_code
 
 _COLORS = {Severity.OK: "32", Severity.NOTE: "36", Severity.WARNING: "33", Severity.ERROR: "31"}
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg doctor",
+        "sudo pywg doctor wg0",
+    )
+)
 @click.argument("target", metavar="[NAME|FILE]", required=False, shell_complete=complete.configs)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array; without secrets.")
 @click.option("--quiet", is_flag=True, help="Only warnings and errors.")
@@ -24,8 +29,6 @@ def doctor(target: str | None, as_json: bool, quiet: bool) -> int:
 
     NAME is a tunnel that runs, or /etc/wireguard/NAME.conf; FILE is a file called NAME.conf. The
     exit code is 0 if there is nothing worse than a note, 1 for warnings, 2 for errors.
-
-    Example: sudo pywg doctor wg0
     """
     from pywg.doctor.examine import examine
 
@@ -37,7 +40,7 @@ def doctor(target: str | None, as_json: bool, quiet: bool) -> int:
         least = Severity.WARNING if quiet else Severity.OK
         for item in found:
             if item.severity >= least:
-                click.echo(picture(item, color=_wants_color()), color=True)
+                click.echo(picture(item, color=wants_color()), color=True)
         click.echo(summary(found))
     return exit_code(found)
 
@@ -65,7 +68,3 @@ def summary(found: list[Finding]) -> str:
     }
     told = [f"{count} {name}{'s'[: count != 1]}" for name, count in counts.items()]
     return f"{len(found)} findings: {', '.join(told)}"
-
-
-def _wants_color() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -12,6 +12,7 @@ import click
 from pywg._version import __version__
 from pywg.cli import complete
 from pywg.cli.options import metrics_place
+from pywg.cli.words import examples
 from pywg.config import check_name
 from pywg.errors import CoreLoadError
 from pywg.monitor import exposition, helper, place, server
@@ -22,7 +23,11 @@ from pywg.service import capabilities
 from pywg.service.supervisor import forbid_dumps
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg exporter --listen 127.0.0.1:9586 wg0",
+    )
+)
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete.interfaces)
 @click.option(
     "--listen",
@@ -56,7 +61,6 @@ def exporter(
     """Serve metrics of running interfaces to Prometheus: of these, or of all.
 
     The names of series are those of other exporters for WireGuard, so their dashboards work.
-    Example: pywg exporter --listen 127.0.0.1:9586 wg0
     """
     for name in names:
         check_name(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pywg.cli.words import examples
 from pywg.config import read
 from pywg.config.document import write
 from pywg.config.format import formatted, without_secrets
@@ -16,7 +17,12 @@ from pywg.errors import ConfigError, PywgError, hide_keys
 STDIN = "-"
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pywg fmt --diff /etc/wireguard/wg0.conf",
+        "pywg fmt /etc/wireguard/wg0.conf",
+    )
+)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--check", is_flag=True, help="Write nothing; fail if a file would change.")
 @click.option("--diff", is_flag=True, help="Write nothing; print what would change, keys hidden.")
@@ -25,8 +31,6 @@ def fmt(files: tuple[str, ...], check: bool, diff: bool) -> int:
 
     A file keeps its mode and its owner. FILE - is stdin, written to stdout. A file with mistakes
     is left as it is.
-
-    Example: pywg fmt --diff /etc/wireguard/wg0.conf
     """
     failed = False
     changes = False

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from pywg.cli.names import config_file, is_name
+from pywg.cli.words import examples, refuse_keys
 from pywg.config import names as config_names
 from pywg.enroll import begin, files, server
-from pywg.errors import PywgError, hide_keys
+from pywg.errors import hide_keys
 from pywg.keys import PrivateKey
-
-
-def examples(*lines: str) -> str:
-    """The end of a command's help: lines that can be typed."""
-    return "\n".join(("\b", "Examples:" if len(lines) > 1 else "Example:", *lines))
 
 
 @click.command(
@@ -82,14 +77,3 @@ def init(
 def _shown(name: str, path: Path) -> str:
     """As the next command has to name it."""
     return name if is_name(name) else hide_keys(str(path))
-
-
-def refuse_keys(*words: str) -> None:
-    """A key has no place on a command line: others can see it there. Raises PywgError."""
-    if any(hide_keys(word) != word for word in words):
-        raise PywgError("this looks like a key, which has no place on a command line")
-
-
-def tell(line: str) -> None:
-    """On stderr, so that stdout is the product alone."""
-    print(hide_keys(line), file=sys.stderr)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 
 import click
 
+from pywg.cli.stdout import warn_if_world_accessible_output
 from pywg.cli.wg_verb import one_of_wg
 from pywg.errors import KeyFormatError, PywgError
 from pywg.keys import BASE64_LENGTH, PresharedKey, PrivateKey
@@ -44,16 +43,3 @@ def pubkey(words: tuple[str, ...]) -> None:
     except KeyFormatError as error:
         raise PywgError(f"stdin: not a private key: {error}") from None
     click.echo(private_key.public.to_base64())
-
-
-def warn_if_world_accessible_output() -> None:
-    try:
-        status = os.fstat(1)
-    except OSError:
-        return
-    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o007:
-        print(
-            "Warning: writing to world accessible file.\n"
-            "Consider setting the umask to 077 and trying again.",
-            file=sys.stderr,
-        )

@@ -96,7 +96,7 @@ memory_limit_option = click.option(
 log_format_option = click.option(
     "--log-format",
     envvar="LOG_FORMAT",
-    type=click.Choice(["text", "json"]),
+    type=Word(["text", "json"]),
     default="text",
     help="How lines of the log are written where they go to stderr.",
 )

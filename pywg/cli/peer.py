@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from pywg.cli.init import examples, refuse_keys, tell
 from pywg.cli.peer_files import (
     Delivery,
     addresses,
@@ -26,6 +25,7 @@ from pywg.cli.peer_files import (
     wish_options,
 )
 from pywg.cli.rotate import rotate
+from pywg.cli.words import examples, refuse_keys, tell
 from pywg.config import PeerSection
 from pywg.enroll import client, peers, running, server
 from pywg.enroll.client import Wish

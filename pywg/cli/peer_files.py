@@ -3,7 +3,6 @@ file goes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from pywg.cli import complete
-from pywg.cli.init import refuse_keys, tell
-from pywg.cli.keys import warn_if_world_accessible_output
 from pywg.cli.names import config_file, is_name, warn_if_world_accessible
+from pywg.cli.stdout import wants_color, warn_if_world_accessible_output
 from pywg.cli.terminal import Terminal
+from pywg.cli.words import refuse_keys, tell
 from pywg.config import PeerSection
 from pywg.enroll import client, files, qr, running, server
 from pywg.enroll.client import Wish
@@ -188,7 +187,7 @@ class Delivery:
             if image is not None:
                 tell(f"{image}: made, for this user only; whoever sees it has the key")
             elif self.code is not None:
-                print(qr.terminal(text, color=sys.stdout.isatty()), end="")
+                print(qr.terminal(text, color=wants_color()), end="")
 
         return show
 

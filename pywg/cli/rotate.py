@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from pywg.cli.init import examples, refuse_keys, tell
 from pywg.cli.peer_files import (
     Delivery,
     apply_option,
@@ -21,6 +20,7 @@ from pywg.cli.peer_files import (
     server_argument,
     wish_options,
 )
+from pywg.cli.words import examples, refuse_keys, tell
 from pywg.enroll import client, rotation, running, server
 from pywg.enroll.client import Wish
 from pywg.enroll.server import Server

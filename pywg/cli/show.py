@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from pywg import wireguard
-from pywg.cli import complete
+from pywg.cli import complete, stdout
 from pywg.cli import show_fields as fields
 from pywg.cli.show_facts import facts
 from pywg.cli.wg_verb import status_of
@@ -150,12 +150,10 @@ def trace_of(name: str) -> Report | None:
 
 
 def wants_color() -> bool:
-    mode = os.environ.get("WG_COLOR_MODE", "auto")
     if os.environ.get("NO_COLOR"):  # no-color.org: for every program, so also where wg would
         return False
-    if mode in ("always", "never"):
-        return mode == "always"
-    return sys.stdout.isatty()
+    mode = os.environ.get("WG_COLOR_MODE", "auto")
+    return stdout.wants_color() if mode not in ("always", "never") else mode == "always"
 
 
 class Pretty:

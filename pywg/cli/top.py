@@ -9,6 +9,7 @@ import time
 import click
 
 from pywg.cli import complete
+from pywg.cli.words import Word, examples
 from pywg.config import check_name
 from pywg.errors import PywgError
 from pywg.top import plain
@@ -17,7 +18,12 @@ from pywg.top.sampler import InterfaceView
 from pywg.top.table import Sort
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo pywg top wg0",
+        "sudo pywg top --once --sort handshake",
+    )
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete.interfaces)
 @click.option(
     "--interval",
@@ -29,7 +35,7 @@ from pywg.top.table import Sort
 )
 @click.option(
     "--sort",
-    type=click.Choice([sort.value for sort in Sort]),
+    type=Word([sort.value for sort in Sort]),
     default=Sort.TRAFFIC.value,
     show_default=True,
     help="What is on top.",
@@ -59,8 +65,6 @@ def top(
     Without NAME all interfaces. Needs textual: pip install "pywg-tunnel[tui]"; --once does without.
 
     Keys: / filter, s sort, r reverse, p pause, Enter details of a peer, q quit.
-
-    Example: sudo pywg top wg0
     """
     observers = Observers([check_name(name) for name in names])
     if once or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
+
+from pywg.errors import PywgError, hide_keys
 
 NO_SYNONYMS: Mapping[str, str] = {}
 
@@ -37,3 +40,14 @@ def examples(*lines: str) -> str:
     """The end of a command's help: lines that can be typed. A test has the command line parse each,
     so that none is of yesterday. Behind ``#`` is what it does."""
     return "\n".join(("\b", "Examples:" if len(lines) > 1 else "Example:", *lines))
+
+
+def refuse_keys(*words: str) -> None:
+    """A key has no place on a command line: others can see it there. Raises PywgError."""
+    if any(hide_keys(word) != word for word in words):
+        raise PywgError("this looks like a key, which has no place on a command line")
+
+
+def tell(line: str) -> None:
+    """On stderr, so that stdout is the product alone."""
+    print(hide_keys(line), file=sys.stderr)

@@ -50,9 +50,10 @@ class Peer:
     source: str = ""
     problem: str = ""
     is_hopeless: bool = False
-    # Of a running tunnel: Unix time in nanoseconds, 0 for never; bytes.
+    # Of a running tunnel: Unix time in nanoseconds, 0 for never; bytes; what its device says of it.
     last_handshake_ns: int = 0
     sent: int = 0
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

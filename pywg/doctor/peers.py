@@ -23,12 +23,19 @@ def judge(tunnel: Tunnel, now_s: float) -> Iterator[Finding]:
                 f"{int(peer.last_handshake_ns / _SECOND_NS - now_s)} seconds ahead",
                 "timedatectl set-ntp true",
             )
-        if peer.endpoint is not None and not peer.last_handshake_ns and peer.sent:
+        if peer.last_handshake_ns and peer.trouble:
+            yield warning(
+                "peer-trouble",
+                f"{peer.label}: {peer.trouble}",
+                f"pywg show {tunnel.name}",
+                "docs/no-handshake.md",
+            )
+        elif not peer.last_handshake_ns and (peer.trouble or (peer.sent and peer.endpoint)):
             yield warning(
                 "no-handshake",
-                f"{peer.label}: it was asked and has never answered",
+                f"{peer.label}: {peer.trouble or 'it was asked and has never answered'}",
                 f"{peer.sent} bytes sent to {peer.endpoint}, no handshake",
-                f"pywg show {tunnel.name}; the keys of both ends, and the port in their firewalls",
+                "the keys of both ends, and the port in their firewalls: docs/no-handshake.md",
             )
     if any(peer.last_handshake_ns for peer in tunnel.peers):
         yield ok("handshake", "there has been a handshake")

@@ -3,16 +3,21 @@ seconds at most, and the device."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pywg import wireguard
 from pywg.config import Config, IPNetwork, PeerSection, split_dns
 from pywg.doctor.facts import Peer, Tunnel
+from pywg.errors import UapiError
 from pywg.host import netns, resolver
 from pywg.host.network import Network
 from pywg.host.outside import Outside
+from pywg.keys import PublicKey
 from pywg.plan.facts import Location
+from pywg.wireguard import condition
+from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard.status import PeerStatus
 
 Answers = Mapping[resolver.Question, resolver.Answer]
@@ -37,7 +42,14 @@ def of_running(
     if config is not None:
         ask = Outside(name).asking(status.fwmark) if is_root else resolver.look_up
         answers = _answers(config, location, ask)
-    peers = tuple(_of_status(peer, known.get(peer.public_key), answers) for peer in status.peers)
+    troubles = _troubles(name, status.peers)
+    peers = tuple(
+        replace(
+            _of_status(peer, known.get(peer.public_key), answers),
+            trouble=troubles.get(peer.public_key, ""),
+        )
+        for peer in status.peers
+    )
     with netns.entered(location.netns), Network() as kernel:
         mtu, addresses = kernel.mtu(name), tuple(kernel.addresses(name))
         routed = [network for network, _ in kernel.routes(name)]
@@ -53,6 +65,16 @@ def of_running(
         mtu=mtu,
         full=base.full if is_routed_by_us else full_versions(routed),
     )
+
+
+def _troubles(name: str, peers: Iterable[PeerStatus]) -> dict[PublicKey, str]:
+    """What pywg's own device knows beyond what wg asks for."""
+    try:
+        report = uapi_socket.report(name)
+    except UapiError:
+        return {}
+    found = {peer.public_key: condition.of_peer(peer, report, int(time.time())) for peer in peers}
+    return {key: state.text for key, state in found.items() if not state.is_healthy}
 
 
 def _of_config(name: str, config: Config, peers: tuple[Peer, ...]) -> Tunnel:

@@ -19,8 +19,9 @@ from pywg.keys import PublicKey
 from pywg.monitor.series import Backend, Seen
 from pywg.tunnel import record
 from pywg.tunnel.names import file_of, names_of
+from pywg.wireguard import condition
 from pywg.wireguard import socket as uapi_socket
-from pywg.wireguard.status import Report
+from pywg.wireguard.status import InterfaceStatus, Report
 
 #: What an interface has to answer. Prometheus itself waits for ten seconds.
 DEADLINE_S = 4.0
@@ -86,7 +87,15 @@ def look(interface: str, names: Names) -> Seen:
         names.of(interface),
         report,
         healed=len(record.healed(interface)),
+        states={} if report is None else _states(status, report),
     )
+
+
+def _states(status: InterfaceStatus, report: Report) -> dict[PublicKey, str]:
+    """Of the peers of which there is something to complain."""
+    now_s = int(time.time())
+    found = {peer.public_key: condition.of_peer(peer, report, now_s) for peer in status.peers}
+    return {key: state.word for key, state in found.items() if not state.is_healthy}
 
 
 def _report(interface: str) -> Report | None:

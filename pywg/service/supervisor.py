@@ -136,11 +136,7 @@ def host(
                 announcer.start()
             if ready is not None:
                 ready.sendall(_READY)
-            number = signal.sigwait(signals)
-            if number == signal.SIGUSR1:
-                device.wait()
-            else:
-                _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
+            _await_end(device, hosting, signals)
         finally:
             watcher.stop()
             if announcer is not None:
@@ -158,6 +154,14 @@ def host(
         while signal.sigtimedwait(signals, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _await_end(device: Device, hosting: Hosting, signals: set[signal.Signals]) -> None:
+    number = signal.sigwait(signals)
+    if number == signal.SIGUSR1:
+        device.wait()
+    else:
+        _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
 
 
 def _beside(

@@ -64,6 +64,7 @@ def told(row: Row) -> Iterator[tuple[str, str]]:
         yield "name", peer.name
     yield "public key", str(status.public_key)
     yield "endpoint", row.endpoint or "not known yet"
+    yield "status", peer.condition.text
     yield "handshake", _handshake(peer.handshake_s)
     yield "keepalive", _keepalive(status.persistent_keepalive)
     yield "preshared", "yes" if status.preshared_key is not None else "no"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pywg.keys import PublicKey
+from pywg.wireguard.condition import Condition, of_peer
 from pywg.wireguard.status import PeerStatus, Report
 
 HISTORY_LENGTH = 120
@@ -48,13 +49,20 @@ class Flow:
 @dataclass(frozen=True, slots=True)
 class PeerView:
     """``status``: as it was told. ``handshake_s``: its age in seconds; None for never. Below zero:
-    the wall clock was set back since."""
+    the wall clock was set back since. ``report`` and ``unix_s``: what else was told, and when."""
 
     status: PeerStatus
     name: str
     received: Flow
     sent: Flow
     handshake_s: float | None
+    report: Report | None = None
+    unix_s: int = 0
+
+    @property
+    def condition(self) -> Condition:
+        """Decided when it is asked for: of ten thousand peers one is looked at."""
+        return of_peer(self.status, self.report, self.unix_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,8 @@ class Sampler:
             received,
             sent,
             (seen.unix_ns - shaken_ns) / _S if shaken_ns else None,
+            seen.report,
+            int(seen.unix_ns / _S),
         )
 
     def _sum(self, way: int, flows: list[Flow], seconds: float) -> Flow:

@@ -17,7 +17,7 @@ from pywg.doctor.finding import Finding, Severity, error, exit_code, note, warni
 from pywg.keys import PrivateKey
 
 ROOT = Path(__file__).parents[2]
-KEY = PrivateKey(bytes(range(200, 232)))
+KEY = PrivateKey(bytes([200, *range(201, 231), 0x47]))
 PRIVATE = KEY.to_base64()
 PEER = PrivateKey(bytes(range(32))).public
 GOOD = f"""\

@@ -523,6 +523,13 @@ def test_peers_that_never_answered_and_a_clock_that_was_set_back() -> None:
     silent = replace(PEER, sent=148)
     assert told(peers.judge(replace(TUNNEL, peers=(silent,)), 2e9)) == [("warning", "no-handshake")]
     assert told(peers.judge(TUNNEL, 2e9)) == []
+    refused = replace(PEER, trouble="refused: nobody listens on that port")
+    (found,) = peers.judge(replace(TUNNEL, peers=(refused,)), 2e9)
+    assert (found.word, found.text) == ("no-handshake", f"{PEER.label}: {refused.trouble}")
+    silent_now = replace(PEER, last_handshake_ns=1, trouble="silent")
+    assert ("warning", "peer-trouble") in told(
+        peers.judge(replace(TUNNEL, peers=(silent_now,)), 2e9)
+    )
     ahead = replace(silent, last_handshake_ns=int(3e9 * 1e9))
     assert told(peers.judge(replace(TUNNEL, peers=(ahead,)), 2e9)) == [("warning", "clock-stepped")]
 

@@ -295,7 +295,7 @@ def test_a_name_of_which_no_file_can_be_made_needs_one() -> None:
 # ---- names
 
 
-@pytest.mark.parametrize("word", ["", "x" * 65, "a\tb", PrivateKey.generate().to_base64()])
+@pytest.mark.parametrize("word", ["", "x" * 65, "a\tb", "A" * 42 + "E="])
 def test_what_cannot_be_a_name_is_refused(word: str) -> None:
     with pytest.raises(PywgError, match="NAME: "):
         server.new_name(made(), word)

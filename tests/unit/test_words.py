@@ -278,7 +278,8 @@ def test_colours_are_for_terminals_and_not_for_who_wants_none(
 
 
 # Whoever else writes to a terminal what only a terminal understands.
-COLOURED = {"cli/show.py"}
+# live.py has no colour: it takes its line away.
+COLOURED = {"cli/show.py", "cli/doctor.py", "cli/live.py", "enroll/qr.py"}
 
 
 def test_only_who_asks_whether_colours_are_wanted_has_any() -> None:

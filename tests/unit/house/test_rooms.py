@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host wireguard native _version",
-    "doctor": "errors config plan host wireguard tunnel rootless",
+    "doctor": "errors keys config plan host wireguard tunnel rootless",
     "top": "errors keys config host wireguard tunnel",
     "cli": "errors keys config plan host wireguard native service tunnel enroll monitor rootless "
     "proxy demo doctor top _version",
