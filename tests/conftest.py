@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -43,6 +44,8 @@ _labs: list[Lab] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would what tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "netns: end to end in network namespaces; needs root")
     config.addinivalue_line("markers", "interop: with a peer that is not pywg; needs root")
     config.addinivalue_line("markers", "vm: on a booted Debian in qemu; needs root")

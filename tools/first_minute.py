@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from tools.lab.programs import REPOSITORY
 from tools.lab.seclusion import seclude
 
 PATIENCE_S = 600
+INSTALLED = Path(sys.prefix) / "bin"
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Terminal:
     def _environment(self) -> dict[str, str]:
         return {
             "HOME": str(self.home),
-            "PATH": f"{Path(sys.base_prefix) / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{Path(sys.base_prefix) / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin:{INSTALLED}",
             "LANG": "C.UTF-8",
         }
 
@@ -139,7 +141,25 @@ def from_wheel(uid: int) -> Journey:
         return terminal.journey
 
 
-JOURNEYS: dict[str, Callable[[int], Journey]] = {"clone": from_clone, "wheel": from_wheel}
+def from_nothing(uid: int) -> Journey:
+    """Two hosts, connected. Root at both: an interface of the host takes that."""
+    with lab_of_its_own() as lab, at_home("from `pywg init` to two hosts connected", 0) as terminal:
+        laptop, server = lab.cabled()
+        said = terminal.type("pywg init ./server.conf --endpoint 192.0.2.2 --address6 none", server)
+        address = re.search(r"(10\.[\d.]+)/24", said)
+        assert address is not None, said
+        terminal.type("pywg peer add ./server.conf laptop", server)
+        terminal.type("pywg up ./server.conf", server)
+        terminal.type("pywg up ./laptop.conf", laptop)
+        terminal.type(f"ping -c 1 {address[1]}", laptop)
+        return terminal.journey
+
+
+JOURNEYS: dict[str, Callable[[int], Journey]] = {
+    "clone": from_clone,
+    "wheel": from_wheel,
+    "init": from_nothing,
+}
 
 
 def main() -> None:
@@ -158,7 +178,7 @@ def main() -> None:
     sweep()
     print(HEAD, flush=True)
     for name in chosen:
-        for uid in (ordinary.UID, 0):
+        for uid in (0,) if name == "init" else (ordinary.UID, 0):
             print(JOURNEYS[name](uid).row(), flush=True)
 
 

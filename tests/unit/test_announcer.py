@@ -111,6 +111,10 @@ def greeted(path: Path) -> socket.socket:
             events.PortFailed(5, errno.EADDRINUSE),
             {"event": "port_failed", "port": 5, "reason": "EADDRINUSE"},
         ),
+        (
+            events.PeerTrouble(KEY, errno.ECONNREFUSED),
+            {"event": "peer_trouble", "peer": str(KEY), "reason": "ECONNREFUSED"},
+        ),
         (events.InterfaceRemoved(), {"event": "interface_removed"}),
         (events.EventsLost(3), {"event": "events_lost", "count": 3}),
     ],

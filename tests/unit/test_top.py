@@ -31,7 +31,7 @@ from pywg.top.sampler import (
 from pywg.top.table import Sort
 from pywg.tunnel import names
 from pywg.wireguard import socket as uapi_socket
-from pywg.wireguard.status import InterfaceStatus, PeerStatus, Report
+from pywg.wireguard.status import InterfaceStatus, PeerStatus, PeerTrace, Report
 
 S = 1_000_000_000
 NOW_NS = 1_700_000_000 * S
@@ -108,6 +108,14 @@ def test_a_handshake_has_an_age_and_one_of_the_future_says_so() -> None:
     assert words.age(later.peers[0].handshake_s) == "clock?"
     (view,) = views(seen(1, peer(1)))
     assert view.peers[0].handshake_s is None
+
+
+def test_what_is_wrong_with_a_peer_is_told_in_words() -> None:
+    asked = replace(peer(1), endpoint=Endpoint("192.0.2.7", 5))
+    report = Report(peers={key(1): PeerTrace(has_endpoint=True, asked=2, asked_for_ms=7000)})
+    told, unknown = views(seen(1, asked, report=report), seen(2, asked))
+    assert told.peers[0].condition.word == "no_answer"
+    assert unknown.peers[0].condition.word == "unknown"
 
 
 @pytest.mark.parametrize("again_s", [5.0, 4.0])
