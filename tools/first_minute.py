@@ -2,6 +2,8 @@
 
     scripts/first_minute [JOURNEY...]      all, unless some are named
 
+Then how long the commands take that people and scripts run all day.
+
 Each journey begins with an empty home: no cache of pip, no compiler. Needs root, to become the
 ordinary user and to make namespaces, and the network for what pip fetches. What is made is removed.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -162,6 +165,19 @@ JOURNEYS: dict[str, Callable[[int], Journey]] = {
 }
 
 
+STARTS = (("genkey",), ("show",), ("--version",))
+
+
+def start_up(words: Sequence[str]) -> float:
+    """Seconds: the median of twenty, of which the files are in memory."""
+    taken = []
+    for _ in range(21):
+        began = time.monotonic()
+        subprocess.run([INSTALLED / "pywg", *words], check=True, stdout=subprocess.DEVNULL)
+        taken.append(time.monotonic() - began)
+    return statistics.median(taken[1:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="first_minute", description=(__doc__ or "").split("\n")[0]
@@ -180,6 +196,8 @@ def main() -> None:
     for name in chosen:
         for uid in (0,) if name == "init" else (ordinary.UID, 0):
             print(JOURNEYS[name](uid).row(), flush=True)
+    for words in STARTS:
+        print(f"pywg {' '.join(words)}: {start_up(words):.3f} s")
 
 
 if __name__ == "__main__":
