@@ -146,6 +146,8 @@ class _Examination:
             lambda: view.of_running(self.name, config, location, is_root=self.host.is_root),
         )
         if tunnel is None:
+            if self.host.is_root:
+                self.findings.append(running.deaf(self.name))
             return
         kept = self._device(location)
         switch = next((step for step in kept if isinstance(step, SetKillSwitch)), None)

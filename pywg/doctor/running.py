@@ -56,6 +56,15 @@ def undone(name: str, gone: Iterable[Step]) -> Iterator[Finding]:
         yield ok("in-effect", "all that `up` did is there")
 
 
+def deaf(name: str) -> Finding:
+    return warning(
+        "no-answer",
+        f"the process that hosts {name} does not answer",
+        f"pywg show {name}",
+        f"pywg down {name}, pywg up {name}",
+    )
+
+
 def down(name: str) -> Finding:
     return error(
         "link-down",

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pywg.errors import PywgError, system_call
+from pywg.host.descriptors import close_others
 from pywg.wireguard import socket as uapi_socket
 
 #: Before it is started again, in seconds; doubled each time.
@@ -51,6 +52,8 @@ def _become(name: str, listening: int, tunnel: int, *, keeps_stderr: bool) -> No
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1) if keeps_stderr else (0, 1, 2):
             os.dup2(null, fd)
+        # What our caller had open, such as a lock or a pipe, is not held for as long as we live.
+        close_others({listening, tunnel})
         for fd in (listening, tunnel):
             os.set_inheritable(fd, True)
         words = ["exporter", "--listen-fd", str(listening), "--beside-fd", str(tunnel), name]
@@ -71,9 +74,9 @@ def keep(tunnel: int, serve: Callable[[], None]) -> None:
     when that has died."""
     pause_s = PAUSE_FIRST_S
     while True:
-        child = os.fork()
+        keeper, child = os.getpid(), os.fork()
         if child == 0:
-            _serve(serve)
+            _serve(serve, keeper)
         serving = os.pidfd_open(child)
         try:
             ready = select.select([tunnel, serving], [], [])[0]
@@ -89,9 +92,10 @@ def keep(tunnel: int, serve: Callable[[], None]) -> None:
         pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
 
-def _serve(serve: Callable[[], None]) -> None:
+def _serve(serve: Callable[[], None], keeper: int) -> None:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        serve()
+        if os.getppid() == keeper:  # it may have died before that
+            serve()
     finally:
         os._exit(1)

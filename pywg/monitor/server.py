@@ -1,7 +1,7 @@
 """Serves a WSGI application by HTTP on one socket: for a Prometheus, and for whoever tries to hang.
 
 Knows HTTP, nothing of metrics. Invariant: at most ``CALLERS`` at the same time, each for at most
-``CALLER_S`` between two bytes.
+``CALLER_S`` until its question is there, and ``ANSWER_S`` more to take the answer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pywg.monitor.place import Place
 
 CALLERS = 16
 CALLER_S = 10.0
+ANSWER_S = 30.0
 
 
 def listen(place: Place) -> socket.socket:
@@ -57,8 +58,28 @@ class _Handler(WSGIRequestHandler):
 
     def handle(self) -> None:
         # A caller that hangs up, or says nothing, is no fault of ours.
+        self._allow(CALLER_S)
+        try:
+            with contextlib.suppress(OSError):
+                super().handle()
+        finally:
+            self._limit.cancel()
+
+    def parse_request(self) -> bool:
+        """Its first line is there; it is all there when this returns."""
+        is_right = super().parse_request()
+        self._limit.cancel()
+        self._allow(ANSWER_S)
+        return is_right
+
+    def _allow(self, seconds: float) -> None:
+        self._limit = threading.Timer(seconds, self._hang_up)
+        self._limit.daemon = True
+        self._limit.start()
+
+    def _hang_up(self) -> None:
         with contextlib.suppress(OSError):
-            super().handle()
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

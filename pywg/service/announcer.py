@@ -11,6 +11,7 @@ lost for that reader, and counted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -32,6 +33,8 @@ from pywg.native.events import Event, EventsLost, HandshakeDone, InterfaceRemove
 from pywg.wireguard.status import PeerCounters
 
 READERS, WAITING = 64, 1024
+#: Until somebody who found no descriptor free is let in, in seconds.
+PAUSE_S = 1.0
 #: What readers have to take the last lines when the device ends, in seconds.
 FAREWELL_S = 0.5
 
@@ -107,6 +110,7 @@ class Announcer:
         self._selector = selectors.DefaultSelector()
         self._stopping = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._stopping, selectors.EVENT_READ)
+        self._is_full = False  # no more descriptors to be had
         self._listening = None if path is None else _listen(path)
         if self._listening is not None:
             self._selector.register(self._listening, selectors.EVENT_READ)
@@ -134,7 +138,9 @@ class Announcer:
 
     def _turn(self) -> bool:
         """Until something has happened. False when it was the end."""
-        for key, mask in self._selector.select():
+        found = self._selector.select(PAUSE_S if self._is_full else None)
+        self._listen_again()
+        for key, mask in found:
             if key.fileobj == self._stopping:
                 return self._end()
             if key.fileobj is self._listening:
@@ -191,12 +197,22 @@ class Announcer:
 
     def _accept(self) -> None:
         assert self._listening is not None  # noqa: S101
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = self._listening.accept()
-            if len(self._readers) >= READERS or not _is_trusted(connection):
-                connection.close()
-            else:
-                self._add(connection)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._selector.unregister(self._listening)  # it would be ready all the time
+                self._is_full = True
+            return
+        if len(self._readers) >= READERS or not _is_trusted(connection):
+            connection.close()
+        else:
+            self._add(connection)
+
+    def _listen_again(self) -> None:
+        if self._is_full and self._listening is not None:
+            self._is_full = False
+            self._selector.register(self._listening, selectors.EVENT_READ)
 
     def _add(self, connection: socket.socket) -> None:
         if self._stream is None:

@@ -26,6 +26,8 @@ LogFormat = Literal["text", "json"]
 JOURNAL = "/run/systemd/journal/socket"
 #: As syslog(3): a warning, and what is only for information.
 _PRIORITIES = {LogLevel.ERROR: syslog.LOG_WARNING, LogLevel.VERBOSE: syslog.LOG_INFO}
+#: Characters; as JSON they are still less than a pipe takes at once.
+LINE_MAX = 600
 # As a line names a peer: its public key, or the beginning of it.
 _PEER = re.compile(r"\bpeer ([A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{4}…)")
 
@@ -98,7 +100,7 @@ class Writer:
         return self._fd >= 0 and not (self._is_json or self._is_journal)
 
     def write(self, line: str, level: LogLevel) -> None:
-        line = hide_keys(line)
+        line = hide_keys(line)[:LINE_MAX]
         if self._fd < 0 or self._is_journal:
             self._to_system(line, level)
         elif self._is_json:
@@ -146,9 +148,11 @@ class Relay:
 
 
 def write_line(fd: int, line: str) -> None:
-    """Lost rather than waited for, where nobody reads: as the core's own lines."""
+    """Lost rather than waited for, where nobody reads: as the core's own lines. A pipe that takes
+    anything takes PIPE_BUF bytes (pipe(7)), so no line is longer."""
+    data = line.encode("utf-8", "replace")[: select.PIPE_BUF - 1] + b"\n"
     poller = select.poll()
     poller.register(fd, select.POLLOUT)
     with contextlib.suppress(OSError):
         if any(event & select.POLLOUT for _, event in poller.poll(0)):
-            os.write(fd, f"{line}\n".encode())
+            os.write(fd, data)

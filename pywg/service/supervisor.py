@@ -23,6 +23,7 @@ from typing import Self
 from pywg.config import Endpoint, Family
 from pywg.errors import PywgError, system_call
 from pywg.host import netns, resolver
+from pywg.host.descriptors import close_others
 from pywg.host.outside import Outside
 from pywg.native import library
 from pywg.native.device import Device, default_threads
@@ -350,7 +351,11 @@ def _listening(listener: Listener, hosting: Hosting, control: socket.socket) -> 
     try:
         ours.close()
         control.close()  # whoever waits for the end of the tunnel does not wait for this process
-        listener(theirs, _log_to(hosting, LogLevel.ERROR))
+        log = _log_to(hosting, LogLevel.ERROR)
+        try:
+            listener(theirs, log)
+        except (OSError, ValueError) as error:
+            log(f"no hook is run for peers any more: {error}")
     finally:
         os._exit(0)
 
@@ -366,11 +371,7 @@ def _harden(keep: set[int]) -> None:
     for fd in (0, 1, 2):
         if fd not in keep:
             os.dup2(null, fd)
-    last = 2
-    for fd in sorted(keep | {1 << 20}):
-        if fd > last:
-            os.closerange(last + 1, fd)
-            last = fd
+    close_others(keep)
 
 
 def forbid_dumps() -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pywg.config import Config
+from pywg.config import Config, comments, read
 from pywg.config.model import InterfaceSection
 from pywg.errors import PywgError
 from pywg.host import hooks, netns
@@ -63,6 +63,7 @@ class File:
         self._stamp: tuple[object, ...] = ()
         self._config: Config | None = None
         self._names: dict[str, str] = {}
+        self._failure = ""
 
     def commands(self, job: Job) -> list[Command]:
         """What is to be run; none from a file that is not to be trusted, which is told once."""
@@ -88,11 +89,15 @@ class File:
                 self._stamp, self._config = stamp, None
                 config = Config.load(path)
                 hooks.check_trust(config)
-                self._names = {str(peer.public_key): peer.name for peer in config.peers}
-                self._config = config
+                # A peer that is removed is told of when it is not in the file any more.
+                called = comments.names(read(path), config)
+                self._names |= {str(key): name for key, name in called.items()}
+                self._config, self._failure = config, ""
         except (PywgError, OSError) as error:
             self._config = None
-            self._log(f"no hook is run: {error}")
+            if str(error) != self._failure:
+                self._failure = str(error)
+                self._log(f"no hook is run: {error}")
         return self._config
 
 

@@ -67,6 +67,11 @@ def hosted(
     reporter = Logged() if reporter is None else reporter
     hooks.check_trust(config)
     if location.backend == "kernel":
+        if peer_hooks.listener(name, config, location) is not None:
+            reporter.warn(
+                "OnPeerUp, OnPeerDown and OnEndpointChange are not run with the kernel's driver, "
+                "since no process stays that hears of peers"
+            )
         bring_up(name, config, location, reporter)
         yield None
         return

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import queue
+import selectors
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,32 @@ def test_there_are_only_so_many_readers(
     kept = [greeted(place) for _ in range(2)]
     assert connect(place).recv(1) == b""
     assert len(kept) == 2
+
+
+def test_without_a_free_descriptor_it_waits_and_does_not_spin(
+    device: Device, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listening(socket.socket):
+        refused = 0
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if Listening.refused == 0:
+                Listening.refused += 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    monkeypatch.setattr(announcer, "PAUSE_S", 0.1)
+    made = Announcer("wg0", device, place)
+    assert made._listening is not None
+    listening = Listening(fileno=os.dup(made._listening.fileno()))
+    made._selector.unregister(made._listening)
+    made._listening.close()
+    made._listening = listening
+    made._selector.register(listening, selectors.EVENT_READ)
+    made.start()
+    assert connect(place).recv(1) == b"\n"
+    assert Listening.refused == 1
+    made.stop()
 
 
 def test_what_another_user_connects_is_closed(

@@ -99,3 +99,16 @@ def test_what_the_core_writes_goes_on_without_its_prefix() -> None:
     os.write(relay.fd, b"n\n")
     relay.close()
     assert told == ["up, listening on port 5", "down"]
+
+
+def test_a_line_is_no_longer_than_a_pipe_takes_at_once_and_may_have_any_bytes() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, bytes(60_000))  # of 65536
+        log.write_line(writing, "false M\udcfcnchen" + "x" * 9_000)  # else: waits, or raises
+        assert os.read(reading, 60_000) == bytes(60_000)
+        line = os.read(reading, 60_000)
+        assert line.startswith(b"false M?nchen") and line.endswith(b"x\n") and len(line) == 4096
+    finally:
+        os.close(reading)
+        os.close(writing)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,21 @@ def test_callers_that_say_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatc
     with socket.create_connection(address, timeout=30) as stream:
         stream.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert stream.makefile("rb").read().endswith(b"here")
+
+
+def test_a_caller_that_never_comes_to_an_end_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr(server, "CALLER_S", 0.3)
+    listening = server.listen(parse("127.0.0.1:0"))
+    threading.Thread(target=server.serve, args=(listening, list), daemon=True).start()
+    with socket.create_connection(listening.getsockname(), timeout=30) as stream:
+        with contextlib.suppress(OSError):
+            while True:  # a byte now and then, so that no read of one takes long
+                stream.sendall(b"x")
+                time.sleep(0.02)
+        with contextlib.suppress(ConnectionResetError):
+            assert stream.recv(1) == b""
 
 
 def test_only_metrics_are_there() -> None:

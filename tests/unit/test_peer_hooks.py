@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pywg.rootless.layout import unused
 from pywg.tunnel import peer_hooks
 from pywg.tunnel.agenda import Agenda, Job
 from pywg.tunnel.peer_hooks import Command, File, Runner, texts
+from pywg.tunnel.trace import Logged
 from tools.lab.waiting import wait_until
 
 A, B = "A" * 43 + "=", "B" * 43 + "="
@@ -139,6 +141,41 @@ def test_the_file_of_the_moment_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(told) == 1 and "others may write it" in told[0]
     path.chmod(0o600)
     assert len(file.commands(Job("up", A))) == 2
+
+
+def test_a_peer_keeps_its_name_when_it_is_removed_and_a_comment_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.touch(0o600)
+    path.write_text(f"{FILE}### Client ann\n[Peer]\nPublicKey = {B[:-2]}A=\n")
+    monkeypatch.setattr(peer_hooks, "file_of", lambda name: path)
+    file = File("wg0", lambda line: None)
+    gone = Job("up", f"{B[:-2]}A=")
+    assert file.commands(gone)[0].environment["PEER_NAME"] == "ann"
+    path.write_text(FILE)
+    assert file.commands(gone)[0].environment["PEER_NAME"] == "ann"
+
+
+def test_that_no_hook_is_run_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_hooks, "file_of", lambda name: tmp_path / "gone.conf")
+    told: list[str] = []
+    file = File("wg0", told.append)
+    assert [file.commands(Job("up", A)) for _ in range(3)] == [[], [], []]
+    assert len(told) == 1
+
+
+def test_the_kernels_driver_has_nobody_to_run_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Warned(Logged):
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    told: list[str] = []
+    up = import_module("pywg.tunnel.up")  # pywg.tunnel.up is the function
+    monkeypatch.setattr(up, "bring_up", lambda *arguments: None)
+    with up.hosted(parse(FILE, "wg0.conf"), location=Location("kernel"), reporter=Warned()):
+        pass
+    assert len(told) == 1 and "not run with the kernel's driver" in told[0]
 
 
 # ---- running

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "service": "errors keys config host wireguard native",
     "tunnel": "errors keys config plan host wireguard service",
     "enroll": "errors keys config wireguard tunnel",
-    "monitor": "errors keys config wireguard native tunnel",
+    "monitor": "errors keys config host wireguard native tunnel",
     "rootless": "errors keys config plan host wireguard native service",
     "proxy": "errors rootless",
     "demo": "errors keys config host wireguard native _version",
