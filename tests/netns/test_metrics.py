@@ -226,6 +226,18 @@ def ask(namespace: Namespace, expression: str) -> list[dict[str, Any]]:
     return result
 
 
+# What published dashboards for both exporters ask, and the labels that they show.
+ASKED: dict[str, tuple[str, ...]] = {
+    "rate(wireguard_received_bytes_total[5m])": ("public_key", "allowed_ips", "interface"),
+    "sum by (instance) (rate(wireguard_sent_bytes_total[5m]))": ("instance",),
+    "count(time() - wireguard_latest_handshake_seconds < 300)": (),
+    "(time() - wireguard_latest_handshake_seconds) / 60": ("public_key", "friendly_name"),
+    "wireguard_latest_handshake_delay_seconds": ("public_key",),
+    "wireguard_peer_receive_bytes_total * on (public_key, device) group_left(name) "
+    "wireguard_peer_info * on (instance) group_left(device) wireguard_device_info": ("name",),
+}
+
+
 def test_a_real_prometheus_scrapes_it(place: Place, tmp_path: Path) -> None:
     folder = tmp_path / "prometheus"
     folder.mkdir()
@@ -241,14 +253,13 @@ def test_a_real_prometheus_scrapes_it(place: Place, tmp_path: Path) -> None:
         assert labels["friendly_name"] == "office"
         assert labels["allowed_ips"] == "10.98.0.0/16,10.99.0.2/32,fd99::2/128"
         assert float(found["value"][1]) > 0
-        # As the dashboards of both exporters ask.
-        for expression in (
-            "rate(wireguard_received_bytes_total[5m])",
-            "wireguard_peer_receive_bytes_total * on (public_key, device) group_left(name) "
-            "wireguard_peer_info * on (instance) group_left(device) wireguard_device_info",
-            "time() - wireguard_latest_handshake_seconds < 300",
-        ):
-            wait_until(lambda: ask(place.here, expression), expression, seconds=60)  # noqa: B023
+        for expression, shown in ASKED.items():
+            (found,) = wait_until(
+                lambda: ask(place.here, expression),  # noqa: B023
+                expression,
+                seconds=60,
+            )
+            assert set(shown) <= set(found["metric"]), expression
         metadata = json.loads(get(place.here, "/api/v1/metadata", OTHER_PORT))["data"]
         assert metadata["wireguard_sent_bytes_total"][0]["type"] == "counter"
         assert metadata["wireguard_peers_total"][0]["type"] == "gauge"
