@@ -77,7 +77,7 @@ def section(
         same = pool.overlap(network, [one for one in server.taken if one.prefixlen])
         if same is not None:
             raise PywgError(f"allowed-ips: {network} meets {same}, which is somebody's already")
-    mine = (*server.free_addresses(), *behind)
+    mine = dict.fromkeys((*server.free_addresses(behind), *behind))
     return PeerSection(keys.public, keys.preshared, tuple(map(AllowedIP, mine)), name=name)
 
 
@@ -129,7 +129,7 @@ def own_addresses(server: Server, peer: PeerSection) -> tuple[IPNetwork, ...]:
     """Of a client's networks those that are addresses of a pool."""
     return tuple(
         network
-        for network in peer.networks
+        for network in dict.fromkeys(peer.networks)
         if network.num_addresses == 1 and pool.overlap(network, server.pools) is not None
     )
 

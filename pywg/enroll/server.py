@@ -79,11 +79,16 @@ class Server:
         own = [ip_network(address.ip) for address in self.config.interface.addresses]
         return [*own, *(network for peer in self.config.peers for network in peer.networks)]
 
-    def free_addresses(self) -> tuple[IPNetwork, ...]:
-        """The next of each pool, as a network of one. Raises PywgError where one is empty."""
-        taken = self.taken
+    def free_addresses(self, more: Sequence[IPNetwork] = ()) -> tuple[IPNetwork, ...]:
+        """The next of each pool that is apart from those before it, as a network of one; ``more``
+        is taken, too. Raises PywgError where one is empty."""
+        taken = [*self.taken, *more]
+        used: list[IPNetwork] = []
         found = []
         for one in self.pools:
+            if pool.overlap(one, used) is not None:
+                continue  # two addresses of the server in one network are one pool
+            used.append(one)
             address = pool.next_free(one, taken)
             if address is None:
                 raise PywgError(

@@ -243,6 +243,27 @@ def test_networks_behind_a_client_go_to_it_unless_they_are_somebodys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("addresses", "behind", "expected"),
+    [
+        ("10.7.0.1/24, 10.7.0.9/24", [], ["10.7.0.2/32"]),
+        ("10.7.0.1/24, 10.7.1.1/16", [], ["10.7.0.2/32"]),
+        ("10.7.1.1/16, 10.7.0.1/24", [], ["10.7.0.2/32"]),
+        ("10.7.0.1/24", ["10.7.0.2/32"], ["10.7.0.3/32", "10.7.0.2/32"]),
+        ("10.7.0.1/24", ["192.168.5.0/24"] * 2, ["10.7.0.2/32", "192.168.5.0/24"]),
+    ],
+)
+def test_no_address_is_given_to_a_client_twice(
+    addresses: str, behind: list[str], expected: list[str]
+) -> None:
+    found = made(HEAD.replace("10.7.0.1/24, fd07::1/64", addresses))
+    keys = client.keys(None, with_psk=False)
+    section = client.section(found, "ada", keys, tuple(networks(*behind)))
+    assert [str(one) for one in section.networks] == expected
+    own = parse(client.file(found, section, Wish(), keys)).interface.addresses
+    assert [str(one) for one in own] == [one for one in expected if one.startswith("10.7.")]
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (HEAD.replace("10.7.0.1/24", "10.7.0.1/32").replace("fd07::1/64", "fd07::1"), "Pool"),
