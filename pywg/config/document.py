@@ -112,10 +112,12 @@ def write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(number)
         Path(fresh).rename(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too: what is in it are keys
         if fresh:
             Path(fresh).unlink(missing_ok=True)
-        raise system_call(error, str(path)) from None
+        if isinstance(error, OSError):
+            raise system_call(error, str(path)) from None
+        raise
 
 
 def _is_of(line: str, row: Row) -> bool:

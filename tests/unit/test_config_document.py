@@ -176,6 +176,23 @@ def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new.conf").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("at", ["fsync", "fchmod"])
+def test_ctrl_c_leaves_no_second_file_with_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+
+    def interrupted(*arguments: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_what_cannot_be_written_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
