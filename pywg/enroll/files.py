@@ -28,15 +28,19 @@ class Files:
     def create(self, path: Path, data: bytes) -> None:
         """Raises PywgError if there is such a file, or a link of that name."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        new = _New(path)
         try:
-            number = os.open(path, flags, 0o600)
-            self._undo.callback(path.unlink, missing_ok=True)
+            if os.path.lexists(path):
+                raise FileExistsError
+            self._undo.callback(new.remove)
+            number = new.opened(os.open(path, flags, 0o600))
             with os.fdopen(number, "wb") as file:
                 os.fchmod(number, 0o600)  # whatever the umask is
                 file.write(data)
                 file.flush()
                 os.fsync(number)
         except FileExistsError:
+            new.is_ours = False
             raise PywgError(f"{path} is there already, and is not overwritten") from None
         except OSError as error:
             raise system_call(error, str(path)) from None
@@ -45,8 +49,37 @@ class Files:
         """A file that is there gets another text."""
         before = read(path)
         if before != text:
+            # First, as Ctrl-C may come between any two steps.
+            self._undo.callback(_restore, path, before)
             document.write(path, text)
-            self._undo.callback(document.write, path, before)
+
+
+def _restore(path: Path, before: str) -> None:
+    if read(path) != before:
+        document.write(path, before)
+
+
+class _New:
+    """A file that is being made, known before it is there; of that name there was none."""
+
+    def __init__(self, path: Path) -> None:
+        self.is_ours = True
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def opened(self, number: int) -> int:
+        status = os.fstat(number)
+        self._identity = status.st_dev, status.st_ino
+        return number
+
+    def remove(self) -> None:
+        """Only what this process made. Before it is known by its number it is empty."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.lstat()
+            is_same = (found.st_dev, found.st_ino) == self._identity
+            is_fresh = self._identity is None and found.st_size == 0 and self.is_ours
+            if is_same or is_fresh:
+                self._path.unlink()
 
 
 @contextlib.contextmanager

@@ -428,6 +428,62 @@ def test_if_something_fails_no_file_has_changed(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["wg0.conf"]
 
 
+def test_ctrl_c_right_after_a_file_was_made_or_changed_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+    write, interrupts = document.write, [KeyboardInterrupt()]
+
+    def written(path: Path, text: str) -> None:
+        write(path, text)
+        if interrupts:
+            raise interrupts.pop()
+
+    monkeypatch.setattr(document, "write", written)
+    with pytest.raises(KeyboardInterrupt), files.all_or_nothing() as made:
+        made.change(path, "new")
+    assert path.read_text() == "old"
+
+    open_file = os.open
+
+    def opened(name: Path, flags: int, mode: int = 0o777) -> int:
+        os.close(open_file(name, flags, mode))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", opened)
+        with pytest.raises(KeyboardInterrupt), files.all_or_nothing() as made:
+            made.create(tmp_path / "a.conf", b"x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_what_was_made_here_is_removed_again(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.conf", tmp_path / "other.conf"
+    with pytest.raises(PywgError, match="no such place"), files.all_or_nothing() as made:
+        made.create(path, b"x")
+        other.write_text("another's")
+        other.rename(path)
+        raise PywgError("no such place")
+    assert path.read_text() == "another's"
+
+
+def test_a_file_that_is_as_it_was_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+
+    def full(path: Path, text: str) -> None:
+        raise PywgError("no space")
+
+    monkeypatch.setattr(document, "write", full)
+    before = path.stat()
+    with pytest.raises(PywgError, match="no space"), files.all_or_nothing() as made:
+        made.change(path, "new")
+    assert (path.read_text(), path.stat().st_ino) == ("old", before.st_ino)
+
+
 def test_one_at_a_time_changes_the_files_of_a_folder(tmp_path: Path) -> None:
     seen: list[str] = []
 
