@@ -7,7 +7,9 @@ touched.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -99,10 +101,20 @@ def with_interface(text: str, **values: Any) -> str:
 
 def write(path: Path, text: str) -> None:
     """All of it or nothing, with the mode and owner the file had; a link keeps being one."""
-    path = path.resolve()
+    _write(path.resolve(), text)
+
+
+def write_itself(path: Path, text: str) -> None:
+    """The same where a link leads to a file of somebody else; only the folder may be one."""
+    _write(path.parent.resolve() / path.name, text)
+
+
+def _write(path: Path, text: str) -> None:
     fresh = ""
     try:
-        status = path.stat() if path.exists() else None
+        status = path.lstat() if os.path.lexists(path) else None
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         number, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             if status is not None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,10 +54,36 @@ class Files:
             self._undo.callback(_restore, path, before)
             document.write(path, text)
 
+    def change_itself(self, path: Path, before: str, text: str) -> None:
+        """The same for a file that ``read_itself`` has read."""
+        if before != text:
+            self._undo.callback(_restore_itself, path, before)
+            document.write_itself(path, text)
+
 
 def _restore(path: Path, before: str) -> None:
     if read(path) != before:
         document.write(path, before)
+
+
+def _restore_itself(path: Path, before: str) -> None:
+    if read_itself(path) != before:
+        document.write_itself(path, before)
+
+
+def read_itself(path: Path) -> str:
+    """A client's file may lie where others write: a link there could lead to any file that root may
+    change, and is refused. Raises PywgError."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PywgError(f"{path} is no file that can be changed in its place")
+            return file.read().decode("utf-8", errors="surrogateescape")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PywgError(f"{path} is a symbolic link: name the file that it leads to") from None
+        raise system_call(error, str(path)) from None
 
 
 class _New:
