@@ -78,13 +78,14 @@ def without_peer(text: str, key: PublicKey) -> str:
 
 def with_changed(text: str, key: PublicKey, **values: Any) -> str:
     """With other values of one peer, by field. Of several sections the last says them, and no other
-    does."""
+    does, but for the public key, which makes them sections of this peer."""
     lines = text.split("\n")
     sections = [span for span in spans.spans(lines) if span.kind == "peer"]
     is_last = True
     for span, peer in reversed(list(zip(sections, parse(text).peers, strict=True))):
         if span.public_key == str(key):
-            unsaid = {name: getattr(PeerSection(key), name) for name in values}
+            other = PeerSection(values.get("public_key", key))
+            unsaid = {name: getattr(other, name) for name in values}
             _update(lines, span, peer, replace(peer, **(values if is_last else unsaid)))
             is_last = False
     return "\n".join(lines)

@@ -537,6 +537,18 @@ def test_a_next_key_stands_beside_the_old_one_and_then_in_its_place() -> None:
         rotation.pair(found, "ada")
 
 
+def test_a_next_key_takes_the_place_of_the_old_one_in_each_section() -> None:
+    found = with_clients("ada", "bob")
+    ada = server.find(found, "ada")
+    more = f"\n[Peer]\nPublicKey = {ada.public_key}\nAllowedIPs = +10.9.0.0/24\n"
+    found = made(found.text + more)
+    ada = server.find(found, "ada")
+    pending = made(rotation.of_key_pair(found, ada, client.keys(None, with_psk=False)).text)
+    old, new = rotation.pair(pending, "ada")
+    done = rotation.finished(pending, old, new)
+    assert done == found.text.replace(str(old.public_key), str(new.public_key))
+
+
 def test_a_next_key_takes_over_in_one_request() -> None:
     found = with_clients("ada")
     (ada,) = found.config.peers
