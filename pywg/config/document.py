@@ -43,7 +43,7 @@ def rewrite(text: str, after: Config) -> str:
             if section is next(item for item in sections if item.kind == "interface"):
                 _update(lines, section, before.interface, after.interface)
         elif key not in new or (key in done and old[key] != new[key]):
-            del lines[section.first : section.end]
+            _remove(lines, section)
         elif key not in done:
             done.add(key)  # of several sections the last is the one that counts
             _update(lines, section, old[key], _keep_name(old[key], new[key]))
@@ -64,15 +64,11 @@ def with_peer(text: str, peer: PeerSection) -> str:
 
 
 def without_peer(text: str, key: PublicKey) -> str:
-    """Without the sections of a peer, and the comments right above them."""
+    """Without the sections of a peer, and the comments right above them and right below."""
     lines = text.split("\n")
     for span in reversed(list(spans.spans(lines))):
         if span.public_key == str(key):
-            first = span.first
-            # At the end of a file the empty line before it goes with it.
-            if span.end == len(lines) and first > 0 and not lines[first - 1].strip():
-                first -= 1
-            lines[first : span.end] = [""] if span.end == len(lines) else []
+            _remove(lines, span)
     return "\n".join(lines)
 
 
@@ -131,6 +127,14 @@ def _write(path: Path, text: str) -> None:
         if isinstance(error, OSError):
             raise system_call(error, str(path)) from None
         raise
+
+
+def _remove(lines: list[str], section: Span) -> None:
+    """At the end of a file the empty line before it goes with it."""
+    first, is_last = section.first, section.end == len(lines)
+    if is_last and first > 0 and not lines[first - 1].strip():
+        first -= 1
+    lines[first : section.end] = [""] if is_last else []
 
 
 def _is_of(line: str, row: Row) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pywg.config import grammar
 from pywg.config.grammar import Row
 from pywg.config.parser import EXTENSION, parse, significant
+from pywg.config.spans import is_end
 from pywg.config.values import SPACES, squeeze
 from pywg.errors import hide_keys
 
@@ -112,7 +113,7 @@ def _spaced(lines: Iterable[_Line]) -> Iterator[str]:
 def _comments_above(block: list[_Line]) -> list[_Line]:
     """Takes them out of the block that they follow."""
     start = len(block)
-    while start > 0 and block[start - 1].is_comment:
+    while start > 0 and block[start - 1].is_comment and not is_end(block[start - 1].text):
         start -= 1
     found = block[start:]
     del block[start:]

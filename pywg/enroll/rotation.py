@@ -67,9 +67,7 @@ def of_key_pair(server: Server, peer: PeerSection, keys: Keys) -> Rotated:
     )
 
 
-def client_text(
-    text: str, path: Path, server: Server, peer: PeerSection, rotated: Rotated
-) -> str:
+def client_text(text: str, path: Path, server: Server, peer: PeerSection, rotated: Rotated) -> str:
     """The client's file with what is new for it. Raises PywgError if it is not this client's."""
     private = rotated.keys.private
     return client.with_new_keys(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pywg.config import AllowedIP, Config, Endpoint, PeerSection, parse
-from pywg.config.document import rewrite, write
+from pywg.config.document import rewrite, without_peer, write
 from pywg.errors import PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -118,6 +118,52 @@ def test_a_peer_that_is_gone_takes_its_comment_with_it() -> None:
     left = dataclasses.replace(config, peers=config.peers[1:])
     start, end = TEXT.index("# the office"), TEXT.index("# a friend")
     assert rewrite(TEXT, left) == TEXT[:start] + TEXT[end:]
+
+
+GONE, STAYS = f"[Peer]\nPublicKey = {KEYS[0]}\n", f"[Peer]\nPublicKey = {KEYS[1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"{GONE}\n# footer\n", "# footer\n"),
+        (f"{STAYS}\n{GONE}\n# footer", f"{STAYS}\n# footer"),
+        (f"{GONE}\n\n# ---- office ----\n\n{STAYS}", f"# ---- office ----\n\n{STAYS}"),
+        (f"{GONE}\n# [Peer]\n# PublicKey = x\n\n{STAYS}", f"# [Peer]\n# PublicKey = x\n\n{STAYS}"),
+        (f"{GONE}# her phone\n\n{STAYS}", STAYS),
+        (f"{GONE}#!pywg Name = x\n# her phone\n\n# a note\n", "# a note\n"),
+        (f"{GONE}# a friend\n{STAYS}", f"# a friend\n{STAYS}"),
+        (
+            f"# BEGIN_PEER a\n{GONE}# END_PEER a\n# BEGIN_PEER b\n{STAYS}# END_PEER b\n",
+            f"# BEGIN_PEER b\n{STAYS}# END_PEER b\n",
+        ),
+        (
+            f"# BEGIN_PEER b\n{STAYS}# END_PEER b\n# BEGIN_PEER a\n{GONE}# END_PEER a\n",
+            f"# BEGIN_PEER b\n{STAYS}# END_PEER b\n",
+        ),
+        (f"{GONE}\n# END_PEER a\n{STAYS}", STAYS),
+    ],
+    ids=[
+        "footer",
+        "footer without newline",
+        "heading",
+        "commented out",
+        "below",
+        "below an extension",
+        "above the next",
+        "marks of the first",
+        "marks of the last",
+        "mark set off",
+    ],
+)
+def test_comments_that_are_not_the_peers_stay(before: str, after: str) -> None:
+    for ending in ("\n", "\r\n"):
+        head = f"[Interface]{ending}{ending}"
+        text, left = (head + said.replace("\n", ending) for said in (before, after))
+        assert without_peer(text, KEYS[0]) == left
+        config = parse(text)
+        peers = tuple(peer for peer in config.peers if peer.public_key != KEYS[0])
+        assert rewrite(text, dataclasses.replace(config, peers=peers)) == left
 
 
 def test_a_new_peer_comes_last() -> None:
