@@ -19,7 +19,7 @@ from typing import Any
 from pywg.config import grammar, spans
 from pywg.config.grammar import Row
 from pywg.config.model import Config, PeerSection
-from pywg.config.parser import EXTENSION, parse, significant
+from pywg.config.parser import BYTE_ORDER_MARK, EXTENSION, parse, significant
 from pywg.config.spans import Span
 from pywg.errors import system_call
 from pywg.keys import PublicKey
@@ -32,7 +32,7 @@ def rewrite(text: str, after: Config) -> str:
     resolved to is not what was meant.
     """
     before = parse(text, after.path)
-    lines = text.split("\n")
+    mark, lines = _split(text)
     sections = list(spans.spans(lines))
     old, new = _merged(before), _merged(after)
     # From the end, so that the places of what comes before stay right.
@@ -52,7 +52,7 @@ def rewrite(text: str, after: Config) -> str:
     for key, peer in new.items():
         if key not in old:
             _append(lines, peer)
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def with_peer(text: str, peer: PeerSection) -> str:
@@ -65,17 +65,17 @@ def with_peer(text: str, peer: PeerSection) -> str:
 
 def without_peer(text: str, key: PublicKey) -> str:
     """Without the sections of a peer, and the comments right above them and right below."""
-    lines = text.split("\n")
+    mark, lines = _split(text)
     for span in reversed(list(spans.spans(lines))):
         if span.public_key == str(key):
             _remove(lines, span)
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def with_changed(text: str, key: PublicKey, **values: Any) -> str:
     """With other values of one peer, by field. Of several sections the last says them, and no other
     does, but for the public key, which makes them sections of this peer."""
-    lines = text.split("\n")
+    mark, lines = _split(text)
     sections = [span for span in spans.spans(lines) if span.kind == "peer"]
     is_last = True
     for span, peer in reversed(list(zip(sections, parse(text).peers, strict=True))):
@@ -84,16 +84,16 @@ def with_changed(text: str, key: PublicKey, **values: Any) -> str:
             unsaid = {name: getattr(other, name) for name in values}
             _update(lines, span, peer, replace(peer, **(values if is_last else unsaid)))
             is_last = False
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def with_interface(text: str, **values: Any) -> str:
     """With other values of ``[Interface]``, by field; it has one."""
-    lines = text.split("\n")
+    mark, lines = _split(text)
     section = next(span for span in spans.spans(lines) if span.kind == "interface")
     before = parse(text).interface
     _update(lines, section, before, replace(before, **values))
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def write(path: Path, text: str) -> None:
@@ -127,6 +127,12 @@ def _write(path: Path, text: str) -> None:
         if isinstance(error, OSError):
             raise system_call(error, str(path)) from None
         raise
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """The byte order mark, or nothing, which stays in front; and the lines."""
+    rest = text.removeprefix(BYTE_ORDER_MARK)
+    return text[: len(text) - len(rest)], rest.split("\n")
 
 
 def _remove(lines: list[str], section: Span) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pywg.config.parser import significant
+from pywg.config.parser import BYTE_ORDER_MARK, significant
 from pywg.config.values import squeeze
 
 _END_MARK = re.compile(r"\s*#+\s*END[_ ](PEER|CLIENT)\b.*", re.IGNORECASE)
@@ -31,11 +31,12 @@ class Span:
 
 def spans(lines: Sequence[str]) -> Iterator[Span]:
     """Of each section, in order. A comment that blank lines set off belongs to none."""
+    lines = [line if at else line.removeprefix(BYTE_ORDER_MARK) for at, line in enumerate(lines)]
     found: list[Span] = []
     last = -1  # of the lines that say something
     for number, line in enumerate(lines):
         text, is_extension = significant(line.partition("\0")[0])
-        word = squeeze(text).removeprefix("\ufeff").lower()
+        word = squeeze(text).lower()
         if not word.startswith("["):
             last = number if word or is_extension else last
             name, separator, value = text.partition("=")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pywg.config import AllowedIP, Config, Endpoint, PeerSection, parse
-from pywg.config.document import rewrite, without_peer, write
+from pywg.config import AllowedIP, Config, Endpoint, PeerSection, comments, parse
+from pywg.config.document import rewrite, with_changed, without_peer, write
 from pywg.errors import PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -198,6 +198,21 @@ def test_a_file_without_an_interface_gets_one() -> None:
     text = f"[Peer]\nPublicKey = {KEYS[0]}\n"
     after = changed(parse(text), listen_port=7)
     assert rewrite(text, after) == f"[Interface]\nListenPort = 7\n\n{text}"
+
+
+@pytest.mark.parametrize("head", ["", "# Name = ada\n", "\n"])
+def test_a_byte_order_mark_stays_in_front(head: str) -> None:
+    rest = f"[Peer]\nPublicKey = {KEYS[1]}\n"
+    text = f"{head}[Peer]\nPublicKey = {KEYS[0]}\n\n{rest}"
+    marked = f"\ufeff{text}"
+    after = changed(parse(text), listen_port=7)
+    assert rewrite(marked, after) == f"\ufeff{rewrite(text, after)}"
+    assert parse(rewrite(marked, after)).interface.listen_port == 7
+    assert without_peer(marked, KEYS[0]) == f"\ufeff{without_peer(text, KEYS[0])}"
+    assert with_changed(marked, KEYS[0], name="eve") == (
+        f"\ufeff{with_changed(text, KEYS[0], name='eve')}"
+    )
+    assert comments.names(marked, parse(marked)) == comments.names(text, parse(text))
 
 
 def test_public_keys_are_told_apart() -> None:
