@@ -102,6 +102,7 @@ def rotate(
             made.change_itself(path, text, changed)
             show = _told(path)
         made.change(found.path, rotated.text)
+        goes.print_file(text)
         carry_out(found, changes.of_peer(rotated.section), applies=applies)
     tell(f"{found.path}: {called(found, one)} has {rotated.what}")
     show()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +122,27 @@ def test_a_file_may_go_to_stdout_and_then_nothing_is_written(run: Run, server: P
     assert out.startswith("[Interface]\nPrivateKey = ")
     assert "added ada" in err and "PrivateKey" not in err
     assert [path.name for path in server.parent.iterdir()] == ["wgt0.conf"]
+
+
+def test_nothing_changes_if_stdout_cannot_take_the_key(
+    run: Run, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[object] = []
+    monkeypatch.setattr(running, "apply", lambda *arguments: applied.append(arguments))
+    run("peer", "add", SERVER, "bob")
+    before = server.read_text()
+    for words in (["add", SERVER, "ada"], ["rotate", SERVER, "bob", "--key"]):
+        code, err = 0, ""
+        # What it still holds cannot be written when it is closed, either.
+        with (
+            contextlib.suppress(OSError),
+            Path("/dev/full").open("w") as full,
+            monkeypatch.context() as patched,
+        ):
+            patched.setattr(sys, "stdout", full)
+            code, _, err = run("peer", *words, "--out", "-", "--apply")
+        assert (code, applied) == (1, []) and "No space left on device" in err
+        assert server.read_text() == before
 
 
 def test_neither_file_changes_if_one_cannot_be_written(run: Run, server: Path) -> None:
