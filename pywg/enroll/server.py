@@ -161,7 +161,8 @@ def endpoint(text: str, port: int) -> Endpoint:
         raise PywgError(f"endpoint: {error}") from None
     if found.port == 0:
         raise PywgError("endpoint: nothing can be sent to port 0")
-    if (found.address() is None and not _is_host(found.host)) or values.squeeze(text) != text:
+    is_host = found.address() is not None or _is_host(found.host)
+    if not is_host or values.squeeze(text) != text or "#" in text:  # it begins a comment
         raise PywgError("endpoint: expected the name or the address of this host")
     return found
 

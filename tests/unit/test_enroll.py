@@ -143,7 +143,9 @@ def test_where_a_server_is_found(text: str, expected: str) -> None:
     assert str(server.endpoint(text, 7)) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a b", "host:0", "-x.example", f"{'f' * 64}", "x/y"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "host:0", "-x.example", f"{'f' * 64}", "x/y", "fe80::1%a#b"]
+)
 def test_where_no_server_can_be_found(text: str) -> None:
     with pytest.raises(PywgError, match="endpoint: "):
         server.endpoint(text, 7)
@@ -285,6 +287,13 @@ def test_a_file_that_does_not_say_where_it_is_found_says_so() -> None:
     found = made(HEAD.replace("#!pywg PublicEndpoint", "#"))
     keys = client.keys(None, with_psk=True)
     with pytest.raises(PywgError, match="does not say where clients find this host"):
+        client.file(found, client.section(found, "ada", keys), Wish(), keys)
+
+
+def test_what_a_client_s_file_cannot_say_is_refused() -> None:
+    found = made(HEAD.replace("vpn.example.com:7", "[fe80::1%a#b]:7"))
+    keys = client.keys(None, with_psk=True)
+    with pytest.raises(PywgError, match="begins a comment"):
         client.file(found, client.section(found, "ada", keys), Wish(), keys)
 
 
