@@ -169,7 +169,7 @@ class Delivery:
     code: qr.Target | None
 
     def give(self, made: Files, text: str, name: str) -> Callable[[], None]:
-        """Makes the files; what it gives back tells of them, and prints the rest: once nothing can
+        """Makes the files; what it gives back tells of them, and prints a code: once nothing can
         fail any more."""
         path = Path(client.file_name(name) if self.out in (None, STDOUT) else str(self.out))
         image = None if self.code is None else self.code.path
@@ -179,10 +179,7 @@ class Delivery:
             made.create(image, qr.image(text, self.code.kind))
 
         def show() -> None:
-            if self.out == STDOUT:
-                warn_if_world_accessible_output()
-                print(text, end="")
-            else:
+            if self.out != STDOUT:
                 tell(f"{path}: made, for this user only; take it to the client, and remove it here")
             if image is not None:
                 tell(f"{image}: made, for this user only; whoever sees it has the key")
@@ -190,6 +187,13 @@ class Delivery:
                 print(qr.terminal(text, color=wants_color()), end="")
 
         return show
+
+    def print_file(self, text: str) -> None:
+        """To stdout, if that is where it goes: while all can be taken back, as the key is nowhere
+        else. Raises OSError."""
+        if self.out == STDOUT:
+            warn_if_world_accessible_output()
+            print(text, end="", flush=True)
 
 
 def delivery_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pywg.cli.names import warn_if_world_accessible
 from pywg.cli.peer_files import (
     Delivery,
     apply_option,
@@ -21,7 +22,7 @@ from pywg.cli.peer_files import (
     wish_options,
 )
 from pywg.cli.words import examples, refuse_keys, tell
-from pywg.enroll import client, rotation, running, server
+from pywg.enroll import client, files, rotation, running, server
 from pywg.enroll.client import Wish
 from pywg.enroll.server import Server
 from pywg.keys import PublicKey
@@ -95,9 +96,13 @@ def rotate(
             show = goes.give(made, text, called(found, one))
         else:
             path = Path(client_file)
-            made.change(path, rotation.client_text(path, found, one, rotated))
+            warn_if_world_accessible(path)
+            text = files.read_itself(path)
+            changed = rotation.client_text(text, path, found, one, rotated)
+            made.change_itself(path, text, changed)
             show = _told(path)
         made.change(found.path, rotated.text)
+        goes.print_file(text)
         carry_out(found, changes.of_peer(rotated.section), applies=applies)
     tell(f"{found.path}: {called(found, one)} has {rotated.what}")
     show()

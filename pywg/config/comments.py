@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from pywg.config import values
 from pywg.config.model import Config
+from pywg.config.parser import BYTE_ORDER_MARK
 from pywg.config.spans import spans
 from pywg.config.values import BadValue
 from pywg.keys import PublicKey
@@ -24,7 +25,7 @@ def names(text: str, config: Config) -> dict[PublicKey, str]:
     found = {peer.public_key: peer.name for peer in config.peers if peer.name}
     if "#" not in text:
         return found
-    lines = text.split("\n")
+    lines = text.removeprefix(BYTE_ORDER_MARK).split("\n")
     keys = {str(peer.public_key): peer.public_key for peer in config.peers}
     for span in spans(lines):
         key = keys.get(span.public_key)

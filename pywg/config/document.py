@@ -7,7 +7,9 @@ touched.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +19,7 @@ from typing import Any
 from pywg.config import grammar, spans
 from pywg.config.grammar import Row
 from pywg.config.model import Config, PeerSection
-from pywg.config.parser import EXTENSION, parse, significant
+from pywg.config.parser import BYTE_ORDER_MARK, EXTENSION, parse, significant
 from pywg.config.spans import Span
 from pywg.errors import system_call
 from pywg.keys import PublicKey
@@ -30,7 +32,7 @@ def rewrite(text: str, after: Config) -> str:
     resolved to is not what was meant.
     """
     before = parse(text, after.path)
-    lines = text.split("\n")
+    mark, lines = _split(text)
     sections = list(spans.spans(lines))
     old, new = _merged(before), _merged(after)
     # From the end, so that the places of what comes before stay right.
@@ -41,7 +43,7 @@ def rewrite(text: str, after: Config) -> str:
             if section is next(item for item in sections if item.kind == "interface"):
                 _update(lines, section, before.interface, after.interface)
         elif key not in new or (key in done and old[key] != new[key]):
-            del lines[section.first : section.end]
+            _remove(lines, section)
         elif key not in done:
             done.add(key)  # of several sections the last is the one that counts
             _update(lines, section, old[key], _keep_name(old[key], new[key]))
@@ -50,7 +52,7 @@ def rewrite(text: str, after: Config) -> str:
     for key, peer in new.items():
         if key not in old:
             _append(lines, peer)
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def with_peer(text: str, peer: PeerSection) -> str:
@@ -62,47 +64,54 @@ def with_peer(text: str, peer: PeerSection) -> str:
 
 
 def without_peer(text: str, key: PublicKey) -> str:
-    """Without the sections of a peer, and the comments right above them."""
-    lines = text.split("\n")
+    """Without the sections of a peer, and the comments right above them and right below."""
+    mark, lines = _split(text)
     for span in reversed(list(spans.spans(lines))):
         if span.public_key == str(key):
-            first = span.first
-            # At the end of a file the empty line before it goes with it.
-            if span.end == len(lines) and first > 0 and not lines[first - 1].strip():
-                first -= 1
-            lines[first : span.end] = [""] if span.end == len(lines) else []
-    return "\n".join(lines)
+            _remove(lines, span)
+    return mark + "\n".join(lines)
 
 
 def with_changed(text: str, key: PublicKey, **values: Any) -> str:
     """With other values of one peer, by field. Of several sections the last says them, and no other
-    does."""
-    lines = text.split("\n")
+    does, but for the public key, which makes them sections of this peer."""
+    mark, lines = _split(text)
     sections = [span for span in spans.spans(lines) if span.kind == "peer"]
     is_last = True
     for span, peer in reversed(list(zip(sections, parse(text).peers, strict=True))):
         if span.public_key == str(key):
-            unsaid = {name: getattr(PeerSection(key), name) for name in values}
+            other = PeerSection(values.get("public_key", key))
+            unsaid = {name: getattr(other, name) for name in values}
             _update(lines, span, peer, replace(peer, **(values if is_last else unsaid)))
             is_last = False
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def with_interface(text: str, **values: Any) -> str:
     """With other values of ``[Interface]``, by field; it has one."""
-    lines = text.split("\n")
+    mark, lines = _split(text)
     section = next(span for span in spans.spans(lines) if span.kind == "interface")
     before = parse(text).interface
     _update(lines, section, before, replace(before, **values))
-    return "\n".join(lines)
+    return mark + "\n".join(lines)
 
 
 def write(path: Path, text: str) -> None:
     """All of it or nothing, with the mode and owner the file had; a link keeps being one."""
-    path = path.resolve()
+    _write(path.resolve(), text)
+
+
+def write_itself(path: Path, text: str) -> None:
+    """The same where a link leads to a file of somebody else; only the folder may be one."""
+    _write(path.parent.resolve() / path.name, text)
+
+
+def _write(path: Path, text: str) -> None:
     fresh = ""
     try:
-        status = path.stat() if path.exists() else None
+        status = path.lstat() if os.path.lexists(path) else None
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         number, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             if status is not None:
@@ -112,10 +121,26 @@ def write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(number)
         Path(fresh).rename(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too: what is in it are keys
         if fresh:
             Path(fresh).unlink(missing_ok=True)
-        raise system_call(error, str(path)) from None
+        if isinstance(error, OSError):
+            raise system_call(error, str(path)) from None
+        raise
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """The byte order mark, or nothing, which stays in front; and the lines."""
+    rest = text.removeprefix(BYTE_ORDER_MARK)
+    return text[: len(text) - len(rest)], rest.split("\n")
+
+
+def _remove(lines: list[str], section: Span) -> None:
+    """At the end of a file the empty line before it goes with it."""
+    first, is_last = section.first, section.end == len(lines)
+    if is_last and first > 0 and not lines[first - 1].strip():
+        first -= 1
+    lines[first : section.end] = [""] if is_last else []
 
 
 def _is_of(line: str, row: Row) -> bool:

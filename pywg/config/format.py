@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from pywg.config import grammar
 from pywg.config.grammar import Row
-from pywg.config.parser import EXTENSION, parse, significant
+from pywg.config.parser import BYTE_ORDER_MARK, EXTENSION, parse, significant
+from pywg.config.spans import is_end
 from pywg.config.values import SPACES, squeeze
 from pywg.errors import hide_keys
 
@@ -33,7 +34,7 @@ def formatted(text: str, path: str = "<config>") -> str:
     """The canonical form of a wg-quick file. Raises ConfigError for one with mistakes, which is not
     touched: what it means cannot be kept."""
     parse(text, path)
-    lines = text.removeprefix("\ufeff").split("\n")
+    lines = text.removeprefix(BYTE_ORDER_MARK).split("\n")
     ending = "\r\n" if lines[0].endswith("\r") else "\n"
     spelled = [_spelled(line.rstrip("\r")) for line in lines]
     return "".join(f"{line}{ending}" for line in _spaced(spelled))
@@ -112,7 +113,7 @@ def _spaced(lines: Iterable[_Line]) -> Iterator[str]:
 def _comments_above(block: list[_Line]) -> list[_Line]:
     """Takes them out of the block that they follow."""
     start = len(block)
-    while start > 0 and block[start - 1].is_comment:
+    while start > 0 and block[start - 1].is_comment and not is_end(block[start - 1].text):
         start -= 1
     found = block[start:]
     del block[start:]

@@ -31,6 +31,7 @@ from pywg.errors import ConfigError, KeyFormatError, Problem
 from pywg.keys import PublicKey
 
 # What plain wg-quick takes for a comment: `#!pywg Key = value`.
+BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it
 EXTENSION = "#!pywg"
 _EXTENSION = re.compile(rf"\s*{EXTENSION}\s")
 # What is longer, or has other characters, may be a key in the wrong place: it is not repeated.
@@ -152,7 +153,7 @@ class _Parser:
         self.problems: list[Problem] = []
 
     def parse(self, text: str) -> Sections:
-        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        for number, line in enumerate(text.removeprefix(BYTE_ORDER_MARK).split("\n"), start=1):
             whole = line.partition("\0")[0].rstrip("\r")  # a C string ends there
             read, is_extension = significant(whole)
             if not is_extension or "pywg" in self.readers:

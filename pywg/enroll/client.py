@@ -11,6 +11,7 @@ from ipaddress import ip_interface, ip_network
 
 from pywg.config import (
     AllowedIP,
+    Config,
     Endpoint,
     InterfaceSection,
     IPAddress,
@@ -22,7 +23,7 @@ from pywg.config import (
 from pywg.config.names import NAME_PATTERN
 from pywg.enroll import pool
 from pywg.enroll.server import Server
-from pywg.errors import PywgError
+from pywg.errors import ConfigError, PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -77,13 +78,13 @@ def section(
         same = pool.overlap(network, [one for one in server.taken if one.prefixlen])
         if same is not None:
             raise PywgError(f"allowed-ips: {network} meets {same}, which is somebody's already")
-    mine = (*server.free_addresses(), *behind)
+    mine = dict.fromkeys((*server.free_addresses(behind), *behind))
     return PeerSection(keys.public, keys.preshared, tuple(map(AllowedIP, mine)), name=name)
 
 
 def file(server: Server, peer: PeerSection, wish: Wish, keys: Keys) -> str:
     """The client's own. ``peer`` is its section in the server's. Raises PywgError if nobody knows
-    where the server is."""
+    where the server is, or if the file would not say what is meant."""
     endpoint = wish.endpoint or server.config.interface.public_endpoint
     if endpoint is None:
         raise PywgError(
@@ -109,7 +110,20 @@ def file(server: Server, peer: PeerSection, wish: Wish, keys: Keys) -> str:
     lines = document.written("Interface", interface)
     missing = [] if keys.private else _placeholder(keys.public)
     peers = document.written("Peer", other)
-    return "\n".join(["[Interface]", *missing, *lines, "", "[Peer]", *peers, ""])
+    text = "\n".join(["[Interface]", *missing, *lines, "", "[Peer]", *peers, ""])
+    _check(text, Config(interface, (other,)))
+    return text
+
+
+def _check(text: str, meant: Config) -> None:
+    try:
+        said: Config | None = parse(text)
+    except ConfigError:
+        said = None
+    if said != meant:
+        raise PywgError(
+            "the client's file cannot say this: a # in an endpoint or a domain begins a comment"
+        )
 
 
 def _is_all(routes: tuple[IPNetwork, ...]) -> bool:
@@ -129,7 +143,7 @@ def own_addresses(server: Server, peer: PeerSection) -> tuple[IPNetwork, ...]:
     """Of a client's networks those that are addresses of a pool."""
     return tuple(
         network
-        for network in peer.networks
+        for network in dict.fromkeys(peer.networks)
         if network.num_addresses == 1 and pool.overlap(network, server.pools) is not None
     )
 

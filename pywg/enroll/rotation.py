@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pywg.config import Endpoint, PeerSection, document, read
+from pywg.config import Endpoint, PeerSection, document
 from pywg.enroll import client
 from pywg.enroll.client import Keys
 from pywg.enroll.server import Server, find
@@ -67,11 +67,11 @@ def of_key_pair(server: Server, peer: PeerSection, keys: Keys) -> Rotated:
     )
 
 
-def client_text(path: Path, server: Server, peer: PeerSection, rotated: Rotated) -> str:
+def client_text(text: str, path: Path, server: Server, peer: PeerSection, rotated: Rotated) -> str:
     """The client's file with what is new for it. Raises PywgError if it is not this client's."""
     private = rotated.keys.private
     return client.with_new_keys(
-        read(path),
+        text,
         str(path),
         server.public_key,
         peer.public_key,

@@ -79,11 +79,16 @@ class Server:
         own = [ip_network(address.ip) for address in self.config.interface.addresses]
         return [*own, *(network for peer in self.config.peers for network in peer.networks)]
 
-    def free_addresses(self) -> tuple[IPNetwork, ...]:
-        """The next of each pool, as a network of one. Raises PywgError where one is empty."""
-        taken = self.taken
+    def free_addresses(self, more: Sequence[IPNetwork] = ()) -> tuple[IPNetwork, ...]:
+        """The next of each pool that is apart from those before it, as a network of one; ``more``
+        is taken, too. Raises PywgError where one is empty."""
+        taken = [*self.taken, *more]
+        used: list[IPNetwork] = []
         found = []
         for one in self.pools:
+            if pool.overlap(one, used) is not None:
+                continue  # two addresses of the server in one network are one pool
+            used.append(one)
             address = pool.next_free(one, taken)
             if address is None:
                 raise PywgError(
@@ -156,7 +161,8 @@ def endpoint(text: str, port: int) -> Endpoint:
         raise PywgError(f"endpoint: {error}") from None
     if found.port == 0:
         raise PywgError("endpoint: nothing can be sent to port 0")
-    if (found.address() is None and not _is_host(found.host)) or values.squeeze(text) != text:
+    is_host = found.address() is not None or _is_host(found.host)
+    if not is_host or values.squeeze(text) != text or "#" in text:  # it begins a comment
         raise PywgError("endpoint: expected the name or the address of this host")
     return found
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pywg.config import AllowedIP, Config, Endpoint, PeerSection, parse
-from pywg.config.document import rewrite, write
+from pywg.config import AllowedIP, Config, Endpoint, PeerSection, comments, parse
+from pywg.config.document import rewrite, with_changed, without_peer, write
 from pywg.errors import PywgError
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -120,6 +120,52 @@ def test_a_peer_that_is_gone_takes_its_comment_with_it() -> None:
     assert rewrite(TEXT, left) == TEXT[:start] + TEXT[end:]
 
 
+GONE, STAYS = f"[Peer]\nPublicKey = {KEYS[0]}\n", f"[Peer]\nPublicKey = {KEYS[1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"{GONE}\n# footer\n", "# footer\n"),
+        (f"{STAYS}\n{GONE}\n# footer", f"{STAYS}\n# footer"),
+        (f"{GONE}\n\n# ---- office ----\n\n{STAYS}", f"# ---- office ----\n\n{STAYS}"),
+        (f"{GONE}\n# [Peer]\n# PublicKey = x\n\n{STAYS}", f"# [Peer]\n# PublicKey = x\n\n{STAYS}"),
+        (f"{GONE}# her phone\n\n{STAYS}", STAYS),
+        (f"{GONE}#!pywg Name = x\n# her phone\n\n# a note\n", "# a note\n"),
+        (f"{GONE}# a friend\n{STAYS}", f"# a friend\n{STAYS}"),
+        (
+            f"# BEGIN_PEER a\n{GONE}# END_PEER a\n# BEGIN_PEER b\n{STAYS}# END_PEER b\n",
+            f"# BEGIN_PEER b\n{STAYS}# END_PEER b\n",
+        ),
+        (
+            f"# BEGIN_PEER b\n{STAYS}# END_PEER b\n# BEGIN_PEER a\n{GONE}# END_PEER a\n",
+            f"# BEGIN_PEER b\n{STAYS}# END_PEER b\n",
+        ),
+        (f"{GONE}\n# END_PEER a\n{STAYS}", STAYS),
+    ],
+    ids=[
+        "footer",
+        "footer without newline",
+        "heading",
+        "commented out",
+        "below",
+        "below an extension",
+        "above the next",
+        "marks of the first",
+        "marks of the last",
+        "mark set off",
+    ],
+)
+def test_comments_that_are_not_the_peers_stay(before: str, after: str) -> None:
+    for ending in ("\n", "\r\n"):
+        head = f"[Interface]{ending}{ending}"
+        text, left = (head + said.replace("\n", ending) for said in (before, after))
+        assert without_peer(text, KEYS[0]) == left
+        config = parse(text)
+        peers = tuple(peer for peer in config.peers if peer.public_key != KEYS[0])
+        assert rewrite(text, dataclasses.replace(config, peers=peers)) == left
+
+
 def test_a_new_peer_comes_last() -> None:
     config = parse(TEXT)
     peer = PeerSection(KEYS[2], None, (AllowedIP(ip_network("10.0.0.9/32")),), Endpoint("::1", 5))
@@ -154,6 +200,21 @@ def test_a_file_without_an_interface_gets_one() -> None:
     assert rewrite(text, after) == f"[Interface]\nListenPort = 7\n\n{text}"
 
 
+@pytest.mark.parametrize("head", ["", "# Name = ada\n", "\n"])
+def test_a_byte_order_mark_stays_in_front(head: str) -> None:
+    rest = f"[Peer]\nPublicKey = {KEYS[1]}\n"
+    text = f"{head}[Peer]\nPublicKey = {KEYS[0]}\n\n{rest}"
+    marked = f"\ufeff{text}"
+    after = changed(parse(text), listen_port=7)
+    assert rewrite(marked, after) == f"\ufeff{rewrite(text, after)}"
+    assert parse(rewrite(marked, after)).interface.listen_port == 7
+    assert without_peer(marked, KEYS[0]) == f"\ufeff{without_peer(text, KEYS[0])}"
+    assert with_changed(marked, KEYS[0], name="eve") == (
+        f"\ufeff{with_changed(text, KEYS[0], name='eve')}"
+    )
+    assert comments.names(marked, parse(marked)) == comments.names(text, parse(text))
+
+
 def test_public_keys_are_told_apart() -> None:
     assert isinstance(KEYS[0], PublicKey)
     assert len(set(KEYS)) == 3
@@ -174,6 +235,23 @@ def test_writing_keeps_mode_and_link(tmp_path: Path) -> None:
 def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     write(tmp_path / "new.conf", "x")
     assert stat.S_IMODE((tmp_path / "new.conf").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("at", ["fsync", "fchmod"])
+def test_ctrl_c_leaves_no_second_file_with_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+
+    def interrupted(*arguments: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_cannot_be_written_leaves_the_old_file(

@@ -143,7 +143,9 @@ def test_where_a_server_is_found(text: str, expected: str) -> None:
     assert str(server.endpoint(text, 7)) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a b", "host:0", "-x.example", f"{'f' * 64}", "x/y"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "host:0", "-x.example", f"{'f' * 64}", "x/y", "fe80::1%a#b"]
+)
 def test_where_no_server_can_be_found(text: str) -> None:
     with pytest.raises(PywgError, match="endpoint: "):
         server.endpoint(text, 7)
@@ -243,6 +245,27 @@ def test_networks_behind_a_client_go_to_it_unless_they_are_somebodys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("addresses", "behind", "expected"),
+    [
+        ("10.7.0.1/24, 10.7.0.9/24", [], ["10.7.0.2/32"]),
+        ("10.7.0.1/24, 10.7.1.1/16", [], ["10.7.0.2/32"]),
+        ("10.7.1.1/16, 10.7.0.1/24", [], ["10.7.0.2/32"]),
+        ("10.7.0.1/24", ["10.7.0.2/32"], ["10.7.0.3/32", "10.7.0.2/32"]),
+        ("10.7.0.1/24", ["192.168.5.0/24"] * 2, ["10.7.0.2/32", "192.168.5.0/24"]),
+    ],
+)
+def test_no_address_is_given_to_a_client_twice(
+    addresses: str, behind: list[str], expected: list[str]
+) -> None:
+    found = made(HEAD.replace("10.7.0.1/24, fd07::1/64", addresses))
+    keys = client.keys(None, with_psk=False)
+    section = client.section(found, "ada", keys, tuple(networks(*behind)))
+    assert [str(one) for one in section.networks] == expected
+    own = parse(client.file(found, section, Wish(), keys)).interface.addresses
+    assert [str(one) for one in own] == [one for one in expected if one.startswith("10.7.")]
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (HEAD.replace("10.7.0.1/24", "10.7.0.1/32").replace("fd07::1/64", "fd07::1"), "Pool"),
@@ -264,6 +287,13 @@ def test_a_file_that_does_not_say_where_it_is_found_says_so() -> None:
     found = made(HEAD.replace("#!pywg PublicEndpoint", "#"))
     keys = client.keys(None, with_psk=True)
     with pytest.raises(PywgError, match="does not say where clients find this host"):
+        client.file(found, client.section(found, "ada", keys), Wish(), keys)
+
+
+def test_what_a_client_s_file_cannot_say_is_refused() -> None:
+    found = made(HEAD.replace("vpn.example.com:7", "[fe80::1%a#b]:7"))
+    keys = client.keys(None, with_psk=True)
+    with pytest.raises(PywgError, match="begins a comment"):
         client.file(found, client.section(found, "ada", keys), Wish(), keys)
 
 
@@ -407,6 +437,62 @@ def test_if_something_fails_no_file_has_changed(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["wg0.conf"]
 
 
+def test_ctrl_c_right_after_a_file_was_made_or_changed_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+    write, interrupts = document.write, [KeyboardInterrupt()]
+
+    def written(path: Path, text: str) -> None:
+        write(path, text)
+        if interrupts:
+            raise interrupts.pop()
+
+    monkeypatch.setattr(document, "write", written)
+    with pytest.raises(KeyboardInterrupt), files.all_or_nothing() as made:
+        made.change(path, "new")
+    assert path.read_text() == "old"
+
+    open_file = os.open
+
+    def opened(name: Path, flags: int, mode: int = 0o777) -> int:
+        os.close(open_file(name, flags, mode))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", opened)
+        with pytest.raises(KeyboardInterrupt), files.all_or_nothing() as made:
+            made.create(tmp_path / "a.conf", b"x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_what_was_made_here_is_removed_again(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.conf", tmp_path / "other.conf"
+    with pytest.raises(PywgError, match="no such place"), files.all_or_nothing() as made:
+        made.create(path, b"x")
+        other.write_text("another's")
+        other.rename(path)
+        raise PywgError("no such place")
+    assert path.read_text() == "another's"
+
+
+def test_a_file_that_is_as_it_was_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text("old")
+
+    def full(path: Path, text: str) -> None:
+        raise PywgError("no space")
+
+    monkeypatch.setattr(document, "write", full)
+    before = path.stat()
+    with pytest.raises(PywgError, match="no space"), files.all_or_nothing() as made:
+        made.change(path, "new")
+    assert (path.read_text(), path.stat().st_ino) == ("old", before.st_ino)
+
+
 def test_one_at_a_time_changes_the_files_of_a_folder(tmp_path: Path) -> None:
     seen: list[str] = []
 
@@ -458,6 +544,18 @@ def test_a_next_key_stands_beside_the_old_one_and_then_in_its_place() -> None:
     assert peers.removed(pending, ada) == peers.removed(found, ada), "both are gone"
     with pytest.raises(PywgError, match="has no next key"):
         rotation.pair(found, "ada")
+
+
+def test_a_next_key_takes_the_place_of_the_old_one_in_each_section() -> None:
+    found = with_clients("ada", "bob")
+    ada = server.find(found, "ada")
+    more = f"\n[Peer]\nPublicKey = {ada.public_key}\nAllowedIPs = +10.9.0.0/24\n"
+    found = made(found.text + more)
+    ada = server.find(found, "ada")
+    pending = made(rotation.of_key_pair(found, ada, client.keys(None, with_psk=False)).text)
+    old, new = rotation.pair(pending, "ada")
+    done = rotation.finished(pending, old, new)
+    assert done == found.text.replace(str(old.public_key), str(new.public_key))
 
 
 def test_a_next_key_takes_over_in_one_request() -> None:

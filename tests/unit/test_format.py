@@ -256,3 +256,9 @@ def test_stdin_goes_to_stdout() -> None:
     )
     assert done.returncode == 0
     assert done.stdout == EVEN.encode() + b"# \xff\n"
+
+
+def test_the_end_mark_of_a_section_stays_with_it() -> None:
+    marked = f"[Interface]\n\n# BEGIN_PEER a\n[Peer]\nPublicKey = {'A' * 43}=\n# END_PEER a\n"
+    next_one = f"# BEGIN_PEER b\n[Peer]\nPublicKey = {'B' * 42}A=\n# END_PEER b\n"
+    assert formatted(marked + next_one) == f"{marked}\n{next_one}"

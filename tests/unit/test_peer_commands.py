@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from pywg import cli
 from pywg.cli import peer_files
 from pywg.config import Config, names
-from pywg.enroll import running
+from pywg.enroll import files, running
 from pywg.errors import PywgError
 from pywg.keys import PrivateKey, PublicKey
 from pywg.wireguard.status import PeerStatus
@@ -122,6 +124,27 @@ def test_a_file_may_go_to_stdout_and_then_nothing_is_written(run: Run, server: P
     assert [path.name for path in server.parent.iterdir()] == ["wgt0.conf"]
 
 
+def test_nothing_changes_if_stdout_cannot_take_the_key(
+    run: Run, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[object] = []
+    monkeypatch.setattr(running, "apply", lambda *arguments: applied.append(arguments))
+    run("peer", "add", SERVER, "bob")
+    before = server.read_text()
+    for words in (["add", SERVER, "ada"], ["rotate", SERVER, "bob", "--key"]):
+        code, err = 0, ""
+        # What it still holds cannot be written when it is closed, either.
+        with (
+            contextlib.suppress(OSError),
+            Path("/dev/full").open("w") as full,
+            monkeypatch.context() as patched,
+        ):
+            patched.setattr(sys, "stdout", full)
+            code, _, err = run("peer", *words, "--out", "-", "--apply")
+        assert (code, applied) == (1, []) and "No space left on device" in err
+        assert server.read_text() == before
+
+
 def test_neither_file_changes_if_one_cannot_be_written(run: Run, server: Path) -> None:
     before = server.read_text()
     (server.parent / "ada.conf").write_text("hers")
@@ -222,6 +245,32 @@ def test_keys_of_a_client_are_rotated_in_its_file(run: Run, server: Path) -> Non
     private = Config.load(path).interface.private_key
     assert private is not None
     assert (new.public_key, new.replaces) == (private.public, old.public_key)
+
+
+def test_no_link_leads_to_the_file_that_is_changed(run: Run, server: Path) -> None:
+    run("peer", "add", SERVER, "ada")
+    path, link = server.parent / "ada.conf", server.parent / "link.conf"
+    link.symlink_to(path)
+    before = path.read_text(), server.read_text()
+    code, _, err = run("peer", "rotate", SERVER, "ada", "--psk", "--client", "link.conf")
+    assert (code, err) == (
+        1,
+        "pywg: link.conf is a symbolic link: name the file that it leads to\n",
+    )
+    assert (path.read_text(), server.read_text()) == before
+    # And if it becomes one between reading and writing:
+    with pytest.raises(PywgError), files.all_or_nothing() as made:
+        made.change_itself(link, before[0], "x")
+    assert (path.read_text(), link.is_symlink()) == (before[0], True)
+    assert run("peer", "rotate", SERVER, "ada", "--psk", "--client", ".")[0] == 1
+
+
+def test_a_client_s_file_that_all_can_read_is_warned_of(run: Run, server: Path) -> None:
+    run("peer", "add", SERVER, "ada")
+    server.parent.chmod(0o755)
+    (server.parent / "ada.conf").chmod(0o644)
+    err = run("peer", "rotate", SERVER, "ada", "--psk", "--client", "ada.conf")[2]
+    assert "`ada.conf' is world accessible" in err
 
 
 def test_without_the_client_s_file_a_new_one_is_made(run: Run, server: Path) -> None:
