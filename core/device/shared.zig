@@ -149,10 +149,11 @@ pub const Shared = struct {
 
     /// Notices that are new go to the log. For any worker, in its turn.
     pub fn tellNotices(shared: *Shared, time: protocol.Now) void {
-        if (!shared.interface.notices.hasNews()) return; // nearly always
+        const noted = &shared.interface.notices;
+        if (!noted.hasNewsOfPeers() and !noted.hasNewsOfStrangers()) return; // nearly always
         shared.mutex.acquire();
         defer shared.mutex.release();
-        while (shared.interface.notices.takeNews()) |entry| {
+        while (noted.takeNewsOfPeers() orelse noted.takeNewsOfStrangers()) |entry| {
             shared.notice_log.tell(&shared.log, &entry.notice, time.boot);
         }
     }
