@@ -150,12 +150,10 @@ pub const Shared = struct {
     /// Notices that are new go to the log. For any worker, in its turn.
     pub fn tellNotices(shared: *Shared, time: protocol.Now) void {
         const noted = &shared.interface.notices;
-        if (!noted.hasNewsOfPeers() and !noted.hasNewsOfStrangers()) return; // nearly always
+        if (!shared.notice_log.wants(noted, time.boot)) return; // nearly always
         shared.mutex.acquire();
         defer shared.mutex.release();
-        while (noted.takeNewsOfPeers() orelse noted.takeNewsOfStrangers()) |entry| {
-            shared.notice_log.tell(&shared.log, &entry.notice, time.boot);
-        }
+        shared.notice_log.tell(&shared.log, noted, time.boot);
     }
 
     /// Of what a worker finds out by itself, in its turn.

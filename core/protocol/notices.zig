@@ -128,6 +128,8 @@ const Table = struct {
     written: u32 = 0,
     /// Some entry is not told.
     has_news: bool = false,
+    /// Entries that made way before they were told.
+    untold: u64 = 0,
 
     fn all(table: *Table) []Entry {
         return table.entries[0..table.count];
@@ -172,6 +174,7 @@ const Table = struct {
         for (table.entries[1..]) |*entry| if (entry.last.isBefore(oldest.last)) {
             oldest = entry;
         };
+        if (!oldest.is_told) table.untold +|= 1;
         return oldest;
     }
 
@@ -236,6 +239,14 @@ pub const Notices = struct {
     /// Each once, until it was silent for a while. Null when there is none.
     pub fn takeNewsOfPeers(notices: *Notices) ?Entry {
         return notices.known.takeNews() orelse notices.provoked.takeNews();
+    }
+
+    /// How many of peers made way for others, and are not to be had any more, since this was asked last.
+    pub fn takeUntoldOfPeers(notices: *Notices) u64 {
+        defer for ([_]*Table{ &notices.known, &notices.provoked }) |table| {
+            table.untold = 0;
+        };
+        return notices.known.untold +| notices.provoked.untold;
     }
 
     pub fn takeNewsOfStrangers(notices: *Notices) ?Entry {
