@@ -1,6 +1,6 @@
 //! Notice log: what becomes of notices in the log: one line when something begins, one when it is over.
-//! Invariant: however much is noted, so many lines in a window and no more. Strangers have few of their own. What is said
-//! of peers waits for its turn; what is left out, since it found no room to wait, or was a stranger's, is counted.
+//! Invariant: however much is noted, so many lines in a window and no more. Strangers have few of their own. What is
+//! said of peers waits for its turn; what is left out, since it found no room to wait, or was a stranger's, is counted.
 const std = @import("std");
 const io = @import("io");
 const Log = @import("log.zig").Log;

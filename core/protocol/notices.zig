@@ -2,8 +2,8 @@
 //! or refused us, why, from where and how often. Nothing is decided by it.
 //! Knows keys and addresses, not peers. No secret is ever in here.
 //! Invariant: whatever comes, and however much, costs a constant in room and in time: some entries, and so many of them
-//! written in a window. What comes of strangers, and what any packet from outside or a peer's own data can cause, has room
-//! and a budget of its own: it makes way for more of that, never for what handshakes say of a peer.
+//! written in a window. What comes of strangers, and what any packet from outside or a peer's own data can cause, has
+//! room and a budget of its own: it makes way for more of that, and what handshakes say of a peer never does.
 const std = @import("std");
 const assert = std.debug.assert;
 const wire = @import("wire");
