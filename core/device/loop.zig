@@ -109,6 +109,7 @@ pub const Loop = struct {
             if (loop.shared.isStopping()) return false;
         }
         if (worker.isFirst()) loop.expire(now, was_woken_by_timer);
+        worker.udp.hearAgain(now.boot.ns);
         is_behind = worker.transmit(now) or is_behind;
         if (tun_is_ready) {
             is_behind = loop.sendFromTun(worker, now) or is_behind;

@@ -1,29 +1,63 @@
 //! Notice log: what becomes of notices in the log: one line when something begins, one when it is over.
-//! Invariant: however much is noted, so many lines in a window and no more; those left out are counted.
+//! Invariant: however much is noted, so many lines in a window and no more. Strangers have few of their own. What is
+//! said of peers waits for its turn; what is left out, since it found no room to wait, or was a stranger's, is counted.
 const std = @import("std");
+const io = @import("io");
 const Log = @import("log.zig").Log;
 const protocol = @import("protocol");
 const notices = protocol.notices;
+const Instant = protocol.Instant;
 
-const lines_max = 10;
-const window_ns = 10 * std.time.ns_per_s;
-
-pub const NoticeLog = struct {
-    window: protocol.Instant = .{ .ns = 0 },
+const Allowance = struct {
+    lines_max: u32,
+    window_ns: u64,
+    window: Instant = .{ .ns = 0 },
     lines: u32 = 0,
     left_out: u64 = 0,
 
-    pub fn tell(self: *NoticeLog, log: *Log, notice: *const notices.Notice, now: protocol.Instant) void {
-        if (now.since(self.window) >= window_ns) {
-            if (self.left_out != 0) log.err("{d} more lines of this kind were left out", .{self.left_out});
-            self.* = .{ .window = now };
+    /// Whether a line may be written now. In a new window there is first one about those before it.
+    fn allows(allowance: *Allowance, log: *Log, now: Instant) bool {
+        if (now.since(allowance.window) >= allowance.window_ns) {
+            if (allowance.left_out != 0) log.err("{d} more lines of this kind were left out", .{allowance.left_out});
+            allowance.window = now;
+            allowance.lines = 0;
+            allowance.left_out = 0;
         }
-        if (self.lines == lines_max) {
-            self.left_out += 1;
-            return;
-        }
-        self.lines += 1;
+        return allowance.lines < allowance.lines_max;
+    }
+
+    fn write(allowance: *Allowance, log: *Log, notice: *const notices.Notice) void {
+        allowance.lines += 1;
         log.err("{f}", .{Line{ .notice = notice }});
+    }
+};
+
+pub const NoticeLog = struct {
+    peers: Allowance = .{ .lines_max = 10, .window_ns = 10 * std.time.ns_per_s },
+    strangers: Allowance = .{ .lines_max = 3, .window_ns = std.time.ns_per_min },
+    /// Until then no line about a peer is let through, in ns of the boot clock. Read without the mutex.
+    peers_wait_until: std.atomic.Value(u64) = .init(0),
+
+    /// Whether `tell` has something to do. For whoever may not wait: it may be wrong for a moment.
+    pub fn wants(self: *const NoticeLog, noted: *const notices.Notices, now: Instant) bool {
+        if (noted.hasNewsOfStrangers()) return true;
+        return noted.hasNewsOfPeers() and now.ns >= self.peers_wait_until.load(.monotonic);
+    }
+
+    pub fn tell(self: *NoticeLog, log: *Log, noted: *notices.Notices, now: Instant) void {
+        const peers = &self.peers;
+        if (noted.hasNewsOfPeers()) {
+            peers.left_out +|= noted.takeUntoldOfPeers();
+            while (peers.allows(log, now)) {
+                const entry = noted.takeNewsOfPeers() orelse break;
+                peers.write(log, &entry.notice);
+            } else self.peers_wait_until.store(peers.window.ns +| peers.window_ns, .monotonic);
+        }
+        while (noted.takeNewsOfStrangers()) |entry| {
+            if (self.strangers.allows(log, now)) {
+                self.strangers.write(log, &entry.notice);
+            } else self.strangers.left_out +|= 1;
+        }
     }
 };
 
@@ -140,5 +174,55 @@ test "every kind has its line, and each is one line that fits" {
         "peer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=: 192.0.2.2:9: " ++
             "nobody listens on that port (ICMP from 192.0.2.2)",
         try std.mem.print(&buffer, "{f}", .{Line{ .notice = &notice }}),
+    );
+}
+
+/// The lines that came through the pipe since this was asked last.
+fn linesOf(fd: i32, buffer: []u8) []const u8 {
+    const length = std.os.linux.read(fd, buffer.ptr, buffer.len);
+    return if (std.os.linux.errno(length) == .SUCCESS) buffer[0..length] else "";
+}
+
+test "strangers have few lines of their own, and what is said of peers comes later where it finds no room" {
+    const linux = std.os.linux;
+    var ends: [2]i32 = undefined;
+    if (linux.errno(linux.pipe2(&ends, .{ .CLOEXEC = true, .NONBLOCK = true })) != .SUCCESS) return error.SkipZigTest;
+    defer for (ends) |fd| io.linux.close(fd);
+    var log: Log = .{ .fd = ends[1], .level = .err, .name = "wg0" };
+    var noted: notices.Notices = .{};
+    var told: NoticeLog = .{};
+    var buffer: [1 << 16]u8 = undefined;
+    const start: Instant = .{ .ns = std.time.ns_per_hour };
+    for (0..16) |i| noted.note(&.{ .kind = .stranger, .key = @splat(@intCast(1 + i)) }, start);
+    told.tell(&log, &noted, start);
+    try testing.expectEqual(3, std.mem.countScalar(u8, linesOf(ends[0], &buffer), '\n'));
+    // They take no line of a peer's.
+    for (0..16) |i| noted.note(&.{ .kind = .no_answer, .key = @splat(@intCast(1 + i)) }, start);
+    told.tell(&log, &noted, start);
+    try testing.expectEqual(10, std.mem.count(u8, linesOf(ends[0], &buffer), ": no answer from "));
+    try testing.expect(!told.wants(&noted, .{ .ns = start.ns + std.time.ns_per_s }));
+    // Those that wait come in the next window.
+    noted.note(&.{ .kind = .no_answer, .key = @splat(100) }, .{ .ns = start.ns + std.time.ns_per_s });
+    noted.note(&.{ .kind = .no_answer, .key = @splat(101) }, .{ .ns = start.ns + std.time.ns_per_s });
+    const later: Instant = .{ .ns = start.ns + 10 * std.time.ns_per_s };
+    try testing.expect(told.wants(&noted, later));
+    told.tell(&log, &noted, later);
+    const lines = linesOf(ends[0], &buffer);
+    try testing.expectEqual(8, std.mem.count(u8, lines, ": no answer from "));
+    try testing.expectEqual(8, std.mem.countScalar(u8, lines, '\n'));
+    try testing.expect(!told.wants(&noted, later));
+    // Those that found no room to wait are counted.
+    for (0..20) |i| noted.note(&.{ .kind = .no_answer, .key = @splat(@intCast(120 + i)) }, later);
+    told.tell(&log, &noted, later);
+    try testing.expectEqual(2, std.mem.countScalar(u8, linesOf(ends[0], &buffer), '\n'));
+    const minute: Instant = .{ .ns = start.ns + std.time.ns_per_min };
+    told.tell(&log, &noted, minute);
+    const left_out = "pywg: wg0: 4 more lines of this kind were left out\n";
+    try testing.expectStringStartsWith(linesOf(ends[0], &buffer), left_out);
+    noted.note(&.{ .kind = .stranger, .key = @splat(100) }, minute);
+    told.tell(&log, &noted, minute);
+    try testing.expectStringStartsWith(
+        linesOf(ends[0], &buffer),
+        "pywg: wg0: 13 more lines of this kind were left out\n",
     );
 }

@@ -149,12 +149,11 @@ pub const Shared = struct {
 
     /// Notices that are new go to the log. For any worker, in its turn.
     pub fn tellNotices(shared: *Shared, time: protocol.Now) void {
-        if (!shared.interface.notices.hasNews()) return; // nearly always
+        const noted = &shared.interface.notices;
+        if (!shared.notice_log.wants(noted, time.boot)) return; // nearly always
         shared.mutex.acquire();
         defer shared.mutex.release();
-        while (shared.interface.notices.takeNews()) |entry| {
-            shared.notice_log.tell(&shared.log, &entry.notice, time.boot);
-        }
+        shared.notice_log.tell(&shared.log, noted, time.boot);
     }
 
     /// Of what a worker finds out by itself, in its turn.

@@ -267,7 +267,6 @@ pub const Worker = struct {
         const has_more = interface.wantsInitiation();
         shared.mutex.release();
         if (count == 0) return has_more;
-        worker.udp.hearAgain(now.boot.ns);
         worker.finishInitiations(count, now);
         return has_more;
     }

@@ -24,9 +24,13 @@ pub const Attempts = struct {
     asked: u16 = 0,
     /// Responses sent.
     answered: u16 = 0,
-    /// How many had been asked when `refusal` came.
-    refused_at: u16 = 0,
+    /// Initiations sent since `refusal` came, up to `refusal_lasts`.
+    asked_since_refusal: u8 = 0,
     refusal: ?Kind = null,
+    /// What was told last of why there is no session.
+    told: ?Kind = null,
+    /// And that since the last initiation.
+    is_told_since_asked: bool = false,
     /// There was a session, and it is asked because what was sent has no answer.
     is_silent: bool = false,
     /// Something of it was noted: that it is over is to be noted, too.
@@ -35,17 +39,30 @@ pub const Attempts = struct {
     pub fn noteAsked(attempts: *Attempts, now: Instant) void {
         if (attempts.asked == 0) attempts.since = now;
         attempts.asked +|= 1;
+        attempts.asked_since_refusal = @min(attempts.asked_since_refusal + 1, refusal_lasts);
+        attempts.is_told_since_asked = false;
     }
 
     pub fn noteRefusal(attempts: *Attempts, kind: Kind) void {
         attempts.refusal = kind;
-        attempts.refused_at = attempts.asked;
+        attempts.asked_since_refusal = 0;
+    }
+
+    /// Whether it is to be told that there is no session for this reason; call only if it is told then. A change is
+    /// told, but no more than once for each initiation that is sent: what comes in between may be forged by anybody.
+    pub fn isNews(attempts: *Attempts, kind: Kind) bool {
+        attempts.is_noted = true;
+        if (attempts.told == kind) return false;
+        if (attempts.told != null and attempts.is_told_since_asked) return false;
+        attempts.told = kind;
+        attempts.is_told_since_asked = true;
+        return true;
     }
 
     /// What came last in the place of a session, if it still says something.
     pub fn refused(attempts: *const Attempts) ?Kind {
         const kind = attempts.refusal orelse return null;
-        return if (attempts.asked -| attempts.refused_at < refusal_lasts) kind else null;
+        return if (attempts.asked_since_refusal < refusal_lasts) kind else null;
     }
 
     /// Something is expected from the peer.
@@ -58,7 +75,7 @@ pub const Attempts = struct {
         attempts.dropped[place] +|= std.math.lossyCast(u32, count);
     }
 
-    /// What was tried by other settings says nothing any more.
+    /// What was tried by other settings says nothing any more, and what comes of these is news.
     pub fn begin(attempts: *Attempts) void {
         attempts.* = .{ .dropped = attempts.dropped, .is_noted = attempts.is_noted };
     }
@@ -88,5 +105,32 @@ test "a refusal is the last word until nothing came for some initiations, or the
     try testing.expect(attempts.end());
     try testing.expect(!attempts.isWaiting());
     try testing.expectEqual(3, attempts.dropped[0]);
+    try testing.expect(!attempts.end());
+}
+
+test "a refusal is forgotten however long nothing came before" {
+    var attempts: Attempts = .{};
+    for (0..1 << 17) |_| attempts.noteAsked(.{ .ns = 5 });
+    attempts.noteRefusal(.port_unreachable);
+    try testing.expectEqual(.port_unreachable, attempts.refused().?);
+    for (0..refusal_lasts) |_| attempts.noteAsked(.{ .ns = 10 });
+    try testing.expectEqual(null, attempts.refused());
+}
+
+test "a change of reason is news, once for each initiation, and so is any reason by other settings" {
+    var attempts: Attempts = .{};
+    attempts.noteAsked(.{ .ns = 5 });
+    try testing.expect(attempts.isNews(.no_answer));
+    try testing.expect(!attempts.isNews(.port_unreachable));
+    attempts.noteAsked(.{ .ns = 10 });
+    try testing.expect(!attempts.isNews(.no_answer));
+    try testing.expect(attempts.isNews(.port_unreachable));
+    for (0..100) |_| for ([_]Kind{ .prohibited, .port_unreachable }) |kind| {
+        try testing.expect(!attempts.isNews(kind));
+    };
+    attempts.begin();
+    try testing.expect(attempts.isNews(.port_unreachable));
+    attempts.begin();
+    try testing.expect(attempts.end());
     try testing.expect(!attempts.end());
 }

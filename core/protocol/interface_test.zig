@@ -2392,6 +2392,35 @@ test "what the network answers is believed of a peer that is asked, and of no ot
     try testing.expectEqual(null, traceOf(&net, &net.a).refused);
 }
 
+test "a change of reason is told even after silence, and forged ones that alternate once for each initiation" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    var slots: [8]events.Event = undefined;
+    var ring: events.Ring = .init(&slots);
+    net.a.interface.events = &ring;
+    const key = net.b.interface.local.?.public;
+    const remote = net.b.endpoint.remote;
+    const by: wire.Address = .fromIpv4(.{ 192, 0, 2, 254 });
+    net.is_cut = true;
+    try net.send(&net.a, 100);
+    try net.pass(16 * second);
+    try expectEvents(&ring, &.{.trouble}, &key);
+    for (0..100) |_| for ([_]notices.Kind{ .port_unreachable, .prohibited }) |kind| {
+        net.a.interface.noteUnreachable(kind, remote, by, 0, net.now);
+    };
+    try testing.expectEqual(.port_unreachable, ring.take().?.trouble.kind);
+    try testing.expectEqual(null, ring.take());
+    try net.pass(6 * second);
+    net.a.interface.noteUnreachable(.prohibited, remote, by, 0, net.now);
+    try testing.expectEqual(.prohibited, ring.take().?.trouble.kind);
+    // What comes of other settings is told anew.
+    try set(&net.a, "private_key=0808080808080808080808080808080808080808080808080808080808080808\n");
+    try net.send(&net.a, 100);
+    net.a.interface.noteUnreachable(.prohibited, remote, by, 0, net.now);
+    try testing.expectEqual(.prohibited, ring.take().?.trouble.kind);
+}
+
 test "packets for nobody and from addresses that are not the peer's are told with the address" {
     var net: Net = undefined;
     try net.init("", "");

@@ -2,7 +2,8 @@
 //! or refused us, why, from where and how often. Nothing is decided by it.
 //! Knows keys and addresses, not peers. No secret is ever in here.
 //! Invariant: whatever comes, and however much, costs a constant in room and in time: some entries, and so many of them
-//! written in a window. What comes of strangers makes way for more of that, never for what is said of a peer.
+//! written in a window. What comes of strangers, and what any packet from outside or a peer's own data can cause, has
+//! room and a budget of its own: it makes way for more of that, and what handshakes say of a peer never does.
 const std = @import("std");
 const assert = std.debug.assert;
 const wire = @import("wire");
@@ -53,6 +54,16 @@ pub const Kind = enum(u8) {
             .no_answer, .wrong_answer, .under_load, .port_unreachable, .host_unreachable, .net_unreachable => true,
             .prohibited, .too_big, .no_route, .not_let_out, .unconfirmed, .old_timestamp => true,
             .disallowed_source, .hole, .over => true,
+        };
+    }
+
+    /// Of a peer, but caused by its data, or by ICMP, which anybody can forge.
+    fn isProvoked(kind: Kind) bool {
+        return switch (kind) {
+            .port_unreachable, .host_unreachable, .net_unreachable, .prohibited, .too_big => true,
+            .disallowed_source, .hole => true,
+            .no_answer, .wrong_answer, .under_load, .no_route, .not_let_out => false,
+            .unconfirmed, .old_timestamp, .over, .no_peer, .stranger, .other_key => false,
         };
     }
 };
@@ -117,6 +128,8 @@ const Table = struct {
     written: u32 = 0,
     /// Some entry is not told.
     has_news: bool = false,
+    /// Entries that made way before they were told.
+    untold: u64 = 0,
 
     fn all(table: *Table) []Entry {
         return table.entries[0..table.count];
@@ -161,6 +174,7 @@ const Table = struct {
         for (table.entries[1..]) |*entry| if (entry.last.isBefore(oldest.last)) {
             oldest = entry;
         };
+        if (!oldest.is_told) table.untold +|= 1;
         return oldest;
     }
 
@@ -189,36 +203,64 @@ const Table = struct {
 };
 
 pub const Notices = struct {
+    /// What handshakes say of peers.
     known: Table = .{},
+    /// Of peers, but see `isProvoked`.
+    provoked: Table = .{},
     strangers: Table = .{},
 
     pub fn note(notices: *Notices, notice: *const Notice, now: Instant) void {
-        const table = if (notice.kind.isOfPeer()) &notices.known else &notices.strangers;
+        const table = notices.tableOf(notice.kind);
         if (table.allows(now)) table.put(notice, now);
+    }
+
+    fn tableOf(notices: *Notices, kind: Kind) *Table {
+        if (!kind.isOfPeer()) return &notices.strangers;
+        return if (kind.isProvoked()) &notices.provoked else &notices.known;
     }
 
     /// What was noted of a peer is over.
     pub fn forget(notices: *Notices, key: *const [32]u8) void {
         notices.known.forget(key);
+        notices.provoked.forget(key);
     }
 
-    /// Whether `takeNews` has something, or had lately. For whoever may not wait: it may be wrong for a moment.
-    pub fn hasNews(notices: *const Notices) bool {
+    /// Whether `takeNewsOfPeers` has something, or had lately. For whoever may not wait: it may be wrong for a moment.
+    pub fn hasNewsOfPeers(notices: *const Notices) bool {
         return @atomicLoad(bool, &notices.known.has_news, .monotonic) or
-            @atomicLoad(bool, &notices.strangers.has_news, .monotonic);
+            @atomicLoad(bool, &notices.provoked.has_news, .monotonic);
+    }
+
+    /// And of others.
+    pub fn hasNewsOfStrangers(notices: *const Notices) bool {
+        return @atomicLoad(bool, &notices.strangers.has_news, .monotonic);
     }
 
     /// Each once, until it was silent for a while. Null when there is none.
-    pub fn takeNews(notices: *Notices) ?Entry {
-        return notices.known.takeNews() orelse notices.strangers.takeNews();
+    pub fn takeNewsOfPeers(notices: *Notices) ?Entry {
+        return notices.known.takeNews() orelse notices.provoked.takeNews();
+    }
+
+    /// How many of peers made way for others, and are not to be had any more, since this was asked last.
+    pub fn takeUntoldOfPeers(notices: *Notices) u64 {
+        defer for ([_]*Table{ &notices.known, &notices.provoked }) |table| {
+            table.untold = 0;
+        };
+        return notices.known.untold +| notices.provoked.untold;
+    }
+
+    pub fn takeNewsOfStrangers(notices: *Notices) ?Entry {
+        return notices.strangers.takeNews();
     }
 
     /// All there are, in no order.
     pub fn at(notices: *Notices, index: usize) ?*const Entry {
-        const known = notices.known.all();
-        if (index < known.len) return &known[index];
-        const strangers = notices.strangers.all();
-        return if (index - known.len < strangers.len) &strangers[index - known.len] else null;
+        var i = index;
+        for ([_]*Table{ &notices.known, &notices.provoked, &notices.strangers }) |table| {
+            if (i < table.count) return &table.entries[i];
+            i -= table.count;
+        }
+        return null;
     }
 };
 
@@ -234,14 +276,14 @@ fn stranger(number: u32) Notice {
 test "the same again is counted, and told once until it was silent for a minute" {
     var notices: Notices = .{};
     for (0..3) |i| notices.note(&stranger(1), .{ .ns = i * second });
-    try testing.expect(notices.hasNews());
-    try testing.expectEqual(3, notices.takeNews().?.count);
-    try testing.expectEqual(null, notices.takeNews());
-    try testing.expect(!notices.hasNews());
+    try testing.expect(notices.hasNewsOfStrangers());
+    try testing.expectEqual(3, notices.takeNewsOfStrangers().?.count);
+    try testing.expectEqual(null, notices.takeNewsOfStrangers());
+    try testing.expect(!notices.hasNewsOfStrangers());
     notices.note(&stranger(1), .{ .ns = 61 * second });
-    try testing.expectEqual(null, notices.takeNews());
+    try testing.expectEqual(null, notices.takeNewsOfStrangers());
     notices.note(&stranger(1), .{ .ns = 122 * second });
-    try testing.expectEqual(1, notices.takeNews().?.count);
+    try testing.expectEqual(1, notices.takeNewsOfStrangers().?.count);
 }
 
 test "a flood of strangers costs a constant, and hides nothing that is said of a peer" {
@@ -250,9 +292,10 @@ test "a flood of strangers costs a constant, and hides nothing that is said of a
     notices.note(&of_peer, .{ .ns = 0 });
     for (0..100_000) |i| notices.note(&stranger(@intCast(i)), .{ .ns = i * 1000 });
     try testing.expectEqual(entries_max, notices.strangers.count);
-    try testing.expectEqual(.wrong_answer, notices.takeNews().?.notice.kind);
+    try testing.expectEqual(.wrong_answer, notices.takeNewsOfPeers().?.notice.kind);
+    try testing.expectEqual(null, notices.takeNewsOfPeers());
     var told: usize = 0;
-    while (notices.takeNews()) |_| told += 1;
+    while (notices.takeNewsOfStrangers()) |_| told += 1;
     try testing.expectEqual(entries_max, told);
     // Of one window no more was written than it may.
     notices.strangers.count = 0;
@@ -260,17 +303,35 @@ test "a flood of strangers costs a constant, and hides nothing that is said of a
     try testing.expectEqual(written_max, notices.strangers.written);
 }
 
+test "what one peer's packets or forged ICMP make hides nothing that handshakes say of another" {
+    for ([_]Kind{ .disallowed_source, .port_unreachable, .too_big, .hole }) |kind| {
+        var notices: Notices = .{};
+        // Repeats, and as many peers as there are entries.
+        for (0..10 * written_max) |i| notices.note(&.{ .kind = kind, .key = @splat(@intCast(i % 20)) }, .{ .ns = i });
+        notices.note(&.{ .kind = .no_answer, .key = @splat(200) }, .{ .ns = 1000 });
+        for (0..100_000) |i| {
+            notices.note(&.{ .kind = kind, .key = @splat(@intCast(i % 20)) }, .{ .ns = (2 + i) * 1000 });
+        }
+        try testing.expectEqual(.no_answer, notices.at(0).?.notice.kind);
+        try testing.expectEqual(1, notices.known.count);
+        try testing.expectEqual(entries_max, notices.provoked.count);
+        notices.forget(&@splat(200));
+        try testing.expectEqual(0, notices.known.count);
+    }
+}
+
 test "what is over is forgotten, and senders without a key are told apart by their address" {
     var notices: Notices = .{};
     const of_peer: Notice = .{ .kind = .no_answer, .key = @splat(7) };
     notices.note(&of_peer, .{ .ns = 0 });
+    notices.note(&.{ .kind = .prohibited, .key = @splat(7) }, .{ .ns = 0 });
     for (0..3) |i| notices.note(&.{
         .kind = .other_key,
         .remote = .{ .address = .fromIpv4(.{ 192, 0, 2, @intCast(i) }), .port = 1 },
     }, .{ .ns = 0 });
     try testing.expectEqual(3, notices.strangers.count);
     notices.forget(&of_peer.key);
-    try testing.expectEqual(0, notices.known.count);
+    try testing.expectEqual(0, notices.known.count + notices.provoked.count);
     try testing.expectEqual(.other_key, notices.at(0).?.notice.kind);
     try testing.expectEqual(null, notices.at(3));
 }

@@ -50,9 +50,7 @@ pub fn noteOver(interface: *Interface, index: u32, now: Now) void {
 
 /// It is news that a session does not come about, or that it is for this reason.
 fn begin(interface: *Interface, index: u32, kind: Kind) void {
-    const tried = interface.attempts.at(index);
-    if (tried.is_noted and (tried.refusal == null or tried.refusal == kind)) return;
-    tried.is_noted = true;
+    if (!interface.attempts.at(index).isNews(kind)) return;
     interface.note(.{ .trouble = .{ .peer = interface.peers.at(index).remote.static, .kind = kind } });
 }
 
