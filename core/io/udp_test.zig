@@ -5,6 +5,7 @@ const std = @import("std");
 const wire = @import("wire");
 const sys = @import("linux.zig");
 const control_message = @import("control_message.zig");
+const Name = @import("sockaddr.zig").Name;
 const Offload = @import("offload.zig").Offload;
 const udp_file = @import("udp.zig");
 const Transmit = udp_file.Transmit;
@@ -815,4 +816,53 @@ test "a flood of answers of the network is left to the kernel for a while" {
     try testing.expectEqual(null, a.nextIcmpError(.ipv4, 0));
     a.hearAgain(60 * std.time.ns_per_s);
     try testing.expect(!a.icmp_guard.is_deaf);
+}
+
+/// An error queue: so many messages that say nothing to users, then one that does.
+const ErrorQueue = struct {
+    var others: usize = 0;
+    var taken: usize = 0;
+
+    const calls: sys.Calls = .{ .recvmsg = recvmsg };
+
+    fn reset(count: usize) void {
+        others = count;
+        taken = 0;
+    }
+
+    fn recvmsg(_: sys.fd_t, message: *linux.msghdr, _: u32) usize {
+        if (taken > others) return sys.failWith(.AGAIN);
+        const protocol_unreachable = 2;
+        const port_unreachable = 3;
+        const code: u8 = if (taken < others) protocol_unreachable else port_unreachable;
+        taken += 1;
+        // struct sock_extended_err: errno, SO_EE_ORIGIN_ICMP, type "destination unreachable", code, and what is left.
+        const extended = [16]u8{ 111, 0, 0, 0, 2, 3, code, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+        const header: linux.cmsghdr = .{
+            .len = @sizeOf(linux.cmsghdr) + extended.len,
+            .level = linux.IPPROTO.IP,
+            .type = linux.IP.RECVERR,
+        };
+        const control: [*]u8 = @ptrCast(message.control.?);
+        @memcpy(control[0..@sizeOf(linux.cmsghdr)], std.mem.asBytes(&header));
+        @memcpy(control[@sizeOf(linux.cmsghdr)..][0..extended.len], &extended);
+        message.controllen = @sizeOf(linux.cmsghdr) + extended.len;
+        const name: *Name = @ptrCast(@alignCast(message.name.?));
+        message.namelen = name.set(.{ .address = loopback(.ipv4), .port = 5 });
+        return 0;
+    }
+};
+
+test "answers of the network that say nothing to users are passed by, and are part of a flood" {
+    var fixture: Fixture = .{};
+    try fixture.start(&ErrorQueue.calls);
+    defer fixture.stop();
+    ErrorQueue.reset(20);
+    try testing.expectEqual(.port_unreachable, fixture.a.nextIcmpError(.ipv4, 0).?.reason);
+    try testing.expectEqual(null, fixture.a.nextIcmpError(.ipv4, 0));
+    try testing.expect(!fixture.a.icmp_guard.is_deaf);
+    ErrorQueue.reset(1000);
+    try testing.expectEqual(null, fixture.a.nextIcmpError(.ipv4, std.time.ns_per_s));
+    try testing.expect(fixture.a.icmp_guard.is_deaf);
+    try testing.expect(ErrorQueue.taken < 1000);
 }
