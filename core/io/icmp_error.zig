@@ -2,8 +2,8 @@
 //! socket (IP_RECVERR, ip(7)). Such a socket also fails its next call with the error, whatever that call is about: see
 //! `judge` in udp_send.zig.
 //! Knows addresses; not who the peers are. Anybody can forge these errors, so they are told and not obeyed.
-//! Invariant: a flood of them, of whatever kind, costs a constant: beyond so many in a second the kernel is told to keep
-//! them for itself.
+//! Invariant: a flood of them, of whatever kind, costs a constant: beyond so many in a second the kernel is told to
+//! keep them for itself.
 const std = @import("std");
 const control_message = @import("control_message.zig");
 const Name = @import("sockaddr.zig").Name;

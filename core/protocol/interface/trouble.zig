@@ -77,8 +77,8 @@ pub fn noteStranger(interface: *Interface, key: ?*const [32]u8, from: *const wir
 
 // ---- the network ----
 
-/// How many peers may be looked at in a second to find out whom ICMP errors are about. Anybody can forge those, and all
-/// workers wait meanwhile: some hundred microseconds.
+/// How many peers may be looked at in a second to find out whom ICMP errors are about. Anybody can forge those, and
+/// all workers wait meanwhile.
 const looks_per_second = 1 << 14;
 
 pub const Looks = struct {
@@ -87,8 +87,8 @@ pub const Looks = struct {
     /// Where the next look begins.
     next: u32 = 0,
 
-    /// How many of `high` peers to look at, from `next` on and round the end. An error is about one of the others then,
-    /// or about nobody: the peer is asked again within seconds, so its errors come again, and the portion goes round.
+    /// How many of `high` peers to look at, from `next` on and round the end. What is about one of the others is missed;
+    /// but that peer is asked again within seconds, so the error comes again, when others have their turn.
     fn take(looks: *Looks, high: u32, now: Instant) u32 {
         if (now.since(looks.window) >= std.time.ns_per_s) looks.* = .{ .window = now, .next = looks.next };
         if (looks.next >= high) looks.next = 0;
@@ -99,8 +99,8 @@ pub const Looks = struct {
 };
 
 /// An ICMP error about what was sent to `remote`: by whom, and of what length it may be, if it is about that. Believed
-/// only of peers that something is expected from, since others are better known by what they send. Among more peers than
-/// may be looked at in a second it is found out with luck only.
+/// only of peers that something is expected from, since others are better known by what they send. Among more peers
+/// than may be looked at in a second it is found out with luck only.
 pub fn noteUnreachable(
     interface: *Interface,
     kind: Kind,
