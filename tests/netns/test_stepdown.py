@@ -36,7 +36,7 @@ def test_an_error_for_a_train_switches_trains_off_for_that_destination_alone(
     trace = tmp_path / "trace"
     daemon = tunnel.a.daemon
 
-    # EMSGSIZE can be the answer to a datagram of before (over IPv6): pywg believes it when it stays.
+    # EMSGSIZE can be the answer to a datagram of before (over IPv6): it is believed when it stays.
     times = "20..39+1" if error == "EMSGSIZE" else "20+20"
 
     def is_refused() -> bool:
