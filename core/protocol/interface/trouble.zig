@@ -87,8 +87,8 @@ pub const Looks = struct {
     /// Where the next look begins.
     next: u32 = 0,
 
-    /// How many of `high` peers to look at, from `next` on and round the end. What is about one of the others is missed;
-    /// but that peer is asked again within seconds, so the error comes again, when others have their turn.
+    /// How many of `high` peers to look at, from `next` on and round the end. What is about one of the others is
+    /// missed; but that peer is asked again within seconds, so the error comes again, when others have their turn.
     fn take(looks: *Looks, high: u32, now: Instant) u32 {
         if (now.since(looks.window) >= std.time.ns_per_s) looks.* = .{ .window = now, .next = looks.next };
         if (looks.next >= high) looks.next = 0;
