@@ -610,7 +610,9 @@ test "EIO or EMSGSIZE for a train spares its destination only: the data arrives 
             try bench.sendOut(&.{&data});
             try bench.expectAtFar(&data);
         }
-        try testing.expectEqual(1, RefusedTrains.refused);
+        // EMSGSIZE may be about a datagram of before, so it counts when it stays.
+        const refusals: usize = if (errno == .MSGSIZE) 5 else 1;
+        try testing.expectEqual(refusals, RefusedTrains.refused);
         try bench.expectReport("offload_udp_gso=active\n");
         var line: [64]u8 = undefined;
         try bench.expectReport(try std.mem.print(&line, "gso_refused=127.0.0.1:{d}\n", .{bench.far.port}));

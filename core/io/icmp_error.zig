@@ -2,7 +2,8 @@
 //! socket (IP_RECVERR, ip(7)). Such a socket also fails its next call with the error, whatever that call is about: see
 //! `judge` in udp_send.zig.
 //! Knows addresses; not who the peers are. Anybody can forge these errors, so they are told and not obeyed.
-//! Invariant: a flood of them costs a constant: beyond so many in a second the kernel is told to keep them for itself.
+//! Invariant: a flood of them, of whatever kind, costs a constant: beyond so many in a second the kernel is told to
+//! keep them for itself.
 const std = @import("std");
 const control_message = @import("control_message.zig");
 const Name = @import("sockaddr.zig").Name;
@@ -31,29 +32,33 @@ const origin_icmp6 = 3;
 /// Room for one Extended with an address behind it, and what else is received with a datagram.
 const control_capacity = control_message.receive_capacity + 128;
 
-/// The next one; null when there is none. What is no ICMP error is passed by, some of it in one call.
-pub fn next(calls: *const sys.Calls, socket: sys.fd_t) ?IcmpError {
-    for (0..8) |_| {
-        var name: Name = undefined;
-        var control: [control_capacity]u8 align(control_message.alignment) = undefined;
-        var none: [1]sys.iovec = .{.{ .base = @ptrCast(&name), .len = 0 }};
-        var header: linux.msghdr = .{
-            .name = @ptrCast(&name),
-            .namelen = @sizeOf(Name),
-            .iov = &none,
-            .iovlen = 1,
-            .control = &control,
-            .controllen = control.len,
-            .flags = 0,
-        };
-        const rc = calls.recvmsg(socket, &header, linux.MSG.ERRQUEUE | linux.MSG.DONTWAIT);
-        if (linux.errno(rc) != .SUCCESS) return null;
-        if (header.namelen < @sizeOf(sys.SockaddrIn)) continue;
-        const remote = name.get() orelse continue;
-        const length = @min(header.controllen, control.len);
-        if (parse(control[0..length], remote)) |found| return found;
-    }
-    return null;
+/// One message of the error queue.
+pub const Message = union(enum) {
+    told: IcmpError,
+    /// One that says nothing to users: another ICMP error, or one of our own kernel's.
+    other,
+};
+
+/// The next one; null when there is none.
+pub fn next(calls: *const sys.Calls, socket: sys.fd_t) ?Message {
+    var name: Name = undefined;
+    var control: [control_capacity]u8 align(control_message.alignment) = undefined;
+    var none: [1]sys.iovec = .{.{ .base = @ptrCast(&name), .len = 0 }};
+    var header: linux.msghdr = .{
+        .name = @ptrCast(&name),
+        .namelen = @sizeOf(Name),
+        .iov = &none,
+        .iovlen = 1,
+        .control = &control,
+        .controllen = control.len,
+        .flags = 0,
+    };
+    const rc = calls.recvmsg(socket, &header, linux.MSG.ERRQUEUE | linux.MSG.DONTWAIT);
+    if (linux.errno(rc) != .SUCCESS) return null;
+    if (header.namelen < @sizeOf(sys.SockaddrIn)) return .other;
+    const remote = name.get() orelse return .other;
+    const length = @min(header.controllen, control.len);
+    return if (parse(control[0..length], remote)) |found| .{ .told = found } else .other;
 }
 
 fn parse(control: []const u8, remote: wire.SocketAddress) ?IcmpError {
@@ -119,7 +124,7 @@ fn reasonOf6(kind: u8, code: u8) ?Reason {
     };
 }
 
-/// How many there were lately.
+/// How many messages there were lately, those included that say nothing to users.
 pub const Guard = struct {
     window_ns: u64 = 0,
     count: u32 = 0,
@@ -172,7 +177,8 @@ test "the kernel tells who refused a datagram, once" {
     sys.close(taken);
     try testing.expectEqual(null, next(&sys.real, socket));
     try testing.expectEqual(1, linux.sendto(socket, "x", 1, 0, @ptrCast(&name), length));
-    const found = next(&sys.real, socket) orelse return error.SkipZigTest; // no loopback here
+    const message = next(&sys.real, socket) orelse return error.SkipZigTest; // no loopback here
+    const found = message.told;
     try testing.expectEqual(.port_unreachable, found.reason);
     try testing.expect(found.remote.eql(name.get().?));
     try testing.expect(found.by.?.eql(.fromIpv4(.{ 127, 0, 0, 1 })));

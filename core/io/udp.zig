@@ -383,10 +383,17 @@ pub const Udp = struct {
     /// Null when there is none, or there were too many lately: then the kernel keeps them until `hearAgain`.
     pub fn nextIcmpError(udp: *Udp, family: Family, now_ns: u64) ?icmp_error.IcmpError {
         const socket = udp.fd(family) orelse return null;
-        const found = icmp_error.next(udp.calls, socket) orelse return null;
-        if (udp.icmp_guard.allows(now_ns)) return found;
-        udp.icmp_guard.is_deaf = true;
-        udp.hearErrors(0); // those that wait go, too
+        while (icmp_error.next(udp.calls, socket)) |message| {
+            if (!udp.icmp_guard.allows(now_ns)) {
+                udp.icmp_guard.is_deaf = true;
+                udp.hearErrors(0); // those that wait go, too
+                return null;
+            }
+            switch (message) {
+                .told => |found| return found,
+                .other => {},
+            }
+        }
         return null;
     }
 

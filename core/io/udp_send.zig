@@ -10,8 +10,9 @@
 //!   EINVAL, ENETUNREACH, ENODEV, EADDRNOTAVAIL, a datagram with a sticky source
 //!                        the source is gone: it is forgotten, in all datagrams that have it
 //!   what ICMP can have told (IP_RECVERR)
-//!                        with something in the error queue it may be about a datagram of before, since the kernel
-//!                        tells it by the next call, whatever that sends: the same again, once
+//!                        it may be about a datagram of before, since the kernel tells it by the next call, whatever
+//!                        that sends: the same again, a few times. The error queue does not tell which it is: what it
+//!                        has no room for is told all the same, and so is what was taken out of it
 //!   anything else        costs this piece: EPERM is a firewall's no, EAGAIN and ENOBUFS a full queue, the others the
 //!                        network's answer
 //! Knows bytes and addresses; not who the peers are or what the datagrams mean.
@@ -41,6 +42,9 @@ fn payloadMax(family: Family) usize {
 
 /// EINTR cannot happen to a non-blocking send; if it does, not more often than this.
 const interrupts_max = 16;
+/// How often a piece is tried again, since its error may have been about another. More than one, as the answers to
+/// several datagrams can come while one is tried.
+const doubts_max = 4;
 
 /// What one send carries: a datagram, or a train of them.
 pub const Transmit = struct {
@@ -117,8 +121,8 @@ pub const Pass = struct {
     /// source is gone. The first datagram of the train, sent alone, tells which.
     suspect: ?usize = null,
     interrupts: u32 = 0,
-    /// Where the piece begins that is tried again, since its error may have been about another.
-    doubted: ?Cursor = null,
+    /// How often the piece at the cursor was tried again, as it is cut now.
+    doubts: u32 = 0,
 
     pub fn run(pass: *Pass) void {
         while (true) {
@@ -220,7 +224,10 @@ pub const Pass = struct {
                 },
                 .failure => |code| switch (pass.judge(piece, code)) {
                     .again => {},
-                    .cut_anew => return,
+                    .cut_anew => {
+                        pass.doubts = 0;
+                        return;
+                    },
                     .give_up => {
                         pass.settleFailed(piece, code);
                         done += 1;
@@ -234,8 +241,8 @@ pub const Pass = struct {
 
     fn judge(pass: *Pass, piece: Piece, errno: sys.E) Verdict {
         const transmit = &pass.transmits[piece.transmit];
-        if (canBeOfBefore(errno) and !pass.isDoubted(piece) and pass.hasAnswers()) {
-            pass.doubted = .{ .transmit = piece.transmit, .offset = piece.offset };
+        if (canBeOfBefore(errno) and pass.doubts < doubts_max) {
+            pass.doubts += 1;
             return .again;
         }
         switch (errno) {
@@ -257,17 +264,6 @@ pub const Pass = struct {
             else => {},
         }
         return .give_up;
-    }
-
-    fn isDoubted(pass: *const Pass, piece: Piece) bool {
-        const doubted = pass.doubted orelse return false;
-        return doubted.transmit == piece.transmit and doubted.offset == piece.offset;
-    }
-
-    /// Whether the network has answered to something: that waits in the error queue still.
-    fn hasAnswers(pass: *const Pass) bool {
-        var polled = [1]linux.pollfd{.{ .fd = pass.socket.?, .events = 0, .revents = 0 }};
-        return linux.errno(linux.poll(&polled, 1, 0)) == .SUCCESS and polled[0].revents & linux.POLL.ERR != 0;
     }
 
     /// What the kernel makes of ICMP errors (icmp_err_convert, icmpv6_err_convert).
@@ -320,6 +316,7 @@ pub const Pass = struct {
     }
 
     fn advance(pass: *Pass, piece: Piece) void {
+        pass.doubts = 0;
         pass.cursor = .{ .transmit = piece.transmit, .offset = piece.offset + piece.length };
         if (pass.cursor.offset >= pass.transmits[piece.transmit].bytes.len) {
             pass.cursor = .{ .transmit = piece.transmit + 1 };

@@ -5,6 +5,7 @@ const std = @import("std");
 const wire = @import("wire");
 const sys = @import("linux.zig");
 const control_message = @import("control_message.zig");
+const Name = @import("sockaddr.zig").Name;
 const Offload = @import("offload.zig").Offload;
 const udp_file = @import("udp.zig");
 const Transmit = udp_file.Transmit;
@@ -115,6 +116,8 @@ const Fault = struct {
     var calls_made: usize = 0;
     /// The kernel may stop early for reasons of its own.
     var most_per_call: u32 = std.math.maxInt(u32);
+    /// How often the rules hold before they are over.
+    var failures_left: usize = std.math.maxInt(usize);
 
     const Rule = struct {
         errno: sys.E,
@@ -128,6 +131,7 @@ const Fault = struct {
         rules = with;
         calls_made = 0;
         most_per_call = std.math.maxInt(u32);
+        failures_left = std.math.maxInt(usize);
     }
 
     fn sendmmsg(fd: sys.fd_t, messages: [*]linux.mmsghdr, count: u32, flags: u32) usize {
@@ -135,8 +139,10 @@ const Fault = struct {
         var good: u32 = 0;
         while (good < @min(count, most_per_call)) : (good += 1) {
             const code = verdict(&messages[good]) orelse continue;
-            if (good == 0) return sys.failWith(code);
-            break;
+            if (failures_left == 0) continue;
+            if (good != 0) break;
+            failures_left -= 1;
+            return sys.failWith(code);
         }
         return linux.sendmmsg(fd, messages, good, flags);
     }
@@ -742,6 +748,52 @@ test "what the network answers to one datagram costs none of those after it, and
     }
 }
 
+test "an error of before costs nothing when nothing of it waits in the error queue" {
+    var fixture: Fixture = .{};
+    try fixture.start(&Fault.calls);
+    defer fixture.stop();
+    var endpoint = fixture.target(.ipv4);
+    endpoint.source = .{ .address = .fromIpv4(.{ 127, 0, 0, 1 }), .interface_index = 1 };
+    var buffer: [5 * 100]u8 = undefined;
+    const train = numberedTrain(&buffer, 100);
+    for ([_]sys.E{ .CONNREFUSED, .HOSTUNREACH, .NETUNREACH, .MSGSIZE, .ACCES }) |errno| for (1..5) |times| {
+        Fault.reset(&.{.{ .errno = errno, .which = .all }});
+        Fault.failures_left = times;
+        var transmits = [_]Transmit{.{ .bytes = train, .segment_size = 100, .endpoint = endpoint }};
+        try testing.expectEqual(SendResult{ .sent_datagrams = 5 }, fixture.a.send(&transmits, 0));
+        try testing.expectEqual(times + 1, Fault.calls_made);
+        try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, 0));
+        try fixture.expectNumbered(.ipv4, ascending[0..5], 100);
+    };
+    // One that stays is about the train itself: it is given up, and costs no more than these calls.
+    Fault.reset(&.{.{ .errno = .HOSTUNREACH, .which = .all }});
+    var refused = [_]Transmit{.{ .bytes = train, .segment_size = 100, .endpoint = endpoint }};
+    const failed: SendResult = .{ .failed_datagrams = 5, .last_errno = .HOSTUNREACH };
+    try testing.expectEqual(failed, fixture.a.send(&refused, 0));
+    try testing.expectEqual(5, Fault.calls_made);
+}
+
+test "an error of before that is told although the error queue was emptied costs nothing" {
+    var fixture: Fixture = .{};
+    try fixture.start(&sys.real);
+    defer fixture.stop();
+    var gone: Udp = .init(&sys.real, &fixture.offload);
+    const port = try gone.open(.{});
+    gone.close();
+    const nowhere: wire.Endpoint = .{ .remote = .{ .address = loopback(.ipv4), .port = port } };
+    var lost = [_]Transmit{.{ .bytes = "lost", .segment_size = 0, .endpoint = nowhere }};
+    try testing.expectEqual(1, fixture.a.send(&lost, 0).sent_datagrams);
+    const off: c_int = 0; // empties the queue, and leaves the error for the next call
+    const socket = fixture.a.fd(.ipv4).?;
+    const set = linux.setsockopt(socket, linux.IPPROTO.IP, linux.IP.RECVERR, std.mem.asBytes(&off), @sizeOf(c_int));
+    try testing.expectEqual(.SUCCESS, linux.errno(set));
+    var buffer: [5 * 100]u8 = undefined;
+    const train = numberedTrain(&buffer, 100);
+    var transmits = [_]Transmit{.{ .bytes = train, .segment_size = 100, .endpoint = fixture.target(.ipv4) }};
+    try testing.expectEqual(SendResult{ .sent_datagrams = 5 }, fixture.a.send(&transmits, 0));
+    try fixture.expectNumbered(.ipv4, ascending[0..5], 100);
+}
+
 test "a flood of answers of the network is left to the kernel for a while" {
     var fixture: Fixture = .{};
     try fixture.start(&sys.real);
@@ -764,4 +816,53 @@ test "a flood of answers of the network is left to the kernel for a while" {
     try testing.expectEqual(null, a.nextIcmpError(.ipv4, 0));
     a.hearAgain(60 * std.time.ns_per_s);
     try testing.expect(!a.icmp_guard.is_deaf);
+}
+
+/// An error queue: so many messages that say nothing to users, then one that does.
+const ErrorQueue = struct {
+    var others: usize = 0;
+    var taken: usize = 0;
+
+    const calls: sys.Calls = .{ .recvmsg = recvmsg };
+
+    fn reset(count: usize) void {
+        others = count;
+        taken = 0;
+    }
+
+    fn recvmsg(_: sys.fd_t, message: *linux.msghdr, _: u32) usize {
+        if (taken > others) return sys.failWith(.AGAIN);
+        const protocol_unreachable = 2;
+        const port_unreachable = 3;
+        const code: u8 = if (taken < others) protocol_unreachable else port_unreachable;
+        taken += 1;
+        // struct sock_extended_err: errno, SO_EE_ORIGIN_ICMP, type "destination unreachable", code, and what is left.
+        const extended = [16]u8{ 111, 0, 0, 0, 2, 3, code, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+        const header: linux.cmsghdr = .{
+            .len = @sizeOf(linux.cmsghdr) + extended.len,
+            .level = linux.IPPROTO.IP,
+            .type = linux.IP.RECVERR,
+        };
+        const control: [*]u8 = @ptrCast(message.control.?);
+        @memcpy(control[0..@sizeOf(linux.cmsghdr)], std.mem.asBytes(&header));
+        @memcpy(control[@sizeOf(linux.cmsghdr)..][0..extended.len], &extended);
+        message.controllen = @sizeOf(linux.cmsghdr) + extended.len;
+        const name: *Name = @ptrCast(@alignCast(message.name.?));
+        message.namelen = name.set(.{ .address = loopback(.ipv4), .port = 5 });
+        return 0;
+    }
+};
+
+test "answers of the network that say nothing to users are passed by, and are part of a flood" {
+    var fixture: Fixture = .{};
+    try fixture.start(&ErrorQueue.calls);
+    defer fixture.stop();
+    ErrorQueue.reset(20);
+    try testing.expectEqual(.port_unreachable, fixture.a.nextIcmpError(.ipv4, 0).?.reason);
+    try testing.expectEqual(null, fixture.a.nextIcmpError(.ipv4, 0));
+    try testing.expect(!fixture.a.icmp_guard.is_deaf);
+    ErrorQueue.reset(1000);
+    try testing.expectEqual(null, fixture.a.nextIcmpError(.ipv4, std.time.ns_per_s));
+    try testing.expect(fixture.a.icmp_guard.is_deaf);
+    try testing.expect(ErrorQueue.taken < 1000);
 }

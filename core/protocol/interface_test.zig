@@ -2421,6 +2421,36 @@ test "a change of reason is told even after silence, and forged ones that altern
     try testing.expectEqual(.prohibited, ring.take().?.trouble.kind);
 }
 
+test "whom an error of the network is about is looked for among so many peers in a second, in portions" {
+    const limit = 1 << 14;
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    const a = &net.a.interface;
+    try addSilentPeers(&net, limit + 10);
+    const last = a.peer_high - 1;
+    const remote = endpointOf(9, 8).remote;
+    a.peers.at(last).endpoint = endpointOf(9, 8);
+    a.attempts.at(last).noteAsked(net.now.boot);
+    a.looks = .{};
+    // All that one second allows, and not the last peer.
+    for (0..3) |_| a.noteUnreachable(.port_unreachable, remote, null, 0, net.now);
+    try testing.expectEqual(null, a.attempts.at(last).refused());
+    try testing.expectEqual(limit, a.looks.done);
+    // The next one goes on from there.
+    net.jumpTo(net.now.boot.after(second));
+    a.noteUnreachable(.port_unreachable, remote, null, 0, net.now);
+    try testing.expectEqual(.port_unreachable, a.attempts.at(last).refused().?);
+    try testing.expect(noticed(&net.a, .port_unreachable).?.notice.remote.?.eql(remote));
+    // A packet too long is told of a peer that nothing is expected from, and of no one else.
+    net.jumpTo(net.now.boot.after(second));
+    a.attempts.at(last).* = .{};
+    a.looks.next = last;
+    a.noteUnreachable(.too_big, remote, null, 1280, net.now);
+    try testing.expectEqual(1280, noticed(&net.a, .too_big).?.notice.mtu);
+    try testing.expectEqual(null, a.attempts.at(last).refused());
+}
+
 test "packets for nobody and from addresses that are not the peer's are told with the address" {
     var net: Net = undefined;
     try net.init("", "");

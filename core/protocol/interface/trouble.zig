@@ -75,23 +75,30 @@ pub fn noteStranger(interface: *Interface, key: ?*const [32]u8, from: *const wir
 
 // ---- the network ----
 
-/// How many peers may be looked at in a second to find out whom an ICMP error is about. Anybody can forge those.
-const looks_per_second = 1 << 17;
+/// How many peers may be looked at in a second to find out whom ICMP errors are about. Anybody can forge those, and
+/// all workers wait meanwhile.
+const looks_per_second = 1 << 14;
 
 pub const Looks = struct {
     window: Instant = .{ .ns = 0 },
     done: u32 = 0,
+    /// Where the next look begins.
+    next: u32 = 0,
 
-    fn allows(looks: *Looks, wanted: u32, now: Instant) bool {
-        if (now.since(looks.window) >= std.time.ns_per_s) looks.* = .{ .window = now };
-        if (looks.done > looks_per_second -| wanted) return false;
-        looks.done += wanted;
-        return true;
+    /// How many of `high` peers to look at, from `next` on and round the end. What is about one of the others is
+    /// missed; but that peer is asked again within seconds, so the error comes again, when others have their turn.
+    fn take(looks: *Looks, high: u32, now: Instant) u32 {
+        if (now.since(looks.window) >= std.time.ns_per_s) looks.* = .{ .window = now, .next = looks.next };
+        if (looks.next >= high) looks.next = 0;
+        const count = @min(high, looks_per_second - looks.done);
+        looks.done += count;
+        return count;
     }
 };
 
 /// An ICMP error about what was sent to `remote`: by whom, and of what length it may be, if it is about that. Believed
-/// only of peers that something is expected from, since others are better known by what they send.
+/// only of peers that something is expected from, since others are better known by what they send. Among more peers
+/// than may be looked at in a second it is found out with luck only.
 pub fn noteUnreachable(
     interface: *Interface,
     kind: Kind,
@@ -100,18 +107,22 @@ pub fn noteUnreachable(
     mtu: u16,
     now: Now,
 ) void {
-    if (!interface.looks.allows(interface.peer_high, now.boot)) return;
-    for (0..interface.peer_high) |i| {
+    const looks = &interface.looks;
+    for (0..looks.take(interface.peer_high, now.boot)) |_| {
+        const i = looks.next;
+        looks.next = if (i + 1 < interface.peer_high) i + 1 else 0;
+        // A packet too long concerns a session; all else concerns those who have none. Of most peers that is known
+        // without touching them.
+        const is_waiting = interface.attempts.at(i).isWaiting();
+        if (kind != .too_big and !is_waiting) continue;
         const peer = interface.peers.at(i);
         if (!peer.in_use) continue;
         const endpoint = peer.endpoint orelse continue;
         if (!endpoint.remote.eql(remote)) continue;
-        if (kind == .too_big) {
-            // It concerns packets of a session: without one it is not what is missing.
-        } else if (interface.attempts.at(i).isWaiting()) {
-            begin(interface, @intCast(i), kind);
+        if (kind != .too_big) {
+            begin(interface, i, kind);
             interface.attempts.at(i).noteRefusal(kind);
-        } else continue;
+        }
         interface.notices.note(&.{
             .kind = kind,
             .key = peer.remote.static,
