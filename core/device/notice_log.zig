@@ -35,13 +35,14 @@ const Allowance = struct {
 pub const NoticeLog = struct {
     peers: Allowance = .{ .lines_max = 10, .window_ns = 10 * std.time.ns_per_s },
     strangers: Allowance = .{ .lines_max = 3, .window_ns = std.time.ns_per_min },
-    /// Until then no line about a peer is let through, in ns of the boot clock. Read without the mutex.
-    peers_wait_until: std.atomic.Value(u64) = .init(0),
+    /// Until then no line about a peer is let through, in seconds of the boot clock: 32 bits are read without the mutex
+    /// on every machine.
+    peers_wait_until_s: std.atomic.Value(u32) = .init(0),
 
     /// Whether `tell` has something to do. For whoever may not wait: it may be wrong for a moment.
     pub fn wants(self: *const NoticeLog, noted: *const notices.Notices, now: Instant) bool {
         if (noted.hasNewsOfStrangers()) return true;
-        return noted.hasNewsOfPeers() and now.ns >= self.peers_wait_until.load(.monotonic);
+        return noted.hasNewsOfPeers() and now.ns / std.time.ns_per_s >= self.peers_wait_until_s.load(.monotonic);
     }
 
     pub fn tell(self: *NoticeLog, log: *Log, noted: *notices.Notices, now: Instant) void {
@@ -51,7 +52,11 @@ pub const NoticeLog = struct {
             while (peers.allows(log, now)) {
                 const entry = noted.takeNewsOfPeers() orelse break;
                 peers.write(log, &entry.notice);
-            } else self.peers_wait_until.store(peers.window.ns +| peers.window_ns, .monotonic);
+            } else {
+                const end_ns = peers.window.ns +| peers.window_ns;
+                const end_s = std.math.divCeil(u64, end_ns, std.time.ns_per_s) catch unreachable;
+                self.peers_wait_until_s.store(std.math.lossyCast(u32, end_s), .monotonic);
+            }
         }
         while (noted.takeNewsOfStrangers()) |entry| {
             if (self.strangers.allows(log, now)) {
