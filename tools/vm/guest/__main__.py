@@ -38,8 +38,12 @@ def main() -> None:
         subprocess.run(["systemctl", "--no-block", "reboot"], check=True)
     else:
         say(END)
-        # At once: nobody looks at this disk again.
-        subprocess.run(["systemctl", "--force", "--force", "poweroff"], check=True)
+        power_off()
+
+
+def power_off() -> None:
+    """At once: nobody looks at this disk again."""
+    subprocess.run(["systemctl", "--force", "--force", "poweroff"], check=True)
 
 
 def judge(name: str, case: Case) -> Result:
@@ -79,4 +83,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception:  # whoever waits for cases is not to wait for ever
+        say(traceback.format_exc())
+        power_off()
