@@ -54,12 +54,13 @@ WORDS = {
     "no_route": "this host has no route to the endpoint",
     "not_let_out": "a firewall of this host lets nothing out",
     "unconfirmed": "handshakes of the peer are answered and never confirmed",
-    "old_timestamp": "handshakes of the peer are older than earlier ones: its clock",
+    "old_timestamp": "handshakes of the peer are older than earlier ones: its clock, "
+    "or somebody repeats them",
     "no_endpoint": "packets wait, and nobody knows where the peer is",
     "silent": "data was sent, and nothing at all came back",
     "disallowed_source": "the peer sends from addresses that are not in its AllowedIPs",
     "hole": "long packets seem not to arrive, shorter ones do",
-    "too_big": "ICMP: packets are longer than the path takes",
+    "too_big": "ICMP: packets are longer than the path takes; for an endpoint of IPv6 only",
 }
 
 
