@@ -73,8 +73,8 @@ def _troubles(name: str, peers: Iterable[PeerStatus]) -> dict[PublicKey, str]:
         report = uapi_socket.report(name)
     except UapiError:
         return {}
-    found = {peer.public_key: condition.of_peer(peer, report, int(time.time())) for peer in peers}
-    return {key: state.text for key, state in found.items() if not state.is_healthy}
+    found = condition.complaints(peers, report, int(time.time()))
+    return {key: state.text for key, state in found.items()}
 
 
 def _of_config(name: str, config: Config, peers: tuple[Peer, ...]) -> Tunnel:

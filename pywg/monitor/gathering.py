@@ -93,9 +93,8 @@ def look(interface: str, names: Names) -> Seen:
 
 def _states(status: InterfaceStatus, report: Report) -> dict[PublicKey, str]:
     """Of the peers of which there is something to complain."""
-    now_s = int(time.time())
-    found = {peer.public_key: condition.of_peer(peer, report, now_s) for peer in status.peers}
-    return {key: state.word for key, state in found.items() if not state.is_healthy}
+    found = condition.complaints(status.peers, report, int(time.time()))
+    return {key: state.word for key, state in found.items()}
 
 
 def _report(interface: str) -> Report | None:

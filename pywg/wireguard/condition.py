@@ -5,8 +5,10 @@ Pure: plain values in, plain values out. Knows neither sockets nor colours.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pywg.keys import PublicKey
 from pywg.wireguard.status import Notice, PeerStatus, PeerTrace, Report
 
 # An answer to data is due within KEEPALIVE_TIMEOUT (whitepaper 6.5): less says nothing.
@@ -83,6 +85,14 @@ def of_peer(peer: PeerStatus, report: Report | None, now_s: int) -> Condition:
         or _complaint(trace, notices)
         or _healthy(trace)
     )
+
+
+def complaints(
+    peers: Iterable[PeerStatus], report: Report, now_s: int
+) -> dict[PublicKey, Condition]:
+    """Of those of which there is something to say that wg does not say."""
+    found = {peer.public_key: of_peer(peer, report, now_s) for peer in peers}
+    return {key: state for key, state in found.items() if not state.is_healthy}
 
 
 def _refused(trace: PeerTrace, notices: dict[str, Notice]) -> Condition | None:
