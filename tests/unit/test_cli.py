@@ -31,8 +31,7 @@ from pywg.wireguard import socket as uapi_socket
 from pywg.wireguard import uapi
 from pywg.wireguard.condition import WORDS
 from pywg.wireguard.status import InterfaceStatus, Report
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.conftest import Run
 
 UP, DOWN = map(importlib.import_module, ("pywg.tunnel.up", "pywg.tunnel.down"))
 
@@ -40,18 +39,6 @@ PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
 PEER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 CONFIG = f"[Interface]\nPrivateKey={PRIVATE}\nAddress=10.0.0.1/24\n[Peer]\nPublicKey={PEER}\n"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """run("up", ...) -> (exit code, stdout, stderr)"""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -7,21 +7,19 @@ import importlib.util
 import json
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
-from pywg import cli
 from pywg.cli import peer_files
 from pywg.config import Config, names
 from pywg.enroll import files, running
 from pywg.errors import PywgError
 from pywg.keys import PrivateKey, PublicKey
 from pywg.wireguard.status import PeerStatus
+from tests.unit.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 SERVER = "./wgt0.conf"
 
 
@@ -29,18 +27,6 @@ SERVER = "./wgt0.conf"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """run("peer", ...) -> (exit code, stdout, stderr)"""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

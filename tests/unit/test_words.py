@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -21,21 +21,11 @@ from pywg.errors import PywgError
 from pywg.keys import PresharedKey
 from pywg.native import library
 from pywg.wireguard import setconf
+from tests.unit.conftest import Run
 
 ROOT = Path(__file__).parents[2]
 KEY = "5PThu5cmVQRg0w2VkmFTPyfmZpb6hFHJ3RcXSRFzLUA="
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 # ---- examples
