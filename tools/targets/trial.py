@@ -5,8 +5,9 @@
 For each target: the static pywgd and a native one shake hands through TUN interfaces in namespaces
 of their own, and 2 MiB go through and come out as they went in, over IPv6 in IPv4; the wheel is
 loaded by Debian's Python for that machine and does the same over a UDP socket; the Zig tests run.
-Prints a table. `--quick`: without the Zig tests; `--rooms`: only those of these. `--twice`: builds the static files and wheels of
-the last commit again, from another folder without any cache, and compares. Needs root.
+Prints a table. `--quick`: without the Zig tests; `--rooms`: only those of these. `--twice`: builds
+the static files and wheels of the last commit again, from another folder without any cache, and
+compares. Needs root.
 """
 
 from __future__ import annotations
