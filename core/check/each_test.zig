@@ -42,7 +42,8 @@ fn isNamed(init: std.process.Init.Minimal, name: []const u8) bool {
 }
 
 fn isMeant(part: []const u8, name: []const u8) bool {
-    return if (std.mem.endsWith(u8, part, ".")) std.mem.startsWith(u8, name, part) else std.mem.endsWith(u8, name, part);
+    const is_file = std.mem.endsWith(u8, part, ".");
+    return if (is_file) std.mem.startsWith(u8, name, part) else std.mem.endsWith(u8, name, part);
 }
 
 fn isOfATest(part: []const u8) bool {
