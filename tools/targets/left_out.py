@@ -15,6 +15,10 @@ from tools.targets.machine import BIG_ENDIAN
 EVERYWHERE: dict[str, list[tuple[str, str]]] = {
     "it does not know SO_MARK": [
         ("io", "the firewall mark is set on open and changed later"),
+        (
+            "device",
+            "a bound address is the source, through a change of mark and down and up, until it is taken back",
+        ),
     ],
     "it does not know SO_ATTACH_REUSEPORT_CBPF": [
         (
@@ -25,6 +29,13 @@ EVERYWHERE: dict[str, list[tuple[str, str]]] = {
             "io",
             "sockets take over a port from ours that share it, all of them, but not from a stranger's",
         ),
+    ],
+    "it does not know SO_BINDTODEVICE of getsockopt, by which these tests look": [
+        (
+            "device",
+            "a binding that fails refuses the whole request under its errno, and the tunnel goes on as it was",
+        ),
+        ("device", "sockets of all threads are bound, and packets of many flows go on"),
     ],
     "it cuts off who refused a datagram from what the error queue tells": [
         ("io", "the kernel tells who refused a datagram, once"),
