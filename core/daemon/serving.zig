@@ -1,5 +1,5 @@
-//! Serving a tunnel: the device is opened, goes to the background unless told not to, and runs in its sandbox until it is
-//! stopped.
+//! Serving a tunnel: the device is opened, goes to the background unless told not to, and runs in its sandbox until
+//! it is stopped.
 //! Invariant: returns 0 to whoever waits only when the TUN exists and the UAPI socket listens.
 const std = @import("std");
 const linux = std.os.linux;
