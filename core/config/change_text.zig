@@ -47,6 +47,8 @@ pub const Peer = struct {
 pub const ChangeText = struct {
     buffer: []u8,
     way: Way,
+    /// The device knows pywg's own keys.
+    is_pywg: bool,
     length: usize = device_room,
     /// Where the allowed IPs of the peer begin that is being read.
     section: usize = device_room,
@@ -62,8 +64,8 @@ pub const ChangeText = struct {
         return device_room + peer_room + file_length * 8;
     }
 
-    pub fn init(buffer: []u8, way: Way) ChangeText {
-        return .{ .buffer = buffer, .way = way };
+    pub fn init(buffer: []u8, way: Way, is_pywg: bool) ChangeText {
+        return .{ .buffer = buffer, .way = way, .is_pywg = is_pywg };
     }
 
     fn put(text: *ChangeText, parts: []const []const u8) Error!void {
@@ -114,7 +116,9 @@ pub const ChangeText = struct {
         if (device.listen_port orelse if (text.way == .replace) @as(?u16, 0) else null) |port|
             head.number("listen_port=", port);
         head.number("fwmark=", device.fwmark);
-        head.put(&.{ "pywg_bind_device=", device.bind_interface.slice(), "\npywg_bind_address=\n" });
+        const is_bound = !device.bind_interface.isEmpty() or !device.bind_addresses.isEmpty();
+        if (text.is_pywg or is_bound)
+            head.put(&.{ "pywg_bind_device=", device.bind_interface.slice(), "\npywg_bind_address=\n" });
         for ([_]?wire.Address{ device.bind_addresses.ipv4, device.bind_addresses.ipv6 }) |bound| {
             var spelling: [64]u8 = undefined;
             if (bound) |address| head.put(&.{ "pywg_bind_address=", values.spelled(address, &spelling), "\n" });

@@ -1,5 +1,5 @@
-//! "Did you mean": which of some words a mistyped one is like, by the measure of Python's difflib, so that pywg and pywgd
-//! give the same advice.
+//! "Did you mean": which of some words a mistyped one is like, by the measure of Python's difflib, so that pywg and
+//! pywgd give the same advice.
 //! Invariant: of words that are equally close, it is always the same one.
 const std = @import("std");
 

@@ -1,5 +1,5 @@
-//! Root of the room `config`: a file of wg or wg-quick, as text, to what is asked of a device. Pure: imports wire, and of
-//! protocol the spelling of keys. Allocates nothing: buffers are the caller's. In reading order:
+//! Root of the room `config`: a file of wg or wg-quick, as text, to what is asked of a device. Pure: imports wire, and
+//! of protocol the spelling of keys. Allocates nothing: buffers are the caller's. In reading order:
 pub const text = @import("text.zig");
 pub const notes = @import("notes.zig");
 pub const base64 = @import("base64.zig");

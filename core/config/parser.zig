@@ -1,5 +1,6 @@
 //! A file of wg or wg-quick, with what pywg adds to it, to the lines of a UAPI set and what is to be set beside it.
-//! Reads no file and asks no resolver. Its verdict, places and words are those of pywg/config/parser.py; a test compares.
+//! Reads no file and asks no resolver. Its verdict, places and words are those of pywg/config/parser.py; a test
+//! compares.
 //! Invariant: no message repeats the value of a key, nor a line that could be one.
 const std = @import("std");
 const wire = @import("wire");
@@ -49,6 +50,8 @@ pub const Options = struct {
     way: change_text.Way = .replace,
     /// Commands of the file are left to others.
     leaves_hooks: bool = false,
+    /// Who is asked to become so is a pywg, which is told too what it is not to be bound to.
+    is_pywg: bool = true,
     resolver: ?Resolver = null,
 };
 
@@ -61,7 +64,12 @@ pub fn parse(
     notes: *Notes,
     settings: *Settings,
 ) change_text.Error![]u8 {
-    var parser: Parser = .{ .options = options, .notes = notes, .settings = settings, .out = .init(buffer, options.way) };
+    var parser: Parser = .{
+        .options = options,
+        .notes = notes,
+        .settings = settings,
+        .out = .init(buffer, options.way, options.is_pywg),
+    };
     defer parser.device.clear();
     defer parser.peer.clear();
     const start = if (std.mem.startsWith(u8, text, byte_order_mark)) byte_order_mark.len else 0;
@@ -262,10 +270,13 @@ const Parser = struct {
             .hook => if (value.len > 0) reading.say(.left_out, line, &.{
                 "commands are not run; let whatever starts and stops pywgd run them, or use wg-quick or pywg up",
             }),
-            .hook_up => if (value.len > 0) reading.say(if (parser.options.leaves_hooks) .left_out else .problem, line, &.{
-                "pywgd runs no commands, and this one may be what keeps traffic in: let whatever starts pywgd " ++
-                    "run it, then leave it out here, or say --no-hooks",
-            }),
+            .hook_up => if (value.len > 0) {
+                const kind: notes_file.Kind = if (parser.options.leaves_hooks) .left_out else .problem;
+                reading.say(kind, line, &.{
+                    "pywgd runs no commands, and this one may be what keeps traffic in: let whatever starts pywgd " ++
+                        "run it, then leave it out here, or say --no-hooks",
+                });
+            },
             .key_file => {
                 if (value.len == 0) return reading.bad(value, &.{"expected the name of a file"});
                 return reading.bad(line, &.{"pywgd reads no other file: write the key itself, or use pywg up"});

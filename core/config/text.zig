@@ -51,7 +51,8 @@ pub fn words(text: []const u8) std.mem.TokenIterator(u8, .any) {
     return std.mem.tokenizeAny(u8, text, spaces ++ ",");
 }
 
-/// What may be repeated in a message: short, and of harmless characters. What is longer may be a key in the wrong place.
+/// What may be repeated in a message: short, and of harmless characters. What is longer may be a key in the wrong
+/// place.
 pub fn isWord(text: []const u8) bool {
     if (text.len < 1 or text.len > word_max) return false;
     for (text) |character| switch (character) {

@@ -10,6 +10,7 @@ const arguments_file = @import("arguments.zig");
 const capabilities = @import("capabilities.zig");
 const landlock = @import("landlock.zig");
 const seccomp = @import("seccomp.zig");
+const setting_up = @import("setting_up.zig");
 const words = @import("words.zig");
 const Arguments = arguments_file.Arguments;
 const complain = words.complain;
@@ -44,15 +45,18 @@ fn catchSignals() void {
 
 /// Returns when the tunnel has ended, or in the parent of the process that serves it.
 pub fn serve(arguments: *const Arguments) u8 {
+    var wanted = setting_up.Wanted.gather(arguments) catch return 1;
+    defer wanted.forget();
     blockSignals(.block);
     var why: device.Diagnostic = .{};
     const opened = device.Device.open(std.heap.page_allocator, &.{
         .name = arguments.name,
+        .mtu = wanted.mtu orelse device.mtu_default,
         .offload_disable = arguments.offload_disable,
         .tun_fd = arguments.tun_fd,
         .uapi_fd = arguments.uapi_fd,
         .threads = arguments.threads orelse defaultThreads(),
-        .memory_limit = arguments.memory_limit,
+        .memory_limit = wanted.memory_limit,
         .log_level = arguments.log_level,
         .log_fd = 2,
         .version = options.version,
@@ -60,6 +64,11 @@ pub fn serve(arguments: *const Arguments) u8 {
         complain("{s}", .{why.text()});
         return 1;
     };
+    wanted.apply(opened) catch {
+        opened.close(); // nothing is left half done
+        return 1;
+    };
+    wanted.forget();
     // Said while somebody reads it.
     if (arguments.is_confined and !seccomp.isAvailable()) {
         complain("this kernel has no seccomp filters: going on without one", .{});

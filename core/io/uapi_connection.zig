@@ -128,8 +128,8 @@ test "an answer is had whole, and silence ends" {
     try testing.expectError(error.NotFound, Connection.open(place, "wg0"));
     var listener: listener_file.Listener = try .listen(place, "wg0", &failure);
     var connection: Connection = try .open(place, "wg0");
-    try testing.expectError(error.NameTooLong, Connection.open(place, "x" ++ "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" ++
-        "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"));
+    const long: [100]u8 = @splat('x');
+    try testing.expectError(error.NameTooLong, Connection.open(place, &long));
     const accepted = linux.accept4(listener.fd, null, null, 0);
     const other: Connection = .{ .fd = @intCast(accepted) };
     try connection.send("get=1\n\n");
