@@ -23,27 +23,27 @@ pub const addresses_max = 32;
 
 /// What a file says beside the change.
 pub const Settings = struct {
-    address_room: [addresses_max]wire.Prefix = undefined,
-    address_count: usize = 0,
-    mtu: ?u32 = null,
+    address_room: [addresses_max]wire.Prefix,
+    address_count: usize,
+    mtu: ?u32,
     /// MiB.
-    memory_limit: ?u32 = null,
+    memory_limit: ?u32,
     /// `Table` is not off.
-    wants_routes: bool = true,
-    has_private_key: bool = false,
+    wants_routes: bool,
+    has_private_key: bool,
+
+    /// What an empty file says. In place: a value with its room would be kept in the program, to be copied.
+    fn begin(settings: *Settings) void {
+        settings.address_count = 0;
+        settings.mtu = null;
+        settings.memory_limit = null;
+        settings.wants_routes = true;
+        settings.has_private_key = false;
+    }
 
     pub fn addresses(settings: *const Settings) []const wire.Prefix {
         return settings.address_room[0..settings.address_count];
     }
-};
-
-/// How names of endpoints become addresses. Null where there is nobody to ask.
-pub const Resolver = struct {
-    context: *anyopaque,
-    /// An address, or why there is none.
-    ask: *const fn (*anyopaque, []const u8) Answer,
-
-    pub const Answer = union(enum) { address: wire.Address, failure: []const u8 };
 };
 
 pub const Options = struct {
@@ -52,11 +52,10 @@ pub const Options = struct {
     leaves_hooks: bool = false,
     /// Who is asked to become so is a pywg, which is told too what it is not to be bound to.
     is_pywg: bool = true,
-    resolver: ?Resolver = null,
 };
 
 /// The change, a part of `buffer`, which takes `change_text.ChangeText.capacity`. It means something if `notes` has no
-/// problems. Keys are nowhere else.
+/// problems. Keys are nowhere else. `settings` is only written.
 pub fn parse(
     text: []const u8,
     buffer: []u8,
@@ -64,6 +63,7 @@ pub fn parse(
     notes: *Notes,
     settings: *Settings,
 ) change_text.Error![]u8 {
+    settings.begin();
     var parser: Parser = .{
         .options = options,
         .notes = notes,
@@ -369,20 +369,10 @@ const Parser = struct {
 
     fn readEndpoint(parser: *Parser, reading: *const Reading, value: []const u8) ReadError!void {
         var buffer: [values.value_max]u8 = undefined;
-        var found = try values.endpoint(reading, value, &buffer);
-        var spelling: [64]u8 = undefined;
-        if (found.kind == .name) {
-            const resolver = parser.options.resolver orelse return reading.bad(value, &.{
-                "pywgd looks up no names: write the address of the host",
-            });
-            switch (resolver.ask(resolver.context, found.host)) {
-                .address => |address| found.host = values.spelled(address, &spelling),
-                .failure => |why| {
-                    var masked: [text_file.masked_max]u8 = undefined;
-                    return reading.bad(value, &.{ text_file.masked(found.host, &masked), ": ", why });
-                },
-            }
-        }
+        const found = try values.endpoint(reading, value, &buffer);
+        if (found.kind == .name) return reading.bad(value, &.{
+            "pywgd looks up no names: write the address of the host, as getent ahosts tells it",
+        });
         const is_ipv6 = std.mem.findScalar(u8, found.host, ':') != null;
         var digits: [20]u8 = undefined;
         const parts: [5][]const u8 = .{
