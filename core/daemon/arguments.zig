@@ -21,6 +21,7 @@ pub const Arguments = struct {
     address_count: usize = 0,
     mtu: ?u32 = null,
     is_up: bool = false,
+    makes_routes: bool = false,
     offload_disable: u32 = 0,
     threads: ?u8 = null,
     priority: Priority = .auto,
@@ -88,6 +89,11 @@ const table = [_]Option{
         .value = "N",
         .help = &.{"its MTU (default: that in FILE, else 1420)"},
         .read = readMtu,
+    },
+    .{
+        .names = &.{"--routes"},
+        .help = &.{"route AllowedIPs of FILE through it, in the table that FILE says"},
+        .read = readRoutes,
     },
     .{
         .names = &.{"--up"},
@@ -209,6 +215,10 @@ fn readAddress(arguments: *Arguments, text: []const u8) Error!void {
 fn readMtu(arguments: *Arguments, text: []const u8) Error!void {
     const why = std.fmt.comptimePrint("no MTU: {d} to {d}", .{ device.mtu_min, device.mtu_max });
     arguments.mtu = try number(text, device.mtu_min, device.mtu_max, why);
+}
+
+fn readRoutes(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.makes_routes = true;
 }
 
 fn readUp(arguments: *Arguments, _: []const u8) Error!void {
