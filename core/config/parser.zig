@@ -244,7 +244,24 @@ const Parser = struct {
                 try values.number(reading, value, values.mtu_min, values.mtu_max),
             .memory_limit => parser.settings.memory_limit = try values.number(reading, value, 1, 1 << 20),
             .table => parser.settings.table = try values.table(reading, value),
-            else => try parser.readOthers(row, reading, value, line),
+            .dns,
+            .hook_up,
+            .hook,
+            .save_config,
+            .key_file,
+            .backend,
+            .netns,
+            .kill_switch,
+            .owners,
+            .pool,
+            .public_endpoint,
+            .client_dns,
+            .endpoint_family,
+            .excluded_ips,
+            .name,
+            .replaces,
+            .endpoint_dns,
+            => try parser.readOthers(row, reading, value, line),
         }
     }
 
@@ -327,7 +344,21 @@ const Parser = struct {
             ),
             .name => try values.peerName(reading, value),
             .replaces => _ = try values.key(reading, value),
-            else => unreachable, // read above
+            .private_key,
+            .listen_port,
+            .fwmark,
+            .address,
+            .mtu,
+            .table,
+            .bind_device,
+            .bind_address,
+            .memory_limit,
+            .public_key,
+            .preshared_key,
+            .allowed_ips,
+            .endpoint,
+            .persistent_keepalive,
+            => unreachable, // read above
         }
     }
 
@@ -420,8 +451,8 @@ const Parsed = struct {
 const key_a = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const hex_a = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const every_kind = "[Peer]\nAllowedIPs = 10.0.0.2, fd00::/64 # c\nPublicKey=" ++ key_a ++ "\n" ++
-    "Endpoint=[fe80::1%eth0]:5\nPersistentKeepalive=25\n[Interface]\nPrivateKey = " ++ key_a ++ "\nAddress=10.0.0.1/24\nMTU=1400\n" ++
-    "#!pywg BindDevice = eth0\n[Peer]\nPublicKey=" ++ key_a ++ "\nAllowedIPs=-10.0.0.2/32\nPresharedKey=" ++ key_a;
+    "Endpoint=[fe80::1%eth0]:5\nPersistentKeepalive=25\n[Interface]\nPrivateKey = " ++ key_a ++ "\n" ++
+    "Address=10.0.0.1/24\nMTU=1400\n#!pywg BindDevice = eth0\n[Peer]\nPublicKey=" ++ key_a ++ "\nAllowedIPs=-10.0.0.2/32\nPresharedKey=" ++ key_a;
 
 test "a file becomes the lines of a set, whatever the order of its own" {
     var parsed: Parsed = try .of(every_kind, .{});

@@ -149,8 +149,8 @@ pub const Device = struct {
         worker.has_thread.store(false, .release);
     }
 
-    /// Before it runs: what was done to the interface meanwhile is followed. If it is up, its sockets are open when this
-    /// returns, or the port is told that cannot be had.
+    /// Before it runs: what was done to the interface meanwhile is followed. If it is up, its sockets are open when
+    /// this returns, or the port is told that cannot be had.
     pub fn follow(device: *Device) ?Shared.Refused {
         var pause = device.workers.pause();
         defer pause.end();
