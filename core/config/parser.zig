@@ -452,7 +452,8 @@ const key_a = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const hex_a = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const every_kind = "[Peer]\nAllowedIPs = 10.0.0.2, fd00::/64 # c\nPublicKey=" ++ key_a ++ "\n" ++
     "Endpoint=[fe80::1%eth0]:5\nPersistentKeepalive=25\n[Interface]\nPrivateKey = " ++ key_a ++ "\n" ++
-    "Address=10.0.0.1/24\nMTU=1400\n#!pywg BindDevice = eth0\n[Peer]\nPublicKey=" ++ key_a ++ "\nAllowedIPs=-10.0.0.2/32\nPresharedKey=" ++ key_a;
+    "Address=10.0.0.1/24\nMTU=1400\n#!pywg BindDevice = eth0\n[Peer]\nPublicKey=" ++ key_a ++ "\n" ++
+    "AllowedIPs=-10.0.0.2/32\nPresharedKey=" ++ key_a;
 
 test "a file becomes the lines of a set, whatever the order of its own" {
     var parsed: Parsed = try .of(every_kind, .{});

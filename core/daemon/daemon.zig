@@ -45,4 +45,5 @@ pub const panic = runtime.panic;
 test {
     _ = @import("seccomp.zig");
     _ = arguments_file;
+    _ = @import("show_command.zig");
 }

@@ -392,3 +392,40 @@ const Names = struct {
         }
     }
 };
+
+const testing = std.testing;
+
+fn expectPrinted(expected: []const u8, comptime print: anytype, arguments: anytype) !void {
+    var output: Output = undefined;
+    output.begin(1);
+    @call(.auto, print, .{&output} ++ arguments);
+    try testing.expectEqualStrings(expected, output.buffer[0..output.length]);
+}
+
+test "numbers are told as wg tells them" {
+    try expectPrinted("1023 B", putBytes, .{@as(u64, 1023)});
+    try expectPrinted("1.00 KiB", putBytes, .{@as(u64, 1024)});
+    try expectPrinted("1.12 KiB", putBytes, .{@as(u64, 1152)}); // 1.125, to even
+    try expectPrinted("1.38 KiB", putBytes, .{@as(u64, 1408)}); // 1.375, to even
+    try expectPrinted("1024.00 KiB", putBytes, .{@as(u64, (1 << 20) - 1)});
+    try expectPrinted("16777216.00 TiB", putBytes, .{@as(u64, std.math.maxInt(u64))});
+    try expectPrinted("1 day, 1 minute, 59 seconds", duration, .{@as(u64, 86_400 + 119)});
+    try expectPrinted("Now", ago, .{ @as(u64, 5), @as(u64, 5) });
+    try expectPrinted("1 hour ago", ago, .{ @as(u64, 5), @as(u64, 3605) });
+    try expectPrinted("ca6c", hexadecimal, .{@as(u64, 0xca6c)});
+    try expectPrinted("ffffffff", hexadecimal, .{@as(u64, 0xffff_ffff)});
+}
+
+test "an answer is taken apart into its device and its peers, the latest handshake first" {
+    var memory = ("private_key=\nlisten_port=7\nfwmark=9\npublic_key=aa\nlast_handshake_time_sec=5\n" ++
+        "allowed_ip=::/0\npublic_key=bb\nlast_handshake_time_sec=9\nerrno=0\n\n").*;
+    const answer: asking.Answer = .{ .memory = &memory, .length = memory.len };
+    try testing.expectEqual(0, asking.errnoOf(&answer));
+    try testing.expectEqual(7, Device.of(&answer).listen_port);
+    const peers = try Peers.of(&answer);
+    defer asking.gpa.free(peers);
+    std.sort.heap(Peer, peers, {}, Peer.isBefore);
+    try testing.expectEqualStrings("bb", peers[0].value("public_key"));
+    try testing.expectEqualStrings("::/0", peers[1].value("allowed_ip"));
+    try testing.expectEqual(2, peers.len);
+}
