@@ -173,8 +173,7 @@ fn hexadecimal(output: *Output, value: u64) void {
     var shift: u6 = 60;
     while (shift > 0 and value >> shift == 0) shift -= 4;
     while (true) : (shift -= 4) {
-        const digit: usize = @intCast((value >> shift) & 15);
-        output.put(&.{"0123456789abcdef"[digit..][0..1]});
+        output.put(&.{"0123456789abcdef"[@as(usize, @truncate(value >> shift)) & 15 ..][0..1]});
         if (shift == 0) return;
     }
 }
