@@ -31,7 +31,8 @@ pub const Wanted = struct {
             .makes_routes = arguments.makes_routes,
         };
         const path = arguments.config_path orelse return wanted;
-        wanted.file = try ConfigFile.load(path, .{ .leaves_hooks = arguments.leaves_hooks });
+        // A new device has nothing to replace, and one that goes on with what another had keeps its sessions.
+        wanted.file = try ConfigFile.load(path, .{ .way = .keep, .leaves_hooks = arguments.leaves_hooks });
         errdefer wanted.forget();
         const settings = &wanted.file.?.settings;
         if (!settings.has_private_key)
