@@ -66,9 +66,17 @@ TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
     "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
     "riscv64": ("riscv64-linux-none", [("baseline", "baseline_rv64")]),
+    "i686": ("x86-linux-none", [("baseline", "pentium4")]),
+    "ppc64le": ("powerpc64le-linux-none", [("baseline", "ppc64le")]),
+    "s390x": ("s390x-linux-none", [("baseline", "arch8")]),
+    "armv6": ("arm-linux-none", [("baseline", "arm1176jzf_s+soft_float-vfp2")]),
+    "mips": ("mips-linux-none", [("baseline", "mips32r2+soft_float")]),
+    "mipsel": ("mipsel-linux-none", [("baseline", "mips32r2+soft_float")]),
 }
 # CPU of everything but the AEAD.
-BASELINE = {"armv7l": "generic+v7a"}
+BASELINE = {
+    arch: cpus[0][1] for arch, (_, cpus) in TARGETS.items() if arch not in ("x86_64", "aarch64")
+}
 
 LIBRARY, STATIC_LIBRARY, DAEMON = "libpywg.so", "libpywg.a", "pywgd"
 PRODUCTS = (LIBRARY, STATIC_LIBRARY, DAEMON)
