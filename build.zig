@@ -77,6 +77,7 @@ const Build = struct {
     optimize: std.lang.OptimizeMode,
     strip: bool,
     kernels: []const *std.Build.Step.Compile,
+    curve: ?*std.Build.Step.Compile,
     cipher_options: *std.Build.Step.Options,
     build_options: *std.Build.Step.Options,
 
@@ -98,6 +99,7 @@ const Build = struct {
             slot.* = module;
         }
         for (self.kernels) |object| all.get("cipher").addObject(object);
+        if (self.curve) |object| all.get("cipher").addObject(object);
         return all;
     }
 
@@ -119,10 +121,12 @@ pub fn build(b: *std.Build) void {
         .optimize = optimize,
         .strip = b.option(bool, "strip", "Leave out debug information") orelse (optimize != .debug),
         .kernels = &.{},
+        .curve = null,
         .cipher_options = b.addOptions(),
         .build_options = b.addOptions(),
     };
     self.kernels = addKernels(&self);
+    if (target.result.cpu.arch.isMIPS()) self.curve = addCurve(&self);
     self.build_options.addOption([]const u8, "version", zon.version);
     install(&self);
     addTests(&self);
@@ -168,6 +172,36 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
     return objects;
 }
 
+/// X25519 where kernels.zig leaves it out.
+fn addCurve(self: *const Build) *std.Build.Step.Compile {
+    return self.b.addObject(.{
+        .name = "curve",
+        .root_module = self.b.createModule(.{
+            .root_source_file = self.b.path("core/cipher/curve.zig"),
+            .target = self.target,
+            .optimize = .small,
+            .strip = true,
+            .pic = true,
+        }),
+        .use_llvm = true,
+    });
+}
+
+/// Its root is compiled for size, the rooms with all their checks: see SMALL of tools/build/core.py.
+fn addDaemon(self: *const Build) *std.Build.Step.Compile {
+    const root = self.rooms(self.optimize).get("daemon");
+    const is_small = self.optimize == .safe;
+    if (is_small) {
+        root.optimize = .small;
+        root.unwind_tables = .none;
+    }
+    const daemon = self.b.addExecutable(.{ .name = "pywgd", .root_module = root, .use_llvm = true });
+    daemon.link_gc_sections = is_small;
+    daemon.link_function_sections = is_small;
+    daemon.link_data_sections = is_small;
+    return daemon;
+}
+
 fn install(self: *const Build) void {
     const b = self.b;
     const all = self.rooms(self.optimize);
@@ -184,8 +218,7 @@ fn install(self: *const Build) void {
     const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = abi, .use_llvm = true });
     static.bundle_compiler_rt = true; // so that a C linker needs nothing else
     b.installArtifact(static);
-    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.get("daemon"), .use_llvm = true });
-    b.installArtifact(daemon);
+    b.installArtifact(addDaemon(self));
     const description = b.addWriteFiles().add("pywg.pc", b.fmt(pkg_config, .{zon.version}));
     b.getInstallStep().dependOn(&b.addInstallFile(description, "lib/pkgconfig/pywg.pc").step);
 }

@@ -13,6 +13,7 @@
 //!   loop                                     when all of that is done: the timetable
 //!   opening <- device                        life
 const std = @import("std");
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Control = @import("control.zig").Control;
@@ -220,7 +221,7 @@ pub const Device = struct {
             put(context, count, &peer);
             if (count % counters_in_a_row == counters_in_a_row - 1) pause.offer();
         }
-        std.debug.assert(count == interface.peer_count); // none comes or goes while packets pass
+        assert(count == interface.peer_count); // none comes or goes while packets pass
         return count;
     }
 

@@ -1,5 +1,6 @@
 //! Why a call failed, in one line for a human: what, where, and what to do. Never holds a key.
 const std = @import("std");
+const wire = @import("wire");
 
 pub const Diagnostic = struct {
     errno: u16 = 0,
@@ -13,7 +14,7 @@ pub const Diagnostic = struct {
 
     pub fn set(diagnostic: *Diagnostic, comptime format: []const u8, arguments: anytype) void {
         var writer: std.Io.Writer = .fixed(&diagnostic.buffer);
-        writer.print(format, arguments) catch {}; // too long: cut
+        _ = wire.text.fill(&writer, format, arguments); // too long: cut
         diagnostic.length = writer.buffered().len;
         for (writer.buffered()) |*byte| {
             if (std.ascii.isControl(byte.*)) byte.* = '?'; // names come from outside, and one line is promised

@@ -3,7 +3,7 @@
 //! Holds the mutex of the tables only to look up, never over a system call or the cipher.
 //! Invariant: packets are finished and written in the order they were received.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Share = @import("cipher_pool.zig").Share;

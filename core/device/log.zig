@@ -3,6 +3,7 @@
 //! says how many were.
 const std = @import("std");
 const io = @import("io");
+const wire = @import("wire");
 
 pub const Level = enum(u32) { silent = 0, err = 1, verbose = 2 };
 
@@ -33,7 +34,7 @@ pub const Log = struct {
     fn line(log: *const Log, comptime format: []const u8, arguments: anytype) bool {
         var buffer: [512]u8 = undefined;
         var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - 1]);
-        writer.print("pywg: {s}: " ++ format, .{log.name} ++ arguments) catch {}; // a long line is cut
+        _ = wire.text.fill(&writer, "pywg: {s}: " ++ format, .{log.name} ++ arguments); // a long line is cut
         const length = writer.buffered().len;
         buffer[length] = '\n';
         return io.line_writer.write(log.fd, buffer[0 .. length + 1]);
@@ -46,7 +47,7 @@ test "lines that find no room are counted, and the count is told" {
     if (linux.errno(linux.pipe2(&ends, .{ .CLOEXEC = true })) != .SUCCESS) return error.SkipZigTest;
     defer for (ends) |fd| io.linux.close(fd);
     var log: Log = .{ .fd = ends[1], .level = .err, .name = "wg0" };
-    while (log.lost.load(.monotonic) < 3) log.err("{d:0>400}", .{1});
+    while (log.lost.load(.monotonic) < 3) log.err("{s}", .{&@as([400]u8, @splat('0'))});
     log.verbose("not at this level", .{});
     var buffer: [1 << 17]u8 = undefined;
     _ = linux.read(ends[0], &buffer, buffer.len);

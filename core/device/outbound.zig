@@ -4,7 +4,7 @@
 //! Invariant: trains of one peer are sealed and sent in the order they were filled; and what is sent is at most
 //! `distance_max` nonces behind what other workers have reserved, so that the receiver does not take it for a replay.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Pool = @import("cipher_pool.zig").Pool;

@@ -3,7 +3,7 @@
 //! sealing happens in place. Knows layout, not keys or sockets.
 //! Invariant: every datagram of a train but the last is `stride` bytes long.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const protocol = @import("protocol");
 const wire = @import("wire");

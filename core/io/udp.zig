@@ -17,7 +17,7 @@ pub const Transmit = udp_send.Transmit;
 pub const SendResult = udp_send.SendResult;
 
 const linux = std.os.linux;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Family = wire.Family;
 
 /// Both directions hold trains of 64 KiB, which the default of 208 KiB counts by their true size.

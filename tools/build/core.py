@@ -51,6 +51,9 @@ MODULES: Graph = {
 }
 KERNELS = "core/cipher/kernels.zig"
 KERNELS_OPTIONS = "kernel_options"
+# Where X25519 is an object of its own, for size.
+CURVE = "core/cipher/curve.zig"
+CURVE_APART = ("mips", "mipsel")
 
 # architecture -> (zig target, [(flavour, CPU)])
 TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
@@ -93,6 +96,10 @@ Cflags: -I${{includedir}}
 Libs: -L${{libdir}} -lpywg
 """
 OPTIMIZE_DEFAULT = "ReleaseSafe"
+# Of a program nobody unwinds. Its root is ReleaseSmall, by which LLVM inlines little everywhere, and
+# std is compiled as the root is, for size and without checks. The rooms, which read what comes from
+# outside, are not: each module has its own -O, and they have an assert of their own.
+SMALL = ("-fno-unwind-tables", "-fdata-sections", "-ffunction-sections", "--gc-sections")
 JOBS = 2
 
 
@@ -121,7 +128,10 @@ class Build:
 
     @property
     def objects(self) -> list[str]:
-        return [str(self.work / f"cipher_{flavour}.o") for flavour, _ in self.flavours]
+        names = [f"cipher_{flavour}.o" for flavour, _ in self.flavours]
+        if self.arch in CURVE_APART:
+            names.append("curve.o")
+        return [str(self.work / name) for name in names]
 
     def write_options(self) -> None:
         names = ", ".join(f'"{flavour}"' for flavour, _ in self.flavours)
@@ -154,6 +164,15 @@ class Build:
             f"-Mwire={self.graph['wire'][0]}",
         ]
 
+    def curve(self) -> list[str]:
+        return [
+            *self.zig,
+            "build-obj",
+            *("-target", self.target, "-mcpu", BASELINE[self.arch], "-O", "ReleaseSmall"),
+            *("-fPIC", "-fstrip", f"-femit-bin={self.work / 'curve.o'}"),
+            *("--name", "curve", f"-Mroot={CURVE}"),
+        ]
+
     def shared_library(self) -> list[str]:
         flags = ["-dynamic", "-fPIC", f"-fsoname={self.soname}"]
         return self._link("build-lib", "abi", LIBRARY, "pywg", flags)
@@ -163,9 +182,21 @@ class Build:
         return self._link("build-lib", "abi", STATIC_LIBRARY, "pywg", flags)
 
     def daemon(self) -> list[str]:
-        return self._link("build-exe", "daemon", DAEMON, "pywgd", ["-static"])
+        """As small as the checks of the rooms allow: see SMALL."""
+        is_small = self.optimize == OPTIMIZE_DEFAULT
+        flags = ["-static", *(SMALL if is_small else ())]
+        return self._link("build-exe", "daemon", DAEMON, "pywgd", flags, is_small=is_small)
 
-    def _link(self, verb: str, root: str, file: str, name: str, flags: list[str]) -> list[str]:
+    def _link(
+        self,
+        verb: str,
+        root: str,
+        file: str,
+        name: str,
+        flags: list[str],
+        *,
+        is_small: bool = False,
+    ) -> list[str]:
         return [
             *self.zig,
             verb,
@@ -174,14 +205,16 @@ class Build:
             f"-femit-bin={self.work / file}",
             *("--name", name),
             *self.objects,
-            *self.modules(root),
+            *self.modules(root, is_small=is_small),
         ]
 
-    def modules(self, root: str) -> list[str]:
+    def modules(self, root: str, *, is_small: bool = False) -> list[str]:
         """`--dep` and `-M` of every module the root needs; the root comes first, as `root`."""
         arguments: list[str] = []
         for name in reachable(root, self.graph):
             file, imports = self.graph.get(name, (str(self.options_file(name)), []))
+            if is_small:
+                arguments += ["-O", "ReleaseSmall" if name == root else self.optimize]
             for imported in imports:
                 arguments += ["--dep", imported]
             arguments.append(f"-M{'root' if name == root else name}={file}")
@@ -245,7 +278,8 @@ def build(
 def _compile(job: Build, products: Sequence[str], log: Callable[[str], None]) -> None:
     """First the AEAD flavours, then what links them; a few at a time."""
     job.write_options()
-    _run_all([job.kernels(flavour, cpu) for flavour, cpu in job.flavours], log)
+    apart = [job.curve()] if job.arch in CURVE_APART else []
+    _run_all([*(job.kernels(flavour, cpu) for flavour, cpu in job.flavours), *apart], log)
     makers = {
         LIBRARY: job.shared_library,
         STATIC_LIBRARY: job.static_library,
