@@ -40,5 +40,6 @@ pub const panic = runtime.panic;
 
 test {
     _ = @import("seccomp.zig");
+    _ = @import("small_host.zig");
     _ = arguments_file;
 }

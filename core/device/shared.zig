@@ -73,6 +73,7 @@ pub const Shared = struct {
         shared.interface = protocol.Interface.init(.{
             .allocator = shared.gpa,
             .entropy = .{ .context = null, .fillFn = fillFromKernel },
+            .staging_chunks = options.sizes.staging_chunks,
             .curve_ns = curve_price.measure(),
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,

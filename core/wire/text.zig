@@ -122,7 +122,6 @@ test "what comes out is what std writes" {
         .{ "[{x}:{x}]", .{ @as(u16, 0xfe80), @as(u8, 0) } },
         .{ "key={x}\n", .{&[_]u8{ 0, 1, 0x9a, 0xff }} },
         .{ "{t}={} {}, {t}", .{ @as(Word, .no), true, false, error.NotFound } },
-        .{ "({f})", .{Pair{ .first = 1, .second = 20 }} },
         .{ "{d}", .{7} },
     };
     inline for (cases) |case| {
@@ -132,6 +131,12 @@ test "what comes out is what std writes" {
         try print(&our_writer, case[0], case[1]);
         try testing.expectEqualStrings(try std.mem.print(&theirs, case[0], case[1]), our_writer.buffered());
     }
+    var buffer: [20]u8 = undefined;
+    var writer: Writer = .fixed(&buffer);
+    var pair: Pair = .{ .first = 1, .second = 20 };
+    try print(&writer, "({f})", .{pair});
+    pair.first = 2;
+    try testing.expectEqualStrings("(1|20)", writer.buffered());
 }
 
 test "what does not fit is cut" {
