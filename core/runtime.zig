@@ -2,8 +2,8 @@
 //! panic that says its one line and aborts. A root repeats the two names, because std looks for them there.
 //!
 //! What a failed check says has no values in it (which index, which length), only its kind and where it was: the checks
-//! of one function can then share one call. The address is
-//! what finds the line, in the same program built with its symbols (-fno-strip).
+//! of one function can then share one call. The address is what finds the line, in the same program built with its
+//! symbols (-fno-strip).
 const std = @import("std");
 const linux = std.os.linux;
 

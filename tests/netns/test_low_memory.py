@@ -1,9 +1,8 @@
-"""pywgd with little memory: in a control group of 32 MiB it chooses small buffers, carries traffic both ways, and takes
-no more under a flood; and its file is small."""
+"""pywgd with little memory: in a control group of 32 MiB it chooses small buffers, carries traffic
+both ways, and takes no more under a flood; and its file is small."""
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +102,7 @@ def test_low_memory_is_chosen_by_a_word_and_refused_by_one(lab: Lab, group: Memo
 def test_the_file_is_small_and_has_its_checks(subject: Program) -> None:
     if Path(subject.path).parent != core.ROOT / "pywg" / "_native":
         pytest.skip(f"{subject.path} was built elsewhere")
-    assert os.path.getsize(subject.path) <= FILE_MAX
+    assert Path(subject.path).stat().st_size <= FILE_MAX
     program = Path(subject.path).read_bytes()
     for said in (b"index out of bounds", b"integer overflow", b"reached unreachable code"):
         assert said in program

@@ -96,9 +96,9 @@ Cflags: -I${{includedir}}
 Libs: -L${{libdir}} -lpywg
 """
 OPTIMIZE_DEFAULT = "ReleaseSafe"
-# Of a program nobody unwinds. Its root is ReleaseSmall, by which LLVM inlines little everywhere, and
-# std is compiled as the root is, for size and without checks. The rooms, which read what comes from
-# outside, are not: each module has its own -O, and they have an assert of their own.
+# Of a program that nobody unwinds. Its root is ReleaseSmall, so that LLVM inlines little everywhere
+# and std is compiled as the root is, for size and without checks. The rooms, which read what comes
+# from outside, are not: each module has its own -O, and they have an assert of their own.
 SMALL = ("-fno-unwind-tables", "-fdata-sections", "-ffunction-sections", "--gc-sections")
 JOBS = 2
 

@@ -1,5 +1,5 @@
-"""A control group whose processes may take so much memory together: of either version of cgroups, made for one test,
-and removed after it."""
+"""A control group whose processes may take so much memory together: of either version of cgroups,
+made for one test, and removed after it."""
 
 from __future__ import annotations
 
