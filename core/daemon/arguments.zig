@@ -2,16 +2,26 @@
 //! Touches nothing but what it says about a mistake.
 const std = @import("std");
 const cipher = @import("cipher");
+const config = @import("config");
 const device = @import("device");
 const io = @import("io");
 const options = @import("build_options");
+const wire = @import("wire");
+const commands = @import("commands.zig");
+const Output = @import("output.zig").Output;
 const words = @import("words.zig");
-const complain = words.complain;
 const shown = words.shown;
 
 pub const Arguments = struct {
     name: []const u8 = "",
     is_foreground: bool = false,
+    /// The file that says what the interface is to be.
+    config_path: ?[]const u8 = null,
+    leaves_hooks: bool = false,
+    address_count: usize = 0,
+    mtu: ?u32 = null,
+    is_up: bool = false,
+    makes_routes: bool = false,
     offload_disable: u32 = 0,
     threads: ?u8 = null,
     priority: Priority = .auto,
@@ -24,7 +34,16 @@ pub const Arguments = struct {
     log_level: device.LogLevel = .err,
     /// LOG_LEVEL was given: then the log outlives the terminal's foreground.
     keeps_log: bool = false,
+
+    pub fn addresses(arguments: *const Arguments) []const wire.Prefix {
+        return address_room[0..arguments.address_count];
+    }
 };
+
+/// There is one command line.
+var address_room: [addresses_max]wire.Prefix = undefined;
+
+pub const addresses_max = config.parser.addresses_max;
 
 pub const Priority = enum { auto, realtime, normal };
 
@@ -46,6 +65,42 @@ const table = [_]Option{
         .names = &.{ "-f", "--foreground" },
         .help = &.{"stay in the foreground, log to stderr"},
         .read = readForeground,
+    },
+    .{
+        .names = &.{"--config"},
+        .value = "FILE",
+        .help = &.{
+            "read keys, peers, Address and MTU from FILE, of wg or wg-quick; the interface is up",
+            "before pywgd goes to the background",
+        },
+        .read = readConfig,
+    },
+    .{
+        .names = &.{"--no-hooks"},
+        .help = &.{"leave the commands of FILE (PreUp, PostUp) to whoever starts pywgd"},
+        .read = readNoHooks,
+    },
+    .{
+        .names = &.{"--address"},
+        .value = "A/P",
+        .help = &.{"give it this address, and bring it up; may be repeated; instead of those in FILE"},
+        .read = readAddress,
+    },
+    .{
+        .names = &.{"--mtu"},
+        .value = "N",
+        .help = &.{"its MTU (default: that in FILE, else 1420)"},
+        .read = readMtu,
+    },
+    .{
+        .names = &.{"--routes"},
+        .help = &.{"route AllowedIPs of FILE through it, in the table that FILE says"},
+        .read = readRoutes,
+    },
+    .{
+        .names = &.{"--up"},
+        .help = &.{"bring it up, as --config and --address do"},
+        .read = readUp,
     },
     .{
         .names = &.{"--threads"},
@@ -91,40 +146,90 @@ const table = [_]Option{
     },
 };
 
-pub const usage = usageOf(&table);
-
-fn usageOf(comptime rows: []const Option) []const u8 {
-    @setEvalBranchQuota(20_000);
-    comptime var text: []const u8 =
+/// On stdout or stderr.
+pub fn writeUsage(fd: i32) void {
+    var output: Output = undefined;
+    output.begin(fd);
+    defer output.flush();
+    output.put(&.{
         \\usage: pywgd [OPTION]... NAME
+        \\       pywgd COMMAND ...
         \\
-        \\Makes the WireGuard interface NAME and serves it; configure it with wg or pywg.
+        \\Makes the WireGuard interface NAME and serves it until it is removed or pywgd is stopped. What it is to be
+        \\is said by --config, later by wg, pywg, or pywgd setconf.
         \\
-    ;
-    inline for (rows) |row| {
-        comptime var left: []const u8 = "  " ++ row.names[0];
-        inline for (row.names[1..]) |name| left = left ++ ", " ++ name;
-        if (row.value.len > 0) left = left ++ " " ++ row.value;
-        inline for (row.help) |line| {
-            text = text ++ left ++ blanks[left.len..] ++ line ++ "\n";
-            left = "";
+    });
+    for (&table) |*row| {
+        const start = output.length;
+        output.put(&.{ "  ", row.names[0] });
+        for (row.names[1..]) |name| output.put(&.{ ", ", name });
+        output.put(&.{ " ", row.value });
+        var left = output.length - start;
+        for (row.help) |line| {
+            output.put(&.{ blanks[@min(left, blanks.len)..], line, "\n" });
+            left = 0;
         }
     }
-    const last = "  --help, --version";
-    text = text ++ last ++ blanks[last.len..] ++ "print this, the version\n" ++
+    output.put(&.{"  --help, --version     print this, or that of a COMMAND; the version\n"});
+    commands.writeOverview(&output);
+    output.put(&.{
         \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
         \\  PYWG_MEMORY_LIMIT=MIB, PYWG_LOW_MEMORY=0|1, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1,
         \\  PYWG_CPU=baseline|v3|v4|v4ifma, LOG_LEVEL=verbose|debug|error|silent
         \\
-    ;
-    return text;
+    });
 }
 
 /// As wide as the column before the help of an option.
 const blanks = "                        ";
 
+/// `'WORD' is no ...`
+fn invalid(text: []const u8, why: []const u8) Error {
+    words.tell(&.{ "'", shown(text), "' is ", why });
+    return error.Invalid;
+}
+
+fn number(text: []const u8, least: u32, most: u32, why: []const u8) Error!u32 {
+    const value = config.values.decimalOf(text) orelse return invalid(text, why);
+    return if (value >= least and value <= most) @intCast(value) else invalid(text, why);
+}
+
 fn readForeground(arguments: *Arguments, _: []const u8) Error!void {
     arguments.is_foreground = true;
+}
+
+fn readConfig(arguments: *Arguments, text: []const u8) Error!void {
+    arguments.config_path = text;
+    arguments.is_up = true;
+}
+
+fn readNoHooks(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.leaves_hooks = true;
+}
+
+fn readAddress(arguments: *Arguments, text: []const u8) Error!void {
+    const prefix = config.values.prefix(text) orelse {
+        return invalid(text, "no address of an interface: ADDRESS/LENGTH");
+    };
+    if (arguments.address_count == addresses_max) {
+        return invalid(text, "one address more than there can be");
+    }
+    address_room[arguments.address_count] = prefix;
+    arguments.address_count += 1;
+    arguments.is_up = true;
+}
+
+fn readMtu(arguments: *Arguments, text: []const u8) Error!void {
+    const why = std.fmt.comptimePrint("no MTU: {d} to {d}", .{ device.mtu_min, device.mtu_max });
+    arguments.mtu = try number(text, device.mtu_min, device.mtu_max, why);
+}
+
+fn readRoutes(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.makes_routes = true;
+}
+
+fn readUp(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.is_up = true;
 }
 
 fn readNoSandbox(arguments: *Arguments, _: []const u8) Error!void {
@@ -132,27 +237,17 @@ fn readNoSandbox(arguments: *Arguments, _: []const u8) Error!void {
 }
 
 fn readThreads(arguments: *Arguments, text: []const u8) Error!void {
-    const count = std.fmt.parseInt(u8, text, 10) catch 0;
-    if (count < 1 or count > device.threads_max) {
-        complain("'{s}' is no number of threads: 1 to {d}", .{ shown(text), device.threads_max });
-        return error.Invalid;
-    }
-    arguments.threads = count;
+    const why = std.fmt.comptimePrint("no number of threads: 1 to {d}", .{device.threads_max});
+    arguments.threads = @intCast(try number(text, 1, device.threads_max, why));
 }
 
 fn readPriority(arguments: *Arguments, text: []const u8) Error!void {
-    arguments.priority = std.meta.stringToEnum(Priority, text) orelse {
-        complain("'{s}' is no priority: auto, realtime or normal", .{shown(text)});
-        return error.Invalid;
-    };
+    arguments.priority = std.meta.stringToEnum(Priority, text) orelse
+        return invalid(text, "no priority: auto, realtime or normal");
 }
 
 fn readMemoryLimit(arguments: *Arguments, text: []const u8) Error!void {
-    const count = std.fmt.parseInt(u20, text, 10) catch 0;
-    if (count < 1) {
-        complain("'{s}' is no memory limit: a number of MiB", .{shown(text)});
-        return error.Invalid;
-    }
+    const count = try number(text, 1, 1 << 20, "no memory limit: a number of MiB");
     arguments.memory_limit = @as(u64, count) << 20;
 }
 
@@ -163,7 +258,7 @@ fn readLowMemory(arguments: *Arguments, _: []const u8) Error!void {
 fn readOffloads(arguments: *Arguments, text: []const u8) Error!void {
     arguments.offload_disable |= io.offload.parseList(text) catch {
         const names = "tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro, all";
-        complain("unknown offload in '{s}': the names are " ++ names, .{shown(text)});
+        words.tell(&.{ "unknown offload in '", shown(text), "': the names are " ++ names });
         return error.Invalid;
     };
 }
@@ -190,11 +285,10 @@ pub fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) 
 }
 
 fn descriptor(variable: []const u8, text: []const u8) Error!i32 {
-    const fd = std.fmt.parseInt(u31, text, 10) catch {
-        complain("{s} must be the number of an open file descriptor", .{variable});
-        return error.Invalid;
-    };
-    return fd;
+    const fd = config.values.decimalOf(text) orelse std.math.maxInt(u64);
+    if (fd <= std.math.maxInt(i32)) return @intCast(fd);
+    words.tell(&.{ variable, " must be the number of an open file descriptor" });
+    return error.Invalid;
 }
 
 /// An exit code when there is nothing to run.
@@ -208,7 +302,7 @@ pub fn readArguments(arguments: *Arguments, iterator: *std.process.Args.Iterator
                 continue;
             }
             if (isOneOf(word, &.{"--version"})) return print("pywgd " ++ options.version ++ "\n");
-            if (isOneOf(word, &.{ "-h", "--help" })) return print(usage);
+            if (isOneOf(word, &.{ "-h", "--help" })) return help(iterator.next());
             if (readOption(arguments, word, iterator)) |exit_code| return exit_code;
         } else {
             if (has_name) return misuse("one interface name, please");
@@ -232,7 +326,7 @@ fn readOption(arguments: *Arguments, word: []const u8, iterator: *std.process.Ar
             word[at + 1 ..]
         else
             iterator.next() orelse {
-                complain("{s} needs a value: {s}", .{ name, option.value });
+                words.tell(&.{ name, " needs a value: ", option.value });
                 return 2;
             };
         option.read(arguments, value) catch return 2;
@@ -246,13 +340,19 @@ fn isOneOf(word: []const u8, names: []const []const u8) bool {
     return false;
 }
 
+fn help(command: ?[]const u8) u8 {
+    if (command) |name| if (commands.help(name)) return 0;
+    writeUsage(1);
+    return 0;
+}
+
 fn print(text: []const u8) u8 {
     words.say(text);
     return 0;
 }
 
 fn misuse(why: []const u8) u8 {
-    complain("{s}", .{why});
-    words.write(2, usage);
+    words.tell(&.{why});
+    writeUsage(2);
     return 2;
 }

@@ -1,18 +1,22 @@
-//! pywgd: the daemon for hosts without Python, with wireguard-go's contract: `pywgd [-f] NAME`.
+//! pywgd: the daemon for hosts without Python, with wireguard-go's contract: `pywgd [-f] NAME`; and what such a host
+//! needs beside it: a file read, addresses, keys, a look at what runs.
 //! Returns 0 only when the TUN exists and the UAPI socket listens; then goes on in the background.
 const std = @import("std");
 const linux = std.os.linux;
 const runtime = @import("runtime");
 const arguments_file = @import("arguments.zig");
+const commands = @import("commands.zig");
 const serving = @import("serving.zig");
 
 pub fn main(init: std.process.Init.Minimal) u8 {
     harden();
     fillStandardDescriptors();
-    var arguments: arguments_file.Arguments = .{};
-    arguments_file.readEnvironment(&arguments, init.environ) catch return 2;
     var iterator = init.args.iterate();
     _ = iterator.next();
+    var first = iterator;
+    if (first.next()) |word| if (commands.run(word, &first)) |exit_code| return exit_code;
+    var arguments: arguments_file.Arguments = .{};
+    arguments_file.readEnvironment(&arguments, init.environ) catch return 2;
     if (arguments_file.readArguments(&arguments, &iterator)) |exit_code| return exit_code;
     return serving.serve(&arguments);
 }

@@ -1,5 +1,5 @@
-//! Serving a tunnel: the device is opened, goes to the background unless told not to, and runs in its sandbox until it is
-//! stopped.
+//! Serving a tunnel: the device is opened, goes to the background unless told not to, and runs in its sandbox until
+//! it is stopped.
 //! Invariant: returns 0 to whoever waits only when the TUN exists and the UAPI socket listens.
 const std = @import("std");
 const linux = std.os.linux;
@@ -10,6 +10,7 @@ const arguments_file = @import("arguments.zig");
 const capabilities = @import("capabilities.zig");
 const landlock = @import("landlock.zig");
 const seccomp = @import("seccomp.zig");
+const setting_up = @import("setting_up.zig");
 const small_host = @import("small_host.zig");
 const words = @import("words.zig");
 const Arguments = arguments_file.Arguments;
@@ -45,16 +46,19 @@ fn catchSignals() void {
 
 /// Returns when the tunnel has ended, or in the parent of the process that serves it.
 pub fn serve(arguments: *const Arguments) u8 {
+    var wanted = setting_up.Wanted.gather(arguments) catch return 1;
+    defer wanted.forget();
     blockSignals(.block);
     var why: device.Diagnostic = .{};
     const is_low = arguments.low_memory orelse hasLittleMemory();
     const opened = device.Device.open(std.heap.page_allocator, &.{
         .name = arguments.name,
+        .mtu = wanted.mtu orelse device.mtu_default,
         .offload_disable = arguments.offload_disable,
         .tun_fd = arguments.tun_fd,
         .uapi_fd = arguments.uapi_fd,
         .threads = arguments.threads orelse if (is_low) 1 else defaultThreads(),
-        .memory_limit = arguments.memory_limit,
+        .memory_limit = wanted.memory_limit,
         .sizes = if (is_low) &.low else &.normal,
         .log_level = arguments.log_level,
         .log_fd = 2,
@@ -63,6 +67,11 @@ pub fn serve(arguments: *const Arguments) u8 {
         complain("{s}", .{why.text()});
         return 1;
     };
+    wanted.apply(opened) catch {
+        opened.close(); // nothing is left half done
+        return 1;
+    };
+    wanted.forget();
     // Said while somebody reads it.
     if (arguments.is_confined and !seccomp.isAvailable()) {
         complain("this kernel has no seccomp filters: going on without one", .{});

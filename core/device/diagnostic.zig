@@ -12,9 +12,13 @@ pub const Diagnostic = struct {
 
     pub const text_max = 255;
 
-    pub fn set(diagnostic: *Diagnostic, comptime format: []const u8, arguments: anytype) void {
+    pub inline fn set(diagnostic: *Diagnostic, comptime format: []const u8, arguments: anytype) void {
+        diagnostic.setValues(format, &wire.text.valuesOf(format, &arguments));
+    }
+
+    noinline fn setValues(diagnostic: *Diagnostic, format: []const u8, values: []const wire.text.Value) void {
         var writer: std.Io.Writer = .fixed(&diagnostic.buffer);
-        _ = wire.text.fill(&writer, format, arguments); // too long: cut
+        _ = wire.text.renderSome(&writer, format, values); // too long: cut
         diagnostic.length = writer.buffered().len;
         for (writer.buffered()) |*byte| {
             if (std.ascii.isControl(byte.*)) byte.* = '?'; // names come from outside, and one line is promised

@@ -13,28 +13,28 @@ pub const Log = struct {
     name: []const u8 = "",
     lost: std.atomic.Value(u32) = .init(0),
 
-    pub fn err(log: *Log, comptime format: []const u8, arguments: anytype) void {
-        log.print(.err, format, arguments);
+    pub inline fn err(log: *Log, comptime format: []const u8, arguments: anytype) void {
+        log.print(.err, format, &wire.text.valuesOf(format, &arguments));
     }
 
-    pub fn verbose(log: *Log, comptime format: []const u8, arguments: anytype) void {
-        log.print(.verbose, format, arguments);
+    pub inline fn verbose(log: *Log, comptime format: []const u8, arguments: anytype) void {
+        log.print(.verbose, format, &wire.text.valuesOf(format, &arguments));
     }
 
-    fn print(log: *Log, level: Level, comptime format: []const u8, arguments: anytype) void {
+    noinline fn print(log: *Log, level: Level, format: []const u8, values: []const wire.text.Value) void {
         if (log.fd < 0 or @backingInt(level) > @backingInt(log.level)) return;
         const lost = log.lost.swap(0, .monotonic);
-        if (lost != 0 and !log.line("{d} lines of this log were lost: nobody read them", .{lost})) {
+        if (lost != 0 and !log.line("{d} lines of this log were lost: nobody read them", &.{.{ .number = lost }})) {
             _ = log.lost.fetchAdd(lost +| 1, .monotonic);
             return;
         }
-        if (!log.line(format, arguments)) _ = log.lost.fetchAdd(1, .monotonic);
+        if (!log.line(format, values)) _ = log.lost.fetchAdd(1, .monotonic);
     }
 
-    fn line(log: *const Log, comptime format: []const u8, arguments: anytype) bool {
+    fn line(log: *const Log, format: []const u8, values: []const wire.text.Value) bool {
         var buffer: [512]u8 = undefined;
         var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - 1]);
-        _ = wire.text.fill(&writer, "pywg: {s}: " ++ format, .{log.name} ++ arguments); // a long line is cut
+        if (wire.text.fill(&writer, "pywg: {s}: ", .{log.name})) _ = wire.text.renderSome(&writer, format, values); // cut
         const length = writer.buffered().len;
         buffer[length] = '\n';
         return io.line_writer.write(log.fd, buffer[0 .. length + 1]);

@@ -6,7 +6,7 @@ const std = @import("std");
 const Writer = std.Io.Writer;
 
 /// A place in a format, with what stands there.
-const Value = union(enum) {
+pub const Value = union(enum) {
     text: []const u8,
     number: u64,
     hexadecimal: u64,
@@ -16,17 +16,21 @@ const Value = union(enum) {
 
 /// The places are {s}, {d} (not negative), {x} (of a number, or of bytes), {t} and {f}, and {} of a bool.
 pub inline fn print(writer: *Writer, comptime format: []const u8, arguments: anytype) Writer.Error!void {
-    const kinds = comptime kindsOf(format);
-    if (kinds.len != arguments.len) @compileError("so many places, so many values: " ++ format);
-    var values: [kinds.len]Value = undefined;
-    inline for (kinds, &values, 0..) |kind, *value, i| value.* = valueOf(kind, &arguments[i]);
-    return render(writer, format, &values);
+    return render(writer, format, &valuesOf(format, &arguments));
 }
 
 /// What fits of it, and whether all did.
 pub inline fn fill(writer: *Writer, comptime format: []const u8, arguments: anytype) bool {
-    print(writer, format, arguments) catch return false;
-    return true;
+    return renderSome(writer, format, &valuesOf(format, &arguments));
+}
+
+/// For whoever has more to do than to print them, in a function of its own: then `render`. They lead to the arguments.
+pub inline fn valuesOf(comptime format: []const u8, arguments: anytype) [kindsOf(format).len]Value {
+    const kinds = comptime kindsOf(format);
+    if (kinds.len != arguments.len) @compileError("so many places, so many values: " ++ format);
+    var values: [kinds.len]Value = undefined;
+    inline for (kinds, &values, 0..) |kind, *value, i| value.* = valueOf(kind, &arguments[i]);
+    return values;
 }
 
 fn kindsOf(comptime format: []const u8) []const u8 {
@@ -68,7 +72,13 @@ fn Format(comptime T: type) type {
     };
 }
 
-noinline fn render(writer: *Writer, format: []const u8, values: []const Value) Writer.Error!void {
+/// As `fill`.
+pub noinline fn renderSome(writer: *Writer, format: []const u8, values: []const Value) bool {
+    render(writer, format, values) catch return false;
+    return true;
+}
+
+pub noinline fn render(writer: *Writer, format: []const u8, values: []const Value) Writer.Error!void {
     var rest = format;
     for (values) |*value| {
         const open = std.mem.findScalar(u8, rest, '{').?;
