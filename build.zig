@@ -188,21 +188,6 @@ fn addCurve(self: *const Build) *std.Build.Step.Compile {
     });
 }
 
-/// Its root is compiled for size, the rooms with all their checks: see SMALL of tools/build/core.py.
-fn addDaemon(self: *const Build) *std.Build.Step.Compile {
-    const root = self.rooms(self.optimize).get("daemon");
-    const is_small = self.optimize == .safe;
-    if (is_small) {
-        root.optimize = .small;
-        root.unwind_tables = .none;
-    }
-    const daemon = self.b.addExecutable(.{ .name = "pywgd", .root_module = root, .use_llvm = true });
-    daemon.link_gc_sections = is_small;
-    daemon.link_function_sections = is_small;
-    daemon.link_data_sections = is_small;
-    return daemon;
-}
-
 fn install(self: *const Build) void {
     const b = self.b;
     const all = self.rooms(self.optimize);
@@ -219,7 +204,8 @@ fn install(self: *const Build) void {
     const static = b.addLibrary(.{ .name = "pywg", .linkage = .static, .root_module = abi, .use_llvm = true });
     static.bundle_compiler_rt = true; // so that a C linker needs nothing else
     b.installArtifact(static);
-    b.installArtifact(addDaemon(self));
+    const daemon = b.addExecutable(.{ .name = "pywgd", .root_module = all.get("daemon"), .use_llvm = true });
+    b.installArtifact(daemon);
     const description = b.addWriteFiles().add("pywg.pc", b.fmt(pkg_config, .{zon.version}));
     b.getInstallStep().dependOn(&b.addInstallFile(description, "lib/pkgconfig/pywg.pc").step);
 }

@@ -21,7 +21,6 @@ from tools.lab.waiting import wait_until
 pytestmark = pytest.mark.pywgd_only
 MIB = 1 << 20
 IDLE_MAX = 4 * MIB
-# What libpywg.so has no need of; docs/low-memory.md.
 FILE_MAX = 450_000
 
 
@@ -99,10 +98,17 @@ def test_low_memory_is_chosen_by_a_word_and_refused_by_one(lab: Lab, group: Memo
     lab.stack.close()
 
 
-def test_the_file_is_small_and_has_its_checks(subject: Program) -> None:
-    if Path(subject.path).parent != core.ROOT / "pywg" / "_native":
-        pytest.skip(f"{subject.path} was built elsewhere")
-    assert Path(subject.path).stat().st_size <= FILE_MAX
-    program = Path(subject.path).read_bytes()
+def test_the_static_file_is_small_has_its_checks_and_carries_traffic(
+    lab: Lab, tmp_path: Path
+) -> None:
+    built = core.build(
+        tmp_path / "small", core.find_arch(), core.find_zig(), products=(core.DAEMON,), small=True
+    )
+    path = built[core.DAEMON]
+    program = path.read_bytes()
+    assert len(program) <= FILE_MAX
     for said in (b"index out of bounds", b"integer overflow", b"reached unreachable code"):
         assert said in program
+    tunnel = lab.tunnel(Program("small", str(path)))
+    exchange(tunnel.a.namespace, tunnel.b.namespace, tunnel.b.inner4, 8 * MIB, 8 * MIB)
+    assert resident(tunnel.a.daemon.pid) <= IDLE_MAX
