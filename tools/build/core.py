@@ -100,8 +100,8 @@ Libs: -L${{libdir}} -lpywg
 """
 OPTIMIZE_DEFAULT = "ReleaseSafe"
 # Of the static file, which nobody unwinds. Its root is ReleaseSmall, so that LLVM inlines little
-# everywhere; std is compiled as the root is, for size and without checks. The rooms, which read what
-# comes from outside, are not: each module has its own -O, and they have an assert of their own.
+# everywhere; std is compiled as the root is, for size and without checks. The rooms, which read
+# what comes from outside, are not: each module has its own -O, and they have their own assert.
 SMALL_FLAGS = ("-fno-unwind-tables", "-fdata-sections", "-ffunction-sections", "--gc-sections")
 # flavour -> the form of the AEAD that the static file has in the place of one three times as long.
 SMALL_MODELS = {"v4": "plain"}
@@ -308,7 +308,7 @@ def _compile(job: Build, products: Sequence[str], log: Callable[[str], None]) ->
 
 
 def cut_sections(path: Path) -> None:
-    """Leaves what the kernel loads: a program needs no table of sections, nor those only named there.
+    """Leaves what the kernel loads: a program needs no table of sections, nor what only that names.
     The fields are those of elf(5)."""
     program = bytearray(path.read_bytes())
     is_64, order = program[4] == 2, "<" if program[5] == 1 else ">"

@@ -49,6 +49,7 @@ SHELVES: Mapping[str, Shelves] = {
             "moderation",
             "mutex",
             "precedence",
+            "sizes",
             "suspension",
             "train_watch",
         ),
