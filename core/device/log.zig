@@ -34,7 +34,8 @@ pub const Log = struct {
     fn line(log: *const Log, format: []const u8, values: []const wire.text.Value) bool {
         var buffer: [512]u8 = undefined;
         var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - 1]);
-        if (wire.text.fill(&writer, "pywg: {s}: ", .{log.name})) _ = wire.text.renderSome(&writer, format, values); // cut
+        _ = wire.text.fill(&writer, "pywg: {s}: ", .{log.name});
+        _ = wire.text.renderSome(&writer, format, values); // a long line is cut
         const length = writer.buffered().len;
         buffer[length] = '\n';
         return io.line_writer.write(log.fd, buffer[0 .. length + 1]);

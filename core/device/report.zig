@@ -24,7 +24,9 @@ pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
         try wire.text.print(writer, "listen_error={f}\n", .{io.linux.ErrnoName{ .code = refused.errno }});
     }
     try wire.text.print(writer, "memory_bytes={d}\n", .{limited.used.load(.monotonic)});
-    if (limited.limit != LimitedAllocator.unlimited) try wire.text.print(writer, "memory_limit={d}\n", .{limited.limit});
+    if (limited.limit != LimitedAllocator.unlimited) {
+        try wire.text.print(writer, "memory_limit={d}\n", .{limited.limit});
+    }
     try writeBinding(&shared.interface.binding, writer);
     try writeOffload(workers, writer);
     try writeCounters(workers, writer);
@@ -35,7 +37,9 @@ pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
 
 /// Here and not in the answer to "get", which `wg` reads.
 fn writeBinding(binding: *const wire.Binding, writer: *Writer) Writer.Error!void {
-    if (!binding.interface.isEmpty()) try wire.text.print(writer, "pywg_bind_device={s}\n", .{binding.interface.slice()});
+    if (!binding.interface.isEmpty()) {
+        try wire.text.print(writer, "pywg_bind_device={s}\n", .{binding.interface.slice()});
+    }
     for ([_]wire.Family{ .ipv4, .ipv6 }) |family| {
         if (binding.addresses.get(family)) |address| try wire.text.print(writer, "pywg_bind_address={f}\n", .{address});
     }

@@ -35,7 +35,11 @@ pub const Workers = struct {
     // ---- life ----
 
     /// One more, whose queue of the TUN is to be opened.
-    pub fn add(workers: *Workers, disable_mask: u32, sizes: *const Sizes) error{ OutOfMemory, SystemResources }!*Worker {
+    pub fn add(
+        workers: *Workers,
+        disable_mask: u32,
+        sizes: *const Sizes,
+    ) error{ OutOfMemory, SystemResources }!*Worker {
         const gpa = workers.shared.gpa;
         const worker = try gpa.create(Worker);
         errdefer gpa.destroy(worker);

@@ -220,7 +220,8 @@ pub const Offload = struct {
         }
         for (offload.refusals[0..offload.refusals_length]) |refusal| {
             if (refusal.until_ns <= offload.latest_ns) continue;
-            try wire.text.print(writer, "gso_{s}={f}\n", .{ if (refusal.cause == .lost) "lost" else "refused", refusal.remote });
+            const word = if (refusal.cause == .lost) "lost" else "refused";
+            try wire.text.print(writer, "gso_{s}={f}\n", .{ word, refusal.remote });
         }
         try wire.text.print(writer, "gso_resent={d}\ntun_resent={d}\n", .{
             offload.counters.gso_resent,

@@ -1,5 +1,6 @@
 //! Root of the room `wire`: bytes as they lie in packets. Imports std only; no state, no allocation.
-//! Knows layouts and sums, and how values are written for people; what a packet means to a tunnel is decided in protocol/.
+//! Knows layouts and sums, and how values are written for people; what a packet means to a tunnel is decided in
+//! protocol/.
 pub const address = @import("address.zig");
 pub const binding = @import("binding.zig");
 pub const messages = @import("messages.zig");

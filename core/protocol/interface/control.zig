@@ -413,7 +413,8 @@ pub const Trace = struct {
             &self.public_key, @intFromBool(self.has_endpoint), @intFromBool(self.has_session),
             self.asked,       self.answered,
         });
-        if (self.asked != 0) try wire.text.print(writer, " asked_for_ms={d}", .{self.asked_for_ns / std.time.ns_per_ms});
+        const asked_for_ms = self.asked_for_ns / std.time.ns_per_ms;
+        if (self.asked != 0) try wire.text.print(writer, " asked_for_ms={d}", .{asked_for_ms});
         if (self.refused) |kind| try wire.text.print(writer, " refused={t}", .{kind});
         if (self.silence_ns) |ns| try wire.text.print(writer, " heard_ms_ago={d}", .{ns / std.time.ns_per_ms});
         if (self.unanswered_ns != 0) {
