@@ -78,6 +78,7 @@ const Build = struct {
     optimize: std.lang.OptimizeMode,
     strip: bool,
     kernels: []const *std.Build.Step.Compile,
+    curve: ?*std.Build.Step.Compile,
     cipher_options: *std.Build.Step.Options,
     build_options: *std.Build.Step.Options,
 
@@ -99,6 +100,7 @@ const Build = struct {
             slot.* = module;
         }
         for (self.kernels) |object| all.get("cipher").addObject(object);
+        if (self.curve) |object| all.get("cipher").addObject(object);
         return all;
     }
 
@@ -120,10 +122,12 @@ pub fn build(b: *std.Build) void {
         .optimize = optimize,
         .strip = b.option(bool, "strip", "Leave out debug information") orelse (optimize != .debug),
         .kernels = &.{},
+        .curve = null,
         .cipher_options = b.addOptions(),
         .build_options = b.addOptions(),
     };
     self.kernels = addKernels(&self);
+    if (target.result.cpu.arch.isMIPS()) self.curve = addCurve(&self);
     self.build_options.addOption([]const u8, "version", zon.version);
     install(&self);
     addTests(&self);
@@ -167,6 +171,21 @@ fn addKernels(self: *const Build) []const *std.Build.Step.Compile {
     }
     self.cipher_options.addOption([]const []const u8, "flavours", names);
     return objects;
+}
+
+/// X25519 where kernels.zig leaves it out.
+fn addCurve(self: *const Build) *std.Build.Step.Compile {
+    return self.b.addObject(.{
+        .name = "curve",
+        .root_module = self.b.createModule(.{
+            .root_source_file = self.b.path("core/cipher/curve.zig"),
+            .target = self.target,
+            .optimize = .small,
+            .strip = true,
+            .pic = true,
+        }),
+        .use_llvm = true,
+    });
 }
 
 fn install(self: *const Build) void {

@@ -12,6 +12,7 @@ wycheproof  runs Wycheproof's vectors
 fuzz        made-up cases, and what must hold for each
 sim         many hosts in virtual time
 soak        a tunnel that is disturbed for a long time
+low_memory  what pywgd needs of memory, and what little memory costs
 leaks       whether anything leaves in clear beside a tunnel with a kill switch
 green       the tests again and again, also under load
 selftest    what the kernel asks of its driver, asked of the daemon, again and again

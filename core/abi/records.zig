@@ -4,6 +4,7 @@ const std = @import("std");
 const device = @import("device");
 const Endpoint = @import("packet.zig").Endpoint;
 const protocol = @import("protocol");
+const assert = @import("wire").assert;
 
 const no_endpoint: Endpoint = .{ .family = 0, .reserved = 0, .port = 0, .scope_id = 0, .address = @splat(0) };
 
@@ -114,7 +115,7 @@ pub fn Array(comptime Record: type) type {
 
         /// What the caller's records have and ours have not is zero.
         pub fn put(array: *const Self, i: usize, record: *const Record) void {
-            std.debug.assert(i < array.count);
+            assert(i < array.count);
             const target = array.bytes[i * array.size ..][0..array.size];
             @memcpy(target[0..@sizeOf(Record)], std.mem.asBytes(record));
             @memset(target[@sizeOf(Record)..], 0);

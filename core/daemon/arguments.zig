@@ -26,6 +26,8 @@ pub const Arguments = struct {
     threads: ?u8 = null,
     priority: Priority = .auto,
     memory_limit: u64 = 0,
+    /// Null: where there is little memory.
+    low_memory: ?bool = null,
     is_confined: bool = true,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
@@ -126,6 +128,11 @@ const table = [_]Option{
         .variable = "PYWG_MEMORY_LIMIT",
     },
     .{
+        .names = &.{"--low-memory"},
+        .help = &.{"small buffers and one thread (default: where there are less than 64 MiB)"},
+        .read = readLowMemory,
+    },
+    .{
         .names = &.{"--no-offload"},
         .value = "LIST",
         .help = &.{"do without these: tun_tso,tun_uso,tun_tunnel,udp_gso,udp_gro or all"},
@@ -167,8 +174,8 @@ pub fn writeUsage(fd: i32) void {
     commands.writeOverview(&output);
     output.put(&.{
         \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
-        \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1, PYWG_CPU=baseline|v3|v4|v4ifma,
-        \\  LOG_LEVEL=verbose|debug|error|silent
+        \\  PYWG_MEMORY_LIMIT=MIB, PYWG_LOW_MEMORY=0|1, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1,
+        \\  PYWG_CPU=baseline|v3|v4|v4ifma, LOG_LEVEL=verbose|debug|error|silent
         \\
     });
 }
@@ -244,6 +251,10 @@ fn readMemoryLimit(arguments: *Arguments, text: []const u8) Error!void {
     arguments.memory_limit = @as(u64, count) << 20;
 }
 
+fn readLowMemory(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.low_memory = true;
+}
+
 fn readOffloads(arguments: *Arguments, text: []const u8) Error!void {
     arguments.offload_disable |= io.offload.parseList(text) catch {
         const names = "tun_tso, tun_uso, tun_tunnel, udp_gso, udp_gro, all";
@@ -256,6 +267,7 @@ pub fn readEnvironment(arguments: *Arguments, environment: std.process.Environ) 
     if (environment.getPosix("WG_PROCESS_FOREGROUND")) |value| arguments.is_foreground = std.mem.eql(u8, value, "1");
     if (environment.getPosix("WG_TUN_FD")) |value| arguments.tun_fd = try descriptor("WG_TUN_FD", value);
     if (environment.getPosix("WG_UAPI_FD")) |value| arguments.uapi_fd = try descriptor("WG_UAPI_FD", value);
+    if (environment.getPosix("PYWG_LOW_MEMORY")) |value| arguments.low_memory = std.mem.eql(u8, value, "1");
     if (environment.getPosix("PYWG_NO_SANDBOX")) |value| arguments.is_confined = !std.mem.eql(u8, value, "1");
     for (&table) |*option| {
         if (option.variable.len == 0) continue;

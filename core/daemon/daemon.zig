@@ -44,6 +44,7 @@ pub const panic = runtime.panic;
 
 test {
     _ = @import("seccomp.zig");
+    _ = @import("small_host.zig");
     _ = arguments_file;
     _ = @import("show_command.zig");
 }

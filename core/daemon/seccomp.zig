@@ -5,7 +5,7 @@
 //! Invariant: the filter is made at compile time, so it is the same for everyone; whatever an argument is compared
 //! with, all of its 64 bits are.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const native = @import("builtin").cpu.arch;
 const sys = @import("io").linux;
 const linux = std.os.linux;

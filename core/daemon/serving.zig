@@ -11,6 +11,7 @@ const capabilities = @import("capabilities.zig");
 const landlock = @import("landlock.zig");
 const seccomp = @import("seccomp.zig");
 const setting_up = @import("setting_up.zig");
+const small_host = @import("small_host.zig");
 const words = @import("words.zig");
 const Arguments = arguments_file.Arguments;
 const complain = words.complain;
@@ -49,14 +50,16 @@ pub fn serve(arguments: *const Arguments) u8 {
     defer wanted.forget();
     blockSignals(.block);
     var why: device.Diagnostic = .{};
+    const is_low = arguments.low_memory orelse hasLittleMemory();
     const opened = device.Device.open(std.heap.page_allocator, &.{
         .name = arguments.name,
         .mtu = wanted.mtu orelse device.mtu_default,
         .offload_disable = arguments.offload_disable,
         .tun_fd = arguments.tun_fd,
         .uapi_fd = arguments.uapi_fd,
-        .threads = arguments.threads orelse defaultThreads(),
+        .threads = arguments.threads orelse if (is_low) 1 else defaultThreads(),
         .memory_limit = wanted.memory_limit,
+        .sizes = if (is_low) &.low else &.normal,
         .log_level = arguments.log_level,
         .log_fd = 2,
         .version = options.version,
@@ -91,6 +94,12 @@ pub fn serve(arguments: *const Arguments) u8 {
     defer blockSignals(.block); // it is going to end anyway
     if (arguments.is_confined) lockMemory();
     return runAll(opened, arguments.priority, arguments.is_confined);
+}
+
+fn hasLittleMemory() bool {
+    const bytes = small_host.limit() orelse return false;
+    complain("there are {d} MiB of memory: small buffers and one thread, as with --low-memory", .{bytes >> 20});
+    return true;
 }
 
 /// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.

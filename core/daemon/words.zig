@@ -1,13 +1,15 @@
 //! What pywgd says: lines on stdout and stderr. Knows no reason.
 //! Invariant: nothing that may be a key is repeated; see `shown`.
 const std = @import("std");
+const wire = @import("wire");
 const linux = std.os.linux;
 
 /// One line on stderr.
 pub fn complain(comptime format: []const u8, values: anytype) void {
     var buffer: [512]u8 = undefined;
-    const text = std.mem.print(&buffer, "pywgd: " ++ format ++ "\n", values) catch buffer[0..];
-    write(2, text);
+    var writer: std.Io.Writer = .fixed(&buffer);
+    _ = wire.text.fill(&writer, "pywgd: " ++ format ++ "\n", values); // too long: cut
+    write(2, writer.buffered());
 }
 
 /// The same of a text in parts: each kind of `values` above costs code of its own.

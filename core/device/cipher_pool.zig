@@ -6,7 +6,7 @@
 //! cores pays nothing but a try now and then.
 //! Invariant: a batch is published anew only when every part that was claimed of the last one is finished.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const linux = std.os.linux;
 const cipher = @import("cipher");
 const io = @import("io");

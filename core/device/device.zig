@@ -5,7 +5,7 @@
 //!   token, diagnostic, log                   words
 //!   mutex, ticket_lock, limited_allocator, curve_price, moderation, precedence, suspension,
 //!   cipher_pool, train, events               tools
-//!   sweep                                    work that is done in slices
+//!   sizes, sweep                             how much at once; work that is done in slices
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
 //!   sockets <- link                          what follows from the configuration, and from the interface's state
@@ -13,6 +13,7 @@
 //!   loop                                     when all of that is done: the timetable
 //!   opening <- device                        life
 const std = @import("std");
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Control = @import("control.zig").Control;
@@ -37,6 +38,7 @@ pub const events_max = events.capacity_max;
 pub const Mutex = @import("mutex.zig").Mutex;
 pub const LogLevel = @import("log.zig").Level;
 pub const Options = options_file.Options;
+pub const Sizes = @import("sizes.zig").Sizes;
 pub const mtu_default = options_file.mtu_default;
 pub const mtu_min = options_file.mtu_min;
 pub const mtu_max = options_file.mtu_max;
@@ -90,7 +92,10 @@ pub const Device = struct {
             .link = &device.link,
             .control = &device.control,
         };
-        for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
+        for (workers.all()) |worker| {
+            worker.udp = .init(options.calls, &worker.offload);
+            worker.udp.buffer_size = options.sizes.socket_bytes;
+        }
         leading.udp.given = given;
         if (!given.isEmpty()) shared.interface.listen_port = given.port;
         device.noteDescriptors();
@@ -229,7 +234,7 @@ pub const Device = struct {
             put(context, count, &peer);
             if (count % counters_in_a_row == counters_in_a_row - 1) pause.offer();
         }
-        std.debug.assert(count == interface.peer_count); // none comes or goes while packets pass
+        assert(count == interface.peer_count); // none comes or goes while packets pass
         return count;
     }
 

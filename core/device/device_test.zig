@@ -63,7 +63,7 @@ const Far = struct {
             .entropy = .{ .context = null, .fillFn = fillFromKernel },
         }) };
         far.udp = .init(&sys.real, &far.offload);
-        far.batch = try .init(testing.allocator);
+        far.batch = try .init(testing.allocator, io.ReceiveBatch.slots_max);
         far.port = try far.udp.open(.{});
         far.interface.setActive(true);
     }

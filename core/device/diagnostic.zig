@@ -1,5 +1,6 @@
 //! Why a call failed, in one line for a human: what, where, and what to do. Never holds a key.
 const std = @import("std");
+const wire = @import("wire");
 
 pub const Diagnostic = struct {
     errno: u16 = 0,
@@ -11,9 +12,13 @@ pub const Diagnostic = struct {
 
     pub const text_max = 255;
 
-    pub fn set(diagnostic: *Diagnostic, comptime format: []const u8, arguments: anytype) void {
+    pub inline fn set(diagnostic: *Diagnostic, comptime format: []const u8, arguments: anytype) void {
+        diagnostic.setValues(format, &wire.text.valuesOf(format, &arguments));
+    }
+
+    noinline fn setValues(diagnostic: *Diagnostic, format: []const u8, values: []const wire.text.Value) void {
         var writer: std.Io.Writer = .fixed(&diagnostic.buffer);
-        writer.print(format, arguments) catch {}; // too long: cut
+        _ = wire.text.renderSome(&writer, format, values); // too long: cut
         diagnostic.length = writer.buffered().len;
         for (writer.buffered()) |*byte| {
             if (std.ascii.isControl(byte.*)) byte.* = '?'; // names come from outside, and one line is promised

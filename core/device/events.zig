@@ -4,6 +4,7 @@
 //! Invariant: workers look at one number in a turn, and make a system call only when there is news. Nobody waits for a
 //! reader.
 const std = @import("std");
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const io = @import("io");
 const Mutex = @import("mutex.zig").Mutex;
@@ -28,7 +29,7 @@ pub const Queue = struct {
     pub fn open(gpa: Allocator, capacity: u32) error{ OutOfMemory, SystemResources }!*Queue {
         const queue = try gpa.create(Queue);
         errdefer gpa.destroy(queue);
-        std.debug.assert(capacity <= capacity_max);
+        assert(capacity <= capacity_max);
         const slots = try gpa.alloc(Event, std.math.ceilPowerOfTwoAssert(u32, @max(capacity, capacity_min)));
         errdefer gpa.free(slots);
         queue.* = .{ .ring = .init(slots), .readable = try .init() };

@@ -3,7 +3,7 @@
 //! Holds the mutex of the tables only to look up, never over a system call or the cipher.
 //! Invariant: packets are finished and written in the order they were received.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Share = @import("cipher_pool.zig").Share;
@@ -49,12 +49,12 @@ pub const Inbound = struct {
 
     const Run = struct { key: [32]u8, start: usize };
 
-    pub fn init(inbound: *Inbound, gpa: Allocator) Allocator.Error!void {
+    pub fn init(inbound: *Inbound, gpa: Allocator, slots: usize) Allocator.Error!void {
         inbound.count = 0;
         inbound.seen = 0;
         inbound.useful = 0;
         inbound.run_count = 0;
-        inbound.receive_batch = try .init(gpa);
+        inbound.receive_batch = try .init(gpa, slots);
         errdefer inbound.receive_batch.deinit(gpa);
         inbound.coalescer = try .init(gpa);
     }
@@ -80,7 +80,7 @@ pub const Inbound = struct {
         context.mutex.release();
         inbound.open(context);
         inbound.deliver(context);
-        return received == inbound.receive_batch.datagrams.len;
+        return received == inbound.receive_batch.slots();
     }
 
     fn coalescing(context: *const Context) io.gro.Options {

@@ -5,6 +5,7 @@ const std = @import("std");
 const io = @import("io");
 const Log = @import("log.zig").Log;
 const protocol = @import("protocol");
+const wire = @import("wire");
 const notices = protocol.notices;
 const Instant = protocol.Instant;
 
@@ -72,65 +73,74 @@ const Line = struct {
     pub fn format(line: Line, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         const notice = line.notice;
         const remote: Remote = .{ .notice = notice };
-        if (notice.kind.isOfPeer()) try writer.print("peer {f}: ", .{Key{ .bytes = &notice.key }});
+        if (notice.kind.isOfPeer()) try wire.text.print(writer, "peer {f}: ", .{Key{ .bytes = &notice.key }});
         switch (notice.kind) {
-            .no_peer => try writer.print(
+            .no_peer => try wire.text.print(
+                writer,
                 "no peer has {f} in its AllowedIPs: packets to it are dropped",
                 .{notice.address.?},
             ),
-            .stranger => try writer.print(
+            .stranger => try wire.text.print(
+                writer,
                 "a handshake from {f} was refused: its public key {f} is no peer's here",
                 .{ remote, Key{ .bytes = &notice.key } },
             ),
-            .other_key => try writer.print(
+            .other_key => try wire.text.print(
+                writer,
                 "a handshake from {f} was refused: it is for another public key than ours",
                 .{remote},
             ),
-            .no_answer => try writer.print(
+            .no_answer => try wire.text.print(
+                writer,
                 "no answer from {f} to {d} handshakes; it is tried again",
                 .{ remote, protocol.attempts.asked_in_vain },
             ),
-            .wrong_answer => try writer.print(
+            .wrong_answer => try wire.text.print(
+                writer,
                 "{f} answers by another preshared key, or by other keys than these",
                 .{remote},
             ),
-            .under_load => try writer.print("{f} is under load and asks for a cookie", .{remote}),
+            .under_load => try wire.text.print(writer, "{f} is under load and asks for a cookie", .{remote}),
             .port_unreachable => try line.network(writer, "nobody listens on that port"),
             .host_unreachable => try line.network(writer, "the host cannot be reached"),
             .net_unreachable => try line.network(writer, "the network cannot be reached"),
             .prohibited => try line.network(writer, "a firewall forbids it"),
             .too_big => {
                 try line.network(writer, "the packets are too long");
-                if (notice.mtu != 0) try writer.print(", the path takes {d} bytes", .{notice.mtu});
+                if (notice.mtu != 0) try wire.text.print(writer, ", the path takes {d} bytes", .{notice.mtu});
             },
-            .no_route => try writer.print("this host has no route to {f}", .{remote}),
-            .not_let_out => try writer.print("a firewall of this host lets nothing out to {f}", .{remote}),
-            .unconfirmed => try writer.print(
+            .no_route => try wire.text.print(writer, "this host has no route to {f}", .{remote}),
+            .not_let_out => try wire.text.print(writer, "a firewall of this host lets nothing out to {f}", .{remote}),
+            .unconfirmed => try wire.text.print(
+                writer,
                 "handshakes from {f} were answered and never confirmed: " ++
                     "its preshared key is another, or our answers do not arrive",
                 .{remote},
             ),
-            .old_timestamp => try writer.print(
+            .old_timestamp => try wire.text.print(
+                writer,
                 "a handshake from {f} was refused: it is older than one before; " ++
                     "its clock was set back, or it was repeated",
                 .{remote},
             ),
-            .disallowed_source => try writer.print(
+            .disallowed_source => try wire.text.print(
+                writer,
                 "packets from {f} are dropped: it is not in the peer's AllowedIPs",
                 .{notice.address.?},
             ),
-            .hole => try writer.print(
+            .hole => try wire.text.print(
+                writer,
                 "packets of {d} bytes seem not to arrive, while shorter ones come back: a lower MTU may help",
                 .{notice.mtu},
             ),
-            .over => try writer.print("there is a session again", .{}),
+            .over => try wire.text.print(writer, "there is a session again", .{}),
         }
     }
 
     fn network(line: Line, writer: *std.Io.Writer, what: []const u8) std.Io.Writer.Error!void {
         const notice = line.notice;
-        try writer.print("{f}: {s}", .{ Remote{ .notice = notice }, what });
-        if (notice.address) |by| try writer.print(" (ICMP from {f})", .{by});
+        try wire.text.print(writer, "{f}: {s}", .{ Remote{ .notice = notice }, what });
+        if (notice.address) |by| try wire.text.print(writer, " (ICMP from {f})", .{by});
     }
 };
 
@@ -138,10 +148,13 @@ const Remote = struct {
     notice: *const notices.Notice,
 
     pub fn format(self: Remote, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        if (self.notice.remote) |remote| return writer.print("{f}", .{remote});
+        if (self.notice.remote) |remote| return wire.text.print(writer, "{f}", .{remote});
         try writer.writeAll("(no endpoint)");
     }
 };
+
+/// Without std.base64.standard, which has the tables of its decoder beside it.
+const encoder: std.base64.Base64Encoder = .init(std.base64.standard_alphabet_chars, '=');
 
 /// A public one, as wg prints it.
 const Key = struct {
@@ -149,7 +162,7 @@ const Key = struct {
 
     pub fn format(key: Key, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         var text: [44]u8 = undefined;
-        try writer.writeAll(std.base64.standard.Encoder.encode(&text, key.bytes));
+        try writer.writeAll(encoder.encode(&text, key.bytes));
     }
 };
 

@@ -2,6 +2,7 @@
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const io = @import("io");
 const log = @import("log.zig");
+const Sizes = @import("sizes.zig").Sizes;
 const workers_max = @import("cipher_pool.zig").workers_max;
 
 pub const mtu_default = 1420;
@@ -24,6 +25,8 @@ pub const Options = struct {
     threads: u8 = 1,
     /// Bytes it may take, 0 for no limit: its buffers when it opens, then its peers.
     memory_limit: u64 = 0,
+    /// How large its buffers are.
+    sizes: *const Sizes = &.normal,
     log_level: log.Level = .silent,
     log_fd: i32 = -1,
     /// Of the program, for its report.

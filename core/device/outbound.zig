@@ -4,7 +4,7 @@
 //! Invariant: trains of one peer are sealed and sent in the order they were filled; and what is sent is at most
 //! `distance_max` nonces behind what other workers have reserved, so that the receiver does not take it for a replay.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
 const Pool = @import("cipher_pool.zig").Pool;
@@ -75,8 +75,8 @@ pub const Outbound = struct {
     reply_count: u32 = 0,
     reply_window_start: protocol.Instant = .{ .ns = 0 },
 
-    pub fn init(outbound: *Outbound, gpa: Allocator) Allocator.Error!void {
-        try outbound.trains.init(gpa);
+    pub fn init(outbound: *Outbound, gpa: Allocator, train_bytes: usize) Allocator.Error!void {
+        try outbound.trains.init(gpa, train_bytes);
         errdefer outbound.trains.deinit(gpa);
         var seed: [8]u8 = undefined;
         io.entropy.fill(&seed);
@@ -342,6 +342,7 @@ fn count(context: *const Context, reason: protocol.Drop, packets: u64) void {
 }
 
 const testing = std.testing;
+const Sizes = @import("sizes.zig").Sizes;
 
 /// Two ends with a session, several workers of one of them, and what these send, opened by the other in its order.
 const Bench = struct {
@@ -495,7 +496,7 @@ const Bench = struct {
 test "a worker that was held up seals again what would come too late, and nothing is lost" {
     const workers = try testing.allocator.alloc(Outbound, 2);
     defer testing.allocator.free(workers);
-    for (workers) |*worker| try worker.init(testing.allocator);
+    for (workers) |*worker| try worker.init(testing.allocator, Sizes.normal.train_bytes);
     defer for (workers) |*worker| worker.deinit(testing.allocator);
     var bench: Bench = undefined;
     try bench.init(2);
@@ -532,7 +533,7 @@ test "however many small packets a turn has, workers together reserve no more th
     for ([_]u8{ 2, 3, 8, workers_max }) |count_of_workers| {
         const outbound = try testing.allocator.create(Outbound);
         defer testing.allocator.destroy(outbound);
-        try outbound.init(testing.allocator);
+        try outbound.init(testing.allocator, Sizes.normal.train_bytes);
         defer outbound.deinit(testing.allocator);
         var bench: Bench = undefined;
         try bench.init(count_of_workers);

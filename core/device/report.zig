@@ -15,29 +15,33 @@ const Writer = std.Io.Writer;
 pub fn writeReport(workers: *const Workers, writer: *Writer) Writer.Error!void {
     const shared = workers.shared;
     const limited = &shared.limited;
-    if (shared.version.len != 0) try writer.print("version={s}\n", .{shared.version});
+    if (shared.version.len != 0) try wire.text.print(writer, "version={s}\n", .{shared.version});
     // Not the time since: a report must not grow between being measured and being written.
-    try writer.print("opened={d}\n", .{shared.opened.ns / std.time.ns_per_s});
-    try writer.print("cipher={s}\nmtu={d}\n", .{ cipher.path(), shared.interface.mtu });
-    try writer.print("up={}\nthreads={d}\n", .{ shared.interface.is_active, workers.count });
+    try wire.text.print(writer, "opened={d}\n", .{shared.opened.ns / std.time.ns_per_s});
+    try wire.text.print(writer, "cipher={s}\nmtu={d}\n", .{ cipher.path(), shared.interface.mtu });
+    try wire.text.print(writer, "up={}\nthreads={d}\n", .{ shared.interface.is_active, workers.count });
     if (shared.refused) |refused| {
-        try writer.print("listen_error={f}\n", .{io.linux.ErrnoName{ .code = refused.errno }});
+        try wire.text.print(writer, "listen_error={f}\n", .{io.linux.ErrnoName{ .code = refused.errno }});
     }
-    try writer.print("memory_bytes={d}\n", .{limited.used.load(.monotonic)});
-    if (limited.limit != LimitedAllocator.unlimited) try writer.print("memory_limit={d}\n", .{limited.limit});
+    try wire.text.print(writer, "memory_bytes={d}\n", .{limited.used.load(.monotonic)});
+    if (limited.limit != LimitedAllocator.unlimited) {
+        try wire.text.print(writer, "memory_limit={d}\n", .{limited.limit});
+    }
     try writeBinding(&shared.interface.binding, writer);
     try writeOffload(workers, writer);
     try writeCounters(workers, writer);
     for (std.enums.values(protocol.Drop)) |reason| {
-        try writer.print("dropped_{t}={d}\n", .{ reason, shared.interface.counters.get(reason) });
+        try wire.text.print(writer, "dropped_{t}={d}\n", .{ reason, shared.interface.counters.get(reason) });
     }
 }
 
 /// Here and not in the answer to "get", which `wg` reads.
 fn writeBinding(binding: *const wire.Binding, writer: *Writer) Writer.Error!void {
-    if (!binding.interface.isEmpty()) try writer.print("pywg_bind_device={s}\n", .{binding.interface.slice()});
+    if (!binding.interface.isEmpty()) {
+        try wire.text.print(writer, "pywg_bind_device={s}\n", .{binding.interface.slice()});
+    }
     for ([_]wire.Family{ .ipv4, .ipv6 }) |family| {
-        if (binding.addresses.get(family)) |address| try writer.print("pywg_bind_address={f}\n", .{address});
+        if (binding.addresses.get(family)) |address| try wire.text.print(writer, "pywg_bind_address={f}\n", .{address});
     }
 }
 
@@ -64,7 +68,7 @@ fn add(sum: anytype, counters: *const std.meta.Child(@TypeOf(sum))) void {
 
 fn writeAll(comptime prefix: []const u8, counters: anytype, writer: *Writer) Writer.Error!void {
     inline for (comptime std.meta.fieldNames(@TypeOf(counters.*))) |name| {
-        try writer.print(prefix ++ "_" ++ name ++ "={d}\n", .{@field(counters, name)});
+        try wire.text.print(writer, prefix ++ "_" ++ name ++ "={d}\n", .{@field(counters, name)});
     }
 }
 
@@ -101,7 +105,7 @@ pub const Report = struct {
             return;
         };
         const trace, const next = interface.traceOf(index, rest.now);
-        if (!trace.isQuiet()) try writer.print("peer={f}\n", .{trace});
+        if (!trace.isQuiet()) try wire.text.print(writer, "peer={f}\n", .{trace});
         rest.at = next;
     }
 };

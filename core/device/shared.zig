@@ -2,6 +2,7 @@
 //! Invariant: `interface` is touched in a turn with `mutex` held, or while the turns of all workers are held
 //! (`Workers.pause`). Everything else may be used by any thread at any time.
 const std = @import("std");
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const curve_price = @import("curve_price.zig");
 const Queue = @import("events.zig").Queue;
@@ -72,6 +73,7 @@ pub const Shared = struct {
         shared.interface = protocol.Interface.init(.{
             .allocator = shared.gpa,
             .entropy = .{ .context = null, .fillFn = fillFromKernel },
+            .staging_chunks = options.sizes.staging_chunks,
             .curve_ns = curve_price.measure(),
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
@@ -107,7 +109,7 @@ pub const Shared = struct {
         if (shared.events.load(.monotonic)) |queue| queue.close(shared.gpa);
         shared.icmp.close();
         shared.interface.deinit();
-        std.debug.assert(shared.limited.used.load(.monotonic) == 0);
+        assert(shared.limited.used.load(.monotonic) == 0);
     }
 
     /// Makes all workers return. Async-signal-safe.

@@ -3,7 +3,7 @@
 //! sealing happens in place. Knows layout, not keys or sockets.
 //! Invariant: every datagram of a train but the last is `stride` bytes long.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const protocol = @import("protocol");
 const wire = @import("wire");
@@ -83,17 +83,17 @@ pub const Train = struct {
 pub const Trains = struct {
     /// As many as one turn sends; each takes what it needs of the arena.
     pub const count_max = 256;
-    /// What bounds a turn of the loop: sixteen superpackets.
-    const arena_length = 16 << 16;
     /// Trains begin at a cache line.
     const alignment = 64;
 
     list: [count_max]Train,
     count: usize,
+    /// Its length bounds a turn of the loop.
     arena: []align(std.heap.page_size_min) u8,
 
-    pub fn init(trains: *Trains, gpa: Allocator) Allocator.Error!void {
-        trains.arena = try gpa.alignedAlloc(u8, .fromByteUnits(std.heap.page_size_min), arena_length);
+    pub fn init(trains: *Trains, gpa: Allocator, length: usize) Allocator.Error!void {
+        assert(length >= bytes_max);
+        trains.arena = try gpa.alignedAlloc(u8, .fromByteUnits(std.heap.page_size_min), length);
         trains.count = 0;
     }
 
@@ -112,7 +112,7 @@ pub const Trains = struct {
 
     /// Whether there may be no room for another train.
     pub fn isFull(trains: *const Trains) bool {
-        return trains.count == count_max or trains.end() + bytes_max > arena_length;
+        return trains.count == count_max or trains.end() + bytes_max > trains.arena.len;
     }
 
     fn end(trains: *const Trains) usize {
@@ -160,7 +160,7 @@ const other_peer: protocol.PeerId = .{ .index = 2, .generation = 1 };
 
 test "a train takes equal packets and closes with a shorter one" {
     var trains: Trains = undefined;
-    try trains.init(testing.allocator);
+    try trains.init(testing.allocator, 16 << 16);
     defer trains.deinit(testing.allocator);
     for (0..3) |_| try testing.expectEqual(100, trains.add(some_peer, .{}, 100, 112).plaintext.len);
     const train = &trains.all()[0];
@@ -175,7 +175,7 @@ test "a train takes equal packets and closes with a shorter one" {
 
 test "what is sent in another manner shares no train" {
     var trains: Trains = undefined;
-    try trains.init(testing.allocator);
+    try trains.init(testing.allocator, 16 << 16);
     defer trains.deinit(testing.allocator);
     const manners = [_]Manner{ .{}, .{ .form = .singles }, .{ .mark = 1 }, .{ .mark = 2 }, .{} };
     for (manners) |manner| for (0..2) |_| {
@@ -190,7 +190,7 @@ test "what is sent in another manner shares no train" {
 
 test "a train holds 45 full packets of an MTU of 1420 and at most 64 small ones" {
     var trains: Trains = undefined;
-    try trains.init(testing.allocator);
+    try trains.init(testing.allocator, 16 << 16);
     defer trains.deinit(testing.allocator);
     for (0..46) |_| _ = trains.add(some_peer, .{}, 1420, 1420).plaintext;
     try testing.expectEqual(45, trains.all()[0].count);
@@ -204,7 +204,7 @@ test "a train holds 45 full packets of an MTU of 1420 and at most 64 small ones"
 
 test "sixteen whole trains fit, or 256 short ones side by side" {
     var trains: Trains = undefined;
-    try trains.init(testing.allocator);
+    try trains.init(testing.allocator, 16 << 16);
     defer trains.deinit(testing.allocator);
     var packets: usize = 0;
     while (trains.add(some_peer, .{}, 1420, 1420) == .plaintext) packets += 1;

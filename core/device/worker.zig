@@ -13,13 +13,22 @@ const protocol = @import("protocol");
 const Share = @import("cipher_pool.zig").Share;
 const Shared = @import("shared.zig").Shared;
 const shared_file = @import("shared.zig");
+const Sizes = @import("sizes.zig").Sizes;
 const TicketLock = @import("ticket_lock.zig").TicketLock;
 const Token = @import("token.zig").Token;
 const wire = @import("wire");
+const assert = wire.assert;
 
-/// Datagrams of the protocol itself in one send, and room for each: what no train took was never staged.
+/// Datagrams of the protocol itself in one send at most, and room for each: what no train took was never staged.
 const transmits_max = 32;
 const transmit_length = 65_536;
+
+comptime {
+    for ([_]Sizes{ .normal, .low }) |sizes| {
+        assert(sizes.transmits <= transmits_max and initiations_max <= sizes.transmits);
+    }
+}
+
 /// A shorter pause is not looked at: a worker that is busy does not ask what time it is in two ways.
 const suspension_min_ns = 100 * std.time.ns_per_ms;
 
@@ -69,6 +78,7 @@ pub const Worker = struct {
         shared: *Shared,
         number: u8,
         disable_mask: u32,
+        sizes: *const Sizes,
     ) error{ OutOfMemory, SystemResources }!void {
         const gpa = shared.gpa;
         worker.* = .{
@@ -83,11 +93,11 @@ pub const Worker = struct {
             .inbound = undefined,
             .transmit_buffers = undefined,
         };
-        try worker.outbound.init(gpa);
+        try worker.outbound.init(gpa, sizes.train_bytes);
         errdefer worker.outbound.deinit(gpa);
-        try worker.inbound.init(gpa);
+        try worker.inbound.init(gpa, sizes.slots);
         errdefer worker.inbound.deinit(gpa);
-        worker.transmit_buffers = try gpa.alloc(u8, transmits_max * transmit_length);
+        worker.transmit_buffers = try gpa.alloc(u8, sizes.transmits * transmit_length);
         errdefer gpa.free(worker.transmit_buffers);
         worker.poller = try .init();
         errdefer worker.poller.deinit();
@@ -215,7 +225,7 @@ pub const Worker = struct {
             shared.mutex.acquire();
             defer shared.mutex.release();
             if (shared.interface.cookie_reply_count != 0) worker.sendCookieReplies(now);
-            if (worker.transmitBatch(&budget, now) < transmits_max) return shared.interface.wantsUrgent();
+            if (worker.transmitBatch(&budget, now) < worker.transmitsAtOnce()) return shared.interface.wantsUrgent();
         }
     }
 
@@ -244,7 +254,7 @@ pub const Worker = struct {
     fn transmitBatch(worker: *Worker, budget: *protocol.Budget, now: protocol.Now) usize {
         const interface = &worker.shared.interface;
         var batch: TransmitBatch = .{};
-        while (batch.count < transmits_max) {
+        while (batch.count < worker.transmitsAtOnce()) {
             const buffer = worker.transmitBuffer(batch.count);
             const next = interface.pollUrgent(buffer, budget, now) orelse break;
             batch.add(buffer, &next);
@@ -288,6 +298,10 @@ pub const Worker = struct {
             batch.add(buffer, &next);
         }
         worker.send(&batch, now);
+    }
+
+    fn transmitsAtOnce(worker: *const Worker) usize {
+        return worker.transmit_buffers.len / transmit_length;
     }
 
     fn transmitBuffer(worker: *Worker, i: usize) []u8 {

@@ -5,6 +5,7 @@
 const std = @import("std");
 const io = @import("io");
 const Shared = @import("shared.zig").Shared;
+const Sizes = @import("sizes.zig").Sizes;
 const TicketLock = @import("ticket_lock.zig").TicketLock;
 const Worker = @import("worker.zig").Worker;
 const workers_max = @import("cipher_pool.zig").workers_max;
@@ -34,11 +35,15 @@ pub const Workers = struct {
     // ---- life ----
 
     /// One more, whose queue of the TUN is to be opened.
-    pub fn add(workers: *Workers, disable_mask: u32) error{ OutOfMemory, SystemResources }!*Worker {
+    pub fn add(
+        workers: *Workers,
+        disable_mask: u32,
+        sizes: *const Sizes,
+    ) error{ OutOfMemory, SystemResources }!*Worker {
         const gpa = workers.shared.gpa;
         const worker = try gpa.create(Worker);
         errdefer gpa.destroy(worker);
-        try worker.init(workers.shared, workers.count, disable_mask);
+        try worker.init(workers.shared, workers.count, disable_mask, sizes);
         workers.list[workers.count] = worker;
         workers.count += 1;
         return worker;

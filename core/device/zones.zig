@@ -1,6 +1,7 @@
 //! Zones: interface names in the endpoints of a set request become numbers, `endpoint=[fe80::1%eth0]:5` to
 //! `[fe80::1%2]:5`. The protocol room cannot ask the kernel.
 const std = @import("std");
+const wire = @import("wire");
 const Allocator = std.mem.Allocator;
 const io = @import("io");
 const Writer = std.Io.Writer;
@@ -43,7 +44,7 @@ const Zone = struct {
                 const rest = line[percent + 1 ..];
                 const end = std.mem.findScalar(u8, rest, ']') orelse rest.len;
                 if (zone.find(rest[0..end])) |index| {
-                    return writer.print("{s}{d}{s}", .{ line[0 .. percent + 1], index, rest[end..] });
+                    return wire.text.print(writer, "{s}{d}{s}", .{ line[0 .. percent + 1], index, rest[end..] });
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Invariant: parsing ends and stays inside its bytes whatever they hold.
 const std = @import("std");
 const wire = @import("wire");
+const assert = @import("wire").assert;
 
 const linux = std.os.linux;
 const IPPROTO = linux.IPPROTO;
@@ -28,8 +29,8 @@ pub const receive_capacity = 128;
 
 comptime {
     const wanted = space(@sizeOf(PacketInfo6)) + 2 * space(@sizeOf(c_int));
-    std.debug.assert(wanted <= receive_capacity);
-    std.debug.assert(@sizeOf(PacketInfo4) == 12 and @sizeOf(PacketInfo6) == 20);
+    assert(wanted <= receive_capacity);
+    assert(@sizeOf(PacketInfo4) == 12 and @sizeOf(PacketInfo6) == 20);
 }
 
 /// Writes messages one behind the other into a buffer of `send_capacity`.

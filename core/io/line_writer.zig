@@ -3,11 +3,12 @@
 //! Invariant: never blocks, and raises no SIGPIPE, which would end a program that only loaded us.
 const std = @import("std");
 const sys = @import("linux.zig");
+const assert = @import("wire").assert;
 const linux = std.os.linux;
 
 /// Whether the line went out; it may be cut if a socket had no room for the rest. At most PIPE_BUF bytes.
 pub fn write(fd: sys.fd_t, line: []const u8) bool {
-    std.debug.assert(line.len <= 4096);
+    assert(line.len <= 4096);
     const flags = linux.MSG.DONTWAIT | linux.MSG.NOSIGNAL;
     return switch (linux.errno(linux.sendto(fd, line.ptr, line.len, flags, null, 0))) {
         .SUCCESS => true,

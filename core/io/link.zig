@@ -16,7 +16,7 @@ const tunnels = @import("tunnels.zig");
 pub const Error = netlink.Error;
 
 const linux = std.os.linux;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 
 // ---- by ioctl, in the thread's own namespace -----------------------------------------------------------
 

@@ -13,6 +13,7 @@ const std = @import("std");
 const sys = @import("linux.zig");
 const link = @import("link.zig");
 const netlink = @import("netlink.zig");
+const wire = @import("wire");
 const Error = netlink.Error;
 
 const linux = std.os.linux;
@@ -101,8 +102,9 @@ fn perform(request: *netlink.Request) Error!void {
 /// Whether a setting below /proc/sys/net is as wanted, or can be made so. One that is not there has no effect either.
 fn holds(family: []const u8, name: []const u8, key: []const u8, wanted: u8) bool {
     var buffer: [96]u8 = undefined;
-    const arguments = .{ family, name, key };
-    const path = std.mem.printSentinel(&buffer, "/proc/sys/net/{s}/conf/{s}/{s}", arguments, 0) catch return false;
+    var writer: std.Io.Writer = .fixed(&buffer);
+    if (!wire.text.fill(&writer, "/proc/sys/net/{s}/conf/{s}/{s}\x00", .{ family, name, key })) return false;
+    const path: [*:0]const u8 = @ptrCast(&buffer);
     const file = switch (sys.result(linux.open(path, .{ .CLOEXEC = true }, 0))) {
         .value => |fd| @as(sys.fd_t, @intCast(fd)),
         .failure => |code| return code == .NOENT,

@@ -2,6 +2,8 @@
 //! kernel constants that std lacks. Knows numbers, not what they are for.
 //! Invariant: outside tests every table is `real`; nothing here keeps state.
 const std = @import("std");
+const wire = @import("wire");
+const assert = @import("wire").assert;
 const linux = std.os.linux;
 
 pub const fd_t = linux.fd_t;
@@ -85,7 +87,7 @@ pub const Failure = struct {
     }
 
     pub fn format(failure: Failure, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        try writer.print("{s}: {f}", .{ failure.operation, ErrnoName{ .code = failure.errno } });
+        try wire.text.print(writer, "{s}: {f}", .{ failure.operation, ErrnoName{ .code = failure.errno } });
     }
 };
 
@@ -94,8 +96,8 @@ pub const ErrnoName = struct {
     code: E,
 
     pub fn format(self: ErrnoName, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        if (std.enums.tagName(E, self.code)) |name| return writer.print("E{s}", .{name});
-        try writer.print("errno {d}", .{@backingInt(self.code)});
+        if (std.enums.tagName(E, self.code)) |name| return wire.text.print(writer, "E{s}", .{name});
+        try wire.text.print(writer, "errno {d}", .{@backingInt(self.code)});
     }
 };
 
@@ -156,7 +158,7 @@ pub const Ifreq = extern struct {
     }
 
     comptime {
-        std.debug.assert(@sizeOf(Ifreq) == @sizeOf(linux.ifreq));
+        assert(@sizeOf(Ifreq) == @sizeOf(linux.ifreq));
     }
 };
 
@@ -219,8 +221,8 @@ pub const SockaddrIn6 = extern struct {
 };
 
 comptime {
-    std.debug.assert(@sizeOf(SockaddrIn) == @sizeOf(linux.sockaddr.in));
-    std.debug.assert(@sizeOf(SockaddrIn6) == @sizeOf(linux.sockaddr.in6));
+    assert(@sizeOf(SockaddrIn) == @sizeOf(linux.sockaddr.in));
+    assert(@sizeOf(SockaddrIn6) == @sizeOf(linux.sockaddr.in6));
 }
 
 /// Another descriptor of the same file, to be closed on its own.
@@ -245,7 +247,7 @@ pub const TestNamespace = struct {
     }
 
     pub fn leave(namespace: TestNamespace) void {
-        std.debug.assert(linux.errno(linux.setns(namespace.saved, linux.CLONE.NEWNET)) == .SUCCESS);
+        assert(linux.errno(linux.setns(namespace.saved, linux.CLONE.NEWNET)) == .SUCCESS);
         close(namespace.saved);
     }
 

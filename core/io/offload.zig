@@ -214,15 +214,16 @@ pub const Offload = struct {
     pub fn format(offload: *const Offload, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         for (std.enums.values(Feature)) |feature| {
             const cause = offload.causes[@backingInt(feature)];
-            try writer.print("offload_{t}={t}", .{ feature, offload.state(feature) });
-            if (cause != .SUCCESS) try writer.print(" {f}", .{sys.ErrnoName{ .code = cause }});
+            try wire.text.print(writer, "offload_{t}={t}", .{ feature, offload.state(feature) });
+            if (cause != .SUCCESS) try wire.text.print(writer, " {f}", .{sys.ErrnoName{ .code = cause }});
             try writer.writeByte('\n');
         }
         for (offload.refusals[0..offload.refusals_length]) |refusal| {
             if (refusal.until_ns <= offload.latest_ns) continue;
-            try writer.print("gso_{s}={f}\n", .{ if (refusal.cause == .lost) "lost" else "refused", refusal.remote });
+            const word = if (refusal.cause == .lost) "lost" else "refused";
+            try wire.text.print(writer, "gso_{s}={f}\n", .{ word, refusal.remote });
         }
-        try writer.print("gso_resent={d}\ntun_resent={d}\n", .{
+        try wire.text.print(writer, "gso_resent={d}\ntun_resent={d}\n", .{
             offload.counters.gso_resent,
             offload.counters.tun_resent,
         });

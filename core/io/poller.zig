@@ -1,6 +1,7 @@
 //! epoll and the eventfd that wakes it. Tokens are the caller's; nothing is known about descriptors.
 //! Invariant: level-triggered, so an event that was not handled comes again.
 const std = @import("std");
+const assert = @import("wire").assert;
 const linux = std.os.linux;
 const sys = @import("linux.zig");
 
@@ -53,7 +54,7 @@ pub const Poller = struct {
         return switch (sys.result(rc)) {
             .value => |count| buffer[0..count],
             .failure => |code| {
-                std.debug.assert(code == .INTR); // anything else is a descriptor we broke ourselves
+                assert(code == .INTR); // anything else is a descriptor we broke ourselves
                 return buffer[0..0];
             },
         };

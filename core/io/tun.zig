@@ -15,7 +15,7 @@ const offload_file = @import("offload.zig");
 const VnetHeader = @import("vnet_header.zig").VnetHeader;
 
 const linux = std.os.linux;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Offload = offload_file.Offload;
 const Feature = offload_file.Feature;
 

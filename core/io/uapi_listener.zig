@@ -4,9 +4,10 @@
 //! Invariant: a socket that somebody answers is never replaced, and no file but our own is unlinked.
 const std = @import("std");
 const sys = @import("linux.zig");
+const wire = @import("wire");
 
 const linux = std.os.linux;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 
 pub const default_folder = "/var/run/wireguard";
 
@@ -52,7 +53,7 @@ pub const Listener = struct {
         var listener: Listener = .{ .fd = -1 };
         // One byte stays for the NUL.
         var writer: std.Io.Writer = .fixed(listener.path[0 .. listener.path.len - 1]);
-        writer.print("{s}/{s}.sock", .{ folder, name }) catch return error.NameTooLong;
+        wire.text.print(&writer, "{s}/{s}.sock", .{ folder, name }) catch return error.NameTooLong;
         try makeFolder(folder, failure);
         try removeStale(&listener, failure);
         listener.fd = try openSocket(failure);

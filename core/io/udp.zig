@@ -17,11 +17,9 @@ pub const Transmit = udp_send.Transmit;
 pub const SendResult = udp_send.SendResult;
 
 const linux = std.os.linux;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Family = wire.Family;
 
-/// Both directions hold trains of 64 KiB, which the default of 208 KiB counts by their true size.
-const buffer_size: c_int = 7 << 20;
 /// Ports tried before giving up, when IPv6 has the one that IPv4 picked.
 const port_attempts_max = 100;
 pub const OpenError = error{
@@ -72,6 +70,8 @@ pub const Udp = struct {
     sockets: Sockets = .{ null, null },
     /// Used instead of sockets of our own, if there are some; not ours to close.
     given: GivenSockets = .none,
+    /// Asked for. Both directions hold trains of 64 KiB, which the default of 208 KiB counts by their true size.
+    buffer_size: c_int = 7 << 20,
     counters: Counters = .{},
     /// Why the last `open` failed.
     failure: sys.Failure = .{},
@@ -273,8 +273,8 @@ pub const Udp = struct {
 
     /// The forcing form goes beyond net.core.[rw]mem_max, and needs CAP_NET_ADMIN.
     fn growBuffer(udp: *Udp, socket: sys.fd_t, force: u32, plain: u32) void {
-        if (udp.set(socket, linux.SOL.SOCKET, force, buffer_size) == .SUCCESS) return;
-        _ = udp.set(socket, linux.SOL.SOCKET, plain, buffer_size);
+        if (udp.set(socket, linux.SOL.SOCKET, force, udp.buffer_size) == .SUCCESS) return;
+        _ = udp.set(socket, linux.SOL.SOCKET, plain, udp.buffer_size);
     }
 
     /// UDP_GRO must be readable, not only settable: it is not before 5.12, and GRO is unsound there.
@@ -360,7 +360,7 @@ pub const Udp = struct {
     pub fn receive(udp: *Udp, family: Family, batch: *ReceiveBatch) usize {
         const socket = udp.fd(family) orelse return 0;
         batch.prepare();
-        const rc = udp.calls.recvmmsg(socket, &batch.messages, ReceiveBatch.slots, linux.MSG.DONTWAIT);
+        const rc = udp.calls.recvmmsg(socket, &batch.messages, @intCast(batch.slots()), linux.MSG.DONTWAIT);
         udp.counters.receive_calls += 1;
         const count = switch (sys.result(rc)) {
             .value => |count| count,
@@ -369,7 +369,7 @@ pub const Udp = struct {
                 return 0;
             },
         };
-        assert(count <= ReceiveBatch.slots);
+        assert(count <= batch.slots());
         for (0..count) |i| {
             batch.take(i);
             if (batch.datagrams[i].truncated) udp.counters.truncated += 1;
@@ -471,19 +471,25 @@ pub const Received = struct {
 
 /// Slots for one recvmmsg, each with room for the longest train, allocated once.
 pub const ReceiveBatch = struct {
-    pub const slots = 16;
+    pub const slots_max = 16;
     /// A train is at most 65 535 bytes; with less room the kernel cuts it off without a word.
     pub const slot_size = 65_536;
 
     arena: []align(64) u8,
-    datagrams: [slots]Received = undefined,
-    messages: [slots]linux.mmsghdr = undefined,
-    vectors: [slots]sys.iovec = undefined,
-    names: [slots]Name = undefined,
-    controls: [slots][control_message.receive_capacity]u8 align(control_message.alignment) = undefined,
+    datagrams: [slots_max]Received = undefined,
+    messages: [slots_max]linux.mmsghdr = undefined,
+    vectors: [slots_max]sys.iovec = undefined,
+    names: [slots_max]Name = undefined,
+    controls: [slots_max][control_message.receive_capacity]u8 align(control_message.alignment) = undefined,
 
-    pub fn init(allocator: std.mem.Allocator) error{OutOfMemory}!ReceiveBatch {
-        return .{ .arena = try allocator.alignedAlloc(u8, .@"64", slots * slot_size) };
+    pub fn init(allocator: std.mem.Allocator, count: usize) error{OutOfMemory}!ReceiveBatch {
+        assert(count >= 1 and count <= slots_max);
+        return .{ .arena = try allocator.alignedAlloc(u8, .@"64", count * slot_size) };
+    }
+
+    /// As many as are taken at once.
+    pub fn slots(batch: *const ReceiveBatch) usize {
+        return batch.arena.len / slot_size;
     }
 
     pub fn deinit(batch: *ReceiveBatch, allocator: std.mem.Allocator) void {
@@ -499,7 +505,7 @@ pub const ReceiveBatch = struct {
     /// The kernel writes lengths into the headers, so they are set anew each time: a stale controllen
     /// hides the segment size, and a train then looks like one long datagram.
     fn prepare(batch: *ReceiveBatch) void {
-        for (0..slots) |i| {
+        for (0..batch.slots()) |i| {
             batch.vectors[i] = .{ .base = batch.slot(i).ptr, .len = slot_size };
             batch.messages[i] = .{ .hdr = .{
                 .name = @ptrCast(&batch.names[i]),

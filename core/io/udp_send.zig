@@ -28,7 +28,7 @@ const Name = @import("sockaddr.zig").Name;
 const Offload = @import("offload.zig").Offload;
 
 const linux = std.os.linux;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Family = wire.Family;
 
 /// UDP_MAX_SEGMENTS of every kernel before 6.10, and UDP_GRO_CNT_MAX of all.

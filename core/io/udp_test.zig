@@ -48,7 +48,7 @@ const Fixture = struct {
         fixture.b = .init(&sys.real, &fixture.offload);
         _ = try fixture.a.open(.{});
         fixture.port = try fixture.b.open(.{});
-        fixture.batch = try .init(testing.allocator);
+        fixture.batch = try .init(testing.allocator, ReceiveBatch.slots_max);
     }
 
     fn stop(fixture: *Fixture) void {
@@ -547,7 +547,7 @@ test "sockets that share a port get each session's datagrams at one of them, by 
     var sender: Udp = .init(&sys.real, &offload);
     _ = try sender.open(.{});
     defer sender.close();
-    var batch: ReceiveBatch = try .init(testing.allocator);
+    var batch: ReceiveBatch = try .init(testing.allocator, ReceiveBatch.slots_max);
     defer batch.deinit(testing.allocator);
     for ([_]Family{ .ipv4, .ipv6 }) |family| {
         if (workers[0].fd(family) == null) continue;
@@ -680,7 +680,7 @@ test "sockets take over a port from ours that share it, all of them, but not fro
     var sender: Udp = .init(&sys.real, &offload);
     _ = try sender.open(.{});
     defer sender.close();
-    var batch: ReceiveBatch = try .init(testing.allocator);
+    var batch: ReceiveBatch = try .init(testing.allocator, ReceiveBatch.slots_max);
     defer batch.deinit(testing.allocator);
     // Where the address stays, the new sockets are in one group with the old, and have to end in their order.
     var ours: wire.Binding = .{};

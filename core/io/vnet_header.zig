@@ -3,6 +3,7 @@
 //! Invariant: ten bytes in native byte order, which is the kernel's default until TUNSETVNETLE or TUNSETVNETBE; where
 //! superpackets inside UDP tunnels are negotiated, as many as the whole struct has.
 const std = @import("std");
+const assert = @import("wire").assert;
 
 pub const VnetHeader = extern struct {
     flags: u8 = 0,
@@ -66,8 +67,8 @@ pub const VnetHeader = extern struct {
 };
 
 comptime {
-    std.debug.assert(VnetHeader.tunnel_length == 24);
-    std.debug.assert(@offsetOf(VnetHeader, "num_buffers") == VnetHeader.length);
+    assert(VnetHeader.tunnel_length == 24);
+    assert(@offsetOf(VnetHeader, "num_buffers") == VnetHeader.length);
 }
 
 test "a header survives its bytes" {

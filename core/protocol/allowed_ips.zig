@@ -5,7 +5,7 @@
 //! Invariant: a node without a peer has two children, so n prefixes need at most 2n - 1 nodes.
 const std = @import("std");
 const wire = @import("wire");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const Address = wire.Address;
 const Family = wire.Family;

@@ -1,7 +1,7 @@
 //! Whitepaper section 6.1, spelled as there, and the limits of this implementation apart.
 //! Durations are nanoseconds.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const second = std.time.ns_per_s;
 const millisecond = std.time.ns_per_ms;
 

@@ -3,7 +3,7 @@
 //! and brings the random bytes. Knows no rate either: load.zig and rate_limiter.zig have them.
 //! Invariant: a cookie is worth something only from the address and port it was sent to, and for one secret's life.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const wire = @import("wire");
 const messages = wire.messages;
 const constants = @import("constants.zig");

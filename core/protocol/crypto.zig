@@ -3,7 +3,7 @@
 //! Invariant: no secret is compared in variable time, and none that we hold in between outlives its function.
 const std = @import("std");
 const builtin = @import("builtin");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const timing_safe = std.crypto.timing_safe;
 const X25519 = std.crypto.dh.X25519;
 const ChaCha20Poly1305 = std.crypto.aead.chacha_poly.ChaCha20Poly1305;

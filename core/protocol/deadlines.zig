@@ -2,7 +2,7 @@
 //! back-pointers, so that a peer's deadline can be changed or taken away. Knows no clock.
 //! Invariant: positions[items[i].peer] == i, and no item is earlier than its parent.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 
 pub const Deadlines = struct {

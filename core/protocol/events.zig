@@ -7,6 +7,7 @@
 const std = @import("std");
 const notices = @import("notices.zig");
 const wire = @import("wire");
+const assert = @import("wire").assert;
 
 pub const Key = [32]u8;
 
@@ -47,7 +48,7 @@ pub const Ring = struct {
 
     /// As many slots as a power of two: so places go on through the end of the numbers.
     pub fn init(slots: []Event) Ring {
-        std.debug.assert(slots.len >= slots_min and std.math.isPowerOfTwo(slots.len));
+        assert(slots.len >= slots_min and std.math.isPowerOfTwo(slots.len));
         return .{ .slots = slots };
     }
 

@@ -4,7 +4,7 @@
 //! Invariant: at most half full and free of tombstones; four slots share a cache line, so one is usually all it takes.
 const std = @import("std");
 const PeerId = @import("peer_table.zig").PeerId;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 
 pub const Kind = enum(u1) { handshake, session };

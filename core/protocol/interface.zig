@@ -6,7 +6,7 @@
 //! Invariant: the key and the endpoint that a ticket points to stay until the next call that is no `route`, `reserve`,
 //! `stage` or `prepareOpen`. Whoever keeps a ticket for longer copies them.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const wire = @import("wire");
 const messages = wire.messages;

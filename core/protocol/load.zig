@@ -5,7 +5,7 @@
 //! Knows no message, no cookie and no clock.
 //! Invariant: in any t seconds each of the allowances pays for at most `share` * t + `burst` and one handshake.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Instant = @import("time.zig").Instant;
 
 const millisecond = std.time.ns_per_ms;

@@ -4,7 +4,7 @@
 //! Invariant: a Handshake changes only when a message was created whole or is authentic, and every secret is zeroed at
 //! the end of the function that derived it.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const messages = @import("wire").messages;
 const constants = @import("constants.zig");
 const crypto = @import("crypto.zig");

@@ -5,7 +5,7 @@
 //! written in a window. What comes of strangers, and what any packet from outside or a peer's own data can cause, has
 //! room and a budget of its own: it makes way for more of that, and what handshakes say of a peer never does.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const wire = @import("wire");
 const Instant = @import("time.zig").Instant;
 
@@ -101,16 +101,16 @@ pub const Entry = struct {
     /// As UAPI `pywg_get` tells it.
     pub fn write(entry: *const Entry, writer: *std.Io.Writer, now: Instant) std.Io.Writer.Error!void {
         const notice = &entry.notice;
-        try writer.print("{t} count={d} first_ms_ago={d} last_ms_ago={d}", .{
+        try wire.text.print(writer, "{t} count={d} first_ms_ago={d} last_ms_ago={d}", .{
             notice.kind,
             entry.count,
             now.since(entry.first) / std.time.ns_per_ms,
             now.since(entry.last) / std.time.ns_per_ms,
         });
-        if (!std.mem.allEqual(u8, &notice.key, 0)) try writer.print(" key={x}", .{&notice.key});
-        if (notice.remote) |remote| try writer.print(" remote={f}", .{remote});
-        if (notice.address) |address| try writer.print(" address={f}", .{address});
-        if (notice.mtu != 0) try writer.print(" mtu={d}", .{notice.mtu});
+        if (!std.mem.allEqual(u8, &notice.key, 0)) try wire.text.print(writer, " key={x}", .{&notice.key});
+        if (notice.remote) |remote| try wire.text.print(writer, " remote={f}", .{remote});
+        if (notice.address) |address| try wire.text.print(writer, " address={f}", .{address});
+        if (notice.mtu != 0) try wire.text.print(writer, " mtu={d}", .{notice.mtu});
     }
 };
 

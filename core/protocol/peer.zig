@@ -11,6 +11,7 @@ const time = @import("time.zig");
 const Timers = @import("timers.zig").Timers;
 const wire = @import("wire");
 const wishes = @import("wishes.zig");
+const assert = @import("wire").assert;
 
 /// The compiler sorts fields by alignment, the strictest first, and else keeps this order. So what every packet touches
 /// is in the middle, in three cache lines of its own; the strict alignments above it are there for that.
@@ -69,7 +70,7 @@ pub const Peer = struct {
 
     /// A slot that is free may still be linked in a queue, so those links are kept.
     pub fn init(peer: *Peer, public_key: *const [32]u8) void {
-        std.debug.assert(!peer.in_use);
+        assert(!peer.in_use);
         // Read first: an assignment from a literal writes field by field.
         const generation = peer.generation +% 1;
         const links = peer.links;
@@ -86,8 +87,8 @@ pub const Peer = struct {
 
     /// Keys are zeroed; generation and the links of queues outlive the peer.
     pub fn deinit(peer: *Peer) void {
-        std.debug.assert(peer.in_use and peer.handshake_index == null and peer.staged.packets == 0);
-        std.debug.assert(std.meta.eql(peer.sessions, .{}));
+        assert(peer.in_use and peer.handshake_index == null and peer.staged.packets == 0);
+        assert(std.meta.eql(peer.sessions, .{}));
         peer.handshake.clear();
         peer.answer.clear();
         peer.remote.zero();

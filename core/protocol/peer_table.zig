@@ -2,7 +2,7 @@
 //! Keyed by SipHash, so that nobody who chooses public keys can choose collisions. Knows no Peer.
 //! Invariant: at most 3/4 full and free of tombstones, so a look-up ends at the first empty slot.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const SipHash = std.hash.SipHash64(2, 4);
 

@@ -3,7 +3,7 @@
 //! Knows no message. The table is fixed: it never grows, whoever sends. Its memory is touched only where a source lies.
 //! Invariant: a source that stays in the table gets at most its burst and then its rate.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const wire = @import("wire");
 const constants = @import("constants.zig");
 const Instant = @import("time.zig").Instant;

@@ -2,7 +2,7 @@
 //! Knows no packet: the caller commits a counter once the tag is right, so that a forged one moves nothing.
 //! Invariant: no counter is committed twice, and none that is more than `replay_window_bits` behind the newest.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const constants = @import("constants.zig");
 
 const word_bits = 64;

@@ -3,7 +3,7 @@
 //! yet confirmed), current, previous. Pool keeps them for all peers. Knows no timer and no packet.
 //! Invariant: a session stays where it is for life, so a pointer to its key is good until it is retired.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const constants = @import("constants.zig");
 const crypto = @import("crypto.zig");

@@ -10,7 +10,7 @@
 const std = @import("std");
 const constants = @import("constants.zig");
 const untouched = @import("untouched.zig");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 
 /// A full-size packet of an ordinary MTU fits into one.

@@ -6,7 +6,7 @@ const std = @import("std");
 const wire = @import("wire");
 const change_file = @import("change.zig");
 const AllowedIps = @import("allowed_ips.zig").AllowedIps;
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const Allocator = std.mem.Allocator;
 const Writer = std.Io.Writer;
 const Change = change_file.Change;
@@ -116,13 +116,13 @@ pub fn writePeer(writer: *Writer, peer: PeerSnapshot, allowed_ips: *AllowedIps.I
     try writeKey(writer, "public_key", peer.public_key);
     try writeKey(writer, "preshared_key", peer.preshared_key);
     try writeNumber(writer, "protocol_version", 1);
-    if (peer.endpoint) |endpoint| try writer.print("endpoint={f}\n", .{endpoint});
-    try writer.print("last_handshake_time_sec={d}\n", .{handshake_ns / std.time.ns_per_s});
-    try writer.print("last_handshake_time_nsec={d}\n", .{handshake_ns % std.time.ns_per_s});
-    try writer.print("tx_bytes={d}\n", .{peer.tx_bytes});
-    try writer.print("rx_bytes={d}\n", .{peer.rx_bytes});
+    if (peer.endpoint) |endpoint| try wire.text.print(writer, "endpoint={f}\n", .{endpoint});
+    try wire.text.print(writer, "last_handshake_time_sec={d}\n", .{handshake_ns / std.time.ns_per_s});
+    try wire.text.print(writer, "last_handshake_time_nsec={d}\n", .{handshake_ns % std.time.ns_per_s});
+    try wire.text.print(writer, "tx_bytes={d}\n", .{peer.tx_bytes});
+    try wire.text.print(writer, "rx_bytes={d}\n", .{peer.rx_bytes});
     try writeNumber(writer, "persistent_keepalive_interval", peer.persistent_keepalive_interval);
-    while (allowed_ips.next()) |prefix| try writer.print("allowed_ip={f}\n", .{prefix});
+    while (allowed_ips.next()) |prefix| try wire.text.print(writer, "allowed_ip={f}\n", .{prefix});
 }
 
 pub const Operation = enum { get, set };
@@ -131,7 +131,7 @@ pub const Operation = enum { get, set };
 /// depends on what failed.
 pub fn writeErrno(writer: *Writer, operation: Operation, errno: u16) Writer.Error!void {
     const sign: []const u8 = if (operation == .set and errno != 0) "-" else "";
-    try writer.print("errno={s}{d}\n\n", .{ sign, errno });
+    try wire.text.print(writer, "errno={s}{d}\n\n", .{ sign, errno });
 }
 
 /// What may stand before the `=` of a "set" until the first peer. The names are those of the lines.
@@ -356,7 +356,7 @@ fn writeKey(writer: *Writer, comptime name: []const u8, bytes: *const [32]u8) Wr
 }
 
 fn writeNumber(writer: *Writer, comptime name: []const u8, number: u32) Writer.Error!void {
-    try writer.print(name ++ "={d}\n", .{number});
+    try wire.text.print(writer, name ++ "={d}\n", .{number});
 }
 
 const testing = std.testing;

@@ -2,6 +2,7 @@
 //! Knows text and bytes, not sockets: io/ turns these into sockaddr. Nothing here allocates.
 //! Invariant: bytes of an Address beyond its family's length are zero, so values compare bytewise.
 const std = @import("std");
+const text_file = @import("text.zig");
 
 pub const Family = enum(u8) {
     ipv4 = 4,
@@ -59,7 +60,7 @@ pub const Address = struct {
         switch (address.family) {
             .ipv4 => {
                 const b = address.bytes;
-                try writer.print("{d}.{d}.{d}.{d}", .{ b[0], b[1], b[2], b[3] });
+                try text_file.print(writer, "{d}.{d}.{d}.{d}", .{ b[0], b[1], b[2], b[3] });
             },
             .ipv6 => try formatIpv6(&address.bytes, writer),
         }
@@ -95,7 +96,7 @@ pub const Prefix = struct {
     }
 
     pub fn format(prefix: Prefix, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        try writer.print("{f}/{d}", .{ prefix.address, prefix.length });
+        try text_file.print(writer, "{f}/{d}", .{ prefix.address, prefix.length });
     }
 };
 
@@ -128,11 +129,11 @@ pub const SocketAddress = struct {
 
     pub fn format(self: SocketAddress, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         switch (self.address.family) {
-            .ipv4 => try writer.print("{f}:{d}", .{ self.address, self.port }),
+            .ipv4 => try text_file.print(writer, "{f}:{d}", .{ self.address, self.port }),
             .ipv6 => if (self.scope_id == 0)
-                try writer.print("[{f}]:{d}", .{ self.address, self.port })
+                try text_file.print(writer, "[{f}]:{d}", .{ self.address, self.port })
             else
-                try writer.print("[{f}%{d}]:{d}", .{ self.address, self.scope_id, self.port }),
+                try text_file.print(writer, "[{f}%{d}]:{d}", .{ self.address, self.scope_id, self.port }),
         }
     }
 };
@@ -246,7 +247,7 @@ fn formatIpv6(bytes: *const [16]u8, writer: *std.Io.Writer) std.Io.Writer.Error!
             continue;
         }
         if (i != 0 and i != best_start + best_length) try writer.writeByte(':');
-        try writer.print("{x}", .{groups[i]});
+        try text_file.print(writer, "{x}", .{groups[i]});
         i += 1;
     }
 }

@@ -5,7 +5,7 @@
 //! and a folded sum is written to a packet with writeInt(.big).
 const std = @import("std");
 const builtin = @import("builtin");
-const assert = std.debug.assert;
+const assert = @import("assert.zig").assert;
 
 /// Adds the words of `bytes`, some header, to a partial sum. An odd last byte counts as if a zero followed it.
 pub fn sum(bytes: []const u8, initial: u64) u64 {

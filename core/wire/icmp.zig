@@ -5,6 +5,7 @@ const std = @import("std");
 const address = @import("address.zig");
 const checksum = @import("checksum.zig");
 const ip = @import("ip.zig");
+const assert = @import("assert.zig").assert;
 const Family = address.Family;
 const writeInt = std.mem.writeInt;
 
@@ -23,7 +24,7 @@ pub const reply_length_max = ipv6_reply_length_max;
 /// Builds "host unreachable" or "address unreachable" for a packet refused on its way out, in the name
 /// of its destination. Null when the packet must not be answered.
 pub fn hostUnreachable(packet: []const u8, out: []u8) ?[]u8 {
-    std.debug.assert(out.len >= reply_length_max);
+    assert(out.len >= reply_length_max);
     const original = ip.Packet.parse(packet) orelse return null;
     if (!mayAnswer(original)) return null;
     return switch (original.family) {

@@ -1,7 +1,7 @@
 //! The four WireGuard messages (whitepaper sections 5.4.2 to 5.4.7) as they lie in a datagram.
 //! Every field is a byte array, so a message may start at any offset. Knows sizes, not meaning.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("assert.zig").assert;
 
 pub const Kind = enum(u8) { initiation = 1, response = 2, cookie_reply = 3, transport = 4 };
 

@@ -1,5 +1,6 @@
 //! Root of the room `wire`: bytes as they lie in packets. Imports std only; no state, no allocation.
-//! Knows layouts and sums; what a packet means to a tunnel is decided in protocol/.
+//! Knows layouts and sums, and how values are written for people; what a packet means to a tunnel is decided in
+//! protocol/.
 pub const address = @import("address.zig");
 pub const binding = @import("binding.zig");
 pub const messages = @import("messages.zig");
@@ -8,6 +9,9 @@ pub const ip = @import("ip.zig");
 pub const transport = @import("transport.zig");
 pub const udp_tunnel = @import("udp_tunnel.zig");
 pub const icmp = @import("icmp.zig");
+pub const text = @import("text.zig");
+
+pub const assert = @import("assert.zig").assert;
 
 pub const Family = address.Family;
 pub const Address = address.Address;
@@ -26,4 +30,5 @@ test {
     _ = transport;
     _ = udp_tunnel;
     _ = icmp;
+    _ = text;
 }

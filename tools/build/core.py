@@ -20,6 +20,7 @@ import os
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,10 @@ MODULES: Graph = {
 }
 KERNELS = "core/cipher/kernels.zig"
 KERNELS_OPTIONS = "kernel_options"
+# Where X25519 is an object of its own, for size; and where LLVM leaves a table of all functions
+# (.pdr) in a file without symbols.
+CURVE = "core/cipher/curve.zig"
+MIPS = ("mips", "mipsel")
 
 # architecture -> (zig target, [(flavour, CPU)])
 TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
@@ -110,6 +115,12 @@ Cflags: -I${{includedir}}
 Libs: -L${{libdir}} -lpywg
 """
 OPTIMIZE_DEFAULT = "ReleaseSafe"
+# Of the static file, which nobody unwinds. Its root is ReleaseSmall, so that LLVM inlines little
+# everywhere; std is compiled as the root is, for size and without checks. The rooms, which read
+# what comes from outside, are not: each module has its own -O, and they have their own assert.
+SMALL_FLAGS = ("-fno-unwind-tables", "-fdata-sections", "-ffunction-sections", "--gc-sections")
+# flavour -> the form of the AEAD that the static file has in the place of one three times as long.
+SMALL_MODELS = {"v4": "plain"}
 JOBS = 2
 
 
@@ -125,8 +136,10 @@ class Build:
     flags: Sequence[str] = ()
     soname: str = LIBRARY
     graph: Graph = field(default_factory=lambda: MODULES)
-    # flavour -> the form of the AEAD for AVX-512 that it gets, without the instructions
+    # flavour -> the form of the AEAD that it gets, whatever instructions there are
     models: Mapping[str, str] = field(default_factory=dict)
+    # pywgd, as the static file is.
+    is_small: bool = False
 
     @property
     def target(self) -> str:
@@ -138,7 +151,10 @@ class Build:
 
     @property
     def objects(self) -> list[str]:
-        return [str(self.work / f"cipher_{flavour}.o") for flavour, _ in self.flavours]
+        names = [f"cipher_{flavour}.o" for flavour, _ in self.flavours]
+        if self.arch in MIPS:
+            names.append("curve.o")
+        return [str(self.work / name) for name in names]
 
     def write_options(self) -> None:
         names = ", ".join(f'"{flavour}"' for flavour, _ in self.flavours)
@@ -171,6 +187,15 @@ class Build:
             f"-Mwire={self.graph['wire'][0]}",
         ]
 
+    def curve(self) -> list[str]:
+        return [
+            *self.zig,
+            "build-obj",
+            *("-target", self.target, "-mcpu", BASELINE[self.arch], "-O", "ReleaseSmall"),
+            *("-fPIC", "-fstrip", f"-femit-bin={self.work / 'curve.o'}"),
+            *("--name", "curve", f"-Mroot={CURVE}"),
+        ]
+
     def shared_library(self) -> list[str]:
         flags = ["-dynamic", "-fPIC", f"-fsoname={self.soname}"]
         return self._link("build-lib", "abi", LIBRARY, "pywg", flags)
@@ -180,9 +205,19 @@ class Build:
         return self._link("build-lib", "abi", STATIC_LIBRARY, "pywg", flags)
 
     def daemon(self) -> list[str]:
-        return self._link("build-exe", "daemon", DAEMON, "pywgd", ["-static"])
+        flags = ["-static", *(SMALL_FLAGS if self.is_small else ())]
+        return self._link("build-exe", "daemon", DAEMON, "pywgd", flags, is_small=self.is_small)
 
-    def _link(self, verb: str, root: str, file: str, name: str, flags: list[str]) -> list[str]:
+    def _link(
+        self,
+        verb: str,
+        root: str,
+        file: str,
+        name: str,
+        flags: list[str],
+        *,
+        is_small: bool = False,
+    ) -> list[str]:
         return [
             *self.zig,
             verb,
@@ -191,14 +226,16 @@ class Build:
             f"-femit-bin={self.work / file}",
             *("--name", name),
             *self.objects,
-            *self.modules(root),
+            *self.modules(root, is_small=is_small),
         ]
 
-    def modules(self, root: str) -> list[str]:
+    def modules(self, root: str, *, is_small: bool = False) -> list[str]:
         """`--dep` and `-M` of every module the root needs; the root comes first, as `root`."""
         arguments: list[str] = []
         for name in reachable(root, self.graph):
             file, imports = self.graph.get(name, (str(self.options_file(name)), []))
+            if is_small:
+                arguments += ["-O", "ReleaseSmall" if name == root else self.optimize]
             for imported in imports:
                 arguments += ["--dep", imported]
             arguments.append(f"-M{'root' if name == root else name}={file}")
@@ -227,17 +264,19 @@ def build(
     optimize: str = OPTIMIZE_DEFAULT,
     products: Sequence[str] = PRODUCTS,
     soname: str = LIBRARY,
+    small: bool = False,
     force: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Path]:
-    """Puts the products in `out` unless they are there for this content of core/."""
+    """Puts the products in `out` unless they are there for this content of core/. `small`: with
+    pywgd as the static file is."""
     stamp = out / ".content"
     paths = {product: out / product for product in products}
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits, and finds the work done
         digest = content_digest(
-            arch, optimize, flags, (*products, soname)
+            arch, optimize, flags, (*products, soname, *(("small",) if small else ()))
         )  # not before: it may have changed
         present = all(path.is_file() for path in paths.values())
         known = stamp.read_text(encoding="ascii") if stamp.is_file() else ""
@@ -249,8 +288,20 @@ def build(
         work = out / ".build"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        job = Build(zig, arch, optimize, version(), work, flags, soname)
+        job = Build(
+            zig,
+            arch,
+            optimize,
+            version(),
+            work,
+            flags,
+            soname,
+            models=SMALL_MODELS if small else {},
+            is_small=small,
+        )
         _compile(job, products, log)
+        if small and arch in MIPS:
+            cut_sections(work / DAEMON)
         for product, path in paths.items():
             (work / product).chmod(0o644 if product == STATIC_LIBRARY else 0o755)
             (work / product).replace(path)
@@ -262,13 +313,34 @@ def build(
 def _compile(job: Build, products: Sequence[str], log: Callable[[str], None]) -> None:
     """First the AEAD flavours, then what links them; a few at a time."""
     job.write_options()
-    _run_all([job.kernels(flavour, cpu) for flavour, cpu in job.flavours], log)
+    apart = [job.curve()] if job.arch in MIPS else []
+    _run_all([*(job.kernels(flavour, cpu) for flavour, cpu in job.flavours), *apart], log)
     makers = {
         LIBRARY: job.shared_library,
         STATIC_LIBRARY: job.static_library,
         DAEMON: job.daemon,
     }
     _run_all([makers[product]() for product in products], log)
+
+
+def cut_sections(path: Path) -> None:
+    """Leaves what the kernel loads: a program needs no table of sections, nor what only that names.
+    The fields are those of elf(5)."""
+    program = bytearray(path.read_bytes())
+    is_64, order = program[4] == 2, "<" if program[5] == 1 else ">"
+    head = order + ("16xHHIQQQIHHHHHH" if is_64 else "16xHHIIIIIHHHHHH")
+    fields = list(struct.unpack_from(head, program))
+    first, size, count = fields[4], fields[8], fields[9]
+    end = first + size * count
+    for place in range(first, end, size):
+        # p_offset and p_filesz: of PT_LOAD alone, the others lie in those.
+        row = struct.unpack_from(order + ("I4xQ16xQ" if is_64 else "II8xI"), program, place)
+        if row[0] == 1:
+            end = max(end, row[1] + row[2])
+    fields[5] = fields[11] = fields[12] = 0  # e_shoff, e_shnum, e_shstrndx
+    struct.pack_into(head, program, 0, *fields)
+    program[:16] = path.read_bytes()[:16]
+    path.write_bytes(program[:end])
 
 
 def content_digest(arch: str, optimize: str, flags: Sequence[str], products: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ stream      checked datagrams that go on while something else happens
 burst       many datagrams in one system call
 echoes      datagrams that go and come back, none of which may be missing
 echoes      datagrams that go and come back, of which none may be missing
+memory_group  processes that may take so much memory together
 embedder    programs in C that use the built library
 flood       handshake initiations from many addresses
 squatter    somebody else on the host who tries for a UDP port all the time

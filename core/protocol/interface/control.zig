@@ -409,19 +409,20 @@ pub const Trace = struct {
     }
 
     pub fn format(self: *const Trace, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        try writer.print("{x} endpoint={d} session={d} asked={d} answered={d}", .{
+        try wire.text.print(writer, "{x} endpoint={d} session={d} asked={d} answered={d}", .{
             &self.public_key, @intFromBool(self.has_endpoint), @intFromBool(self.has_session),
             self.asked,       self.answered,
         });
-        if (self.asked != 0) try writer.print(" asked_for_ms={d}", .{self.asked_for_ns / std.time.ns_per_ms});
-        if (self.refused) |kind| try writer.print(" refused={t}", .{kind});
-        if (self.silence_ns) |ns| try writer.print(" heard_ms_ago={d}", .{ns / std.time.ns_per_ms});
+        const asked_for_ms = self.asked_for_ns / std.time.ns_per_ms;
+        if (self.asked != 0) try wire.text.print(writer, " asked_for_ms={d}", .{asked_for_ms});
+        if (self.refused) |kind| try wire.text.print(writer, " refused={t}", .{kind});
+        if (self.silence_ns) |ns| try wire.text.print(writer, " heard_ms_ago={d}", .{ns / std.time.ns_per_ms});
         if (self.unanswered_ns != 0) {
-            try writer.print(" unanswered_ms={d}", .{self.unanswered_ns / std.time.ns_per_ms});
+            try wire.text.print(writer, " unanswered_ms={d}", .{self.unanswered_ns / std.time.ns_per_ms});
         }
         if (self.is_silent) try writer.writeAll(" silent=1");
         for (attempts.drops, self.dropped) |reason, count| {
-            if (count != 0) try writer.print(" dropped_{t}={d}", .{ reason, count });
+            if (count != 0) try wire.text.print(writer, " dropped_{t}={d}", .{ reason, count });
         }
     }
 };

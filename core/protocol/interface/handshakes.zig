@@ -2,7 +2,7 @@
 //! and what the protocol itself wants sent. Replies leave by `pollTransmit`, never from here.
 //! Invariant: a forged or replayed message changes nothing but a counter.
 const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("wire").assert;
 const wire = @import("wire");
 const messages = wire.messages;
 const constants = @import("../constants.zig");
