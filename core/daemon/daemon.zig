@@ -13,7 +13,7 @@ const seccomp = @import("seccomp.zig");
 
 const usage =
     \\usage: pywgd [-f | --foreground] [--threads N] [--priority KIND] [--memory-limit MIB]
-    \\             [--no-offload LIST] NAME
+    \\             [--no-offload LIST] [--take-over] NAME
     \\
     \\Makes the WireGuard interface NAME and serves it; configure it with wg or pywg.
     \\  -f, --foreground    stay in the foreground, log to stderr
@@ -22,6 +22,8 @@ const usage =
     \\                      where it is allowed and the threads leave a core to the others
     \\  --memory-limit MIB  what buffers and peers may take together (default: no limit)
     \\  --no-offload LIST   do without these: tun_tso,tun_uso,tun_tunnel,udp_gso,udp_gro or all
+    \\  --take-over         take interface, sockets, peers and live sessions over from the process that serves NAME,
+    \\                      which then ends; if it cannot be, that one goes on
     \\  --no-sandbox        keep every capability and system call (for debugging)
     \\  --version           print the version
     \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
@@ -38,6 +40,7 @@ const Arguments = struct {
     priority: Priority = .auto,
     memory_limit: u64 = 0,
     is_confined: bool = true,
+    takes_over: bool = false,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     log_level: device.LogLevel = .err,
@@ -172,6 +175,8 @@ fn readArguments(arguments: *Arguments, raw: std.process.Args) ?u8 {
             arguments.memory_limit = mebibytes(text) catch return 2;
         } else if (std.mem.startsWith(u8, argument, "--memory-limit=")) {
             arguments.memory_limit = mebibytes(argument["--memory-limit=".len..]) catch return 2;
+        } else if (std.mem.eql(u8, argument, "--take-over")) {
+            arguments.takes_over = true;
         } else if (std.mem.eql(u8, argument, "--no-sandbox")) {
             arguments.is_confined = false;
         } else if (std.mem.eql(u8, argument, "--no-offload")) {
@@ -241,6 +246,7 @@ fn serve(arguments: *const Arguments) u8 {
         .log_level = arguments.log_level,
         .log_fd = 2,
         .version = options.version,
+        .takes_over = arguments.takes_over,
     }, &why) catch {
         complain("{s}", .{why.text()});
         return 1;
@@ -325,7 +331,7 @@ fn runWorker(opened: *device.Device, is_realtime: bool, kept: ?u64) u8 {
     if (is_realtime) _ = io.priority.makeRealtime();
     if (kept) |capabilities_kept| confine(opened, capabilities_kept);
     var why: device.Diagnostic = .{};
-    opened.run(&why) catch {
+    _ = opened.run(&why) catch {
         complain("{s}", .{why.text()});
         return 1;
     };

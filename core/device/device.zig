@@ -44,6 +44,8 @@ pub const threads_max = options_file.threads_max;
 pub const OpenError = options_file.OpenError;
 pub const SetError = control_file.SetError;
 pub const RunError = error{ AlreadyRunning, System };
+/// How a device ended that did not fail.
+pub const Ended = enum { stopped, handed_over };
 
 pub const Device = struct {
     shared: Shared,
@@ -56,6 +58,10 @@ pub const Device = struct {
     /// At one address for life: its parts know one another by pointers.
     pub fn open(gpa: Allocator, options: *const Options, diagnostic: *Diagnostic) OpenError!*Device {
         try options.check(diagnostic);
+        if (options.takes_over) {
+            diagnostic.set("taking over is not there yet", .{});
+            return error.System;
+        }
         const device = gpa.create(Device) catch return opening.outOfMemory(options, diagnostic);
         errdefer gpa.destroy(device);
         const shared = &device.shared;
@@ -118,9 +124,10 @@ pub const Device = struct {
         return device.workers.count;
     }
 
-    /// Blocks and moves packets; returns when stopped, or when interface or UAPI socket are gone. As many threads as
+    /// Blocks and moves packets; returns when stopped, when interface or UAPI socket are gone,
+    /// or when another process has taken over. As many threads as
     /// the options say may be in here; the first to come keeps the timers and serves the requests.
-    pub fn run(device: *Device, diagnostic: *Diagnostic) RunError!void {
+    pub fn run(device: *Device, diagnostic: *Diagnostic) RunError!Ended {
         const worker = device.assign() orelse {
             const arguments = .{device.workers.count};
             diagnostic.set("as many threads as were asked for ({d}) run this device already", arguments);
@@ -128,6 +135,7 @@ pub const Device = struct {
         };
         defer device.leave(worker);
         device.loop.run(worker);
+        return if (device.shared.isHandedOver()) .handed_over else .stopped;
     }
 
     /// The first worker that has no thread gets this one.

@@ -271,7 +271,7 @@ const Bench = struct {
 
     fn runDevice(device: *Device) void {
         var why: Diagnostic = .{};
-        device.run(&why) catch unreachable;
+        _ = device.run(&why) catch unreachable;
     }
 
     fn end(bench: *Bench) void {
@@ -1183,7 +1183,7 @@ test "only one thread runs a device, and a stop before the run is not lost" {
     var why: Diagnostic = .{};
     try testing.expectError(error.AlreadyRunning, bench.device.run(&why));
     bench.end();
-    try bench.device.run(&why); // it was stopped: returns at once
+    try testing.expectEqual(.stopped, try bench.device.run(&why)); // it was stopped: returns at once
 }
 
 // ---- many peers ---------------------------------------------------------------------------------------

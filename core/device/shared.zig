@@ -31,6 +31,8 @@ pub const Shared = struct {
     /// When the device was opened, on the clock that runs through suspension.
     opened: protocol.Instant,
     stop_requested: std.atomic.Value(bool) = .init(false),
+    /// Another process has everything now.
+    handed_over: std.atomic.Value(bool) = .init(false),
 
     /// Guards `interface`, for as long as looking something up takes.
     mutex: Mutex = .{},
@@ -129,6 +131,10 @@ pub const Shared = struct {
         const before_ns = io.clock.monotonicNs();
         const boot_ns = io.clock.bootNs();
         return .{ .before_ns = before_ns, .boot_ns = boot_ns, .after_ns = io.clock.monotonicNs() };
+    }
+
+    pub fn isHandedOver(shared: *const Shared) bool {
+        return shared.handed_over.load(.acquire);
     }
 
     pub fn isStopping(shared: *const Shared) bool {
