@@ -70,9 +70,9 @@ class Device(Owned):
         that of IPv6 with IPV6_V6ONLY: for a hole in a NAT, or a socket that a VPN service protects.
         For one thread. A family without one is not used, and the port stays. -1 for none.
     take_over: take interface, sockets, peers and live sessions over from the process that serves
-        ``name``, which then ends: its ``was_handed_over`` becomes true. Nothing is made, ``mtu`` and
-        ``threads`` mean nothing, and packets wait in the kernel until ``start``. When it cannot be,
-        that process goes on as before.
+        ``name``, which then ends: its ``was_handed_over`` becomes true. Nothing is made, ``mtu``
+        and ``threads`` mean nothing, and packets wait in the kernel until ``start``. When it cannot
+        be, that process goes on as before.
     log_level, log_fd: which lines are written, and where to; -1 for none. Nobody waits for whoever
         reads them: with a pipe or socket lines that find no room are counted and lost.
 
