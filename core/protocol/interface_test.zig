@@ -2583,7 +2583,7 @@ test "an interface that another process goes on with, at any moment, sends what 
             delivered += kept.delivered_count;
         }
     }
-    try testing.expect(delivered > 100);
+    try testing.expect(delivered > 40);
 }
 
 test "messages of a handshake and packets that are under way arrive after another process has taken over" {

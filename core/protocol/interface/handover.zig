@@ -205,10 +205,10 @@ fn recordOf(interface: *Interface, index: u32) PeerRecord {
 
 /// Fields that a peer and its record have in common.
 const shared_fields = [_][]const u8{
-    "generation",            "endpoint",                  "shunned",                "latest_timestamp",
-    "last_sent_timestamp",   "initiations_admitted_from", "last_handshake_unix_ns", "timers",
-    "heap_deadline",         "rx_bytes",                  "tx_bytes",               "handshake",
-    "handshake_index",       "response_was_tried",        "is_told_stale",          "answer",
+    "generation",          "endpoint",                  "shunned",                "latest_timestamp",
+    "last_sent_timestamp", "initiations_admitted_from", "last_handshake_unix_ns", "timers",
+    "heap_deadline",       "rx_bytes",                  "tx_bytes",               "handshake",
+    "handshake_index",     "response_was_tried",        "is_told_stale",          "answer",
 };
 
 fn copyShared(to: anytype, from: anytype) void {
