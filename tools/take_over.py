@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
