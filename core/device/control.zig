@@ -274,7 +274,14 @@ pub const Control = struct {
         const body = request[@min(end + 1, request.len)..];
         for ([_][]const u8{ handover.take_over, handover.hand_over }) |start| {
             if (!std.mem.startsWith(u8, operation, start)) continue;
-            return switch (handover.answer(control, operation, fd)) {
+            const giver: handover.Giver = .{
+                .shared = control.shared,
+                .workers = control.workers,
+                .sockets = control.sockets,
+                .link = control.link,
+                .listener_fd = control.server.?.listener.fd,
+            };
+            return switch (handover.answer(&giver, operation, fd)) {
                 .done => .said,
                 .close => .close,
             };
