@@ -241,12 +241,12 @@ pub const Predecessor = struct {
         return error.System;
     }
 
-    /// It does not let in whom it does not know.
+    /// It does not let in whom it does not know, and others know no such request.
     fn silent(predecessor: *const Predecessor, err: io.channel.Error, diagnostic: *Diagnostic) OpenError {
         if (err == error.Stuck) return predecessor.gone(diagnostic);
-        diagnostic.set("the process that serves {s} let nobody in: " ++
-            "it takes root and its own user, or has just ended", .{predecessor.name});
-        return error.Permission;
+        diagnostic.set("no answer from the process that serves {s}: it lets in root and its own user, " ++
+            "and must be a pywg that can hand over", .{predecessor.name});
+        return error.System;
     }
 
     fn gone(predecessor: *const Predecessor, diagnostic: *Diagnostic) OpenError {

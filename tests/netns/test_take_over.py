@@ -317,7 +317,7 @@ def test_who_is_not_root_nor_of_the_same_user_is_refused(lab: Lab) -> None:
         socket_path(name).chmod(0o666)
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
-        assert "let nobody in" in done.stderr, done.stderr
+        assert "lets in root and its own user" in done.stderr, done.stderr
 
 
 def test_another_network_namespace_and_nobody_there_are_told(lab: Lab) -> None:
@@ -390,6 +390,14 @@ def test_the_words_of_a_take_over(lab: Lab) -> None:
         for what in ("pywg_take_over", "pywg_hand_over"):
             answer = ask(tunnel.a.daemon.name, f"{what}={wrong}")
             assert answer == {"pywg_format": str(other.format), "errno": "-93"}
+
+
+def test_who_does_not_wait_for_what_he_is_told_is_not_listened_to(lab: Lab) -> None:
+    tunnel = lab.tunnel()
+    tunnel.session()
+    with undisturbed(tunnel), Other(tunnel.a.daemon) as other:
+        other.socket.sendall(f"pywg_hand_over={other.format}\n\nM".encode())
+        assert other.drain() == 0
 
 
 @pytest.mark.parametrize("how", ["leaves", "says something else", "does nothing", "is too late"])
