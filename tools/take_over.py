@@ -142,13 +142,14 @@ def loaded(sender: Namespace, receiver: Namespace, address: str) -> Iterator[sub
 class Result:
     pauses_ms: list[float] = field(default_factory=list)
     usual_ms: list[float] = field(default_factory=list)
-    held_us: list[int] = field(default_factory=list)
+    held_us: list[tuple[int, int]] = field(default_factory=list)
     handshakes: set[int] = field(default_factory=set)
     lost: int = 0
 
 
-def take_over(lab: Lab, side: Side) -> int:
-    """How long the old one held packets back until it was told that it is no more, in us."""
+def take_over(lab: Lab, side: Side) -> tuple[int, int]:
+    """How long the old one held packets back until it was told that it is no more, and the new one
+    until it was open, in us."""
     old = side.daemon
     program = dataclasses.replace(programs.subject(), arguments=("-f", "--take-over"))
     side.daemon = lab.daemon(program, side.namespace, old.name)
@@ -156,7 +157,8 @@ def take_over(lab: Lab, side: Side) -> int:
         raise SystemExit(f"not taken over: {side.daemon.log()}{old.log()[-500:]}")
     lab.daemons.remove(old)
     told = re.search(r"taken over by another process in (\d+) us", old.log())
-    return int(told[1]) if told else 0
+    opened = re.search(r"taken over from another process in (\d+) us", side.daemon.log())
+    return (int(told[1]) if told else 0, int(opened[1]) if opened else 0)
 
 
 def run(lab: Lab, tunnel: Tunnel, rounds: int, probe: Probe) -> Result:
@@ -219,7 +221,8 @@ def main() -> int:
     print("|---|---|---|---|---|")
     print(row("longest pause, taken over", result.pauses_ms, "ms"))
     print(row("longest pause, as long without", result.usual_ms, "ms"))
-    print(row("turns held by the old one", [us / 1000 for us in result.held_us], "ms"))
+    print(row("turns held by the old one", [us / 1000 for us, _ in result.held_us], "ms"))
+    print(row("until the new one was open", [us / 1000 for _, us in result.held_us], "ms"))
     print(f"connection: {'the same' if is_alive else 'broken'}")
     renewals = len(result.handshakes) - 1
     print(f"handshakes: {renewals}, {int(seconds // 120)} due")

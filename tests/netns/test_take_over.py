@@ -7,6 +7,7 @@ import array
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import signal
 import socket
@@ -313,11 +314,12 @@ def test_who_is_not_root_nor_of_the_same_user_is_refused(lab: Lab) -> None:
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
         assert "no permission to take over" in done.stderr, done.stderr
-        # Whatever the mode of the file has become.
+        # Whatever the mode of the file has become. That it is let in by nobody it may notice when it
+        # asks, or when it waits for the answer.
         socket_path(name).chmod(0o666)
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
-        assert "lets in root and its own user" in done.stderr, done.stderr
+        assert re.search("gave up handing over|lets in root and its own user", done.stderr), done
 
 
 def test_another_network_namespace_and_nobody_there_are_told(lab: Lab) -> None:
