@@ -290,8 +290,27 @@ pub const Reader = struct {
     pub fn init(channel: *const Channel, buffer: []u8) Reader {
         return .{
             .channel = channel,
-            .interface = .{ .vtable = &.{ .stream = stream }, .buffer = buffer, .seek = 0, .end = 0 },
+            .interface = .{
+                .vtable = &.{ .stream = stream, .readVec = readVec },
+                .buffer = buffer,
+                .seek = 0,
+                .end = 0,
+            },
         };
+    }
+
+    /// Always by the buffer: values are short, and each would be a system call.
+    fn readVec(io_reader: *std.Io.Reader, _: [][]u8) std.Io.Reader.Error!usize {
+        const reader: *Reader = @alignCast(@fieldParentPtr("interface", io_reader));
+        if (io_reader.seek == io_reader.end) {
+            io_reader.seek = 0;
+            io_reader.end = 0;
+        }
+        io_reader.end += reader.channel.receive(io_reader.buffer[io_reader.end..]) catch |err| switch (err) {
+            error.Closed => return error.EndOfStream,
+            error.Stuck => return error.ReadFailed,
+        };
+        return 0;
     }
 
     fn stream(
