@@ -283,7 +283,7 @@ fn serve(arguments: *const Arguments) u8 {
 
 /// Packets wait for the threads that will move them, which then choose their own priority.
 fn hurry() void {
-    _ = io.priority.makeRealtime();
+    _ = io.priority.hurry();
 }
 
 /// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.

@@ -153,8 +153,8 @@ pub const Device = struct {
         try predecessor.reserve(&heir, options, diagnostic);
         device.link.observe();
         defer cipher.scrubStack(); // every key has passed there
-        // Packets wait: until all is here, this thread comes before ordinary ones, as those that move packets do.
-        const hurries = !io.priority.isRealtime() and io.priority.makeRealtime();
+        // Packets wait: until all is here, this thread comes before others.
+        const hurries = !io.priority.isRealtime() and io.priority.hurry();
         defer if (hurries) {
             _ = io.priority.makeOrdinary();
         };
@@ -198,7 +198,10 @@ pub const Device = struct {
         };
         defer device.leave(worker);
         device.loop.run(worker);
-        return if (device.shared.isHandedOver()) .handed_over else .stopped;
+        if (!device.shared.isHandedOver()) return .stopped;
+        // What is left to do here keeps no packet of the other process waiting.
+        if (io.priority.isRealtimeByUs()) _ = io.priority.makeOrdinary();
+        return .handed_over;
     }
 
     /// The first worker that has no thread gets this one.
