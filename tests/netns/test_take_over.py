@@ -316,8 +316,8 @@ def test_who_is_not_root_nor_of_the_same_user_is_refused(lab: Lab) -> None:
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
         assert "no permission to take over" in done.stderr, done.stderr
-        # Whatever the mode of the file has become. That nobody lets it in it may notice when it asks,
-        # or when it waits for the answer.
+        # Whatever the mode of the file has become. That nobody lets it in it may notice when it
+        # asks, or when it waits for the answer.
         socket_path(name).chmod(0o666)
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
