@@ -119,6 +119,7 @@ class Status(IntEnum):
     """``pywg_status`` of pywg.h."""
 
     OK = 0
+    HANDED_OVER = 1
     INVALID_ARGUMENT = -1
     OUT_OF_MEMORY = -2
     BUFFER_TOO_SMALL = -3

@@ -25,6 +25,7 @@ pub const Options = extern struct {
     memory_limit: u64,
     udp4_fd: i32,
     udp6_fd: i32,
+    take_over: u32,
 
     /// Of the first version. What has come since is 0 for a caller that does not know it.
     const size_min = @offsetOf(Options, "memory_limit") + @sizeOf(u64);
@@ -82,6 +83,7 @@ pub fn open(options: ?*const Options, out: ?*usize, diagnostic: ?*Diagnostic) ca
         return status.fail(diagnostic, .invalid_argument, "options.offload_disable has an unknown bit");
     }
     if (given.no_uapi > 1) return status.fail(diagnostic, .invalid_argument, "options.no_uapi is neither 0 nor 1");
+    if (given.take_over > 1) return status.fail(diagnostic, .invalid_argument, "options.take_over is neither 0 nor 1");
     const handle = Handle.create() orelse return status.fail(diagnostic, .out_of_memory, "out of memory");
     var why: device.Diagnostic = .{};
     handle.device = Device.open(gpa, &.{
@@ -100,6 +102,7 @@ pub fn open(options: ?*const Options, out: ?*usize, diagnostic: ?*Diagnostic) ca
         .log_fd = given.log_fd,
         .version = @import("build_options").version,
         .has_uapi = given.no_uapi == 0,
+        .takes_over = given.take_over == 1,
         .inherited = &handle.inherited,
     }, &why) catch |err| {
         handle.destroy();
@@ -205,8 +208,8 @@ pub fn run(handle: usize, diagnostic: ?*Diagnostic) callconv(.c) i32 {
     if (!status.isUsable(diagnostic)) return status.Status.invalid_argument.value();
     const target = Handle.enter(handle) catch |refused| return status.refuse(diagnostic, refused);
     var why: device.Diagnostic = .{};
-    target.run(&why) catch |err| return status.report(diagnostic, status.fromRun(err), &why);
-    return status.Status.ok.value();
+    const ended = target.run(&why) catch |err| return status.report(diagnostic, status.fromRun(err), &why);
+    return status.fromEnd(ended).value();
 }
 
 pub fn stop(handle: usize) callconv(.c) i32 {

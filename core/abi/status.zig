@@ -5,6 +5,7 @@ const handles = @import("handles.zig");
 
 pub const Status = enum(i32) {
     ok = 0,
+    handed_over = 1,
     invalid_argument = -1,
     out_of_memory = -2,
     buffer_too_small = -3,
@@ -111,6 +112,13 @@ pub fn fromRun(err: device.RunError) Status {
     return switch (err) {
         error.AlreadyRunning => .invalid_argument,
         error.System => .system,
+    };
+}
+
+pub fn fromEnd(ended: device.Ended) Status {
+    return switch (ended) {
+        .stopped => .ok,
+        .handed_over => .handed_over,
     };
 }
 

@@ -29,11 +29,18 @@ pub const Arguments = struct {
     /// Null: where there is little memory.
     low_memory: ?bool = null,
     is_confined: bool = true,
+    takes_over: bool = false,
     tun_fd: ?i32 = null,
     uapi_fd: ?i32 = null,
     log_level: device.LogLevel = .err,
     /// LOG_LEVEL was given: then the log outlives the terminal's foreground.
     keeps_log: bool = false,
+
+    /// Beside being there and being served.
+    fn changesInterface(arguments: *const Arguments) bool {
+        const has_file = arguments.config_path != null or arguments.leaves_hooks or arguments.makes_routes;
+        return has_file or arguments.address_count > 0 or arguments.mtu != null or arguments.is_up;
+    }
 
     pub fn addresses(arguments: *const Arguments) []const wire.Prefix {
         return address_room[0..arguments.address_count];
@@ -140,6 +147,14 @@ const table = [_]Option{
         .variable = "PYWG_NO_OFFLOAD",
     },
     .{
+        .names = &.{"--take-over"},
+        .help = &.{
+            "take interface, sockets, peers and live sessions over from the process that",
+            "serves NAME, which then ends; if it cannot be, that one goes on",
+        },
+        .read = readTakeOver,
+    },
+    .{
         .names = &.{"--no-sandbox"},
         .help = &.{"keep every capability and system call (for debugging)"},
         .read = readNoSandbox,
@@ -232,6 +247,10 @@ fn readUp(arguments: *Arguments, _: []const u8) Error!void {
     arguments.is_up = true;
 }
 
+fn readTakeOver(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.takes_over = true;
+}
+
 fn readNoSandbox(arguments: *Arguments, _: []const u8) Error!void {
     arguments.is_confined = false;
 }
@@ -310,6 +329,8 @@ pub fn readArguments(arguments: *Arguments, iterator: *std.process.Args.Iterator
             has_name = true;
         }
     }
+    if (arguments.takes_over and arguments.changesInterface())
+        return misuse("--take-over leaves all as it is; apply a file afterwards: pywgd syncconf NAME FILE");
     return if (has_name) null else misuse("which interface?");
 }
 

@@ -49,6 +49,7 @@ pub fn serve(arguments: *const Arguments) u8 {
     var wanted = setting_up.Wanted.gather(arguments) catch return 1;
     defer wanted.forget();
     blockSignals(.block);
+    if (arguments.takes_over and arguments.is_confined) lockMemory(); // it gets keys while it opens
     var why: device.Diagnostic = .{};
     const is_low = arguments.low_memory orelse hasLittleMemory();
     const opened = device.Device.open(std.heap.page_allocator, &.{
@@ -63,10 +64,12 @@ pub fn serve(arguments: *const Arguments) u8 {
         .log_level = arguments.log_level,
         .log_fd = 2,
         .version = options.version,
+        .takes_over = arguments.takes_over,
     }, &why) catch {
         complain("{s}", .{why.text()});
         return 1;
     };
+    if (arguments.takes_over) hurry();
     wanted.apply(opened) catch {
         opened.close(); // nothing is left half done
         return 1;
@@ -79,11 +82,13 @@ pub fn serve(arguments: *const Arguments) u8 {
     if (!arguments.is_foreground) {
         switch (detach(arguments.keeps_log)) {
             .parent => return 0,
-            .child => {},
+            .child => if (arguments.takes_over) hurry(),
             .failed => {
                 complain("cannot go to the background: fork failed", .{});
-                opened.close();
-                return 1;
+                if (!arguments.takes_over) {
+                    opened.close();
+                    return 1;
+                } // nobody else has the tunnel any more: better in the foreground than not at all
             },
         }
     }
@@ -92,7 +97,9 @@ pub fn serve(arguments: *const Arguments) u8 {
     catchSignals();
     blockSignals(.unblock);
     defer blockSignals(.block); // it is going to end anyway
-    if (arguments.is_confined) lockMemory();
+    // Not twice, while packets wait; a child has to do it again.
+    const is_locked = arguments.takes_over and arguments.is_foreground;
+    if (arguments.is_confined and !is_locked) lockMemory();
     return runAll(opened, arguments.priority, arguments.is_confined);
 }
 
@@ -100,6 +107,11 @@ fn hasLittleMemory() bool {
     const bytes = small_host.limit() orelse return false;
     complain("there are {d} MiB of memory: small buffers and one thread, as with --low-memory", .{bytes >> 20});
     return true;
+}
+
+/// Packets wait for the threads that will move them, which then choose their own priority.
+fn hurry() void {
+    _ = io.priority.hurry();
 }
 
 /// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.
@@ -155,10 +167,12 @@ fn runAll(opened: *device.Device, wanted: arguments_file.Priority, is_confined: 
 
 /// `kept`: the capabilities that it keeps in the sandbox; null without one.
 fn runWorker(opened: *device.Device, is_realtime: bool, kept: ?u64) u8 {
-    if (is_realtime) _ = io.priority.makeRealtime();
+    if (is_realtime) {
+        _ = io.priority.makeRealtime();
+    } else if (io.priority.isRealtimeByUs()) _ = io.priority.makeOrdinary();
     if (kept) |capabilities_kept| confine(opened, capabilities_kept);
     var why: device.Diagnostic = .{};
-    opened.run(&why) catch {
+    _ = opened.run(&why) catch {
         complain("{s}", .{why.text()});
         return 1;
     };

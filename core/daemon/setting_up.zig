@@ -31,7 +31,7 @@ pub const Wanted = struct {
             .makes_routes = arguments.makes_routes,
         };
         const path = arguments.config_path orelse return wanted;
-        // A new device has nothing to replace, and one that goes on with what another had keeps its sessions.
+        // A new device has nothing to replace.
         wanted.file = try ConfigFile.load(path, .{ .way = .keep, .leaves_hooks = arguments.leaves_hooks });
         errdefer wanted.forget();
         const settings = &wanted.file.?.settings;

@@ -5,8 +5,10 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Change = protocol.change.Change;
 const cipher = @import("cipher");
+const Client = io.uapi_client.Client;
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const E = std.os.linux.E;
+const handover = @import("handover.zig");
 const io = @import("io");
 const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const Link = @import("link.zig").Link;
@@ -266,11 +268,32 @@ pub const Control = struct {
         server.closeStuck(now.boot.ns);
     }
 
-    /// The answer to one request, allocated here and zeroed by whoever frees it; null when memory is short.
-    fn answer(control: *Control, request: []const u8, pause: *Pause) ?[]u8 {
+    /// Text is allocated here, and zeroed by whoever frees it.
+    fn answer(control: *Control, request: []const u8, client: *const Client, pause: *Pause) Server.Reply {
         const end = std.mem.findScalar(u8, request, '\n') orelse request.len;
         const operation = request[0..end];
         const body = request[@min(end + 1, request.len)..];
+        for ([_][]const u8{ handover.take_over, handover.hand_over }) |start| {
+            if (!std.mem.startsWith(u8, operation, start)) continue;
+            // What is said after it is for whoever hands over, and would not be found here.
+            if (client.hasSaidMore()) return .close;
+            const giver: handover.Giver = .{
+                .shared = control.shared,
+                .workers = control.workers,
+                .sockets = control.sockets,
+                .link = control.link,
+                .listener_fd = control.server.?.listener.fd,
+            };
+            return switch (handover.answer(&giver, operation, client.fd)) {
+                .done => .said,
+                .close => .close,
+            };
+        }
+        return .{ .text = control.answerText(operation, body, pause) orelse return .close };
+    }
+
+    /// Null when memory is short.
+    fn answerText(control: *Control, operation: []const u8, body: []const u8, pause: *Pause) ?[]u8 {
         if (std.mem.eql(u8, operation, "get=1")) return control.answerGet(pause);
         if (std.mem.eql(u8, operation, "pywg_get=1")) return control.answerReport(pause);
         if (std.mem.eql(u8, operation, "set=1")) return control.answerSet(body, pause);
@@ -340,8 +363,8 @@ const Request = struct {
     control: *Control,
     pause: *Pause,
 
-    fn answer(request: *const Request, text: []const u8) ?[]u8 {
-        return request.control.answer(text, request.pause);
+    fn answer(request: *const Request, text: []const u8, client: *const Client) Server.Reply {
+        return request.control.answer(text, client, request.pause);
     }
 };
 

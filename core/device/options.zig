@@ -32,6 +32,8 @@ pub const Options = struct {
     /// Of the program, for its report.
     version: []const u8 = "",
     has_uapi: bool = true,
+    /// Everything is taken over from the process that serves `name`.
+    takes_over: bool = false,
     uapi_folder: []const u8 = io.uapi_listener.default_folder,
     /// Where a forked child finds what it has inherited.
     inherited: ?*io.fork.Inherited = null,
@@ -55,8 +57,19 @@ pub const Options = struct {
             diagnostic.set("mtu {d} is out of range: {d} to {d}", .{ options.mtu, mtu_min, mtu_max });
         } else if (options.threads > 1 and (options.udp_fds[0] orelse options.udp_fds[1]) != null) {
             diagnostic.set("a device with UDP sockets of yours (udp4_fd, udp6_fd) has one thread", .{});
+        } else if (options.takes_over and (options.isGiven() or !options.has_uapi)) {
+            diagnostic.set("to take over from a running process there is no other descriptor to give, " ++
+                "and the UAPI socket is part of it", .{});
         } else return;
         return error.InvalidArgument;
+    }
+
+    /// Something of the caller's is to be taken over.
+    fn isGiven(options: *const Options) bool {
+        for ([_]?i32{ options.tun_fd, options.uapi_fd, options.udp_fds[0], options.udp_fds[1] }) |given| {
+            if (given != null) return true;
+        }
+        return false;
     }
 
     /// The device has descriptors of its own for the same files.

@@ -32,6 +32,8 @@ pub const Shared = struct {
     /// When the device was opened, on the clock that runs through suspension.
     opened: protocol.Instant,
     stop_requested: std.atomic.Value(bool) = .init(false),
+    /// Another process has everything now.
+    handed_over: std.atomic.Value(bool) = .init(false),
 
     /// Guards `interface`, for as long as looking something up takes.
     mutex: Mutex = .{},
@@ -133,8 +135,18 @@ pub const Shared = struct {
         return .{ .before_ns = before_ns, .boot_ns = boot_ns, .after_ns = io.clock.monotonicNs() };
     }
 
+    pub fn isHandedOver(shared: *const Shared) bool {
+        return shared.handed_over.load(.acquire);
+    }
+
     pub fn isStopping(shared: *const Shared) bool {
         return shared.stop_requested.load(.acquire);
+    }
+
+    /// Another process has everything: nothing is sealed here any more, and whatever both have is left to it.
+    pub fn handOver(shared: *Shared) void {
+        shared.handed_over.store(true, .release);
+        shared.stop();
     }
 
     /// Interface or UAPI socket are gone: nobody could use the device any more.

@@ -47,6 +47,7 @@ void pywg_cipher_select(const char *name);
 
 typedef int32_t pywg_status;
 #define PYWG_OK 0
+#define PYWG_HANDED_OVER 1 /* of pywg_device_run alone, and no failure: another process serves the interface now */
 #define PYWG_INVALID_ARGUMENT (-1)
 #define PYWG_OUT_OF_MEMORY (-2)
 #define PYWG_BUFFER_TOO_SMALL (-3)
@@ -119,12 +120,21 @@ typedef struct pywg_device_options {
     int32_t udp4_fd;          /* a UDP socket of IPv4 that is bound, to take over instead of making one; 0 or -1: none */
     int32_t udp6_fd;          /* one of IPv6, with IPV6_V6ONLY and on the same port. With either, for one thread; a
                                * family without one is not used, and port and binding stay as they are */
+    uint32_t take_over;       /* 1: take interface, sockets, peers and sessions over from the process that serves `name` */
 } pywg_device_options;
 
 /* Makes the TUN (left down) and the UAPI socket. On success the caller owns *out: pywg_device_close.
  * tun_fd, uapi_fd, udp4_fd and udp6_fd belong to the device then. On failure they are still the caller's, but may have
  * become non-blocking, and the TUN's offloads may have changed.
- * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY. */
+ * PERMISSION, NAME_IN_USE, NOT_FOUND (no /dev/net/tun), SYSTEM, OUT_OF_MEMORY.
+ *
+ * With take_over nothing is made: the process that serves `name` hands TUN, UDP sockets, UAPI socket, peers and live
+ * sessions over, through its UAPI socket. It must be of this library, of the same user, and in the same network
+ * namespace. On success its pywg_device_run returns PYWG_HANDED_OVER, its pywg_device_close takes nothing away, and
+ * packets wait in the kernel until all threads are in pywg_device_run here: as many as that device had, which
+ * "threads=" in the report tells. On failure that process goes on as before: NOT_FOUND when nobody serves `name`,
+ * PERMISSION, OUT_OF_MEMORY, else SYSTEM. name is needed, mtu and threads mean nothing, no descriptor may be given, and
+ * no_uapi is 0. */
 pywg_status pywg_device_open(const pywg_device_options *options, pywg_device **out, pywg_diagnostic *diagnostic);
 /* Applies UAPI "set" text: key=value lines without "set=1" and without the final empty line.
  * Nothing is applied on failure. ADDRESS_IN_USE when listen_port is taken. Two keys of ours, before the first
@@ -195,12 +205,14 @@ pywg_status pywg_device_events_open(pywg_device *device, uint32_t capacity, int3
  * waits, not for a long pywg_device_set either. Each event is given once, to whoever asks first. */
 pywg_status pywg_device_events(pywg_device *device, pywg_event *events, size_t size, size_t count, size_t *written);
 /* Moves packets until pywg_device_stop, or until the interface or the UAPI socket is removed (OK in
- * each case). As many threads as options.threads said may be in here, and should be: each has its share of
- * the packets. One more gets INVALID_ARGUMENT. SYSTEM on a fatal error. */
+ * each case), or until another process has taken the device over: PYWG_HANDED_OVER. As many threads as
+ * options.threads said may be in here, and should be: each has its share of the packets. One more gets
+ * INVALID_ARGUMENT. SYSTEM on a fatal error. */
 pywg_status pywg_device_run(pywg_device *device, pywg_diagnostic *diagnostic);
 /* Makes pywg_device_run return soon, and every later one at once. Async-signal-safe. */
 pywg_status pywg_device_stop(pywg_device *device);
-/* Removes interface and socket, zeroes all keys, frees. Not while another call on it is running. NULL is fine. */
+/* Removes interface and socket, if they were not handed over, zeroes all keys, frees. Not while another call on it is
+ * running. NULL is fine. */
 void pywg_device_close(pywg_device *device);
 
 /* ---- interface: any thread may call; one call at a time for each handle, others wait ---------- */

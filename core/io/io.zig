@@ -29,6 +29,7 @@ pub const poller = @import("poller.zig");
 pub const uapi_listener = @import("uapi_listener.zig");
 pub const uapi_client = @import("uapi_client.zig");
 pub const uapi_connection = @import("uapi_connection.zig");
+pub const channel = @import("channel.zig");
 
 pub const Offload = offload.Offload;
 pub const VnetHeader = vnet_header.VnetHeader;
@@ -62,6 +63,7 @@ test {
     _ = @import("udp_test.zig");
     _ = poller;
     _ = uapi_listener;
+    _ = channel;
     _ = uapi_client;
     _ = uapi_connection;
     _ = interface_address;

@@ -26,6 +26,7 @@ PYWG_ABI_VERSION = 1
 
 pywg_status = c_int32
 PYWG_OK = 0
+PYWG_HANDED_OVER = 1
 PYWG_INVALID_ARGUMENT = -1
 PYWG_OUT_OF_MEMORY = -2
 PYWG_BUFFER_TOO_SMALL = -3
@@ -94,6 +95,7 @@ class pywg_device_options(Structure):
         ("memory_limit", c_uint64),
         ("udp4_fd", c_int32),
         ("udp6_fd", c_int32),
+        ("take_over", c_uint32),
     )
 
 

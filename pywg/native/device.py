@@ -69,6 +69,10 @@ class Device(Owned):
     udp4_fd, udp6_fd: UDP sockets to take over instead of making some, bound by you to one port,
         that of IPv6 with IPV6_V6ONLY: for a hole in a NAT, or a socket that a VPN service protects.
         For one thread. A family without one is not used, and the port stays. -1 for none.
+    take_over: take interface, sockets, peers and live sessions over from the process that serves
+        ``name``, which then ends: its ``was_handed_over`` becomes true. Nothing is made, ``mtu``
+        and ``threads`` mean nothing, and packets wait in the kernel until ``start``. When it cannot
+        be, that process goes on as before.
     log_level, log_fd: which lines are written, and where to; -1 for none. Nobody waits for whoever
         reads them: with a pipe or socket lines that find no room are counted and lost.
 
@@ -96,6 +100,7 @@ class Device(Owned):
         memory_limit: int = 0,
         udp4_fd: int = -1,
         udp6_fd: int = -1,
+        take_over: bool = False,
         log_level: LogLevel = LogLevel.ERROR,
         log_fd: int = -1,
     ) -> None:
@@ -103,7 +108,7 @@ class Device(Owned):
         self._library = library.load()
         self._runs = Runs()
         self._is_stopped = False
-        self._threads_wanted = threads
+        self._may_have_threads = threads > 1 or take_over
         self._realtime = realtime
         options = abi.pywg_device_options(
             size=ctypes.sizeof(abi.pywg_device_options),
@@ -119,6 +124,7 @@ class Device(Owned):
             memory_limit=_fitting(name, "memory_limit", memory_limit, _UINT64),
             udp4_fd=_socket(name, "udp4_fd", udp4_fd),
             udp6_fd=_socket(name, "udp6_fd", udp6_fd),
+            take_over=1 if take_over else 0,
         )
         handle = ctypes.c_void_p()
         diagnostic = new_diagnostic()
@@ -320,7 +326,8 @@ class Device(Owned):
     # ---- threads
 
     def run(self) -> None:
-        """Moves packets in this thread until ``stop``, or until the interface is removed.
+        """Moves packets in this thread until ``stop``, until the interface is removed, or until
+        another process has taken it over (``was_handed_over``).
 
         As many threads may be in here as the constructor was told; one more gets DeviceError with
         Status.INVALID_ARGUMENT. Python's signal handlers do not run meanwhile: in a main thread use
@@ -386,7 +393,7 @@ class Device(Owned):
 
     def _granted_threads(self) -> int:
         """A TUN that was there before has one queue, and so one thread."""
-        return int(self.report().other.get("threads", "1")) if self._threads_wanted > 1 else 1
+        return int(self.report().other.get("threads", "1")) if self._may_have_threads else 1
 
     def wait(self, timeout: float | None = None) -> bool:
         """True when the threads have ended; False when they have not in ``timeout`` seconds.
@@ -416,6 +423,13 @@ class Device(Owned):
         reason = report.other.get("listen_error")
         if reason is not None:
             raise listen_error(reason, self._subject)
+
+    @property
+    def was_handed_over(self) -> bool:
+        """Whether another process serves the interface now: then the threads have ended, or are
+        about to, without an error, and ``close`` takes neither interface nor socket away. To be
+        asked in ``finished``, and after ``run`` and ``wait``."""
+        return self._runs.was_handed_over
 
     def stop(self) -> None:
         """Makes ``run`` return soon, and every later one at once: a stop is for good. Harmless when
@@ -517,8 +531,11 @@ def _run(
     diagnostic = new_diagnostic()
     try:
         status = core.pywg_device_run(handle, ctypes.byref(diagnostic))
+        runs.was_handed_over = runs.was_handed_over or status == Status.HANDED_OVER
     finally:
         runs.end()
+    if status == Status.HANDED_OVER:
+        return None
     try:
         check(status, diagnostic, subject)
     except DeviceError as error:

@@ -11,11 +11,13 @@ from pywg.errors import DeviceError
 
 
 class Runs:
-    """``threads`` are those that ``Device.start`` made, ``failure`` is what ended one of them."""
+    """``threads`` are those that ``Device.start`` made, ``failure`` is what ended one of them,
+    ``was_handed_over`` that another process has the device now."""
 
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []
         self.failure: DeviceError | None = None
+        self.was_handed_over = False
         self._count = 0
         self._ended = threading.Condition()
 
