@@ -15,10 +15,11 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum, auto
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pywg.config import Endpoint, Family
 from pywg.errors import PywgError, system_call
@@ -36,6 +37,7 @@ from pywg.service.source_port import SourcePort
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
 _ENDED = b"ended"
+_HANDED_OVER = b"handed over"
 #: What a companion has to come to its end, in seconds, when the device has ended.
 COMPANION_S = 10.0
 
@@ -80,17 +82,37 @@ class Hosting:
     outside: Outside | None = None  # how names are asked for; None is the C library
     port_is_free: bool = False  # nobody asked for this one
     events: str | None = None  # the path of the socket that tells what happens
+    take_over: bool = False  # from the process that hosts it now
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        values = json.loads(text)
-        values["tuning"] = Tuning(**values["tuning"])
-        if values["outside"] is not None:
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, given: Mapping[str, Any]) -> Self:
+        """From what ``to_json`` of this version or another one wrote: what is not known here is
+        passed by. Raises KeyError, TypeError or ValueError for what is none."""
+        values = _known(cls, given)
+        values["tuning"] = Tuning(**_known(Tuning, given["tuning"]))
+        if values.get("outside") is not None:
             values["outside"] = Outside.from_json(values["outside"])
         return cls(**values)
+
+
+def _known(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(cls)}
+    return {name: value for name, value in given.items() if name in names}
+
+
+class End(Enum):
+    """How a process that hosts a tunnel came to its end."""
+
+    WELL = auto()  # with the interface, or since it was told to
+    HANDED_OVER = auto()  # another process hosts the tunnel now
+    CRASHED = auto()
 
 
 def host(
@@ -100,7 +122,8 @@ def host(
     companion: Companion | None = None,
     listener: socket.socket | None = None,
 ) -> None:
-    """Opens the device, says so, and returns when it was stopped, removed or signalled to end.
+    """Opens the device, says so, and returns when it was stopped, removed, handed over to another
+    process or signalled to end.
 
     ``renewed`` tells of names that a reload has changed; without it nobody changes them. What
     happens is told to ``listener``.
@@ -121,6 +144,7 @@ def host(
             threads=tuning.threads,
             realtime=tuning.realtime,
             memory_limit=tuning.memory_limit,
+            take_over=hosting.take_over,
             log_level=LogLevel(tuning.log_level),
             log_fd=tuning.log_fd if relay is None else relay.fd,
         )
@@ -136,18 +160,23 @@ def host(
             if announcer is not None:
                 announcer.start()
             if ready is not None:
-                ready.sendall(_READY)
+                # Who has taken a tunnel over keeps it, even if nobody waits for the answer.
+                with (
+                    contextlib.suppress(OSError) if hosting.take_over else contextlib.nullcontext()
+                ):
+                    ready.sendall(_READY)
             _await_end(device, hosting, signals)
         finally:
             watcher.stop()
             if announcer is not None:
-                announcer.stop()
+                announcer.stop(handed_over=device.was_handed_over)
             device.close()
-            if beside is not None:
+            # A companion of a tunnel that goes on elsewhere ends with this process.
+            if beside is not None and not device.was_handed_over:
                 beside.join(COMPANION_S)
         if ready is not None:
             with contextlib.suppress(OSError):  # nobody waits for it but `up --foreground`
-                ready.sendall(_ENDED)
+                ready.sendall(_HANDED_OVER if device.was_handed_over else _ENDED)
     finally:
         if relay is not None:
             relay.close()
@@ -161,6 +190,8 @@ def _await_end(device: Device, hosting: Hosting, signals: set[signal.Signals]) -
     number = signal.sigwait(signals)
     if number == signal.SIGUSR1:
         device.wait()
+        if device.was_handed_over:
+            _log_to(hosting, LogLevel.VERBOSE)("handed over to another process: ending")
     else:
         _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
 
@@ -283,9 +314,10 @@ class Supervisor:
         """Readable when the process that was started has ended."""
         return self._socket.fileno()
 
-    def ended_well(self) -> bool:
-        """Waits for its end, and says whether that was the end of the interface or of a crash."""
-        return _read_all(self._socket) == _ENDED
+    def end(self) -> End:
+        """Waits for it."""
+        known = {_ENDED: End.WELL, _HANDED_OVER: End.HANDED_OVER}
+        return known.get(_read_all(self._socket), End.CRASHED)
 
     def close(self) -> None:
         self._socket.close()
