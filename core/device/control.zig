@@ -7,6 +7,7 @@ const Change = protocol.change.Change;
 const cipher = @import("cipher");
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const E = std.os.linux.E;
+const handover = @import("handover.zig");
 const io = @import("io");
 const LimitedAllocator = @import("limited_allocator.zig").LimitedAllocator;
 const Link = @import("link.zig").Link;
@@ -266,11 +267,23 @@ pub const Control = struct {
         server.closeStuck(now.boot.ns);
     }
 
-    /// The answer to one request, allocated here and zeroed by whoever frees it; null when memory is short.
-    fn answer(control: *Control, request: []const u8, pause: *Pause) ?[]u8 {
+    /// Text is allocated here, and zeroed by whoever frees it.
+    fn answer(control: *Control, request: []const u8, fd: io.linux.fd_t, pause: *Pause) Server.Reply {
         const end = std.mem.findScalar(u8, request, '\n') orelse request.len;
         const operation = request[0..end];
         const body = request[@min(end + 1, request.len)..];
+        for ([_][]const u8{ handover.take_over, handover.hand_over }) |start| {
+            if (!std.mem.startsWith(u8, operation, start)) continue;
+            return switch (handover.answer(control, operation, fd)) {
+                .done => .said,
+                .close => .close,
+            };
+        }
+        return .{ .text = control.answerText(operation, body, pause) orelse return .close };
+    }
+
+    /// Null when memory is short.
+    fn answerText(control: *Control, operation: []const u8, body: []const u8, pause: *Pause) ?[]u8 {
         if (std.mem.eql(u8, operation, "get=1")) return control.answerGet(pause);
         if (std.mem.eql(u8, operation, "pywg_get=1")) return control.answerReport(pause);
         if (std.mem.eql(u8, operation, "set=1")) return control.answerSet(body, pause);
@@ -340,8 +353,8 @@ const Request = struct {
     control: *Control,
     pause: *Pause,
 
-    fn answer(request: *const Request, text: []const u8) ?[]u8 {
-        return request.control.answer(text, request.pause);
+    fn answer(request: *const Request, text: []const u8, fd: io.linux.fd_t) Server.Reply {
+        return request.control.answer(text, fd, request.pause);
     }
 };
 

@@ -9,9 +9,9 @@
 //!   options <- shared                        what a device is opened with; what all workers use
 //!   outbound, inbound <- worker <- workers   the way of packets; one thread's part; those of all threads
 //!   sockets <- link                          what follows from the configuration, and from the interface's state
-//!   zones, report, uapi_server <- control    what users ask for
+//!   zones, report, uapi_server, handover <- control   what users ask for, and another process that takes over
 //!   loop                                     when all of that is done: the timetable
-//!   opening <- device                        life
+//!   opening, taking <- device                life
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const cipher = @import("cipher");
@@ -21,9 +21,12 @@ const events = @import("events.zig");
 const Link = @import("link.zig").Link;
 const Loop = @import("loop.zig").Loop;
 const protocol = @import("protocol");
+const io = @import("io");
 const opening = @import("opening.zig");
 const options_file = @import("options.zig");
 const report_file = @import("report.zig");
+const Heir = @import("taking.zig").Heir;
+const Predecessor = @import("taking.zig").Predecessor;
 const Server = @import("uapi_server.zig").Server;
 const Shared = @import("shared.zig").Shared;
 const shared_file = @import("shared.zig");
@@ -58,10 +61,7 @@ pub const Device = struct {
     /// At one address for life: its parts know one another by pointers.
     pub fn open(gpa: Allocator, options: *const Options, diagnostic: *Diagnostic) OpenError!*Device {
         try options.check(diagnostic);
-        if (options.takes_over) {
-            diagnostic.set("taking over is not there yet", .{});
-            return error.System;
-        }
+        if (options.takes_over) return openByTaking(gpa, options, diagnostic);
         const device = gpa.create(Device) catch return opening.outOfMemory(options, diagnostic);
         errdefer gpa.destroy(device);
         const shared = &device.shared;
@@ -108,6 +108,60 @@ pub const Device = struct {
         return device;
     }
 
+    /// Everything is that of another process, which stops when all is ready here, and goes on if that cannot be.
+    fn openByTaking(gpa: Allocator, options: *const Options, diagnostic: *Diagnostic) OpenError!*Device {
+        var predecessor: Predecessor = undefined;
+        try predecessor.find(options, diagnostic);
+        defer predecessor.leave();
+        const device = gpa.create(Device) catch return opening.outOfMemory(options, diagnostic);
+        errdefer gpa.destroy(device);
+        const shared = &device.shared;
+        shared.init(gpa, options) catch return opening.outOfMemory(options, diagnostic);
+        errdefer shared.deinit();
+        const workers = &device.workers;
+        workers.* = .{ .shared = shared };
+        errdefer workers.close();
+        try predecessor.takeQueues(workers, options, diagnostic);
+        const leading = workers.first();
+        for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
+        errdefer for (workers.all()) |worker| worker.udp.close();
+        errdefer leading.udp.given.close();
+        shared.log.name = leading.tun.name();
+        shared.icmp = .open();
+        device.sockets = .{ .shared = shared, .workers = workers };
+        device.link = try opening.openLink(shared, workers, &device.sockets, diagnostic);
+        errdefer device.link.close();
+        const listener = predecessor.takeListener();
+        defer io.linux.close(listener); // the server has one of its own
+        var with_listener = options.*;
+        with_listener.uapi_fd = listener;
+        device.control = .{
+            .shared = shared,
+            .workers = workers,
+            .sockets = &device.sockets,
+            .link = &device.link,
+            .server = try Server.open(shared.gpa, leading.poller, &with_listener, leading.tun.name(), diagnostic),
+        };
+        errdefer device.control.server.?.letGo();
+        device.loop = .{
+            .shared = shared,
+            .workers = workers,
+            .link = &device.link,
+            .control = &device.control,
+        };
+        const heir: Heir = .{ .shared = shared, .workers = workers, .sockets = &device.sockets, .link = &device.link };
+        try predecessor.reserve(&heir, options, diagnostic);
+        defer cipher.scrubStack(); // every key has passed there
+        try predecessor.takeState(&heir, options, diagnostic);
+        try predecessor.sayMine(diagnostic);
+        device.noteDescriptors();
+        for (workers.all()) |worker| for (worker.udp.sockets) |socket| if (socket) |fd| shared.noteOpened(fd);
+        device.link.follow();
+        const facts = .{ predecessor.name, shared.interface.mtu, cipher.path(), workers.count };
+        shared.log.verbose("taken over from who served {s}: mtu {d}, cipher {s}, threads {d}", facts);
+        return device;
+    }
+
     /// Those that are open for as long as the device is. Sockets on the port come and go: sockets.zig.
     fn noteDescriptors(device: *Device) void {
         const shared = &device.shared;
@@ -129,6 +183,7 @@ pub const Device = struct {
     /// the options say may be in here; the first to come keeps the timers and serves the requests.
     pub fn run(device: *Device, diagnostic: *Diagnostic) RunError!Ended {
         const worker = device.assign() orelse {
+            if (device.shared.isHandedOver()) return .handed_over;
             const arguments = .{device.workers.count};
             diagnostic.set("as many threads as were asked for ({d}) run this device already", arguments);
             return error.AlreadyRunning;
@@ -142,10 +197,11 @@ pub const Device = struct {
     fn assign(device: *Device) ?*Worker {
         var pause = device.workers.pause();
         defer pause.end();
+        if (device.shared.isHandedOver()) return null;
         for (device.workers.all()) |worker| {
             if (worker.has_thread.load(.monotonic)) continue;
             worker.has_thread.store(true, .release);
-            device.sockets.extend(worker);
+            if (!worker.udp.isOpen()) device.sockets.extend(worker);
             return worker;
         }
         return null;
@@ -162,6 +218,10 @@ pub const Device = struct {
     pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {
         var pause = device.workers.pause();
         defer pause.end();
+        if (device.shared.isHandedOver()) {
+            diagnostic.set("another process has taken this device over: it is configured there", .{});
+            return error.System;
+        }
         defer device.shared.tellEvents();
         // Copies of keys, which the compiler made.
         defer cipher.scrubStack();
@@ -262,11 +322,12 @@ pub const Device = struct {
         device.shared.stop();
     }
 
-    /// After all threads have left `run`. Removes interface and socket; no key stays in memory.
+    /// After all threads have left `run`. Removes interface and socket, if they were not handed over; no key stays in
+    /// memory.
     pub fn close(device: *Device) void {
         const gpa = device.shared.limited.child;
         if (device.shared.inherited) |inherited| inherited.clear();
-        if (device.control.server) |*server| server.close();
+        if (device.control.server) |*server| if (device.shared.isHandedOver()) server.letGo() else server.close();
         for (device.workers.all()) |worker| worker.udp.close();
         device.workers.first().udp.given.close();
         device.link.close();
@@ -283,6 +344,7 @@ test {
     _ = @import("device_test.zig");
     _ = @import("diagnostic.zig");
     _ = @import("events.zig");
+    _ = @import("handover.zig");
     _ = @import("limited_allocator.zig");
     _ = @import("log.zig");
     _ = @import("moderation.zig");

@@ -66,6 +66,7 @@ pub const Loop = struct {
             const ready = worker.wait(&events, timeout_ms);
             worker.turn_lock.acquire();
             defer worker.turn_lock.release();
+            if (loop.shared.isHandedOver()) return; // while it waited for its turn
             const was_woken_by_timer = ready.len == 0 and !is_behind;
             is_behind = loop.turn(worker, ready, was_woken_by_timer);
         }

@@ -41,7 +41,7 @@ pub fn openWorkers(workers: *Workers, options: *const Options, diagnostic: *Diag
     }
 }
 
-fn addWorker(workers: *Workers, options: *const Options, diagnostic: *Diagnostic) OpenError!*Worker {
+pub fn addWorker(workers: *Workers, options: *const Options, diagnostic: *Diagnostic) OpenError!*Worker {
     return workers.add(options.offload_disable) catch |err| switch (err) {
         error.OutOfMemory => outOfMemory(options, diagnostic),
         error.SystemResources => noWatch(diagnostic),

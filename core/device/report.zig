@@ -48,18 +48,8 @@ fn writeOffload(workers: *const Workers, writer: *Writer) Writer.Error!void {
 }
 
 fn writeCounters(workers: *const Workers, writer: *Writer) Writer.Error!void {
-    var udp: io.udp.Counters = .{};
-    var tun: io.tun.Counters = .{};
-    for (workers.all()) |worker| {
-        add(&udp, &worker.udp.counters);
-        add(&tun, &worker.tun.counters);
-    }
-    try writeAll("udp", &udp, writer);
-    try writeAll("tun", &tun, writer);
-}
-
-fn add(sum: anytype, counters: *const std.meta.Child(@TypeOf(sum))) void {
-    inline for (comptime std.meta.fieldNames(@TypeOf(counters.*))) |name| @field(sum, name) += @field(counters, name);
+    try writeAll("udp", &workers.udpCounters(), writer);
+    try writeAll("tun", &workers.tunCounters(), writer);
 }
 
 fn writeAll(comptime prefix: []const u8, counters: anytype, writer: *Writer) Writer.Error!void {

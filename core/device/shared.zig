@@ -141,6 +141,12 @@ pub const Shared = struct {
         return shared.stop_requested.load(.acquire);
     }
 
+    /// Another process has everything: nothing is sealed here any more, and whatever both have is left to it.
+    pub fn handOver(shared: *Shared) void {
+        shared.handed_over.store(true, .release);
+        shared.stop();
+    }
+
     /// Interface or UAPI socket are gone: nobody could use the device any more.
     pub fn end(shared: *Shared, reason: []const u8) void {
         shared.log.verbose("{s}: ending", .{reason});

@@ -83,6 +83,12 @@ pub const Server = struct {
         server.listener.close();
     }
 
+    /// As `close`, but another process goes on with the socket.
+    pub fn letGo(server: *Server) void {
+        server.clients.deinit(server.gpa);
+        server.listener.letGo();
+    }
+
     /// Whether the socket file may be removed without an event, or a client is in the middle of something: ask
     /// `wasRemoved` and call `closeStuck` now and then.
     pub fn needsProbe(server: *const Server) bool {
@@ -104,12 +110,21 @@ pub const Server = struct {
 
     pub const Outcome = enum { more, removed };
 
-    /// `answer` writes the reply to a request, allocated with `gpa`; null when memory is short.
+    pub const Reply = union(enum) {
+        /// Allocated with `gpa`.
+        text: []u8,
+        /// It was written to the client's descriptor.
+        said,
+        /// That is all there is for this client; or memory is short.
+        close,
+    };
+
+    /// `answer` has the reply to a request of the client with this descriptor, to which nothing else is to be sent.
     pub fn handle(
         server: *Server,
         event: io.poller.Event,
         context: anytype,
-        comptime answer: fn (@TypeOf(context), request: []const u8) ?[]u8,
+        comptime answer: fn (@TypeOf(context), request: []const u8, fd: io.linux.fd_t) Reply,
     ) Outcome {
         switch (Token.of(event)) {
             .tun, .udp_ipv4, .udp_ipv6, .wakeup, .monitor, .routes, .vm_generation => unreachable, // not of this socket
@@ -134,7 +149,7 @@ pub const Server = struct {
         server: *Server,
         slot: usize,
         context: anytype,
-        comptime answer: fn (@TypeOf(context), request: []const u8) ?[]u8,
+        comptime answer: fn (@TypeOf(context), request: []const u8, fd: io.linux.fd_t) Reply,
     ) void {
         const gpa = server.gpa;
         const client = server.clients.get(slot) orelse return; // closed earlier in this turn
@@ -142,7 +157,7 @@ pub const Server = struct {
         if (client.flush(gpa) == .closed) return server.clients.remove(gpa, slot);
         const has_more = for (0..requests_per_turn) |_| {
             const is_open = switch (client.readable(gpa)) {
-                .request => |request| server.reply(client, answer(context, request)),
+                .request => |request| server.reply(client, answer(context, request, client.fd)),
                 .more => break false,
                 .closed => false,
                 .too_long => blk: {
@@ -157,8 +172,12 @@ pub const Server = struct {
         server.poller.modify(client.fd, tokenOf(slot), interest) catch server.clients.remove(gpa, slot);
     }
 
-    fn reply(server: *Server, client: *uapi_client.Client, text: ?[]u8) bool {
-        return client.replyOwned(server.gpa, text orelse return false) != .closed;
+    fn reply(server: *Server, client: *uapi_client.Client, made: Reply) bool {
+        return switch (made) {
+            .text => |text| client.replyOwned(server.gpa, text) != .closed,
+            .said => true,
+            .close => false,
+        };
     }
 
     fn tokenOf(slot: usize) u64 {

@@ -63,6 +63,26 @@ pub const Workers = struct {
         }
     }
 
+    // ---- counters of all together ----
+
+    pub fn udpCounters(workers: *const Workers) io.udp.Counters {
+        var sum: io.udp.Counters = .{};
+        for (workers.all()) |worker| addTo(&sum, &worker.udp.counters);
+        return sum;
+    }
+
+    pub fn tunCounters(workers: *const Workers) io.tun.Counters {
+        var sum: io.tun.Counters = .{};
+        for (workers.all()) |worker| addTo(&sum, &worker.tun.counters);
+        return sum;
+    }
+
+    fn addTo(sum: anytype, counters: *const std.meta.Child(@TypeOf(sum))) void {
+        inline for (comptime std.meta.fieldNames(@TypeOf(counters.*))) |name| {
+            @field(sum, name) += @field(counters, name);
+        }
+    }
+
     // ---- turns ----
 
     /// Waits for the turns of all workers to end, and lets none begin.

@@ -27,6 +27,7 @@ pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
 pub const uapi_listener = @import("uapi_listener.zig");
 pub const uapi_client = @import("uapi_client.zig");
+pub const channel = @import("channel.zig");
 
 pub const Offload = offload.Offload;
 pub const VnetHeader = vnet_header.VnetHeader;
@@ -60,5 +61,6 @@ test {
     _ = @import("udp_test.zig");
     _ = poller;
     _ = uapi_listener;
+    _ = channel;
     _ = uapi_client;
 }

@@ -229,6 +229,32 @@ pub const Tun = struct {
         return tun;
     }
 
+    /// A queue that another process had, as it had it: nothing is negotiated, for both share it until one of them ends.
+    /// The descriptor becomes the Tun's.
+    pub fn continued(
+        calls: *const sys.Calls,
+        fd: sys.fd_t,
+        header_length: usize,
+        offload: *Offload,
+    ) error{NotTun}!Tun {
+        var request: sys.Ifreq = .{};
+        const errno = linux.errno(calls.ioctl(fd, sys.TUNGETIFF, @intFromPtr(&request)));
+        if (errno != .SUCCESS or request.value.flags & sys.IFF_TUN == 0) return error.NotTun;
+        const has_vnet_header = request.value.flags & sys.IFF_VNET_HDR != 0;
+        if (has_vnet_header != (header_length >= VnetHeader.length)) return error.NotTun;
+        if (header_length > VnetHeader.tunnel_length) return error.NotTun;
+        var tun: Tun = .{
+            .calls = calls,
+            .offload = offload,
+            .fd = fd,
+            .write_fd = fd,
+            .has_vnet_header = has_vnet_header,
+            .header_length = header_length,
+        };
+        tun.name_buffer = request.name;
+        return tun;
+    }
+
     /// A TUN that is not persistent vanishes with its last descriptor.
     pub fn close(tun: *Tun) void {
         sys.close(tun.fd);

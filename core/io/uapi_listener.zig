@@ -3,6 +3,7 @@
 //! Knows who may connect; not what clients say (uapi_client.zig).
 //! Invariant: a socket that somebody answers is never replaced, and no file but our own is unlinked.
 const std = @import("std");
+const channel = @import("channel.zig");
 const sys = @import("linux.zig");
 
 const linux = std.os.linux;
@@ -136,7 +137,7 @@ pub const Listener = struct {
             switch (sys.result(listener.acceptAny())) {
                 .value => |value| {
                     const fd: sys.fd_t = @intCast(value);
-                    if (isAllowed(fd)) return fd;
+                    if (channel.isTrusted(fd)) return fd;
                     sys.close(fd);
                 },
                 .failure => |code| switch (code) {
@@ -165,15 +166,6 @@ pub const Listener = struct {
             .value => |fd| @intCast(fd),
             .failure => null,
         };
-    }
-
-    fn isAllowed(fd: sys.fd_t) bool {
-        const Credentials = extern struct { pid: i32, uid: u32, gid: u32 };
-        var credentials: Credentials = .{ .pid = 0, .uid = std.math.maxInt(u32), .gid = 0 };
-        var length: linux.socklen_t = @sizeOf(Credentials);
-        const rc = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.PEERCRED, std.mem.asBytes(&credentials), &length);
-        if (linux.errno(rc) != .SUCCESS) return false;
-        return credentials.uid == 0 or credentials.uid == linux.geteuid();
     }
 
     /// True when the socket file is gone or is another's: the administrator's way to end us.

@@ -19,6 +19,7 @@ const crypto = @import("crypto.zig");
 const drop = @import("drop.zig");
 const events_file = @import("events.zig");
 const Drop = drop.Drop;
+const handover = @import("interface/handover.zig");
 const handshakes = @import("interface/handshakes.zig");
 const load = @import("load.zig");
 const deadlines_file = @import("deadlines.zig");
@@ -237,7 +238,16 @@ pub const Interface = struct {
     pub const traceOf = control.trace;
     pub const requestHandshake = control.requestHandshake;
     pub const setActive = control.setActive;
+    pub const joinPeers = control.joinPeers;
     pub const renewSessions = renewal.renewSessions;
+
+    // ---- to another process: interface/handover.zig ----
+
+    pub const Sizes = handover.Sizes;
+    pub const handOverSizes = handover.sizes;
+    pub const writeAll = handover.write;
+    pub const reserveFor = handover.reserve;
+    pub const readAll = handover.read;
 
     // ---- handshakes and timers: interface/handshakes.zig ----
 

@@ -58,6 +58,8 @@ const Net = struct {
     /// The last datagram that crossed.
     last: [2048]u8 = undefined,
     last_length: usize = 0,
+    /// Of all that crossed.
+    digest: std.hash.Wyhash = .init(0),
     /// Sender, receiver index and counter of every transport message: none may be there twice.
     nonces: std.AutoHashMapUnmanaged([3]u64, void) = .empty,
 
@@ -150,6 +152,7 @@ const Net = struct {
         net.datagrams += 1;
         @memcpy(net.last[0..datagram.len], datagram);
         net.last_length = datagram.len;
+        net.digest.update(datagram);
         if (messages.classify(datagram).? == .transport) {
             const receiver = std.mem.readInt(u32, datagram[4..8], .little);
             const nonce: [3]u64 = .{ from.number, receiver, std.mem.readInt(u64, datagram[8..16], .little) };
@@ -2490,4 +2493,161 @@ test "long packets that get lost are its length only where something else came m
     try net.send(&net.b, 100);
     a.noteHole(id, 1420, since, net.now);
     try testing.expectEqual(1420, noticed(&net.a, .hole).?.notice.mtu);
+}
+
+// ---- another process goes on: interface/handover.zig ----
+
+/// As if another process had taken the end over: what it knows goes there as bytes.
+fn takeOver(net: *Net, end: *End) !void {
+    const gpa = testing.allocator;
+    const bytes = try writeAll(&end.interface);
+    defer gpa.free(bytes);
+    var other: std.Random.DefaultPrng = .init(7);
+    var taken: Interface = try .init(.{
+        .allocator = gpa,
+        .entropy = .{ .context = &other, .fillFn = fillFromPrng },
+    });
+    errdefer taken.deinit();
+    try taken.reserveFor(end.interface.handOverSizes());
+    var reader: std.Io.Reader = .fixed(bytes);
+    try taken.readAll(&reader);
+    try testing.expectEqual(bytes.len, reader.seek);
+    try expectSound(&taken);
+    const again = try writeAll(&taken);
+    defer gpa.free(again);
+    try testing.expectEqualSlices(u8, bytes, again);
+    end.interface.deinit();
+    end.interface = taken;
+    end.interface.entropy = .{ .context = &net.prng, .fillFn = fillFromPrng };
+}
+
+fn writeAll(interface: *Interface) ![]u8 {
+    var writer: std.Io.Writer.Allocating = .init(testing.allocator);
+    defer writer.deinit();
+    try interface.writeAll(&writer.writer);
+    return writer.toOwnedSlice();
+}
+
+/// One thing that may happen to an interface, by chance.
+fn happen(net: *Net, random: std.Random) !void {
+    const end = if (random.boolean()) &net.a else &net.b;
+    switch (random.uintLessThan(u8, 12)) {
+        0...3 => try net.send(end, 28 + random.uintLessThan(usize, 1300)),
+        4 => try net.pass(random.uintLessThan(u64, second)),
+        5 => try net.pass(random.uintLessThan(u64, 200 * second)),
+        6 => net.is_cut = random.uintLessThan(u8, 4) == 0,
+        7 => for (0..random.uintLessThan(usize, 40)) |_| {
+            // To a peer that never answers, and more of it than there is room for.
+            var packet: [1500]u8 = undefined;
+            try net.sendPacket(end, innerPacket(&packet, end.number, 77, 1400));
+        },
+        8 => end.interface.requestHandshake(&crypto.publicKey(&privateKey(net.peerOf(end).number)), net.now) catch {},
+        9 => try net.configure(end, net.peerOf(end), switch (random.uintLessThan(u8, 4)) {
+            0 => "persistent_keepalive_interval=5\n",
+            1 => "persistent_keepalive_interval=0\n",
+            2 => "allowed_ip=fd00::/64\nallowed_ip=-10.0.0.99/32\n",
+            else => silent_peer ++ "remove=true\n",
+        }),
+        10 => try net.configure(end, net.peerOf(end), silent_peer ++ "endpoint=192.0.2.77:7\nallowed_ip=10.0.0.77/32\n" ++
+            "persistent_keepalive_interval=11\npreshared_key=" ++ silent_key ++ "\n"),
+        11 => {
+            const is_active = random.uintLessThan(u8, 8) != 0;
+            end.interface.setActive(is_active);
+            try net.settle();
+        },
+        else => unreachable,
+    }
+}
+
+const silent_key = "7777777777777777777777777777777777777777777777777777777777777777";
+const silent_peer = "public_key=" ++ silent_key ++ "\n";
+
+test "an interface that another process goes on with, at any moment, sends what it would have sent" {
+    var delivered: usize = 0;
+    for (0..5) |seed| {
+        var nets: [2]Net = undefined;
+        for (&nets) |*net| try net.init("", "");
+        defer for (&nets) |*net| net.deinit();
+        var ways: [2]std.Random.DefaultPrng = @splat(.init(seed));
+        var moments: std.Random.DefaultPrng = .init(seed + 1000);
+        for (0..80) |_| {
+            for (&nets, &ways) |*net, *way| try happen(net, way.random());
+            if (moments.random().uintLessThan(u8, 3) == 0) try takeOver(&nets[0], &nets[0].a);
+            if (moments.random().uintLessThan(u8, 3) == 0) try takeOver(&nets[0], &nets[0].b);
+            try testing.expectEqual(nets[1].datagrams, nets[0].datagrams);
+            try testing.expectEqual(nets[1].digest.final(), nets[0].digest.final());
+        }
+        for ([_]*End{ &nets[0].a, &nets[0].b }, [_]*End{ &nets[1].a, &nets[1].b }) |taken, kept| {
+            try testing.expectEqual(kept.delivered_count, taken.delivered_count);
+            try testing.expectEqual(kept.interface.counters, taken.interface.counters);
+            delivered += kept.delivered_count;
+        }
+    }
+    try testing.expect(delivered > 40);
+}
+
+test "messages of a handshake and packets that are under way arrive after another process has taken over" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try crossInitiations(&net);
+    for ([_]*End{ &net.a, &net.b }) |end| try takeOver(&net, end); // responses are to be sent, packets wait
+    try net.settle();
+    for ([_]*End{ &net.a, &net.b }) |end| try testing.expectEqual(1, end.delivered_count);
+    // What arrived before is a replay to its successor.
+    try net.send(&net.a, 60);
+    try takeOver(&net, &net.b);
+    var copy: [2048]u8 = undefined;
+    @memcpy(&copy, &net.last);
+    net.arrive(&net.b, copy[0..net.last_length], &net.a.endpoint);
+    try testing.expectEqual(1, net.b.dropped(.replayed));
+}
+
+test "bytes of an interface that are cut off or changed are refused, or leave it sound" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    net.is_cut = true;
+    var way: std.Random.DefaultPrng = .init(3);
+    for (0..40) |_| try happen(&net, way.random());
+    const bytes = try writeAll(&net.a.interface);
+    defer testing.allocator.free(bytes);
+    const random = way.random();
+    for (0..300) |round| {
+        const changed = try testing.allocator.dupe(u8, bytes);
+        defer testing.allocator.free(changed);
+        const length = if (round % 4 == 0) random.uintLessThan(usize, bytes.len) else bytes.len;
+        if (round % 4 != 0) for (0..1 + random.uintLessThan(usize, 3)) |_| {
+            changed[random.uintLessThan(usize, bytes.len)] = random.int(u8);
+        };
+        var taken: Interface = try .init(.{
+            .allocator = testing.allocator,
+            .entropy = .{ .context = &net.prng, .fillFn = fillFromPrng },
+        });
+        defer taken.deinit();
+        var reader: std.Io.Reader = .fixed(changed[0..length]);
+        if (taken.readAll(&reader)) |_| try expectSound(&taken) else |_| {}
+    }
+}
+
+test "memory that ends while an interface is read is told" {
+    var net: Net = undefined;
+    try net.init("", "");
+    defer net.deinit();
+    try net.send(&net.a, 100);
+    const bytes = try writeAll(&net.a.interface);
+    defer testing.allocator.free(bytes);
+    try testing.checkAllAllocationFailures(testing.allocator, struct {
+        fn run(gpa: std.mem.Allocator, from: []const u8) !void {
+            var prng: std.Random.DefaultPrng = .init(1);
+            var taken: Interface = try .init(.{
+                .allocator = gpa,
+                .entropy = .{ .context = &prng, .fillFn = fillFromPrng },
+            });
+            defer taken.deinit();
+            var reader: std.Io.Reader = .fixed(from);
+            try taken.readAll(&reader);
+        }
+    }.run, .{bytes});
 }

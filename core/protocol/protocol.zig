@@ -10,11 +10,13 @@
 //!              notices.zig, attempts.zig   why there is no session, as far as it can be told
 //!   2          allowed_ips.zig   cryptokey routing
 //!              peer.zig, interface.zig, interface/handshakes.zig, interface/control.zig   all of it together
+//!              codec.zig, interface/handover.zig   all of it as bytes, for a process that takes over
 //! No system call, clock, thread or global: time and randomness are passed in.
 const std = @import("std");
 
 pub const attempts = @import("attempts.zig");
 pub const change = @import("change.zig");
+pub const codec = @import("codec.zig");
 pub const constants = @import("constants.zig");
 pub const cookie = @import("cookie.zig");
 pub const crypto = @import("crypto.zig");
@@ -45,6 +47,9 @@ pub const Trace = @import("interface/control.zig").Trace;
 pub const no_peer = @import("wishes.zig").none;
 pub const cookie_replies_max = interface.cookie_replies_max;
 
+/// Of the bytes in which an Interface goes to another process.
+pub const handover_format = @import("interface/handover.zig").format;
+
 const handshakes = @import("interface/handshakes.zig");
 pub const Budget = handshakes.Budget;
 pub const Draft = handshakes.Draft;
@@ -53,12 +58,14 @@ test {
     _ = @import("allowed_ips.zig");
     _ = @import("attempts.zig");
     _ = @import("change.zig");
+    _ = @import("codec.zig");
     _ = @import("cookie.zig");
     _ = @import("crypto.zig");
     _ = @import("drop.zig");
     _ = @import("deadlines.zig");
     _ = @import("events.zig");
     _ = @import("index_table.zig");
+    _ = @import("interface/handover.zig");
     _ = @import("interface_test.zig");
     _ = @import("load.zig");
     _ = @import("noise.zig");

@@ -123,6 +123,18 @@ pub const Pool = struct {
         return @intCast(pool.high);
     }
 
+    /// A session as it was elsewhere, from the fields that it has there.
+    pub fn restore(pool: *Pool, from: anytype) Slot {
+        const slot = pool.take();
+        const session = pool.at(slot);
+        inline for (comptime std.meta.fieldNames(Session)) |name| {
+            if (comptime std.mem.eql(u8, name, "next_free")) continue;
+            @field(session, name) = @field(from, name);
+        }
+        session.next_free = none;
+        return slot;
+    }
+
     fn give(pool: *Pool, slot: Slot) void {
         const session = pool.at(slot);
         crypto.zero(session);

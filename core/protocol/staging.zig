@@ -126,6 +126,28 @@ pub const Pool = struct {
         return length;
     }
 
+    /// The packets of a queue as they lie there, the oldest first: the length of each, and its bytes.
+    pub fn writeAll(pool: *Pool, queue: *const Queue, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        var chunk = queue.head;
+        for (0..queue.packets) |_| {
+            var left: usize = pool.links[chunk].length;
+            try writer.writeInt(u32, @intCast(left), .little);
+            for (0..@intCast(chunksFor(left))) |_| {
+                const part = @min(left, chunk_size);
+                try writer.writeAll(pool.chunkBytes(chunk)[0..part]);
+                left -= part;
+                chunk = pool.links[chunk].next;
+            }
+        }
+    }
+
+    /// As `push`, of a packet that had found its room elsewhere: no other makes way for it. False without room.
+    pub fn restore(pool: *Pool, queue: *Queue, bytes: []const u8) bool {
+        if (chunksFor(bytes.len) > pool.free_count) return false;
+        pool.append(queue, bytes);
+        return true;
+    }
+
     /// Empties the queue; returns how many packets it had.
     pub fn clear(pool: *Pool, queue: *Queue) u32 {
         const packets = queue.packets;

@@ -265,10 +265,15 @@ fn addPeer(interface: *Interface, public_key: *const [32]u8) u32 {
     };
     interface.peers.at(index).init(public_key);
     interface.attempts.at(index).* = .{};
-    joinOrder(interface, index);
-    interface.by_key.insertAssumeCapacity(public_key, index);
-    interface.peer_count += 1;
+    joinPeers(interface, index);
     return index;
+}
+
+/// Behind those that came before.
+pub fn joinPeers(interface: *Interface, index: u32) void {
+    joinOrder(interface, index);
+    interface.by_key.insertAssumeCapacity(&interface.peers.at(index).remote.static, index);
+    interface.peer_count += 1;
 }
 
 fn joinOrder(interface: *Interface, index: u32) void {
