@@ -251,6 +251,7 @@ fn serve(arguments: *const Arguments) u8 {
         complain("{s}", .{why.text()});
         return 1;
     };
+    if (arguments.takes_over) hurry();
     // Said while somebody reads it.
     if (arguments.is_confined and !seccomp.isAvailable()) {
         complain("this kernel has no seccomp filters: going on without one", .{});
@@ -258,11 +259,13 @@ fn serve(arguments: *const Arguments) u8 {
     if (!arguments.is_foreground) {
         switch (detach(arguments.keeps_log)) {
             .parent => return 0,
-            .child => {},
+            .child => if (arguments.takes_over) hurry(),
             .failed => {
                 complain("cannot go to the background: fork failed", .{});
-                opened.close();
-                return 1;
+                if (!arguments.takes_over) {
+                    opened.close();
+                    return 1;
+                } // nobody else has the tunnel any more: better in the foreground than not at all
             },
         }
     }
@@ -273,6 +276,11 @@ fn serve(arguments: *const Arguments) u8 {
     defer blockSignals(.block); // it is going to end anyway
     if (arguments.is_confined) lockMemory();
     return runAll(opened, arguments.priority, arguments.is_confined);
+}
+
+/// Packets wait for the threads that will move them, which then choose their own priority.
+fn hurry() void {
+    _ = io.priority.makeRealtime();
 }
 
 /// Half of the cores this process may use: the kernel's share of the work and the programs behind it need the others.
@@ -328,7 +336,9 @@ fn runAll(opened: *device.Device, wanted: Priority, is_confined: bool) u8 {
 
 /// `kept`: the capabilities that it keeps in the sandbox; null without one.
 fn runWorker(opened: *device.Device, is_realtime: bool, kept: ?u64) u8 {
-    if (is_realtime) _ = io.priority.makeRealtime();
+    if (is_realtime) {
+        _ = io.priority.makeRealtime();
+    } else if (io.priority.isRealtimeByUs()) _ = io.priority.makeOrdinary();
     if (kept) |capabilities_kept| confine(opened, capabilities_kept);
     var why: device.Diagnostic = .{};
     _ = opened.run(&why) catch {

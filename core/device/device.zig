@@ -152,6 +152,11 @@ pub const Device = struct {
         const heir: Heir = .{ .shared = shared, .workers = workers, .sockets = &device.sockets, .link = &device.link };
         try predecessor.reserve(&heir, options, diagnostic);
         defer cipher.scrubStack(); // every key has passed there
+        // Packets wait: until all is here, this thread comes before ordinary ones, as those that move packets do.
+        const hurries = !io.priority.isRealtime() and io.priority.makeRealtime();
+        defer if (hurries) {
+            _ = io.priority.makeOrdinary();
+        };
         try predecessor.takeState(&heir, options, diagnostic);
         try predecessor.sayMine(diagnostic);
         device.noteDescriptors();
