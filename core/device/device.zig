@@ -159,6 +159,7 @@ pub const Device = struct {
         };
         try predecessor.takeState(&heir, options, diagnostic);
         try predecessor.sayMine(diagnostic);
+        device.control.server.?.listener.becomeOwner();
         device.noteDescriptors();
         for (workers.all()) |worker| for (worker.udp.sockets) |socket| if (socket) |fd| shared.noteOpened(fd);
         device.link.follow();
