@@ -103,8 +103,9 @@ def handshake(place: Place) -> str:
 
 def seen(place: Place) -> list[str]:
     """What an upgrade is not to change, as ip shows it."""
-    words = (["route", "show", "table", "all"], ["rule"], ["address", "show", "dev", place.name])
-    return [place.here.ip(*each) for each in words]
+    routes = place.here.ip("route", "show", "table", "all").splitlines()
+    mine = "".join(line for line in routes if f"dev {place.name} " in line)
+    return [mine, place.here.ip("rule"), place.here.ip("address", "show", "dev", place.name)]
 
 
 def has_ended(process: int) -> bool:
