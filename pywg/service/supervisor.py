@@ -97,6 +97,7 @@ class Hosting:
         passed by. Raises KeyError, TypeError or ValueError for what is none."""
         values = _known(cls, given)
         values["tuning"] = Tuning(**_known(Tuning, given["tuning"]))
+        values["names"] = tuple(values.get("names", ()))
         if values.get("outside") is not None:
             values["outside"] = Outside.from_json(values["outside"])
         return cls(**values)
@@ -104,7 +105,7 @@ class Hosting:
 
 def _known(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     names = {one.name for one in fields(cls)}
-    return {name: value for name, value in given.items() if name in names}
+    return {name: value for name, value in dict(given).items() if name in names}
 
 
 class End(Enum):

@@ -85,6 +85,11 @@ class Told:
                 up.pop(peer, None)
         return list(up)
 
+    def end(self) -> None:
+        """The next one may go on."""
+        if self._file is not None:
+            self._file.close()
+
     def note(self, job: Job) -> None:
         if self._file is not None and job.kind != "endpoint":
             self._file.write(f"{'+' if job.kind == 'up' else '-'}{job.peer}\n")
@@ -186,14 +191,18 @@ class Runner:
         """Until the other end is closed; a command that runs then has its time. All that waits has
         its time where the tunnel goes on in another process, which hears of it no more."""
         is_open = True
-        while is_open or self._is_handed_over:
-            command = self._next()
-            if command is not None:
-                is_open = self._do(command) and is_open
-            elif is_open:
-                is_open = self._read()
-            else:
-                return
+        try:
+            while is_open or self._is_handed_over:
+                command = self._next()
+                if command is not None:
+                    is_open = self._do(command) and is_open
+                elif is_open:
+                    is_open = self._read()
+                else:
+                    return
+        finally:
+            if self._told is not None:
+                self._told.end()
 
     def _next(self) -> Command | None:
         while not self._waiting:
