@@ -82,8 +82,6 @@ def stay(name: str, hosted: Hosted, reporter: Reporter) -> int:
 def resume(name: str, reporter: Reporter) -> int:
     """As ``stay``, in the process that has become this version, beside one that hosts already."""
     forbid_dumps()
-    # Blocked by who executed us, since nothing would have caught them.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     notify.status(f"{name} is up, taken over from another version")
     with Running(name) as running:
         return watch(name, running, reporter)
@@ -91,6 +89,8 @@ def resume(name: str, reporter: Reporter) -> int:
 
 def watch(name: str, hosted: Hosted, reporter: Reporter) -> int:
     try:
+        # Blocked by who executed us, as long as nothing would have caught them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if hosted.fileno() >= 0:
             select.select([hosted], [], [])
         end = hosted.end()

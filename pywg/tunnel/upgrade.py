@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pywg.errors import PywgError, system_call
+from pywg.errors import PywgError
 from pywg.host import lock, netns
 from pywg.host.descriptors import borrowed
 from pywg.service.manner import Manner, build, resuming
@@ -75,11 +75,7 @@ def take_over(
 ) -> None:
     """With the lock, so that nobody heals or reloads until the old ``process`` has ended."""
     hosting = replace(manner.hosting, names=found.names)
-    try:
-        ended = os.pidfd_open(process)
-    except OSError as error:
-        raise system_call(error, f"{found.name}: the process that hosts it") from None
-    try:
+    with opened(process) as ended:
         # Before: what stays in the foreground reads it when the old process says that it ends.
         record.write(replace(found, manner=manner.to_values()))
         try:
@@ -89,10 +85,23 @@ def take_over(
             if isinstance(error, PywgError):
                 raise not_upgraded(found.name, str(error)) from None
             raise
-        if not select.select([ended], [], [], END_S)[0]:
+        if ended and not select.select(ended, [], [], END_S)[0]:
             reporter.warn(f"the old process of {found.name} ({process}) does not end: kill it")
+
+
+@contextlib.contextmanager
+def opened(process: int) -> Iterator[list[int]]:
+    """A descriptor for it; none for a pywgd that has gone to the background, whose socket names the
+    process that it was before, and which heals nothing."""
+    try:
+        pidfd = os.pidfd_open(process)
+    except OSError:
+        yield []
+        return
+    try:
+        yield [pidfd]
     finally:
-        os.close(ended)
+        os.close(pidfd)
 
 
 def manner_of(found: Record) -> Manner:

@@ -201,6 +201,27 @@ def test_a_version_that_is_too_old_to_hand_over_says_what_to_do(place: Place) ->
     place.pywg("down", place.name)
 
 
+def test_pywgd_goes_on_with_a_tunnel_of_pywg_and_back(place: Place, subject: Program) -> None:
+    place.pywg("up", str(place.file))
+    place.here.run("ping", "-c", "1", "-W", "5", "10.99.0.2")
+    first, old = handshake(place), owner(place.name)
+    with Connection(place) as connection:
+        place.here.run(subject.path, "--take-over", place.name)
+        wait_until(lambda: has_ended(old), "the old one has ended")
+        connection.goes_on()
+        place.pywg("reload", place.name)
+        place.pywg("upgrade", "--force", place.name)
+        connection.goes_on()
+        last = owner(place.name)
+        words = (sys.executable, "-m", "pywg", "run", "--take-over", place.name)
+        place.here.run(*words, cwd=REPOSITORY)
+        wait_until(lambda: has_ended(last), "the last one has ended")
+        connection.goes_on()
+    assert handshake(place) == first
+    place.pywg("down", place.name)
+    place.is_empty()
+
+
 def test_the_version_that_runs_is_not_taken_over_again(place: Place) -> None:
     place.pywg("up", str(place.file))
     process = owner(place.name)
@@ -226,14 +247,14 @@ def test_what_stays_in_the_foreground_becomes_the_new_version(service: Service) 
     assert service.hear() == "READY=1"
     service.here.run("ping", "-c", "1", "-W", "5", "10.99.0.2")
     before = service.here.run("wg", "show", service.name, "latest-handshakes")
-    for _ in range(2):
-        upgrade(service)
-        assert service.hear().startswith("STATUS=")
+    upgrade(service)
+    assert service.hear().startswith("STATUS=")
+    upgrade(service)  # a signal that comes meanwhile is not lost
+    assert service.here.run("wg", "show", service.name, "latest-handshakes") == before
     words = Path(f"/proc/{service.process.pid}/cmdline").read_bytes()
     assert b"--resume" in words
-    assert service.here.run("wg", "show", service.name, "latest-handshakes") == before
     service.process.send_signal(signal.SIGTERM)
-    assert service.hear() == "STOPPING=1"
+    wait_until(lambda: service.hear() == "STOPPING=1", "it stops")
     assert service.process.wait(20) == 0
     service.is_gone()
 

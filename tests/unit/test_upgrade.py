@@ -17,7 +17,7 @@ from pywg.errors import PywgError
 from pywg.plan.facts import Location
 from pywg.service.announcer import HANDED_OVER
 from pywg.service.manner import Manner, resuming
-from pywg.service.supervisor import End, Hosting, Supervisor, Tuning
+from pywg.service.supervisor import End, Hosting, Names, Supervisor, Tuning
 from pywg.tunnel import foreground, peer_hooks, record
 from pywg.tunnel.record import Record
 from pywg.tunnel.upgrade import check_place, manner_of, service_of
@@ -43,7 +43,7 @@ def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def kept(**values: Any) -> Record:
-    told = {"manner": MANNER.to_values(), "is_up": True} | values
+    told: dict[str, Any] = {"manner": MANNER.to_values(), "is_up": True} | values
     return Record("wg0", "/etc/wireguard/wg0.conf", Location(), (), **told)
 
 
@@ -58,7 +58,7 @@ def test_how_it_was_started_is_in_its_record() -> None:
 
 
 def test_names_and_the_way_in_are_not_written_down_twice() -> None:
-    names = (["key", "vpn.example", 5, "auto", "outside"],)
+    names: Names = (["key", "vpn.example", 5, "auto", "outside"],)
     told = replace(MANNER, hosting=replace(MANNER.hosting, names=names, take_over=True))
     assert Manner.from_values(told.to_values()) == MANNER
 
