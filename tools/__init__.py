@@ -10,6 +10,7 @@ kernels     the AEAD's kernels, called from Python
 wycheproof  runs Wycheproof's vectors
 fuzz        made-up cases, and what must hold for each
 sim         many hosts in virtual time
+take_over   a tunnel that is taken over again and again under load
 soak        a tunnel that is disturbed for a long time
 leaks       whether anything leaves in clear beside a tunnel with a kill switch
 green       the tests again and again, also under load

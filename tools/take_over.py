@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -101,6 +100,7 @@ def probing(sender: Namespace, receiver: Namespace, address: str) -> Iterator[Pr
     probe = Probe()
     ear = receiver.popen([sys.executable, "-c", RECEIVER, address], stdout=subprocess.PIPE)
     mouth = None
+    assert ear.stdout is not None
     try:
         port = ear.stdout.readline().decode().strip()
         thread = threading.Thread(target=probe.listen, args=(ear.stdout,), daemon=True)
@@ -183,7 +183,9 @@ def row(label: str, values: list[float], unit: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="take_over",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
     parser.add_argument("--threads", type=int, default=1, help="of each daemon (default: 1)")

@@ -235,6 +235,7 @@ fn catchSignals() void {
 
 fn serve(arguments: *const Arguments) u8 {
     blockSignals(.block);
+    if (arguments.takes_over and arguments.is_confined) lockMemory(); // it gets keys while it opens
     var why: device.Diagnostic = .{};
     const opened = device.Device.open(std.heap.page_allocator, &.{
         .name = arguments.name,

@@ -44,6 +44,8 @@ const rules = anyway(for_packets ++ for_time) ++ [_]Rule{
     .{ .call = &.{"futex"}, .when = &.{.{ .argument = 1, .among = &.{ futex_wait, futex_wake, futex_wait_shared } }} },
 } ++ anyway(for_sockets ++ for_the_rest ++ for_signals ++ for_the_end) ++ [_]Rule{
     .{ .call = &.{ "unlink", "unlinkat" } },
+    // Whoever was to take the tunnel over, and did not say so in time, cannot say it any more.
+    .{ .call = &.{"shutdown"}, .when = &.{.{ .argument = 1, .among = &.{linux.SHUT.RDWR} }} },
     // The log, for which nobody waits.
     .{ .call = &.{"pwritev2"} },
     .{ .call = &.{ "poll", "ppoll" } },

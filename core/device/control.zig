@@ -5,6 +5,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Change = protocol.change.Change;
 const cipher = @import("cipher");
+const Client = io.uapi_client.Client;
 const Diagnostic = @import("diagnostic.zig").Diagnostic;
 const E = std.os.linux.E;
 const handover = @import("handover.zig");
@@ -268,13 +269,22 @@ pub const Control = struct {
     }
 
     /// Text is allocated here, and zeroed by whoever frees it.
-    fn answer(control: *Control, request: []const u8, fd: io.linux.fd_t, pause: *Pause) Server.Reply {
+    fn answer(control: *Control, request: []const u8, client: *const Client, pause: *Pause) Server.Reply {
         const end = std.mem.findScalar(u8, request, '\n') orelse request.len;
         const operation = request[0..end];
         const body = request[@min(end + 1, request.len)..];
         for ([_][]const u8{ handover.take_over, handover.hand_over }) |start| {
             if (!std.mem.startsWith(u8, operation, start)) continue;
-            return switch (handover.answer(control, operation, fd)) {
+            // What is said after it is for whoever hands over, and would not be found here.
+            if (client.hasSaidMore()) return .close;
+            const giver: handover.Giver = .{
+                .shared = control.shared,
+                .workers = control.workers,
+                .sockets = control.sockets,
+                .link = control.link,
+                .listener_fd = control.server.?.listener.fd,
+            };
+            return switch (handover.answer(&giver, operation, client.fd)) {
                 .done => .said,
                 .close => .close,
             };
@@ -353,8 +363,8 @@ const Request = struct {
     control: *Control,
     pause: *Pause,
 
-    fn answer(request: *const Request, text: []const u8, fd: io.linux.fd_t) Server.Reply {
-        return request.control.answer(text, fd, request.pause);
+    fn answer(request: *const Request, text: []const u8, client: *const Client) Server.Reply {
+        return request.control.answer(text, client, request.pause);
     }
 };
 

@@ -1358,3 +1358,70 @@ fn wordsBelow(key: *const [32]u8) usize {
     }
     return found;
 }
+
+// ---- another device takes over ----
+
+fn takeOver(bench: *Bench, gpa: std.mem.Allocator, why: *Diagnostic) !*Device {
+    return Device.open(gpa, &.{
+        .name = interface_name,
+        .takes_over = true,
+        .log_level = .err,
+        .log_fd = bench.log_pipe[1],
+        .uapi_folder = bench.folder,
+    }, why);
+}
+
+fn expectFlowsBothWays(bench: *Bench) !void {
+    bench.far.received.clearRetainingCapacity();
+    try bench.sendOut(&.{"there"});
+    try bench.expectAtFar("there");
+    try bench.far.sendInner(1, 4, "back");
+    try bench.expectAtUser("back", 4);
+}
+
+test "a device goes on where another one was, by the same session, and that one takes nothing away with it" {
+    for ([_]u8{ 1, 3 }) |threads| {
+        var bench: Bench = undefined;
+        try bench.startWith(&sys.real, 0, threads);
+        defer bench.stop();
+        try bench.connect();
+        const session = bench.far.session;
+        var why: Diagnostic = .{};
+        const taken = try takeOver(&bench, testing.allocator, &why);
+        bench.end();
+        try testing.expectEqual(.handed_over, try bench.device.run(&why));
+        try testing.expectError(error.System, bench.device.set("fwmark=7\n", &why));
+        bench.device.close();
+        bench.device = taken;
+        try bench.run();
+        try testing.expectEqual(threads, taken.threads());
+        try expectFlowsBothWays(&bench);
+        try testing.expectEqual(session, bench.far.session);
+        try testing.expect(bench.far.counters_in_order);
+    }
+}
+
+test "memory that ends while a device takes over leaves the other one as it was" {
+    var bench: Bench = undefined;
+    try bench.start(&sys.real, 0);
+    defer bench.stop();
+    try bench.connect();
+    var failures: usize = 0;
+    while (true) : (failures += 1) {
+        var failing: testing.FailingAllocator = .init(testing.allocator, .{ .fail_index = failures });
+        var why: Diagnostic = .{};
+        const taken = takeOver(&bench, failing.allocator(), &why) catch |err| {
+            try testing.expectEqual(error.OutOfMemory, err);
+            try testing.expectEqual(failing.allocated_bytes, failing.freed_bytes);
+            if (failures % 8 == 0) try expectFlowsBothWays(&bench);
+            continue;
+        };
+        bench.end();
+        bench.device.close();
+        bench.device = taken;
+        break;
+    }
+    try testing.expect(failures > 10);
+    try bench.run();
+    try expectFlowsBothWays(&bench);
+}

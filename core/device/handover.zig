@@ -4,16 +4,16 @@
 //!                            other prepares itself, while packets pass.
 //!   pywg_hand_over=FORMAT    answered with a State, the UDP sockets and the whole Interface, with all turns held.
 //! Then the other says `mine`, one byte, and it is its own. Nothing is remembered between the two requests.
-//! Invariant: of two processes with the same keys and counters only one ever seals. The other end begins once the socket
-//! has taken its `mine`. We go on only after the socket was shut, so that it can take no more, and held none.
+//! Invariant: of two processes with the same keys and counters only one ever seals. The other end begins once the
+//! socket has taken its `mine`. We go on only after the socket was shut, so that it can take no more, and held none.
 const std = @import("std");
 const io = @import("io");
 const Channel = io.channel.Channel;
-const Control = @import("control.zig").Control;
+const Link = @import("link.zig").Link;
 const protocol = @import("protocol");
 const codec = protocol.codec;
 const Shared = @import("shared.zig").Shared;
-const shared_file = @import("shared.zig");
+const Sockets = @import("sockets.zig").Sockets;
 const Workers = @import("workers.zig").Workers;
 const Worker = @import("worker.zig").Worker;
 const workers_max = @import("cipher_pool.zig").workers_max;
@@ -71,10 +71,20 @@ pub const State = struct {
     tun: io.tun.Counters,
 };
 
+/// The parts of the running device that are asked.
+pub const Giver = struct {
+    shared: *Shared,
+    workers: *Workers,
+    sockets: *const Sockets,
+    link: *const Link,
+    /// Of the UAPI socket.
+    listener_fd: io.linux.fd_t,
+};
+
 pub const Answer = enum { done, close };
 
 /// A request of either kind; what is answered is written to `fd`, which has nothing else to send.
-pub fn answer(control: *Control, request: []const u8, fd: io.linux.fd_t) Answer {
+pub fn answer(giver: *const Giver, request: []const u8, fd: io.linux.fd_t) Answer {
     const line = std.mem.trimEnd(u8, request, "\n");
     const equals = std.mem.findScalar(u8, line, '=').?;
     const wanted = std.fmt.parseInt(u32, line[equals + 1 ..], 10) catch 0;
@@ -87,25 +97,25 @@ pub fn answer(control: *Control, request: []const u8, fd: io.linux.fd_t) Answer 
         return .close;
     }
     if (std.mem.startsWith(u8, line, take_over)) {
-        sayHello(control, &channel) catch return .close;
+        sayHello(giver, &channel) catch return .close;
         return .done;
     }
-    giveAll(control, &channel);
+    giveAll(giver, &channel);
     return .close;
 }
 
-fn sayHello(control: *Control, channel: *const Channel) io.channel.Error!void {
-    const shared = control.shared;
-    const workers = control.workers;
+fn sayHello(giver: *const Giver, channel: *const Channel) io.channel.Error!void {
+    const shared = giver.shared;
+    const workers = giver.workers;
     const tun = &workers.first().tun;
     var descriptors: List = .{};
     for (workers.all()) |worker| descriptors.add(worker.tun.fd);
     if (workers.writer) |*writer| descriptors.add(writer.fd);
-    descriptors.add(control.server.?.listener.fd);
+    descriptors.add(giver.listener_fd);
     var version: [16]u8 = @splat(0);
     const length = @min(version.len, shared.version.len);
     @memcpy(version[0..length], shared.version[0..length]);
-    try sendFrame(channel, .{Hello{
+    try sendFrame(channel, Hello{
         .version = version,
         .boot_ns = io.clock.bootNs(),
         .name = tun.name_buffer,
@@ -115,14 +125,14 @@ fn sayHello(control: *Control, channel: *const Channel) io.channel.Error!void {
         .has_vnet_header = tun.has_vnet_header,
         .header_length = @intCast(tun.header_length),
         .sizes = shared.interface.handOverSizes(),
-    }}, &.{}, &descriptors);
+    }, &.{}, &descriptors);
 }
 
 /// Ends the device, or leaves all as it is.
-fn giveAll(control: *Control, channel: *const Channel) void {
-    const shared = control.shared;
+fn giveAll(giver: *const Giver, channel: *const Channel) void {
+    const shared = giver.shared;
     const began_ns = io.clock.monotonicNs();
-    sendAll(control, channel) catch |err| {
+    sendAll(giver, channel) catch |err| {
         // Whoever has not said so by now cannot say it any more.
         channel.shutDown();
         if (!hasSaid(channel)) return shared.log.err("could not be taken over, and goes on: {s}", .{switch (err) {
@@ -135,27 +145,27 @@ fn giveAll(control: *Control, channel: *const Channel) void {
     shared.handOver();
 }
 
-fn sendAll(control: *Control, channel: *const Channel) io.channel.Error!void {
+fn sendAll(giver: *const Giver, channel: *const Channel) io.channel.Error!void {
     var descriptors: List = .{};
     var states: [workers_max]WorkerState = undefined;
-    const workers = control.workers.all();
+    const workers = giver.workers.all();
     for (workers, states[0..workers.len]) |worker, *state| state.* = stateOf(worker, &descriptors);
-    const given = &control.workers.first().udp.given;
+    const given = &giver.workers.first().udp.given;
     for (given.fds) |fd| if (fd) |own| descriptors.add(own);
-    try sendFrame(channel, .{State{
-        .bound_index = control.sockets.bound_index,
+    try sendFrame(channel, State{
+        .bound_index = giver.sockets.bound_index,
         .given_port = given.port,
         .has_given = .{ given.fds[0] != null, given.fds[1] != null },
-        .ahead_max_ns = control.shared.suspension.ahead_max_ns,
-        .told = control.shared.told,
-        .must_look_at_sources = control.link.sources.is_wanted or control.link.sources.next != null,
-        .udp = control.workers.udpCounters(),
-        .tun = control.workers.tunCounters(),
-    }}, states[0..workers.len], &descriptors);
+        .ahead_max_ns = giver.shared.suspension.ahead_max_ns,
+        .told = giver.shared.told,
+        .must_look_at_sources = giver.link.sources.is_wanted or giver.link.sources.next != null,
+        .udp = giver.workers.udpCounters(),
+        .tun = giver.workers.tunCounters(),
+    }, states[0..workers.len], &descriptors);
     var buffer: [64 << 10]u8 = undefined;
     defer std.crypto.secureZero(u8, &buffer);
     var writer: io.channel.Writer = .init(channel, &buffer);
-    control.shared.interface.writeAll(&writer.interface) catch return error.Closed;
+    giver.shared.interface.writeAll(&writer.interface) catch return error.Closed;
     writer.interface.flush() catch return error.Closed;
     var byte: [1]u8 = undefined;
     try channel.receiveAll(&byte);
@@ -206,7 +216,7 @@ fn sendFrame(
     var buffer: [frame_max]u8 = undefined;
     const prefix_length = 8;
     var writer: std.Io.Writer = .fixed(buffer[prefix_length..]);
-    codec.write(&writer, head[0]) catch unreachable; // fits
+    codec.write(&writer, head) catch unreachable; // fits
     for (rest) |*each| codec.write(&writer, each.*) catch unreachable;
     const length = writer.end;
     writer = .fixed(buffer[0..prefix_length]);
@@ -222,7 +232,7 @@ test "other words have another format number" {
     };
     var hash: [32]u8 = undefined;
     std.crypto.hash.sha2.Sha256.hash(text, &hash, .{});
-    std.testing.expectEqualStrings("TODO", &std.fmt.bytesToHex(hash[0..8], .lower)) catch |err| {
+    std.testing.expectEqualStrings("0f0177cd33610054", &std.fmt.bytesToHex(hash[0..8], .lower)) catch |err| {
         std.debug.print("what is said has changed: raise `format`, and write the new hash here\n", .{});
         return err;
     };

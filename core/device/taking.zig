@@ -236,19 +236,17 @@ pub const Predecessor = struct {
             });
             return error.System;
         }
-        diagnostic.set("the program that serves {s} cannot hand over: end it, and start this one without taking over", .{
-            predecessor.name,
-        });
+        diagnostic.set("the program that serves {s} cannot hand over: " ++
+            "end it, and start this one without taking over", .{predecessor.name});
         return error.System;
     }
 
-    /// It does not let in whom it does not know.
+    /// It does not let in whom it does not know, and others know no such request.
     fn silent(predecessor: *const Predecessor, err: io.channel.Error, diagnostic: *Diagnostic) OpenError {
         if (err == error.Stuck) return predecessor.gone(diagnostic);
-        diagnostic.set("the process that serves {s} let nobody in: it takes root and its own user, or has just ended", .{
-            predecessor.name,
-        });
-        return error.Permission;
+        diagnostic.set("no answer from the process that serves {s}: it lets in root and its own user, " ++
+            "and must be a pywg that can hand over", .{predecessor.name});
+        return error.System;
     }
 
     fn gone(predecessor: *const Predecessor, diagnostic: *Diagnostic) OpenError {
@@ -281,7 +279,8 @@ fn refuse(
             return error.NotFound;
         },
         error.PermissionDenied => {
-            diagnostic.set("no permission to take over from who serves {s}/{s}.sock: run as root, or as its user", place);
+            diagnostic.set("no permission to take over from who serves {s}/{s}.sock: " ++
+                "run as root, or as its user", place);
             return error.Permission;
         },
         error.NameTooLong => {

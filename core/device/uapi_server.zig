@@ -119,12 +119,12 @@ pub const Server = struct {
         close,
     };
 
-    /// `answer` has the reply to a request of the client with this descriptor, to which nothing else is to be sent.
+    /// `answer` has the reply to a request of the client, to which nothing else is to be sent.
     pub fn handle(
         server: *Server,
         event: io.poller.Event,
         context: anytype,
-        comptime answer: fn (@TypeOf(context), request: []const u8, fd: io.linux.fd_t) Reply,
+        comptime answer: fn (@TypeOf(context), request: []const u8, client: *const uapi_client.Client) Reply,
     ) Outcome {
         switch (Token.of(event)) {
             .tun, .udp_ipv4, .udp_ipv6, .wakeup, .monitor, .routes, .vm_generation => unreachable, // not of this socket
@@ -149,7 +149,7 @@ pub const Server = struct {
         server: *Server,
         slot: usize,
         context: anytype,
-        comptime answer: fn (@TypeOf(context), request: []const u8, fd: io.linux.fd_t) Reply,
+        comptime answer: fn (@TypeOf(context), request: []const u8, client: *const uapi_client.Client) Reply,
     ) void {
         const gpa = server.gpa;
         const client = server.clients.get(slot) orelse return; // closed earlier in this turn
@@ -157,7 +157,7 @@ pub const Server = struct {
         if (client.flush(gpa) == .closed) return server.clients.remove(gpa, slot);
         const has_more = for (0..requests_per_turn) |_| {
             const is_open = switch (client.readable(gpa)) {
-                .request => |request| server.reply(client, answer(context, request, client.fd)),
+                .request => |request| server.reply(client, answer(context, request, client)),
                 .more => break false,
                 .closed => false,
                 .too_long => blk: {

@@ -1,5 +1,5 @@
-//! The connection by which one process takes over from another: bytes and descriptors over a UNIX socket, with an end to
-//! all waiting. Both ends are of one user, or of root.
+//! The connection by which one process takes over from another: bytes and descriptors over a UNIX socket, with an end
+//! to all waiting. Both ends are of one user, or of root.
 //! Knows no meaning. Invariant: no call waits longer than the patience it was given since something last moved, and no
 //! descriptor is left open that nobody was told of.
 const std = @import("std");

@@ -99,6 +99,11 @@ pub const Client = struct {
         return client.output.length != 0 or client.input.length > client.taken;
     }
 
+    /// Whether it has said more than the last request, and did not wait for the answer.
+    pub fn hasSaidMore(client: *const Client) bool {
+        return client.input.length > client.taken;
+    }
+
     /// What to poll for. While a reply waits nothing more is read, so that a client which does not read
     /// cannot make us hoard replies.
     pub fn interest(client: *const Client) u32 {

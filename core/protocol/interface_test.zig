@@ -2548,7 +2548,8 @@ fn happen(net: *Net, random: std.Random) !void {
             2 => "allowed_ip=fd00::/64\nallowed_ip=-10.0.0.99/32\n",
             else => silent_peer ++ "remove=true\n",
         }),
-        10 => try net.configure(end, net.peerOf(end), silent_peer ++ "endpoint=192.0.2.77:7\nallowed_ip=10.0.0.77/32\n" ++
+        10 => try net.configure(end, net.peerOf(end), silent_peer ++
+            "endpoint=192.0.2.77:7\nallowed_ip=10.0.0.77/32\n" ++
             "persistent_keepalive_interval=11\npreshared_key=" ++ silent_key ++ "\n"),
         11 => {
             const is_active = random.uintLessThan(u8, 8) != 0;

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "mmap": {"protection": 2, "flags": 3},
     "mremap": {"flags": 3},
     "sched_setscheduler": {"process": 0, "policy": 1},
+    "shutdown": {"how": 1},
     "tkill": {"signal": 1},
 }
 VALUES = {
@@ -84,6 +85,7 @@ VALUES = {
     "SCHED_OTHER": 0,
     "SCHED_RR": 2,
     "SCHED_RESET_ON_FORK": 0x40000000,
+    "SHUT_RDWR": 2,
     "SIGABRT": 6,
 }
 

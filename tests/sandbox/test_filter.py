@@ -192,6 +192,7 @@ def test_the_kernel_agrees_about_memory(ours: Filter) -> None:
 def test_the_kernel_agrees_about_locks_signals_and_precedence(ours: Filter) -> None:
     agree(ours, (arguments(ours, "futex", ANYTHING, operation) for operation in range(1024)))
     agree(ours, (arguments(ours, "tkill", ANYTHING, signal) for signal in range(128)))
+    agree(ours, (arguments(ours, "shutdown", ANYTHING, how) for how in range(16)))
     policies = [flag | policy for flag in (0, 1 << 30) for policy in range(64)]
     grid = product((0, 1, ANYTHING), policies, [ANYTHING])  # no parameters
     agree(ours, (arguments(ours, "sched_setscheduler", *each) for each in grid))

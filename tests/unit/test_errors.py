@@ -24,7 +24,7 @@ def test_status_values_are_those_of_the_header() -> None:
     found = {
         name: int(value) for name, value in re.findall(r"#define PYWG_(\w+) \((-\d+)\)", HEADER)
     }
-    assert {**found, "OK": 0} == {status.name: status.value for status in Status}
+    assert {**found, "OK": 0, "HANDED_OVER": 1} == {status.name: status.value for status in Status}
     for status in Status:
         assert getattr(abi, f"PYWG_{status.name}") == status
 
@@ -56,7 +56,7 @@ def test_struct_sizes_on_64_bits() -> None:
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         pytest.skip("sizes are those of 64-bit machines")
     assert ctypes.sizeof(abi.pywg_diagnostic) == 280
-    assert ctypes.sizeof(abi.pywg_device_options) == 64
+    assert ctypes.sizeof(abi.pywg_device_options) == 72
     assert ctypes.sizeof(abi.pywg_peer_counters) == 80
     assert ctypes.sizeof(abi.pywg_event) == 80
     assert ctypes.sizeof(abi.pywg_endpoint) == 24

@@ -328,7 +328,10 @@ fn makeFree(interface: *Interface, index: usize) void {
 fn readReplies(interface: *Interface, count: usize, reader: *Io.Reader) ReadError!void {
     for (0..count) |i| {
         const record = try codec.read(reader, ReplyRecord);
-        interface.cookie_replies[i] = .{ .endpoint = record.endpoint, .message = std.mem.bytesToValue(wire.messages.CookieReply, &record.message) };
+        interface.cookie_replies[i] = .{
+            .endpoint = record.endpoint,
+            .message = std.mem.bytesToValue(wire.messages.CookieReply, &record.message),
+        };
         interface.cookie_reply_count = i + 1;
     }
 }

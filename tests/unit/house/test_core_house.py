@@ -23,6 +23,7 @@ SHELVES: Mapping[str, Shelves] = {
         (
             "allowed_ips",
             "change",
+            "codec",
             "constants",
             "crypto",
             "deadlines",
@@ -34,7 +35,10 @@ SHELVES: Mapping[str, Shelves] = {
         ("attempts", "events", "replay", "staging", "timers", "uapi"),
         ("session",),
         ("peer",),
-        ("interface interface/handshakes interface/control interface/renewal interface/trouble",),
+        (
+            "interface interface/handshakes interface/control interface/handover "
+            "interface/renewal interface/trouble",
+        ),
         ("soundness",),
         ("interface_test",),
         ("protocol",),
@@ -59,7 +63,8 @@ SHELVES: Mapping[str, Shelves] = {
         ("workers",),
         ("sockets", "report"),
         ("link",),
-        ("control", "opening"),
+        ("handover", "opening"),
+        ("control", "taking"),
         ("loop",),
         ("device",),
         ("device_test",),
@@ -67,7 +72,7 @@ SHELVES: Mapping[str, Shelves] = {
     "io": (
         ("clock", "entropy", "fork", "linux", "priority", "vnet_header"),
         ("control_message", "line_writer", "netlink", "offload", "poller", "sockaddr"),
-        ("given_sockets", "icmp_error", "tunnels"),
+        ("channel", "given_sockets", "icmp_error", "tunnels"),
         ("gso", "icmp_sender", "link", "uapi_client", "uapi_listener", "udp_send", "vm_generation"),
         ("gro", "link_settings", "route", "udp"),
         ("tun", "udp_test"),
@@ -103,6 +108,9 @@ OPEN_SWITCHES: Mapping[tuple[str, str], str] = {
     ("core/cipher/dispatch.zig", "path"): "architectures of the compiler's",
     ("core/daemon/seccomp.zig", "architecture"): "architectures of the compiler's",
     ("core/io/gro.zig", "inspect"): "a protocol number of IP, which may be any",
+    ("core/protocol/codec.zig", "describe"): "kinds of types, others of which do not compile",
+    ("core/protocol/codec.zig", "read"): "kinds of types, others of which do not compile",
+    ("core/protocol/codec.zig", "write"): "kinds of types, others of which do not compile",
     ("core/wire/icmp.zig", "isError"): "a protocol number of IP, which may be any",
     ("core/wire/ip.zig", "ipv6Upper"): "a protocol number of IP, which may be any",
 }
