@@ -135,37 +135,25 @@ def host(
         signals.add(signal.SIGHUP)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     relay = _relay(hosting)
+    beside = _Beside(companion, _log_to(hosting, LogLevel.ERROR))
     try:
-        tuning = hosting.tuning
-        device = Device(
-            hosting.name,
-            tun_fd=hosting.tun_fd,
-            uapi_fd=hosting.uapi_fd,
-            offload_disable=Offload(tuning.offload_disable),
-            threads=tuning.threads,
-            realtime=tuning.realtime,
-            memory_limit=tuning.memory_limit,
-            take_over=hosting.take_over,
-            log_level=LogLevel(tuning.log_level),
-            log_fd=tuning.log_fd if relay is None else relay.fd,
-        )
+        if hosting.take_over:  # once it is open, packets wait for its threads
+            capabilities.keep_only()
+        device = _open(hosting, relay)
         announcer = _announcer(device, hosting, listener)
         watcher = _watcher(device, hosting, renewed)
-        beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher)
-        capabilities.keep_only()  # before there are threads: each has its own
-        if relay is not None:
-            relay.start()
+        if not hosting.take_over:  # to make an interface may take more
+            capabilities.keep_only()  # before there are threads: each has its own
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            if relay is not None:
+                relay.start()
+            beside.begin(watcher.moved)
             watcher.start()
             if announcer is not None:
                 announcer.start()
-            if ready is not None:
-                # Who has taken a tunnel over keeps it, even if nobody waits for the answer.
-                with (
-                    contextlib.suppress(OSError) if hosting.take_over else contextlib.nullcontext()
-                ):
-                    ready.sendall(_READY)
+            # Who has taken a tunnel over keeps it, even if nobody waits for the answer.
+            _answer(ready, _READY, must_arrive=not hosting.take_over)
             _await_end(device, hosting, signals)
         finally:
             watcher.stop()
@@ -173,18 +161,27 @@ def host(
                 announcer.stop(handed_over=device.was_handed_over)
             device.close()
             # A companion of a tunnel that goes on elsewhere ends with this process.
-            if beside is not None and not device.was_handed_over:
+            if not device.was_handed_over:
                 beside.join(COMPANION_S)
-        if ready is not None:
-            with contextlib.suppress(OSError):  # nobody waits for it but `up --foreground`
-                ready.sendall(_HANDED_OVER if device.was_handed_over else _ENDED)
+        # Nobody waits for it but `up --foreground`.
+        _answer(ready, _HANDED_OVER if device.was_handed_over else _ENDED, must_arrive=False)
     finally:
+        beside.forget()
         if relay is not None:
             relay.close()
         # What still waits, such as the SIGUSR1 of a device that was told to stop, would kill us.
         while signal.sigtimedwait(signals, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _answer(ready: socket.socket | None, word: bytes, *, must_arrive: bool) -> None:
+    try:
+        if ready is not None:
+            ready.sendall(word)
+    except OSError:
+        if must_arrive:
+            raise
 
 
 def _await_end(device: Device, hosting: Hosting, signals: set[signal.Signals]) -> None:
@@ -197,16 +194,52 @@ def _await_end(device: Device, hosting: Hosting, signals: set[signal.Signals]) -
         _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
 
 
-def _beside(
-    companion: Companion | None, log: Log, watcher: endpoints.Watcher
-) -> threading.Thread | None:
-    if companion is None:
-        return None
-    thread = threading.Thread(
-        target=companion, args=(log, watcher.moved), name="pywg beside", daemon=True
+def _open(hosting: Hosting, relay: Relay | None) -> Device:
+    tuning = hosting.tuning
+    return Device(
+        hosting.name,
+        tun_fd=hosting.tun_fd,
+        uapi_fd=hosting.uapi_fd,
+        offload_disable=Offload(tuning.offload_disable),
+        threads=tuning.threads,
+        realtime=tuning.realtime,
+        memory_limit=tuning.memory_limit,
+        take_over=hosting.take_over,
+        log_level=LogLevel(tuning.log_level),
+        log_fd=tuning.log_fd if relay is None else relay.fd,
     )
-    thread.start()
-    return thread
+
+
+class _Beside:
+    """A companion, if there is one, whose thread is there, with all capabilities, before there is a
+    device: it waits for ``begin``."""
+
+    def __init__(self, companion: Companion | None, log: Log) -> None:
+        self._moved: Callable[[], None] | None = None
+        self._may_go = threading.Event()
+        self._thread: threading.Thread | None = None
+        if companion is not None:
+            self._thread = threading.Thread(
+                target=self._run, args=(companion, log), name="pywg beside", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self, companion: Companion, log: Log) -> None:
+        self._may_go.wait()
+        if self._moved is not None:
+            companion(log, self._moved)
+
+    def begin(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
+        self._may_go.set()
+
+    def forget(self) -> None:
+        """One that has not begun never does."""
+        self._may_go.set()
+
+    def join(self, timeout_s: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
 
 def _announcer(

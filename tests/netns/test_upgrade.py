@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -147,6 +148,19 @@ def test_a_connection_goes_on_through_upgrade_after_upgrade(place: Place, tmp_pa
     place.is_empty()
     assert log.read_text().splitlines() == ["up", "peer up", "down"]
     assert not list(record.DIRECTORY.glob(f"{place.name}.*"))
+
+
+def test_the_commands_of_the_page_do_what_it_says(place: Place) -> None:
+    page = (REPOSITORY / "docs" / "upgrade.md").read_text()
+    lines = re.findall(r"^sudo pywg (upgrade [^#\n]*?) *(?:#.*)?$", page, re.MULTILINE)
+    assert len(lines) == 3
+    place.pywg("up", str(place.file))
+    place.here.run("ping", "-c", "1", "-W", "5", "10.99.0.2")
+    first = handshake(place)
+    for line in lines:
+        place.pywg(*line.replace("wg0", place.name).split())
+    assert handshake(place) == first
+    place.pywg("down", place.name)
 
 
 def test_events_are_told_by_the_one_that_goes_on(place: Place) -> None:
