@@ -1,6 +1,6 @@
 """A tunnel that is taken over again and again under load: how long packets wait, and what is lost.
 
-    scripts/take_over [ROUNDS] [--threads N] [--idle] [--ipv6]
+    scripts/take_over [ROUNDS] [--threads N] [--idle] [--ipv6] [--phases]
 
 Two daemons in namespaces of their own, one iperf3 connection through the tunnel all the time, and a
 datagram each millisecond beside it. In each round a new pywgd takes one of the two over, in turns.
@@ -38,9 +38,10 @@ PAUSE_MAX_MS = 50.0
 # Before and after a take-over, so that what it delays belongs to its round.
 REST_SECONDS = 0.15
 
-# Each end is a process of its own: nothing here may hold it up.
+# Each end is a process of its own, before ordinary ones: nothing else here may hold it up.
 SENDER = """
-import ctypes, socket, struct, sys, time
+import os, socket, struct, sys, time
+os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 mouth = socket.socket(family, socket.SOCK_DGRAM)
 mouth.connect((sys.argv[1], int(sys.argv[2])))
@@ -54,7 +55,8 @@ while True:
         pass
 """
 RECEIVER = """
-import socket, struct, sys, time
+import os, socket, struct, sys, time
+os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 ear = socket.socket(family, socket.SOCK_DGRAM)
 ear.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
@@ -142,24 +144,25 @@ def loaded(sender: Namespace, receiver: Namespace, address: str) -> Iterator[sub
 class Result:
     pauses_ms: list[float] = field(default_factory=list)
     usual_ms: list[float] = field(default_factory=list)
-    held_us: list[int] = field(default_factory=list)
+    held_us: list[tuple[int, int]] = field(default_factory=list)
     handshakes: set[int] = field(default_factory=set)
-    lost: int = 0
 
 
-def take_over(lab: Lab, side: Side) -> int:
-    """How long the old one held packets back until it was told that it is no more, in us."""
+def take_over(lab: Lab, side: Side, log_level: str) -> tuple[int, int]:
+    """How long the old one held packets back until it was told that it is no more, and the new one
+    until it was open, in us."""
     old = side.daemon
     program = dataclasses.replace(programs.subject(), arguments=("-f", "--take-over"))
-    side.daemon = lab.daemon(program, side.namespace, old.name)
+    side.daemon = lab.daemon(program, side.namespace, old.name, log_level=log_level)
     if old.wait(20) != 0 or side.daemon.process.poll() is not None:
         raise SystemExit(f"not taken over: {side.daemon.log()}{old.log()[-500:]}")
     lab.daemons.remove(old)
     told = re.search(r"taken over by another process in (\d+) us", old.log())
-    return int(told[1]) if told else 0
+    opened = re.search(r"taken over from another process in (\d+) us", side.daemon.log())
+    return (int(told[1]) if told else 0, int(opened[1]) if opened else 0)
 
 
-def run(lab: Lab, tunnel: Tunnel, rounds: int, probe: Probe) -> Result:
+def run(lab: Lab, tunnel: Tunnel, rounds: int, probe: Probe, log_level: str) -> Result:
     result = Result()
     for number in range(rounds):
         side = (tunnel.a, tunnel.b)[number % 2]
@@ -167,7 +170,7 @@ def run(lab: Lab, tunnel: Tunnel, rounds: int, probe: Probe) -> Result:
             began_ns = time.monotonic_ns()
             time.sleep(REST_SECONDS)
             if work:
-                result.held_us.append(take_over(lab, side))
+                result.held_us.append(take_over(lab, side, log_level))
             time.sleep(REST_SECONDS)
             pauses.append(probe.pause_ms(began_ns, time.monotonic_ns()))
         result.handshakes.add(handshake_seconds(tunnel.a, tunnel.b))
@@ -191,14 +194,16 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="of each daemon (default: 1)")
     parser.add_argument("--idle", action="store_true", help="without the iperf3 connection")
     parser.add_argument("--ipv6", action="store_true", help="inside and outside")
+    parser.add_argument("--phases", action="store_true", help="what the daemons' logs say, too")
     arguments = parser.parse_args()
+    log_level = "verbose" if arguments.phases else "error"  # which is the default
     sweep()
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         lab = Lab(Path(directory))
         stack.callback(lab.close)
         environment = {"PYWG_THREADS": str(arguments.threads)}
         family = 6 if arguments.ipv6 else 4
-        tunnel = lab.tunnel(psk=True, outer=family, environment=environment)
+        tunnel = lab.tunnel(psk=True, outer=family, environment=environment, log_level=log_level)
         tunnel.session()
         a, b = tunnel.a, tunnel.b
         inner = b.inner6 if arguments.ipv6 else b.inner4
@@ -209,7 +214,7 @@ def main() -> int:
             time.sleep(1)
         before = int(b.daemon.peer(a.key.public)["rx"])
         started = time.monotonic()
-        result = run(lab, tunnel, arguments.rounds, probe)
+        result = run(lab, tunnel, arguments.rounds, probe, log_level)
         seconds = time.monotonic() - started
         carried = int(b.daemon.peer(a.key.public)["rx"]) - before
         is_alive = load is None or load.poll() is None
@@ -219,7 +224,9 @@ def main() -> int:
     print("|---|---|---|---|---|")
     print(row("longest pause, taken over", result.pauses_ms, "ms"))
     print(row("longest pause, as long without", result.usual_ms, "ms"))
-    print(row("turns held by the old one", [us / 1000 for us in result.held_us], "ms"))
+    if arguments.phases:
+        print(row("turns held by the old one", [us / 1000 for us, _ in result.held_us], "ms"))
+        print(row("until the new one was open", [us / 1000 for _, us in result.held_us], "ms"))
     print(f"connection: {'the same' if is_alive else 'broken'}")
     renewals = len(result.handshakes) - 1
     print(f"handshakes: {renewals}, {int(seconds // 120)} due")

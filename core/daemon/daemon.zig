@@ -275,7 +275,9 @@ fn serve(arguments: *const Arguments) u8 {
     catchSignals();
     blockSignals(.unblock);
     defer blockSignals(.block); // it is going to end anyway
-    if (arguments.is_confined) lockMemory();
+    // Not twice, while packets wait; a child has to do it again.
+    const is_locked = arguments.takes_over and arguments.is_foreground;
+    if (arguments.is_confined and !is_locked) lockMemory();
     return runAll(opened, arguments.priority, arguments.is_confined);
 }
 

@@ -151,20 +151,23 @@ pub const Device = struct {
         };
         const heir: Heir = .{ .shared = shared, .workers = workers, .sockets = &device.sockets, .link = &device.link };
         try predecessor.reserve(&heir, options, diagnostic);
+        device.link.observe();
         defer cipher.scrubStack(); // every key has passed there
         // Packets wait: until all is here, this thread comes before ordinary ones, as those that move packets do.
         const hurries = !io.priority.isRealtime() and io.priority.makeRealtime();
         defer if (hurries) {
             _ = io.priority.makeOrdinary();
         };
+        const began_ns = io.clock.monotonicNs();
         try predecessor.takeState(&heir, options, diagnostic);
         try predecessor.sayMine(diagnostic);
         device.control.server.?.listener.becomeOwner();
         device.noteDescriptors();
         for (workers.all()) |worker| for (worker.udp.sockets) |socket| if (socket) |fd| shared.noteOpened(fd);
         device.link.follow();
-        const facts = .{ predecessor.name, shared.interface.mtu, cipher.path(), workers.count };
-        shared.log.verbose("taken over from who served {s}: mtu {d}, cipher {s}, threads {d}", facts);
+        const waited_us = (io.clock.monotonicNs() - began_ns) / std.time.ns_per_us;
+        const facts = .{ waited_us, shared.interface.mtu, cipher.path(), workers.count };
+        shared.log.verbose("taken over from another process in {d} us: mtu {d}, cipher {s}, threads {d}", facts);
         return device;
     }
 

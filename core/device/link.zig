@@ -56,6 +56,26 @@ pub const Link = struct {
         if (link.is_up) link.goUp() else link.goDown();
     }
 
+    /// What is there already, for a device that is about to take over: nothing follows from it yet. It waits for locks
+    /// that the kernel holds for whoever changes any interface, so it is done while packets still pass elsewhere.
+    pub fn observe(link: *Link) void {
+        while (link.monitor.read()) |event| switch (event) {
+            .up => link.is_up = true,
+            .down => link.is_up = false,
+            .mtu => |mtu| link.shared.interface.mtu = mtu,
+            .renamed => link.shared.log.name = link.monitor.name(),
+            .blind => {},
+            .gone => return, // `follow` hears it, too
+        };
+        link.shared.is_here = link.isHere();
+        link.followTunnels();
+    }
+
+    /// The last that was told, if it was.
+    pub fn observedMtu(link: *const Link) ?u32 {
+        return if (link.monitor.known.mtu == 0) null else link.monitor.known.mtu;
+    }
+
     /// In another namespace they are not ours to know.
     fn followTunnels(link: *Link) void {
         const tunnels = &link.shared.tunnels;

@@ -155,6 +155,8 @@ pub const Predecessor = struct {
             error.Incomplete => predecessor.gone(diagnostic),
             error.Malformed => predecessor.nonsense(diagnostic),
         };
+        // It may not have heard yet what was told here.
+        if (heir.link.observedMtu()) |mtu| heir.shared.interface.mtu = mtu;
         if (heir.shared.interface.index_shards != heir.workers.count) return predecessor.nonsense(diagnostic);
     }
 

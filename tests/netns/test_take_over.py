@@ -7,6 +7,7 @@ import array
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import signal
 import socket
@@ -267,10 +268,10 @@ def test_programs_in_python_take_over_and_are_taken_over(lab: Lab) -> None:
 # ---- it fails, and the running one goes on
 
 
-# The calls that it makes one after the other, as far as they are of the take-over: two requests;
-# a first answer in two reads; the second in two, and the Interface.
+# The first three are of its first request. The fourth of what it watches, which packets pass
+# meanwhile, and the last of the sockets that it gets, when they wait.
 @pytest.mark.parametrize(
-    "where", ["sendto:1", "recvmsg:1", "recvfrom:1", "sendto:3", "recvmsg:2", "recvfrom:2"]
+    "where", ["sendto:1", "recvmsg:1", "recvfrom:1", "epoll_ctl:4", "epoll_ctl:8"]
 )
 def test_one_that_is_killed_at_any_point_leaves_all_as_it_was(lab: Lab, where: str) -> None:
     call, number = where.split(":")
@@ -282,7 +283,9 @@ def test_one_that_is_killed_at_any_point_leaves_all_as_it_was(lab: Lab, where: s
         assert attempt(lab, tunnel.a, wrapper=wrapper).returncode != 0
 
 
-@pytest.mark.parametrize("call", ["epoll_ctl:ENOSPC:7+", "mmap:ENOMEM:20+", "recvfrom:EIO:3"])
+@pytest.mark.parametrize(
+    "call", ["recvmsg:EIO:1", "mmap:ENOMEM:20+", "epoll_ctl:ENOSPC:4", "epoll_ctl:ENOSPC:8"]
+)
 def test_one_that_lacks_something_says_so_and_leaves_all_as_it_was(lab: Lab, call: str) -> None:
     name, error, number = call.split(":")
     tunnel = lab.tunnel()
@@ -313,11 +316,12 @@ def test_who_is_not_root_nor_of_the_same_user_is_refused(lab: Lab) -> None:
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
         assert "no permission to take over" in done.stderr, done.stderr
-        # Whatever the mode of the file has become.
+        # Whatever the mode of the file has become. That it is let in by nobody it may notice when it
+        # asks, or when it waits for the answer.
         socket_path(name).chmod(0o666)
         done = attempt(lab, tunnel.a, wrapper=nobody)
         assert done.returncode == 1
-        assert "lets in root and its own user" in done.stderr, done.stderr
+        assert re.search("gave up handing over|lets in root and its own user", done.stderr), done
 
 
 def test_another_network_namespace_and_nobody_there_are_told(lab: Lab) -> None:

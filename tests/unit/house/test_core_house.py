@@ -98,7 +98,7 @@ SHELVES: Mapping[str, Shelves] = {
 ONE_NOUN = [
     {
         f"core/protocol/interface{part}.zig"
-        for part in ("", "/handshakes", "/control", "/renewal", "/trouble")
+        for part in ("", "/handshakes", "/control", "/handover", "/renewal", "/trouble")
     }
 ]
 
