@@ -18,14 +18,19 @@ from pathlib import Path
 import pytest
 
 from pywg.tunnel import record
+from pywg.wireguard import socket as wireguard_socket
 from pywg.wireguard.socket import owner
+from tools.lab import programs
+from tools.lab.host import Host
 from tools.lab.lab import Lab
+from tools.lab.namespaces import unique
 from tools.lab.programs import REPOSITORY, Program
 from tools.lab.waiting import wait_until
 
 from .test_cli import Place
 from .test_events import listening, with_hooks
 from .test_service import Service
+from .test_up_compare import FILES
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -298,3 +303,47 @@ def test_metrics_are_served_at_the_same_place(place: Place) -> None:
     place.pywg("upgrade", "--force", place.name)
     wait_until(scraped, "metrics are served again")
     place.pywg("down", place.name)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--kill-switch",)], ids=["full", "kill switch"])
+def test_what_up_has_set_on_the_host_stays(host: Host, arguments: tuple[str, ...]) -> None:
+    name = unique("u")
+    before = host.look(name)
+    path = host.config(name, FILES["full"].replace("[Peer]", "DNS = 10.9.0.1\n[Peer]", 1))
+    host.pywg("up", *arguments, str(path))
+    up, names = host.look(name), host.read("/etc/resolv.conf")
+    host.pywg("upgrade", "--force", name)
+    assert host.look(name) == up
+    assert host.read("/etc/resolv.conf") == names
+    host.namespace.ip("rule", "delete", "table", "main", "suppress_prefixlength", "0")
+    rules = "rules -4"
+    wait_until(lambda: host.look(name)[rules] == up[rules], "the new process puts it back")
+    host.pywg("down", name)
+    assert host.look(name) == before
+
+
+def test_sockets_and_interface_in_other_network_namespaces(lab: Lab, tmp_path: Path) -> None:
+    here, there = lab.cabled()
+    inner = lab.namespace("i")
+    key, name = lab.key(), lab.name("u")
+    peer = lab.side(None, 2, there)
+    peer.daemon.setconf(
+        peer.interface_section() + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.1/32\n"
+    )
+    peer.daemon.up("10.99.0.2/24")
+    path = tmp_path / f"{name}.conf"
+    path.touch(0o600)
+    path.write_text(
+        f"[Interface]\nPrivateKey = {key.private}\nAddress = 10.99.0.1/32\n"
+        + peer.peer_section(outer=4)
+    )
+    assert programs.pywg(here, "up", "--netns", inner.name, str(path)).returncode == 0
+    inner.run("ping", "-c", "1", "-W", "5", "10.99.0.2")
+    old, first = owner(name), wireguard_socket.get(name).peers[0].last_handshake_ns
+    answer = programs.pywg(here, "upgrade", "--force", name)
+    assert answer.returncode == 0, answer.stderr
+    assert owner(name) != old
+    inner.run("ping", "-c", "1", "-W", "5", "10.99.0.2")
+    assert wireguard_socket.get(name).peers[0].last_handshake_ns == first
+    assert programs.pywg(here, "down", name).returncode == 0
+    assert inner.link(name) is None
