@@ -166,6 +166,7 @@ pub const Device = struct {
         const began_ns = io.clock.monotonicNs();
         try predecessor.takeState(&heir, options, diagnostic);
         try predecessor.sayMine(diagnostic);
+        device.control.server.?.listener.becomeOwner();
         device.noteDescriptors();
         for (workers.all()) |worker| for (worker.udp.sockets) |socket| if (socket) |fd| shared.noteOpened(fd);
         device.link.follow();

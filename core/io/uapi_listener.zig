@@ -169,6 +169,12 @@ pub const Listener = struct {
         };
     }
 
+    /// Who connects from now on sees this process as the one that listens (SO_PEERCRED), and no longer the one that
+    /// began to: by that others find the process that serves the interface.
+    pub fn becomeOwner(listener: *const Listener) void {
+        _ = linux.listen(listener.fd, backlog); // a socket that listens cannot refuse it
+    }
+
     /// True when the socket file is gone or is another's: the administrator's way to end us.
     /// Call it when `watch_fd` is readable, or now and then.
     pub fn wasRemoved(listener: *const Listener) bool {

@@ -26,6 +26,7 @@ COMMANDS = {
     "down": ("pywg.cli.down", "Take a tunnel down."),
     "unblock": ("pywg.cli.unblock", "Take a kill switch away."),
     "reload": ("pywg.cli.reload", "Change a tunnel to what its file says now, sessions kept."),
+    "upgrade": ("pywg.cli.upgrade", "Let this version go on with a tunnel, nothing dropped."),
     "save": ("pywg.cli.save", "Write what runs to its file."),
     "doctor": ("pywg.cli.doctor", "Look for what is wrong here, and say what mends it."),
     "check": ("pywg.cli.check", "Say what up would say of files, and touch nothing."),

@@ -24,9 +24,16 @@ from pywg.service.supervisor import Hosting, Supervisor, Tuning, forbid_dumps, h
 )
 @click.argument("name")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Take the interface over, sessions and all, from the process that serves it.",
+)
 @log_format_option
 @tuning_options
-def run(name: str, foreground: bool, log_format: LogFormat, tuning: Tuning) -> None:
+def run(
+    *, name: str, foreground: bool, take_over: bool, log_format: LogFormat, tuning: Tuning
+) -> None:
     """Host interface NAME until it is removed, its socket is removed, or SIGTERM.
 
     Returns when the interface (link down) and its UAPI socket exist. Then `wg setconf` and `ip`
@@ -40,7 +47,7 @@ def run(name: str, foreground: bool, log_format: LogFormat, tuning: Tuning) -> N
     tun_fd, uapi_fd = inherited_fd("WG_TUN_FD"), inherited_fd("WG_UAPI_FD")
     log_fd = 2 if stay or keep_log else -1
     tuning = replace(tuning, log_level=level, log_fd=log_fd, log_format=log_format)
-    hosting = Hosting(name, tuning, tun_fd=tun_fd, uapi_fd=uapi_fd)
+    hosting = Hosting(name, tuning, tun_fd=tun_fd, uapi_fd=uapi_fd, take_over=take_over)
     if stay:
         forbid_dumps()
         host(hosting)

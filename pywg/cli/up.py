@@ -84,9 +84,16 @@ def up(
     tuning = replace(tuning, log_level=level, log_fd=log_fd, log_format=log_format)
     reporter = Explained() if explain else Terminal()
     with (
-        metrics_at(metrics) as serve,
+        metrics_at(metrics) as (serve, where),
         tunnel.hosted(
-            parsed, name, location=location, tuning=tuning, reporter=reporter, heals=not no_heal
+            parsed,
+            name,
+            location=location,
+            tuning=tuning,
+            reporter=reporter,
+            heals=not no_heal,
+            foreground=foreground,
+            metrics=where,
         ) as supervisor,
     ):
         serve(name, foreground)
@@ -95,11 +102,11 @@ def up(
 
 
 @contextlib.contextmanager
-def metrics_at(place: Place | None) -> Iterator[Callable[[str, bool], None]]:
+def metrics_at(place: Place | None) -> Iterator[tuple[Callable[[str, bool], None], str]]:
     """Listens before anything is done, so that a port that is taken is told then. What it gives
-    starts to serve."""
+    starts to serve, and says where."""
     if place is None:
-        yield lambda name, keeps_stderr: None
+        yield lambda name, keeps_stderr: None, ""
         return
     from pywg.cli.exporter import tell
     from pywg.monitor import exposition, helper, server
@@ -111,4 +118,4 @@ def metrics_at(place: Place | None) -> Iterator[Callable[[str, bool], None]]:
             helper.start(name, listening, keeps_stderr=keeps_stderr)
             tell(place, listening)
 
-        yield serve
+        yield serve, server.place_of(listening)

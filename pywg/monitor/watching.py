@@ -20,12 +20,13 @@ from pywg.errors import NetworkError, PywgError, UapiError
 from pywg.keys import PublicKey
 from pywg.monitor.gathering import Names, present
 from pywg.monitor.polling import Looks
-from pywg.native.event_json import kind_of, to_json
+from pywg.native.event_json import HANDED_OVER, kind_of, to_json
 from pywg.native.events import Event, InterfaceRemoved
 from pywg.tunnel import record
 
 PROBE_S = 1.0
 GREETING_S = 5.0
+AGAIN_S = 0.02
 #: Looks that fail before an interface is taken to be gone.
 FAILURES = 3
 REMOVED = kind_of(InterfaceRemoved)
@@ -46,6 +47,14 @@ def connected(name: str) -> socket.socket | None:
         stream.close()
         return None
     stream.settimeout(None)
+    return stream
+
+
+def next_one(name: str) -> socket.socket | None:
+    """The socket of the process that has taken the tunnel over, which may yet have to listen."""
+    limit = time.monotonic() + GREETING_S
+    while (stream := connected(name)) is None and time.monotonic() < limit:
+        time.sleep(AGAIN_S)
     return stream
 
 
@@ -111,16 +120,27 @@ class Watch:
         threading.Thread(target=work, name=f"pywg events {name}", daemon=True).start()
 
     def _listen(self, name: str, stream: socket.socket) -> None:
-        """The end of the process is the end of the interface, whether or not it could say so."""
+        """The end of the process is the end of the interface, whether or not it could say so;
+        unless it says that another one goes on."""
+        going_on: socket.socket | None = stream
+        last = ""
+        while going_on is not None:
+            last = self._hear(name, going_on)
+            going_on = next_one(name) if last == HANDED_OVER else None
+        if last != REMOVED:
+            self._put(name, InterfaceRemoved())
+
+    def _hear(self, name: str, stream: socket.socket) -> str:
+        """Until its end; the kind of the last event."""
         last = ""
         # A process that was killed may reset it.
         with stream, stream.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
             for line in lines:
                 told = json.loads(line)
                 last = told["event"]
-                self._queue.put((name, told))
-        if last != REMOVED:
-            self._put(name, InterfaceRemoved())
+                if last != HANDED_OVER:
+                    self._queue.put((name, told))
+        return last
 
     def _look(self, name: str, looks: Looks) -> None:
         failures = 0

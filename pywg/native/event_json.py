@@ -16,6 +16,10 @@ from pywg.keys import PublicKey
 from pywg.native.events import Event
 from pywg.native.options import Offload
 
+#: Of no device: the last that a process tells whose tunnel goes on in another one, which tells what
+#: happens from then on.
+HANDED_OVER = "handed_over"
+
 
 def kind_of(event: Event | type[Event]) -> str:
     """``handshake_done`` of ``HandshakeDone``."""

@@ -27,12 +27,14 @@ from typing import Protocol
 from pywg.config import Endpoint
 from pywg.errors import DeviceError
 from pywg.keys import PublicKey
-from pywg.native.event_json import to_json
+from pywg.native import event_json
+from pywg.native.event_json import stamp, to_json
 from pywg.native.event_stream import EventStream
 from pywg.native.events import Event, EventsLost, HandshakeDone, InterfaceRemoved
 from pywg.wireguard.status import PeerCounters
 
 READERS, WAITING = 64, 1024
+HANDED_OVER = event_json.HANDED_OVER
 #: Until somebody who found no descriptor free is let in, in seconds.
 PAUSE_S = 1.0
 #: What readers have to take the last lines when the device ends, in seconds.
@@ -111,6 +113,7 @@ class Announcer:
         self._stopping = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._stopping, selectors.EVENT_READ)
         self._is_full = False  # no more descriptors to be had
+        self._handed_over = False
         self._listening = None if path is None else _listen(path)
         if self._listening is not None:
             self._selector.register(self._listening, selectors.EVENT_READ)
@@ -122,8 +125,10 @@ class Announcer:
         self._thread = threading.Thread(target=self.run, name="pywg events", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Waits a moment, so that the last events are told."""
+    def stop(self, *, handed_over: bool = False) -> None:
+        """Waits a moment, so that the last events are told. With ``handed_over`` the last of them
+        says so, and the path is that of the process which listens there now."""
+        self._handed_over = handed_over
         if self._thread is not None:
             with contextlib.suppress(OSError):  # it has ended
                 os.eventfd_write(self._stopping, 1)
@@ -244,6 +249,11 @@ class Announcer:
     def _end(self) -> bool:
         """The last lines, for a moment. Always False."""
         self._pass_on_if_open()
+        if self._handed_over:
+            now = stamp(self._clock())
+            line = _line({"time": now, "interface": self._name, "event": HANDED_OVER})
+            for reader in self._readers:
+                reader.tell(line)
         limit = time.monotonic() + FAREWELL_S
         for reader in self._readers:
             while reader.flush(self._lost) and reader.is_behind and time.monotonic() < limit:
@@ -259,7 +269,8 @@ class Announcer:
             reader.connection.close()
         if self._listening is not None and self._path is not None:
             self._listening.close()
-            self._path.unlink(missing_ok=True)
+            if not self._handed_over:
+                self._path.unlink(missing_ok=True)
         if self._stream is not None:
             self._stream.close()
         self._selector.close()

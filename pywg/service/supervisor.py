@@ -15,10 +15,11 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum, auto
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pywg.config import Endpoint, Family
 from pywg.errors import PywgError, system_call
@@ -36,6 +37,7 @@ from pywg.service.source_port import SourcePort
 _PR_SET_DUMPABLE = 4
 _READY = b"ready"
 _ENDED = b"ended"
+_HANDED_OVER = b"handed over"
 #: What a companion has to come to its end, in seconds, when the device has ended.
 COMPANION_S = 10.0
 
@@ -80,17 +82,38 @@ class Hosting:
     outside: Outside | None = None  # how names are asked for; None is the C library
     port_is_free: bool = False  # nobody asked for this one
     events: str | None = None  # the path of the socket that tells what happens
+    take_over: bool = False  # from the process that hosts it now
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        values = json.loads(text)
-        values["tuning"] = Tuning(**values["tuning"])
-        if values["outside"] is not None:
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, given: Mapping[str, Any]) -> Self:
+        """From what ``to_json`` of this version or another one wrote: what is not known here is
+        passed by. Raises KeyError, TypeError or ValueError for what is none."""
+        values = _known(cls, given)
+        values["tuning"] = Tuning(**_known(Tuning, given["tuning"]))
+        values["names"] = tuple(values.get("names", ()))
+        if values.get("outside") is not None:
             values["outside"] = Outside.from_json(values["outside"])
         return cls(**values)
+
+
+def _known(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(cls)}
+    return {name: value for name, value in dict(given).items() if name in names}
+
+
+class End(Enum):
+    """How a process that hosts a tunnel came to its end."""
+
+    WELL = auto()  # with the interface, or since it was told to
+    HANDED_OVER = auto()  # another process hosts the tunnel now
+    CRASHED = auto()
 
 
 def host(
@@ -100,7 +123,8 @@ def host(
     companion: Companion | None = None,
     listener: socket.socket | None = None,
 ) -> None:
-    """Opens the device, says so, and returns when it was stopped, removed or signalled to end.
+    """Opens the device, says so, and returns when it was stopped, removed, handed over to another
+    process or signalled to end.
 
     ``renewed`` tells of names that a reload has changed; without it nobody changes them. What
     happens is told to ``listener``.
@@ -111,44 +135,38 @@ def host(
         signals.add(signal.SIGHUP)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     relay = _relay(hosting)
+    beside = _Beside(companion, _log_to(hosting, LogLevel.ERROR))
     try:
-        tuning = hosting.tuning
-        device = Device(
-            hosting.name,
-            tun_fd=hosting.tun_fd,
-            uapi_fd=hosting.uapi_fd,
-            offload_disable=Offload(tuning.offload_disable),
-            threads=tuning.threads,
-            realtime=tuning.realtime,
-            memory_limit=tuning.memory_limit,
-            log_level=LogLevel(tuning.log_level),
-            log_fd=tuning.log_fd if relay is None else relay.fd,
-        )
+        if hosting.take_over:  # once it is open, packets wait for its threads
+            capabilities.keep_only()
+        device = _open(hosting, relay)
         announcer = _announcer(device, hosting, listener)
         watcher = _watcher(device, hosting, renewed)
-        beside = _beside(companion, _log_to(hosting, LogLevel.ERROR), watcher)
-        capabilities.keep_only()  # before there are threads: each has its own
-        if relay is not None:
-            relay.start()
+        if not hosting.take_over:  # to make an interface may take more
+            capabilities.keep_only()  # before there are threads: each has its own
         try:
             device.start(finished=lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            if relay is not None:
+                relay.start()
+            beside.begin(watcher.moved)
             watcher.start()
             if announcer is not None:
                 announcer.start()
-            if ready is not None:
-                ready.sendall(_READY)
+            # Who has taken a tunnel over keeps it, even if nobody waits for the answer.
+            _answer(ready, _READY, must_arrive=not hosting.take_over)
             _await_end(device, hosting, signals)
         finally:
             watcher.stop()
             if announcer is not None:
-                announcer.stop()
+                announcer.stop(handed_over=device.was_handed_over)
             device.close()
-            if beside is not None:
+            # A companion of a tunnel that goes on elsewhere ends with this process.
+            if not device.was_handed_over:
                 beside.join(COMPANION_S)
-        if ready is not None:
-            with contextlib.suppress(OSError):  # nobody waits for it but `up --foreground`
-                ready.sendall(_ENDED)
+        # Nobody waits for it but `up --foreground`.
+        _answer(ready, _HANDED_OVER if device.was_handed_over else _ENDED, must_arrive=False)
     finally:
+        beside.forget()
         if relay is not None:
             relay.close()
         # What still waits, such as the SIGUSR1 of a device that was told to stop, would kill us.
@@ -157,24 +175,71 @@ def host(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _answer(ready: socket.socket | None, word: bytes, *, must_arrive: bool) -> None:
+    try:
+        if ready is not None:
+            ready.sendall(word)
+    except OSError:
+        if must_arrive:
+            raise
+
+
 def _await_end(device: Device, hosting: Hosting, signals: set[signal.Signals]) -> None:
     number = signal.sigwait(signals)
     if number == signal.SIGUSR1:
         device.wait()
+        if device.was_handed_over:
+            _log_to(hosting, LogLevel.VERBOSE)("handed over to another process: ending")
     else:
         _log_to(hosting, LogLevel.VERBOSE)(f"{signal.Signals(number).name}: ending")
 
 
-def _beside(
-    companion: Companion | None, log: Log, watcher: endpoints.Watcher
-) -> threading.Thread | None:
-    if companion is None:
-        return None
-    thread = threading.Thread(
-        target=companion, args=(log, watcher.moved), name="pywg beside", daemon=True
+def _open(hosting: Hosting, relay: Relay | None) -> Device:
+    tuning = hosting.tuning
+    return Device(
+        hosting.name,
+        tun_fd=hosting.tun_fd,
+        uapi_fd=hosting.uapi_fd,
+        offload_disable=Offload(tuning.offload_disable),
+        threads=tuning.threads,
+        realtime=tuning.realtime,
+        memory_limit=tuning.memory_limit,
+        take_over=hosting.take_over,
+        log_level=LogLevel(tuning.log_level),
+        log_fd=tuning.log_fd if relay is None else relay.fd,
     )
-    thread.start()
-    return thread
+
+
+class _Beside:
+    """A companion, if there is one, whose thread is there, with all capabilities, before there is a
+    device: it waits for ``begin``."""
+
+    def __init__(self, companion: Companion | None, log: Log) -> None:
+        self._moved: Callable[[], None] | None = None
+        self._may_go = threading.Event()
+        self._thread: threading.Thread | None = None
+        if companion is not None:
+            self._thread = threading.Thread(
+                target=self._run, args=(companion, log), name="pywg beside", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self, companion: Companion, log: Log) -> None:
+        self._may_go.wait()
+        if self._moved is not None:
+            companion(log, self._moved)
+
+    def begin(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
+        self._may_go.set()
+
+    def forget(self) -> None:
+        """One that has not begun never does."""
+        self._may_go.set()
+
+    def join(self, timeout_s: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
 
 def _announcer(
@@ -283,9 +348,10 @@ class Supervisor:
         """Readable when the process that was started has ended."""
         return self._socket.fileno()
 
-    def ended_well(self) -> bool:
-        """Waits for its end, and says whether that was the end of the interface or of a crash."""
-        return _read_all(self._socket) == _ENDED
+    def end(self) -> End:
+        """Waits for it."""
+        known = {_ENDED: End.WELL, _HANDED_OVER: End.HANDED_OVER}
+        return known.get(_read_all(self._socket), End.CRASHED)
 
     def close(self) -> None:
         self._socket.close()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pywg.tunnel.save import save
     from pywg.tunnel.trace import Reporter
     from pywg.tunnel.up import hosted, up
+    from pywg.tunnel.upgrade import upgrade
 
 # name -> the module that it is taken from, as above
 _HOME = {
@@ -32,6 +33,7 @@ _HOME = {
     "Reporter": "pywg.tunnel.trace",
     "hosted": "pywg.tunnel.up",
     "up": "pywg.tunnel.up",
+    "upgrade": "pywg.tunnel.upgrade",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "save",
     "unblock",
     "up",
+    "upgrade",
 ]
 
 

@@ -6,7 +6,7 @@ the latest; a peer is said to be up and to be down in turns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,8 @@ class Job:
 class Agenda:
     """Events are objects of JSON, as native/event_json.py makes them."""
 
-    def __init__(self) -> None:
-        self._told: set[str] = set()  # peers that a hook was told are up
+    def __init__(self, told: Iterable[str] = ()) -> None:
+        self._told: set[str] = set(told)  # peers that a hook was told are up
         self._endpoints: dict[str, str] = {}
         self._states: dict[str, bool] = {}  # that wait, the oldest first
         self._moves: dict[str, None] = {}

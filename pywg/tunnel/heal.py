@@ -91,6 +91,7 @@ class Healer:
         places = [] if self._place is None else [self._place]
         with Watch(self._name, [RESOLV_CONF, *self._files], places) as watch:
             keep_only(for_programs=True)
+            self._was_there = network.exists(self._name)  # if we go on where another one was
             while True:
                 found = watch.wait()
                 while found and (more := watch.wait(SETTLE_S)):

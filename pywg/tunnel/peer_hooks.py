@@ -8,6 +8,7 @@ changed, and judged again: as with PreDown, it is the file of that moment that c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -16,13 +17,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TextIO
 
 from pywg.config import Config, comments, read
 from pywg.config.model import InterfaceSection
 from pywg.errors import PywgError
 from pywg.host import hooks, netns
 from pywg.plan.facts import Location
+from pywg.service.announcer import HANDED_OVER
 from pywg.service.supervisor import Listener, Log
+from pywg.tunnel import record
 from pywg.tunnel.agenda import Agenda, Job
 from pywg.tunnel.names import file_of
 
@@ -36,13 +40,60 @@ def listener(name: str, config: Config, location: Location) -> Listener | None:
     section = config.interface
     if not (section.on_peer_up or section.on_peer_down or section.on_endpoint_change):
         return None
+    return listening(name, location)
+
+
+def listening(name: str, location: Location, *, goes_on: bool = False) -> Listener:
+    """For a file that had such hooks when its tunnel came up; ``goes_on`` where another process
+    ends."""
 
     def listen(events: socket.socket, log: Log) -> None:
         if location.netns is not None:
             netns.enter(location.netns)
-        Runner(name, events, log, File(name, log).commands).run()
+        told = Told(name)
+        if not goes_on:
+            told.forget()
+        Runner(name, events, log, File(name, log).commands, told=told).run()
 
     return listen
+
+
+class Told:
+    """Peers that a hook was told are up, in a file: the process of the next version goes on from
+    there, when that of this one has done what was to do."""
+
+    def __init__(self, name: str) -> None:
+        self._path = record.told_of(name)
+        self._file: TextIO | None = None
+
+    def forget(self) -> None:
+        """What a tunnel of this name that is gone has left."""
+        self._path.unlink(missing_ok=True)
+
+    def begin(self) -> list[str]:
+        """Waits for whoever has it; peers, in the order they came up."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._file = os.fdopen(descriptor, "r+")
+        up: dict[str, None] = {}
+        for line in self._file:
+            sign, peer = line[:1], line[1:].rstrip("\n")
+            if sign == "+":
+                up[peer] = None
+            else:
+                up.pop(peer, None)
+        return list(up)
+
+    def end(self) -> None:
+        """The next one may go on."""
+        if self._file is not None:
+            self._file.close()
+
+    def note(self, job: Job) -> None:
+        if self._file is not None and job.kind != "endpoint":
+            self._file.write(f"{'+' if job.kind == 'up' else '-'}{job.peer}\n")
+            self._file.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +172,8 @@ class Runner:
         log: Log,
         commands: Callable[[Job], list[Command]],
         limit_s: float = LIMIT_S,
+        *,
+        told: Told | None = None,
     ) -> None:
         self._name = name
         self._events = events
@@ -128,21 +181,36 @@ class Runner:
         self._commands = commands
         self._limit_s = limit_s
         self._agenda = Agenda()
+        self._told = told
+        self._has_begun = told is None
+        self._is_handed_over = False
         self._waiting: deque[Command] = deque()  # of the job that is being done
         self._unread = b""
 
     def run(self) -> None:
-        """Until the other end is closed; a command that runs then has its time."""
+        """Until the other end is closed; a command that runs then has its time. All that waits has
+        its time where the tunnel goes on in another process, which hears of it no more."""
         is_open = True
-        while is_open:
-            command = self._next()
-            is_open = self._read() if command is None else self._do(command)
+        try:
+            while is_open or self._is_handed_over:
+                command = self._next()
+                if command is not None:
+                    is_open = self._do(command) and is_open
+                elif is_open:
+                    is_open = self._read()
+                else:
+                    return
+        finally:
+            if self._told is not None:
+                self._told.end()
 
     def _next(self) -> Command | None:
         while not self._waiting:
             job = self._agenda.take()
             if job is None:
                 return None
+            if self._told is not None:
+                self._told.note(job)
             self._waiting.extend(self._commands(job))
         return self._waiting.popleft()
 
@@ -154,8 +222,16 @@ class Runner:
             return False
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in filter(None, lines):
-            self._agenda.note(json.loads(line))
+            self._note(json.loads(line))
         return bool(data)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if not self._has_begun and self._told is not None:
+            # Not before: whoever hosts the tunnel now may not have been told that it is to end.
+            self._has_begun = True
+            self._agenda = Agenda(self._told.begin())
+        self._is_handed_over |= event.get("event") == HANDED_OVER
+        self._agenda.note(event)
 
     def _do(self, command: Command) -> bool:
         """One command to its end, while events are read. False when there will be no more."""

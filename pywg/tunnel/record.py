@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pywg.config.names import check_name
 from pywg.errors import PywgError, system_call
@@ -37,6 +37,7 @@ class Record:
     home: int = 0  # the network namespace that None stands for in ``location``; 0 is unknown
     is_up: bool = False  # whether `up` has ended, hooks and all
     left_out: tuple[Step, ...] = ()  # those of ``steps`` that a PostUp hook took back
+    manner: Mapping[str, Any] | None = None  # service.manner: None of the kernel, or an old version
 
     @property
     def file(self) -> Path:
@@ -58,6 +59,7 @@ class Record:
                 "home": self.home,
                 "is_up": self.is_up,
                 "left_out": [codec.to_json(step) for step in self.left_out],
+                "manner": self.manner,
             }
         )
 
@@ -80,6 +82,7 @@ class Record:
                 data.get("home", 0),
                 data.get("is_up", True),
                 tuple(codec.from_json(step) for step in data.get("left_out", ())),
+                data.get("manner"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
@@ -140,6 +143,17 @@ def file_of(name: str) -> Path | None:
         raise system_call(error, str(path)) from None
     except (ValueError, KeyError, TypeError):
         raise _damaged(path) from None
+
+
+def resuming(name: str) -> list[str]:
+    """What whoever stays beside the tunnel is to execute. Of the record of another version nothing
+    else can be understood; empty where there is nothing, or no record."""
+    try:
+        words = json.loads(path_of(name).read_text())["manner"]["resume"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    is_command = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return words if is_command else []
 
 
 def _damaged(path: Path) -> PywgError:
@@ -207,6 +221,12 @@ def remove(name: str) -> None:
     path_of(name).unlink(missing_ok=True)
     healing_of(name).unlink(missing_ok=True)
     events_of(name).unlink(missing_ok=True)
+    told_of(name).unlink(missing_ok=True)
+
+
+def told_of(name: str) -> Path:
+    """Which peers a hook was told are up: for the process of the hooks, and the one after it."""
+    return path_of(name).with_suffix(".told")
 
 
 def events_of(name: str) -> Path:

@@ -18,6 +18,7 @@ from pywg.plan.change import lasting
 from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import SetKillSwitch
 from pywg.service import endpoints
+from pywg.service.manner import Manner, build
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
 from pywg.tunnel import gather, lookup, peer_hooks, record
 from pywg.tunnel.apply import Applier
@@ -60,8 +61,14 @@ def hosted(
     tuning: Tuning | None = None,
     reporter: Reporter | None = None,
     heals: bool = True,
+    foreground: bool = False,
+    metrics: str = "",
 ) -> Iterator[Supervisor | None]:
-    """As ``up``, for a caller that watches the hosting process; None where the kernel hosts."""
+    """As ``up``, for a caller that watches the hosting process; None where the kernel hosts.
+
+    ``foreground`` and ``metrics``, the place where they are served, are only written down: for
+    ``upgrade``.
+    """
     name = check_name(Path(config.path).stem if name is None else name)
     location = locate(config) if location is None else location
     reporter = Logged() if reporter is None else reporter
@@ -90,6 +97,16 @@ def hosted(
     )
     log = (tuning.log_fd,) if tuning.log_fd >= 0 else ()
     cgroups = owners.cgroups(config)
+    listener = peer_hooks.listener(name, config, location)
+    manner = Manner(
+        hosting,
+        heals,
+        hears=listener is not None,
+        files=tuple(map(str, cgroups)),
+        foreground=foreground,
+        metrics=metrics,
+        build=build(),
+    )
     with contextlib.ExitStack() as stack:
         home = netns.here()
         stack.callback(os.close, home)
@@ -98,7 +115,7 @@ def hosted(
                 (*log, home),
                 renewed=record.renewed_names(name, names),
                 companion=companion(name, location, home, cgroups) if heals else None,
-                listener=peer_hooks.listener(name, config, location),
+                listener=listener,
             )
         )
         bring_up(
@@ -108,6 +125,7 @@ def hosted(
             reporter,
             create=lambda: supervisor.start(hosting),
             stop=supervisor.close,
+            manner=manner,
         )
         yield supervisor
 
@@ -142,11 +160,14 @@ def bring_up(
     *,
     create: Callable[[], None] | None = None,
     stop: Callable[[], None] = lambda: None,
+    manner: Manner | None = None,
 ) -> None:
-    """``create`` starts the process that hosts the device, ``stop`` tells it not to."""
+    """``create`` starts the process that hosts the device in this ``manner``, ``stop`` tells it not
+    to."""
     names = endpoints.names_to_json(config)
     path = str(Path(config.path).absolute())
-    claim = Record(name, path, location, (), names, netns.identity())
+    told = None if manner is None else manner.to_values()
+    claim = Record(name, path, location, (), names, netns.identity(), manner=told)
     with (
         Applier(location, path, reporter, create=create, stop=stop) as applier,
         applier.all_or_nothing() as afterwards,

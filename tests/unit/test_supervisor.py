@@ -33,6 +33,7 @@ class Device:
     def start(self, finished):
         self.finished = finished
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    was_handed_over = False
     def wait(self): pass
     def close(self):
         self.finished()

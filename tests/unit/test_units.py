@@ -32,7 +32,7 @@ PINNED = {
         "Type": "notify",
         "NotifyAccess": "main",
         "ExecStart": "@pywg@ up --foreground %i",
-        "ExecReload": "@pywg@ reload %i",
+        "ExecReload": "@pywg@ upgrade --reload %i",
         "KillMode": "mixed",
         "Restart": "on-failure",
         "CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BROADCAST "

@@ -66,6 +66,24 @@ def run(
     return said
 
 
+@contextlib.contextmanager
+def inside(name: str) -> Iterator[None]:
+    """As Namespace.entered, of one that somebody else has made."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        away = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(away)
+        finally:
+            os.close(away)
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
 class Namespace:
     """One network namespace, alive until close()."""
 
@@ -82,19 +100,8 @@ class Namespace:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """This thread is inside; whatever it opens or starts meanwhile belongs to the namespace."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            away = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _setns(away)
-            finally:
-                os.close(away)
-            try:
-                yield
-            finally:
-                _setns(home)
-        finally:
-            os.close(home)
+        with inside(self.name):
+            yield
 
     def run(self, *argv: str, **options: Any) -> str:
         with self.entered():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tools.vm.guest import backends, likeness, managers, resolving, sleeping, units
+from tools.vm.guest import backends, likeness, managers, resolving, sleeping, units, upgrading
 
 
 class Case(NamedTuple):
@@ -18,6 +18,8 @@ CASES = {
     "enable": Case(units.enable, 180, boot=1),
     "reboot": Case(units.reboot, 180),
     "reload": Case(units.reload, 120),
+    "upgrade": Case(upgrading.upgrade, 240),
+    "daemon": Case(upgrading.daemon, 240),
     "killed": Case(units.killed, 300),
     "resolved": Case(resolving.resolved, 180),
     "network-manager": Case(managers.network_manager, 300),
