@@ -1,17 +1,19 @@
 """Builds the container images: `pywgd` (the static file alone) and `pywg` (with Python).
 
-    scripts/build-images [pywgd] [pywg] [--static FOLDER] [--wheels FOLDER] [--base IMAGE] [--out FOLDER]
+    scripts/build-images [pywgd] [pywg] [--base IMAGE] [--out FOLDER]
+    scripts/build-images --make-base
 
 Needs buildah. `pywgd` becomes one manifest with an image for each static file that is there, so one
 name serves every architecture. `pywg` is built for the machines that --platform names (this one
-if none). Both lie in the caller's container storage as NAME:VERSION; with --out also in one file
-each, for `skopeo copy` or `podman load`. The static image of the same files is the same, byte by
-byte: its time is SOURCE_DATE_EPOCH, or 1970.
+if none). Both lie in the caller's container storage as NAME:VERSION; with --out also in one folder
+each. The layer of a static file is always the same: its
+time is SOURCE_DATE_EPOCH, or 1970.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -45,6 +47,7 @@ RELEASE = "bookworm"
 PACKAGES = ("python3", "python3-venv", "iproute2", "nftables", "tini")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pywg-images"
 LOCAL_BASE = "localhost/pywg-base"
+ROOTFS = "rootfs.tar"
 
 
 # ---- the static file -----------------------------------------------------------------------------
@@ -97,9 +100,7 @@ def build_python(folder: Path, base: str | None, platforms: Sequence[str]) -> st
     with tempfile.TemporaryDirectory(prefix="pywg-image-") as context:
         _gather(wheels, Path(context) / "wheels")
         # chroot: RUN needs no runtime and no cgroups.
-        _build(
-            RECIPES / "pywg.Containerfile", Path(context), *options, "--isolation", "chroot"
-        )
+        _build(RECIPES / "pywg.Containerfile", Path(context), *options, "--isolation", "chroot")
     return name
 
 
@@ -123,18 +124,14 @@ def _as_image(base: str) -> str:
     if not Path(base).is_file():
         return base
     with tempfile.TemporaryDirectory(prefix="pywg-image-") as context:
-        # Not copied: it is large.
-        os.link(base, Path(context) / "rootfs.tar") if _same_disk(base, context) else shutil.copy(
-            base, Path(context) / "rootfs.tar"
-        )
+        with contextlib.suppress(OSError):  # not copied where that can be: it is large
+            os.link(base, Path(context) / ROOTFS)
+        if not (Path(context) / ROOTFS).exists():
+            shutil.copy(base, Path(context) / ROOTFS)
         recipe = Path(context) / "Containerfile"
-        recipe.write_text("FROM scratch\nADD rootfs.tar /\n", encoding="ascii")
+        recipe.write_text(f"FROM scratch\nADD {ROOTFS} /\n", encoding="ascii")
         _build(recipe, Path(context), "--tag", LOCAL_BASE)
     return LOCAL_BASE
-
-
-def _same_disk(left: str, right: str) -> bool:
-    return os.stat(left).st_dev == os.stat(right).st_dev
 
 
 def kept_base() -> Path:
@@ -173,17 +170,16 @@ def _forget(name: str) -> None:
 
 
 def write(name: str, out: Path) -> Path:
-    """One OCI archive, with all images of a manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{re.sub('[/:]', '-', name.removeprefix('localhost/'))}.tar"
-    path.unlink(missing_ok=True)
+    """A folder for `skopeo copy --all dir:...` and `podman pull dir:...`, with all images of a
+    manifest. Not an OCI archive: the health check would be left out."""
+    path = out / re.sub("[/:]", "-", name.removeprefix("localhost/"))
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
     listed = subprocess.run(
         ["buildah", "manifest", "inspect", name], capture_output=True, check=False
     )
-    if listed.returncode == 0:
-        _run("buildah", "manifest", "push", "--all", name, f"oci-archive:{path}")
-    else:
-        _run("buildah", "push", name, f"oci-archive:{path}")
+    words = ("manifest", "push", "--all") if listed.returncode == 0 else ("push",)
+    _run("buildah", *words, "--format", "v2s2", name, f"dir:{path}")
     return path
 
 
@@ -208,8 +204,14 @@ def main() -> None:
     parser.add_argument(
         "--platform", action="append", default=[], help="of pywg: linux/amd64, linux/arm64, ..."
     )
-    parser.add_argument("--out", type=Path, help="write one file for each image there")
+    parser.add_argument(
+        "--make-base", action="store_true", help="only make the tar of --base debootstrap (root)"
+    )
+    parser.add_argument("--out", type=Path, help="write one folder for each image there")
     options = parser.parse_args()
+    if options.make_base:
+        print(debootstrapped())
+        return
     wanted = options.images or ["pywgd", "pywg"]
     if unknown := set(wanted) - {"pywgd", "pywg"}:
         parser.error(f"no image {', '.join(sorted(unknown))}: pywgd, pywg")

@@ -21,6 +21,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,10 +57,11 @@ class Engine:
             if shutil.which(program) is None:
                 raise Missing(f"no {program}: run scripts/peers")
         self.namespace = namespace
-        self._uid = uid
+        self.uid = uid
         self.folder = Path(tempfile.mkdtemp(prefix="pywg-containers-"))
         self._home = self.folder / "home"
         (self._home / "run").mkdir(parents=True)
+        self.folder.chmod(0o755)
         for path in (self.folder, self._home, self._home / "run"):
             os.chown(path, uid, uid)
         self._write_settings()
@@ -88,20 +90,19 @@ class Engine:
 
     def _write_settings(self) -> None:
         storage = {
-            "driver": '"vfs"' if self._uid else '"overlay"',
+            "driver": '"vfs"' if self.uid else '"overlay"',
             "graphroot": f'"{self._home}/storage"',
             "runroot": f'"{self._home}/runroot"',
         }
         lines = ["[storage]", *(f"{key} = {value}" for key, value in storage.items())]
         # One user has one number here: no range for others (/etc/subuid).
-        lines += ["[storage.options.vfs]", 'ignore_chown_errors = "true"'] * bool(self._uid)
+        lines += ["[storage.options.vfs]", 'ignore_chown_errors = "true"'] * bool(self.uid)
         (self._home / "storage.conf").write_text("\n".join(lines) + "\n")
 
     def _settings_for(self, network: str) -> Path:
         """What an ordinary machine has as it is: limits that we may set, no cgroups to make."""
-        files, processes = (
-            resource.getrlimit(which)[1] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
-        )
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        processes = min(4096, resource.getrlimit(resource.RLIMIT_NPROC)[1])
         path = self._home / f"containers-{network.replace('/', '-')}.conf"
         path.write_text(
             f'[containers]\ncgroups = "disabled"\nnetns = "{network}"\nlog_driver = "k8s-file"\n'
@@ -114,8 +115,10 @@ class Engine:
     # Commands.
 
     def attempt(
-        self, *argv: str, network: str = "none", seconds: float = 120, **more: Any
+        self, *argv: str, network: str = "none", seconds: float = 120, online: bool = False
     ) -> subprocess.CompletedProcess[str]:
+        """`network` is what containers get; `online` has the machine's own, for what is
+        downloaded."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("XDG_")
         } | {
@@ -124,11 +127,12 @@ class Engine:
             "CONTAINERS_CONF": str(self._settings_for(network)),
             "CONTAINERS_STORAGE_CONF": str(self._home / "storage.conf"),
             "BUILDAH_ISOLATION": "chroot",
+            "PYTHON": sys.executable,
         }
         inside = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={self.folder}"]
-        if self._uid:
-            inside += ["setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups"]
-        with self.namespace.entered():
+        if self.uid:
+            inside += ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups"]
+        with contextlib.nullcontext() if online else self.namespace.entered():
             return subprocess.run(
                 [*inside, *argv],
                 stdin=subprocess.DEVNULL,
@@ -137,23 +141,27 @@ class Engine:
                 timeout=seconds,
                 check=False,
                 env=environment,
-                **more,
             )
 
-    def run(self, *argv: str, network: str = "none", seconds: float = 120) -> str:
-        done = self.attempt(*argv, network=network, seconds=seconds)
+    def run(
+        self, *argv: str, network: str = "none", seconds: float = 120, online: bool = False
+    ) -> str:
+        done = self.attempt(*argv, network=network, seconds=seconds, online=online)
         assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr[-2000:]}"
         return done.stdout
 
     def check(self, image: str) -> None:
         """That containers run at all. Raises Missing with what podman says."""
-        done = self.attempt("podman", "run", "--rm", "--entrypoint", '["/pywgd", "--version"]', image)
+        done = self.attempt(
+            "podman", "run", "--rm", "--entrypoint", '["/pywgd", "--version"]', image
+        )
         if done.returncode != 0:
             raise Missing(f"podman runs no container here: {last_line(done.stderr)}")
 
     def build(self, *words: str, seconds: float = 300) -> str:
         """scripts/build-images."""
-        return self.run(str(REPOSITORY / "scripts" / "build-images"), *words, seconds=seconds)
+        command = str(REPOSITORY / "scripts" / "build-images")
+        return self.run(command, *words, seconds=seconds, online=True)
 
     def inspect(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run("podman", "inspect", name))[0]
