@@ -24,7 +24,7 @@ import pytest
 
 from tools.build import core
 from tools.lab import ordinary
-from tools.lab.containers import Engine, Inside, children, engine
+from tools.lab.containers import Engine, Inside, children, engine, zombies
 from tools.lab.keys import new_key
 from tools.lab.namespaces import Namespace, cable
 from tools.lab.programs import REPOSITORY, Missing, Program
@@ -326,7 +326,7 @@ def test_the_image_with_python(
         wait_until(ends[0].is_healthy, "it is healthy", every=0.1)
         assert "table inet of-wg0" in cabled[0].run("nft", "list", "tables")
         first = podman.pid("east")
-        wait_until(lambda: len(children(first)) == 1, "what the hook left is waited for")
+        wait_until(lambda: not zombies(first), "what the hook left is waited for")
         podman.run("podman", "stop", "east")
         assert podman.inspect("east")["State"]["ExitCode"] == 0
         assert cabled[0].link("wg0") is None

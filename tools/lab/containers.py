@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.lab.namespaces import Namespace, _setns
+from tools.lab.namespaces import Namespace
 from tools.lab.programs import REPOSITORY, Missing
 
 PROGRAMS = ("podman", "buildah", "crun", "slirp4netns")
@@ -66,7 +66,7 @@ class Engine:
             os.chown(path, uid, uid)
         self._write_settings()
         self._holder = namespace.popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _MOUNTS],
+            ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _MOUNTS],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -176,27 +176,21 @@ class Inside(Namespace):
 
     def __init__(self, pid: int) -> None:
         self.name = f"of {pid}"
-        self._path = f"/proc/{pid}/ns/net"
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            away = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _setns(away)
-            finally:
-                os.close(away)
-            try:
-                yield
-            finally:
-                _setns(home)
-        finally:
-            os.close(home)
+        self.path = f"/proc/{pid}/ns/net"
 
 
 def children(pid: int) -> Sequence[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def zombies(pid: int) -> list[str]:
+    """Children that have ended and that nobody has waited for."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError):
+            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                found.append(child)
+    return found
 
 
 def last_line(text: str) -> str:

@@ -71,6 +71,7 @@ class Namespace:
 
     def __init__(self, role: str) -> None:
         self.name = f"{PREFIX}-{os.getpid()}-{role}{next(_serial)}"
+        self.path = f"/run/netns/{self.name}"
         run("ip", "netns", "add", self.name)
         with self.entered():
             Path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(NAMED_PORTS)
@@ -84,7 +85,7 @@ class Namespace:
         """This thread is inside; whatever it opens or starts meanwhile belongs to the namespace."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            away = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
+            away = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 _setns(away)
             finally:
