@@ -9,6 +9,8 @@
 //!                        alone, with the source: if that is sent it was the train, if not it was the source
 //!   EINVAL, ENETUNREACH, ENODEV, EADDRNOTAVAIL, a datagram with a sticky source
 //!                        the source is gone: it is forgotten, in all datagrams that have it
+//!   EINVAL, a datagram with a TOS and no source
+//!                        qemu-user for the other byte order, which hands the number on as it is: without the TOS
 //!   what ICMP can have told (IP_RECVERR)
 //!                        it may be about a datagram of before, since the kernel tells it by the next call, whatever
 //!                        that sends: the same again, a few times. The error queue does not tell which it is: what it
@@ -257,7 +259,12 @@ pub const Pass = struct {
                 if (transmit.endpoint.source == null) return pass.withoutGso(transmit, errno);
                 pass.suspect = piece.transmit;
                 return .cut_anew;
-            } else if (transmit.endpoint.source != null) return pass.withoutSource(transmit),
+            } else if (transmit.endpoint.source != null) {
+                return pass.withoutSource(transmit);
+            } else if (transmit.tos != 0) {
+                transmit.tos = 0;
+                return .cut_anew;
+            },
             .NETUNREACH, .NODEV, .ADDRNOTAVAIL => {
                 if (transmit.endpoint.source != null) return pass.withoutSource(transmit);
             },

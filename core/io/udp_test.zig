@@ -121,8 +121,8 @@ const Fault = struct {
 
     const Rule = struct {
         errno: sys.E,
-        /// Which messages: all trains, all singles, those with a source, or those whose first byte is this.
-        which: union(enum) { train, source, first_byte: u8, all },
+        /// Which messages: all trains, all singles, those with a source or a TOS, or those whose first byte is this.
+        which: union(enum) { train, source, tos, first_byte: u8, all },
     };
 
     const calls: sys.Calls = .{ .sendmmsg = sendmmsg };
@@ -152,6 +152,7 @@ const Fault = struct {
             const hit = switch (rule.which) {
                 .train => hasControl(message, linux.IPPROTO.UDP, linux.UDP.SEGMENT),
                 .source => hasControl(message, linux.IPPROTO.IP, linux.IP.PKTINFO),
+                .tos => hasControl(message, linux.IPPROTO.IP, linux.IP.TOS),
                 .first_byte => |byte| message.hdr.iov[0].base[0] == byte,
                 .all => true,
             };
@@ -319,6 +320,19 @@ test "a source refused under EINVAL costs the source, not GSO" {
     try testing.expect(fixture.offload.gsoAllowed(endpoint.remote, 0));
     try testing.expectEqual(3, Fault.calls_made); // train, single, train without source
     try fixture.expectNumbered(.ipv4, ascending[0..5], 100);
+}
+
+test "a datagram whose TOS is refused under EINVAL goes without" {
+    var fixture: Fixture = .{};
+    try fixture.start(&Fault.calls);
+    defer fixture.stop();
+    Fault.reset(&.{.{ .errno = .INVAL, .which = .tos }});
+    var buffer: [100]u8 = undefined;
+    var transmits = [_]Transmit{
+        .{ .bytes = numberedTrain(&buffer, 100), .segment_size = 0, .tos = 0x88, .endpoint = fixture.target(.ipv4) },
+    };
+    try testing.expectEqual(SendResult{ .sent_datagrams = 1 }, fixture.a.send(&transmits, 0));
+    try fixture.expectNumbered(.ipv4, ascending[0..1], 100);
 }
 
 test "a refused message costs itself only, wherever in the batch it stands" {

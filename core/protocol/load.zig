@@ -128,8 +128,8 @@ test "handshakes without a cookie take at most a fortieth of a core, those with 
 test "what one allowance has spent leaves the other alone, and calm brings a burst back but no more" {
     var load: Load = .init(50_000);
     const burst = 10 * millisecond / 50_000;
-    for (0..2) |round| {
-        const now = beginning.after(round * 3600 * std.time.ns_per_s);
+    for ([_]u64{ 0, 1 }) |hours| {
+        const now = beginning.after(hours * 3600 * std.time.ns_per_s);
         for (0..burst + 1) |_| {
             try testing.expect(load.allows(.unproven, now));
             load.charge(.unproven, 1, now);

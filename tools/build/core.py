@@ -63,12 +63,24 @@ TARGETS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("v4ifma", "x86_64_v4+avx512ifma"),
         ],
     ),
+    "i686": ("x86-linux-none", [("baseline", "pentium4")]),
     "aarch64": ("aarch64-linux-none", [("baseline", "baseline")]),
     "armv7l": ("arm-linux-none", [("baseline", "generic+v7a")]),  # NEON is optional in ARMv7
+    # That of the first Raspberry Pi, without what not all of its kind have.
+    "armv6": ("arm-linux-none", [("baseline", "arm1176jzf_s+soft_float-vfp2")]),
     "riscv64": ("riscv64-linux-none", [("baseline", "baseline_rv64")]),
+    # Routers: few of their processors have a floating point unit.
+    "mips": ("mips-linux-none", [("baseline", "mips32r2+soft_float")]),
+    "mipsel": ("mipsel-linux-none", [("baseline", "mips32r2+soft_float")]),
+    "ppc64le": ("powerpc64le-linux-none", [("baseline", "ppc64le")]),
+    "s390x": ("s390x-linux-none", [("baseline", "arch8")]),
 }
 # CPU of everything but the AEAD.
-BASELINE = {"armv7l": "generic+v7a"}
+BASELINE = {
+    arch: flavours[0][1]
+    for arch, (_, flavours) in TARGETS.items()
+    if arch not in ("x86_64", "aarch64")
+}
 
 LIBRARY, STATIC_LIBRARY, DAEMON = "libpywg.so", "libpywg.a", "pywgd"
 PRODUCTS = (LIBRARY, STATIC_LIBRARY, DAEMON)
@@ -283,13 +295,31 @@ def find_zig() -> list[str]:
     raise SystemExit("no zig: pip install ziglang==0.17.1, or PYWG_ZIG=/path/to/zig")
 
 
+# What others call them: Debian, Go, uname.
+OTHER_NAMES = {
+    "amd64": "x86_64",
+    "arm": "armv7l",
+    "arm64": "aarch64",
+    "armv6l": "armv6",
+    "armv7": "armv7l",
+    "i386": "i686",
+    "ppc64el": "ppc64le",
+    "x86-64": "x86_64",
+}
+
+
+def arch_of(name: str) -> str:
+    """Of any of its names, also with the system behind it (`aarch64-linux`)."""
+    for given in (name, name.partition("-")[0]):
+        arch = OTHER_NAMES.get(given, given)
+        if arch in TARGETS:
+            return arch
+    raise SystemExit(f"no target for {name}; there are {', '.join(TARGETS)}")
+
+
 def find_arch() -> str:
-    """PYWG_ZIG_TARGET (`aarch64`, `aarch64-linux`), else this machine's."""
-    given = os.environ.get("PYWG_ZIG_TARGET", "").partition("-")[0] or os.uname().machine
-    arch = {"arm": "armv7l", "arm64": "aarch64", "amd64": "x86_64"}.get(given, given)
-    if arch not in TARGETS:
-        raise SystemExit(f"no target for {given}; there are {', '.join(TARGETS)}")
-    return arch
+    """PYWG_ZIG_TARGET, else this machine's."""
+    return arch_of(os.environ.get("PYWG_ZIG_TARGET") or os.uname().machine)
 
 
 def _run_all(commands: Sequence[Sequence[str]], log: Callable[[str], None]) -> None:
