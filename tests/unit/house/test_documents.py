@@ -39,6 +39,10 @@ ALLOWED = {
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",
     "wg-quick@wg0.service": "of wireguard-tools",
+    "wg0.conf": "the reader's",
+    "dnsConfig": "of Kubernetes",
+    "resources.limits": "of Kubernetes",
+    "squat.ai/tun: 1": "of generic-device-plugin",
 }
 # The first word of a dotted name that is not ours.
 FOREIGN = {"std": "Zig's library", "net": "the kernel's settings"} | dict.fromkeys(
@@ -51,7 +55,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(
-    r"(?=.*[A-Za-z])[\w.*@-]+(?:/[\w.*@-]*)+|[\w*@-]+\.(?:a|c|h|md|py|service|so|zig)"
+    r"(?=.*[A-Za-z])[\w.*@-]+(?:/[\w.*@-]*)+|[\w*@-]+\.(?:a|c|h|md|py|service|so|zig|zig\.zon|yml|yaml|Containerfile)"
 )
 KEY = re.compile(r"(?:#!pywg )?([A-Z]\w+) = (.*)")
 NAME = re.compile(r"[.$]?([A-Za-z_][\w-]*(?:\.\w+)*)(\*?)(?:\(.*\)|(?:=|: )(.*))?")
