@@ -61,7 +61,9 @@ KEY = re.compile(r"(?:#!pywg )?([A-Z]\w+) = (.*)")
 NAME = re.compile(r"[.$]?([A-Za-z_][\w-]*(?:\.\w+)*)(\*?)(?:\(.*\)|(?:=|: )(.*))?")
 OPTION = re.compile(r"(?<!\S)\[?(--?[a-z][a-z0-9-]*)")
 SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=\S* ")
-COMMAND = re.compile(r"(?:\./)?(pywgd?|scripts/[\w-]+|zig build|\S*python -m ziglang build)(?: (.*))?")
+COMMAND = re.compile(
+    r"(?:\./)?(pywgd?|scripts/[\w-]+|zig build|\S*python -m ziglang build)(?: (.*))?"
+)
 
 
 # ---- what exists ---------------------------------------------------------------------------------
