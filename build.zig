@@ -41,6 +41,7 @@ const Room = struct { name: []const u8, root: []const u8, imports: []const []con
 const graph = [_]Room{
     .{ .name = "wire", .root = "core/wire/wire.zig" },
     .{ .name = "protocol", .root = "core/protocol/protocol.zig", .imports = &.{"wire"} },
+    .{ .name = "config", .root = "core/config/config.zig", .imports = &.{ "wire", "protocol" } },
     .{ .name = "cipher", .root = "core/cipher/cipher.zig", .imports = &.{"cipher_options"} },
     .{ .name = "io", .root = "core/io/io.zig", .imports = &.{"wire"} },
     .{ .name = "device", .root = "core/device/device.zig", .imports = &.{ "wire", "protocol", "cipher", "io" } },
@@ -53,7 +54,7 @@ const graph = [_]Room{
     .{
         .name = "daemon",
         .root = "core/daemon/daemon.zig",
-        .imports = &.{ "wire", "protocol", "cipher", "io", "device", "runtime", "build_options" },
+        .imports = &.{ "wire", "protocol", "config", "cipher", "io", "device", "runtime", "build_options" },
     },
     // In no install:
     .{ .name = "bench", .root = "core/check/bench.zig", .imports = &.{ "wire", "protocol", "cipher", "runtime" } },
@@ -197,7 +198,7 @@ fn addTests(self: *const Build) void {
     const step = b.step("test", "Run the Zig tests");
     const programs = b.step("test-programs", "Compile the Zig tests into zig-out/test/");
     const all = self.rooms(.safe);
-    for ([_][]const u8{ "wire", "protocol", "cipher", "io", "device", "abi", "daemon" }) |name| {
+    for ([_][]const u8{ "wire", "protocol", "config", "cipher", "io", "device", "abi", "daemon" }) |name| {
         const tests = b.addTest(.{ .name = name, .root_module = all.get(name), .use_llvm = true });
         step.dependOn(&b.addRunArtifact(tests).step);
         programs.dependOn(&b.addInstallArtifact(tests, .{ .dest_dir = .{ .override = .{ .custom = "test" } } }).step);

@@ -14,6 +14,7 @@ pub const tun = @import("tun.zig");
 pub const netlink = @import("netlink.zig");
 pub const tunnels = @import("tunnels.zig");
 pub const link = @import("link.zig");
+pub const interface_address = @import("interface_address.zig");
 pub const link_settings = @import("link_settings.zig");
 pub const route = @import("route.zig");
 pub const vm_generation = @import("vm_generation.zig");
@@ -27,6 +28,7 @@ pub const udp = @import("udp.zig");
 pub const poller = @import("poller.zig");
 pub const uapi_listener = @import("uapi_listener.zig");
 pub const uapi_client = @import("uapi_client.zig");
+pub const uapi_connection = @import("uapi_connection.zig");
 
 pub const Offload = offload.Offload;
 pub const VnetHeader = vnet_header.VnetHeader;
@@ -61,4 +63,6 @@ test {
     _ = poller;
     _ = uapi_listener;
     _ = uapi_client;
+    _ = uapi_connection;
+    _ = interface_address;
 }

@@ -44,6 +44,13 @@ pub fn isUp(name: []const u8) Error!bool {
     return request.value.flags & iff_up != 0;
 }
 
+pub fn setUp(name: []const u8) Error!void {
+    var request = sys.Ifreq.init(name) orelse return error.NotFound;
+    try control(linux.SIOCGIFFLAGS, &request);
+    request.value.flags |= iff_up;
+    try control(linux.SIOCSIFFLAGS, &request);
+}
+
 const iff_up = 1;
 
 fn control(request: u32, argument: *sys.Ifreq) Error!void {
@@ -424,10 +431,11 @@ test "MTU, flags, index and segment limit are set and read" {
     try setMtu("pywgtest0", 1420);
     try testing.expectEqual(1420, try mtu("pywgtest0"));
     try testing.expect(!try isUp("pywgtest0"));
-    try sys.TestNamespace.setUp("pywgtest0", true);
+    try setUp("pywgtest0");
     try testing.expect(try isUp("pywgtest0"));
     try setGsoMaxSegs(try index("pywgtest0"), 45);
     try testing.expectError(error.NotFound, index("nothing"));
+    try testing.expectError(error.NotFound, setUp("nothing"));
     try testing.expectError(error.NotFound, mtu("a name that is too long"));
     try testing.expectError(error.NotFound, setGsoMaxSegs(12345, 45));
     try testing.expect(setGsoMaxSegs(try index("pywgtest0"), 1_000_000) == error.SystemResources);

@@ -36,6 +36,7 @@ Graph = Mapping[str, tuple[str, list[str]]]
 MODULES: Graph = {
     "wire": ("core/wire/wire.zig", []),
     "protocol": ("core/protocol/protocol.zig", ["wire"]),
+    "config": ("core/config/config.zig", ["wire", "protocol"]),
     "cipher": ("core/cipher/cipher.zig", ["cipher_options"]),
     "io": ("core/io/io.zig", ["wire"]),
     "device": ("core/device/device.zig", ["wire", "protocol", "cipher", "io"]),
@@ -46,7 +47,7 @@ MODULES: Graph = {
     ),
     "daemon": (
         "core/daemon/daemon.zig",
-        ["wire", "protocol", "cipher", "io", "device", "runtime", "build_options"],
+        ["wire", "protocol", "config", "cipher", "io", "device", "runtime", "build_options"],
     ),
 }
 KERNELS = "core/cipher/kernels.zig"
