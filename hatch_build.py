@@ -1,7 +1,7 @@
 """The build hook: compiles the core for the wheel, or into the tree for an editable install.
 
 Environment, since hatchling passes no config settings on:
-    PYWG_ZIG_TARGET=aarch64    build for another machine (one of PLATFORMS)
+    PYWG_ZIG_TARGET=aarch64    build for another machine (see core.PLATFORMS)
     PYWG_ZIG=/usr/bin/zig      this zig instead of the `ziglang` wheel
     PYWG_ZIG_OPTIMIZE=Debug    how everything but the AEAD is compiled (default ReleaseSafe)
     PYWG_PREBUILT=DIRECTORY    no zig at all: take libpywg.so, libpywg.a and pywgd from there
@@ -24,16 +24,6 @@ PACKAGED = ("libpywg.so", "libpywg.a", "pywgd")
 # For C programs, beside these: tests/unit/test_c_library.py finds them by pkg-config.
 HEADER = "include/pywg.h"
 PKG_CONFIG = "pkgconfig/pywg.pc"
-# No libc is linked, so one file serves glibc and musl.
-PLATFORMS = {
-    "x86_64": "manylinux_2_17_x86_64.manylinux2014_x86_64.musllinux_1_1_x86_64",
-    "i686": "manylinux_2_17_i686.manylinux2014_i686.musllinux_1_1_i686",
-    "aarch64": "manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
-    "armv7l": "manylinux_2_17_armv7l.manylinux2014_armv7l.musllinux_1_1_armv7l",
-    "riscv64": "manylinux_2_31_riscv64.musllinux_1_2_riscv64",
-    "ppc64le": "manylinux_2_17_ppc64le.manylinux2014_ppc64le.musllinux_1_1_ppc64le",
-    "s390x": "manylinux_2_17_s390x.manylinux2014_s390x.musllinux_1_1_s390x",
-}
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -46,11 +36,11 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         core = self._build_core_module()
         arch = core.find_arch()
-        if arch not in PLATFORMS:
+        if arch not in core.PLATFORMS:
             raise SystemExit(f"there is no wheel for {arch}; pywgd: scripts/build-static {arch}")
         built = self._products(core, arch)
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{PLATFORMS[arch]}"
+        build_data["tag"] = f"py3-none-{core.PLATFORMS[arch]}"
         if version == "editable":
             self._install_in_tree(built)
             return

@@ -1089,7 +1089,8 @@ fn deleteInterface() !void {
     const Message = extern struct { header: linux.nlmsghdr, link: linux.ifinfomsg };
     var message: Message = std.mem.zeroes(Message);
     message.header.len = @sizeOf(Message);
-    std.mem.asBytes(&message)[4..8].* = @bitCast([2]u16{ sys.RTM_DELLINK, sys.NLM_F_REQUEST | sys.NLM_F_ACK });
+    std.mem.writeInt(u16, std.mem.asBytes(&message)[4..6], sys.RTM_DELLINK, .native);
+    std.mem.writeInt(u16, std.mem.asBytes(&message)[6..8], sys.NLM_F_REQUEST | sys.NLM_F_ACK, .native);
     message.link.index = @intCast(try io.link.index(interface_name));
     const sent = linux.sendto(socket, std.mem.asBytes(&message).ptr, @sizeOf(Message), 0, null, 0);
     try testing.expectEqual(@sizeOf(Message), sent);

@@ -452,7 +452,8 @@ const Fixture = struct {
     /// Waits for what is to be received, but not for ever.
     fn udpSocket() sys.fd_t {
         const socket: sys.fd_t = @intCast(linux.socket(linux.AF.INET, linux.SOCK.DGRAM | linux.SOCK.CLOEXEC, 0));
-        const patience: linux.timeval = .{ .sec = patience_ms / std.time.ms_per_s, .usec = 0 };
+        // Of two longs, which std's is not on every 32-bit machine.
+        const patience: extern struct { sec: isize, usec: isize = 0 } = .{ .sec = patience_ms / std.time.ms_per_s };
         const value = std.mem.asBytes(&patience);
         const errno = linux.errno(linux.setsockopt(socket, linux.SOL.SOCKET, linux.SO.RCVTIMEO, value, value.len));
         assert(errno == .SUCCESS);

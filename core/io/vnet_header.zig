@@ -81,7 +81,7 @@ test "a header survives its bytes" {
     };
     const bytes = header.asBytes();
     try std.testing.expectEqual(header, VnetHeader.parse(bytes));
-    try std.testing.expectEqual(1360, @as(u16, @bitCast(bytes[4..6].*)));
+    try std.testing.expectEqual(1360, std.mem.readInt(u16, bytes[4..6], .native));
     const zero: VnetHeader = .{};
     try std.testing.expect(std.mem.allEqual(u8, zero.asBytes(), 0));
 }
@@ -89,6 +89,6 @@ test "a header survives its bytes" {
 test "offsets of a tunnel lie where the kernel has them" {
     const header: VnetHeader = .{ .outer_transport = 0x1122, .inner_network = 0x3344 };
     const bytes = std.mem.asBytes(&header);
-    try std.testing.expectEqual(0x1122, @as(u16, @bitCast(bytes[20..22].*)));
-    try std.testing.expectEqual(0x3344, @as(u16, @bitCast(bytes[22..24].*)));
+    try std.testing.expectEqual(0x1122, std.mem.readInt(u16, bytes[20..22], .native));
+    try std.testing.expectEqual(0x3344, std.mem.readInt(u16, bytes[22..24], .native));
 }

@@ -49,7 +49,9 @@ FLAGS = {
     "fuzz_rooms": ["-fstrip"],
 }
 # In names of qemu-user, where they are not ours.
-QEMU_NAMES = {"armv7l": "arm"}
+QEMU_NAMES = {"armv6": "arm", "armv7l": "arm", "i686": "i386"}
+# Of x86-64 kernels that run programs for x86, too.
+IA32 = Path("/proc/sys/abi/vsyscall32")
 
 
 class Failed(RuntimeError):
@@ -63,7 +65,7 @@ def find_flavours(arch: str) -> list[str]:
 
 def emulator(arch: str) -> list[str]:
     """What runs programs of this architecture here: nothing, or Debian's qemu-user-static."""
-    if arch == core.find_arch():
+    if arch == core.find_arch() or (arch == "i686" and IA32.exists()):
         return []
     return [f"qemu-{QEMU_NAMES.get(arch, arch)}-static"]
 
@@ -80,13 +82,13 @@ def build_ends(directory: Path, source: Path) -> Path:
     job, output = builder.job, directory / source.stem
     rooms = directory / "ends_rooms.o"
     flags = ["-fPIC", "-fstrip", f"-femit-bin={rooms}", "--name", "ends_rooms"]
-    _run([*job.zig, "build-obj", *_usual(job), *flags, *job.modules("ends")])
+    run([*job.zig, "build-obj", *_usual(job), *flags, *job.modules("ends")])
     inputs = [str(source), str(rooms), *job.objects]
-    _run([*job.zig, "cc", "-O2", "-Wall", "-Wextra", "-o", str(output), *inputs])
+    run([*job.zig, "cc", "-O2", "-Wall", "-Wextra", "-o", str(output), *inputs])
     return output
 
 
-def _run(command: Sequence[str]) -> None:
+def run(command: Sequence[str]) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"{shlex.join(command)}\n{done.stderr}")
@@ -106,12 +108,12 @@ def build_simulation(directory: Path, *, mutated: bool = False) -> Path:
     job = core.Build(zig, arch, core.OPTIMIZE_DEFAULT, core.version(), directory, graph=graph)
     job.write_options()
     flavour, cpu = job.flavours[0]
-    _run(job.kernels(flavour, cpu))
+    run(job.kernels(flavour, cpu))
     inputs = [job.objects[0], *job.modules("sim")]
     output = directory / "sim"
     target = ["-target", job.target, "-mcpu", cpu, "-O", job.optimize]
     flags = ["-static", "-fstrip", "-fsingle-threaded", f"-femit-bin={output}", "--name", "sim"]
-    _run([*zig, "build-exe", *target, *flags, *inputs])
+    run([*zig, "build-exe", *target, *flags, *inputs])
     return output
 
 
@@ -122,7 +124,7 @@ def build_filter(directory: Path, arch: str) -> Path:
     target = ["-target", job.target, "-mcpu", core.BASELINE.get(arch, "baseline")]
     flags = ["-O", job.optimize, "-static", "-fstrip", "-fsingle-threaded"]
     names = [f"-femit-bin={output}", "--name", "filter"]
-    _run([*zig, "build-exe", *target, *flags, *names, *job.modules("filter")])
+    run([*zig, "build-exe", *target, *flags, *names, *job.modules("filter")])
     return output
 
 
@@ -137,8 +139,8 @@ def build_guided(directory: Path, target: str, compiler: str) -> Path:
     program, objects = directory / target, directory / f"{target}.o"
     flags = ["-fllvm", *_usual(job), "-fPIC", "-fcompiler-rt"]
     names = [f"-femit-bin={objects}", "--name", target]
-    _run([*job.zig, "build-obj", *flags, *names, *_counted(job.modules("guided"))])
-    _run([compiler, "-fsanitize=fuzzer", str(objects), "-o", str(program)])
+    run([*job.zig, "build-obj", *flags, *names, *_counted(job.modules("guided"))])
+    run([compiler, "-fsanitize=fuzzer", str(objects), "-o", str(program)])
     return program
 
 
@@ -147,7 +149,7 @@ def build_replay(directory: Path) -> Path:
     job, program = _without_kernels(directory), directory / "replay"
     names = [f"-femit-bin={program}", "--name", "replay"]
     flags = [*_usual(job), "-static", "-fstrip"]
-    _run([*job.zig, "build-exe", *flags, *names, *job.modules("replay")])
+    run([*job.zig, "build-exe", *flags, *names, *job.modules("replay")])
     return program
 
 
@@ -208,7 +210,7 @@ class Builder:
         self.job.write_options()
         for flavour, cpu in self.job.flavours:
             verb, *arguments = self.job.kernels(flavour, cpu)[len(zig) :]
-            _run([*zig, verb, *self.flags, *arguments])
+            run([*zig, verb, *self.flags, *arguments])
 
     def shared_library(self, module: str) -> Path:
         return self._link("build-lib", ["-dynamic", "-fPIC", "-fstrip"], module, f"lib{module}.so")
@@ -247,5 +249,5 @@ class Builder:
         target = ["-target", job.target, "-mcpu", cpu, "-O", optimize]
         names = [f"-femit-bin={output}", "--name", module]
         inputs = [*job.objects, *job.modules(module)]
-        _run([*job.zig, verb, *target, *flags, *names, *inputs])
+        run([*job.zig, verb, *target, *flags, *names, *inputs])
         return output

@@ -83,6 +83,18 @@ BASELINE = {
     if arch not in ("x86_64", "aarch64")
 }
 
+# Tags of wheels. No libc is linked, so one file serves glibc and musl; others get only the static
+# file.
+PLATFORMS = {
+    "x86_64": "manylinux_2_17_x86_64.manylinux2014_x86_64.musllinux_1_1_x86_64",
+    "i686": "manylinux_2_17_i686.manylinux2014_i686.musllinux_1_1_i686",
+    "aarch64": "manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
+    "armv7l": "manylinux_2_17_armv7l.manylinux2014_armv7l.musllinux_1_1_armv7l",
+    "riscv64": "manylinux_2_31_riscv64.musllinux_1_2_riscv64",
+    "ppc64le": "manylinux_2_17_ppc64le.manylinux2014_ppc64le.musllinux_1_1_ppc64le",
+    "s390x": "manylinux_2_17_s390x.manylinux2014_s390x.musllinux_1_1_s390x",
+}
+
 LIBRARY, STATIC_LIBRARY, DAEMON = "libpywg.so", "libpywg.a", "pywgd"
 PRODUCTS = (LIBRARY, STATIC_LIBRARY, DAEMON)
 HEADER = ROOT / "core" / "include" / "pywg.h"

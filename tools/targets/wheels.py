@@ -17,12 +17,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hatch_build import PLATFORMS
 from tools.build import core
 from tools.targets.commit import commit_time
 from tools.targets.static import digest, write_sums
 
-TARGETS = tuple(PLATFORMS)
+TARGETS = tuple(core.PLATFORMS)
 OUT = core.ROOT / "dist"
 SDIST = "sdist"
 
@@ -49,10 +48,16 @@ def _hatch(target: str, out: Path) -> Path:
 
 def _run(command: Sequence[str], environment: Mapping[str, str], out: Path) -> Path:
     done = subprocess.run(
-        command, cwd=core.ROOT, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=core.ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} gave {done.returncode}:\n{done.stderr}")
+        raise SystemExit(f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}")
     named = re.search(r"\S+\.(?:whl|tar\.gz)", done.stdout)
     if named is None:
         raise SystemExit(f"hatchling names no file: {done.stdout}")
