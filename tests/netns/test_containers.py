@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ from tools.lab.programs import REPOSITORY, Missing, Program
 from tools.lab.traffic import exchange, ping
 from tools.lab.waiting import wait_until
 
+yaml = pytest.importorskip("yaml", reason="needs PyYAML, of kubernetes-validate")
 pytestmark = pytest.mark.pywgd_only
 
 PAGE = (REPOSITORY / "docs" / "containers.md").read_text()
@@ -63,6 +65,9 @@ class End:
     @property
     def namespace(self) -> Namespace:
         return Inside(self.engine.pid(self.name))
+
+    def does(self, *argv: str) -> bool:
+        return self.engine.attempt("podman", "exec", self.name, *argv).returncode == 0
 
     def is_healthy(self) -> bool:
         return self.engine.attempt("podman", "healthcheck", "run", self.name).returncode == 0
@@ -151,10 +156,7 @@ def cabled() -> Iterator[tuple[Namespace, Namespace]]:
 @pytest.fixture
 def tunnel(podman: Engine, cabled: tuple[Namespace, Namespace]) -> Iterator[list[End]]:
     """Both up, by the commands of the page."""
-    ends = [
-        End(podman, side, f"10.8.0.{number}", f"ns:/run/netns/{namespace.name}")
-        for number, (side, namespace) in enumerate(zip(SIDES, cabled, strict=True), 1)
-    ]
+    ends = sides(podman, cabled)
     try:
         configure(ends, ["192.0.2.2:51820", "192.0.2.1:51820"])
         begin, _ = blocks("A tunnel in a container", "sh")
@@ -163,6 +165,13 @@ def tunnel(podman: Engine, cabled: tuple[Namespace, Namespace]) -> Iterator[list
         yield ends
     finally:
         clear(podman)
+
+
+def sides(podman: Engine, cabled: tuple[Namespace, Namespace]) -> list[End]:
+    return [
+        End(podman, side, f"10.8.0.{number}", f"ns:/run/netns/{namespace.name}")
+        for number, (side, namespace) in enumerate(zip(SIDES, cabled, strict=True), 1)
+    ]
 
 
 def clear(podman: Engine) -> None:
@@ -237,8 +246,7 @@ def test_health_is_that_of_the_daemon_and_of_its_handshake(tunnel: list[End]) ->
 
 def is_met(end: End) -> bool:
     (line,) = re.findall(r"`podman exec (tunnel [^`]*healthcheck[^`]*)`", PAGE)
-    words = line.replace("tunnel", end.name, 1).split()
-    return end.engine.attempt("podman", "exec", *words).returncode == 0
+    return end.does(*line.split()[1:])
 
 
 def test_a_container_ends_by_sigterm_and_leaves_nothing(
@@ -266,6 +274,75 @@ def test_what_it_says_is_on_stderr(podman: Engine) -> None:
         assert "wg0.conf" in logs.stderr
     finally:
         clear(podman)
+
+
+# ---- as Kubernetes would
+
+
+def test_the_side_car_is_up_with_what_its_manifest_gives_it(
+    podman: Engine, cabled: tuple[Namespace, Namespace]
+) -> None:
+    ends = sides(podman, cabled)
+    configure(ends, ["192.0.2.2:51820", "192.0.2.1:51820"])
+    pod = template("sidecar.yaml")
+    (container,) = pod["initContainers"]
+    try:
+        for end in ends:
+            start_as_pod(end, pod, container, IMAGE)
+        wait_for_probes(ends[0], container)
+        ping(cabled[0], "10.8.0.2")
+    finally:
+        clear(podman)
+
+
+def wait_for_probes(end: End, container: dict[str, Any]) -> None:
+    for kind in ("startupProbe", "readinessProbe"):
+        probe = container[kind]["exec"]["command"]
+
+        def succeeds(probe: list[str] = probe) -> bool:
+            return end.does(*probe)
+
+        wait_until(succeeds, f"{kind} succeeds", every=0.1)
+
+
+def template(name: str) -> dict[str, Any]:
+    text = (REPOSITORY / "deploy" / "kubernetes" / name).read_text()
+    found: dict[str, Any] = yaml.safe_load(text)["spec"]["template"]["spec"]
+    return found
+
+
+def start_as_pod(end: End, pod: dict[str, Any], container: dict[str, Any], image: str) -> None:
+    """A container of a manifest, by podman's words for the same."""
+    context = container["securityContext"]
+    words = [f"--cap-drop={name}" for name in context["capabilities"]["drop"]]
+    words += [f"--cap-add={name}" for name in context["capabilities"]["add"]]
+    words += ["--user", str(context["runAsUser"])]
+    words += ["--read-only"] * context["readOnlyRootFilesystem"]
+    words += ["--security-opt=no-new-privileges"] * (not context["allowPrivilegeEscalation"])
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for mount in container["volumeMounts"]:
+        volume, path = volumes[mount["name"]], mount["mountPath"]
+        if "secret" in volume:
+            words += ["--volume", f"{as_secret(end, volume['secret']['defaultMode'])}:{path}:ro"]
+        elif "hostPath" in volume:
+            words += ["--volume", f"{volume['hostPath']['path']}:{path}"]
+        else:
+            words += ["--tmpfs", path]
+    arguments = container.get("args", [])
+    started = ("podman", "run", "--detach", "--name", end.name, *words, image, *arguments)
+    end.engine.run(*started, network=end.network)
+
+
+def as_secret(end: End, mode: int) -> Path:
+    """A folder as kubelet makes it: the file is behind two links, so that all change at once."""
+    folder = end.engine.folder / f"secret-of-{end.name}"
+    data = folder / "..2026_11_28"
+    data.mkdir(parents=True)
+    shutil.copy(end.engine.folder / f"{end.name}.conf", data / "wg0.conf")
+    (data / "wg0.conf").chmod(mode)
+    (folder / "..data").symlink_to(data.name)
+    (folder / "wg0.conf").symlink_to("..data/wg0.conf")
+    return folder
 
 
 # ---- of an ordinary user
@@ -308,19 +385,19 @@ def test_the_image_with_python(
         check=True,
     )
     podman.build("pywg", "--wheels", str(tmp_path), "--base", str(BASE), seconds=600)
-    ends = [
-        End(podman, side, f"10.8.0.{number}", f"ns:/run/netns/{namespace.name}")
-        for number, (side, namespace) in enumerate(zip(SIDES, cabled, strict=True), 1)
-    ]
+    ends = sides(podman, cabled)
     configure(ends, ["192.0.2.2:51820", "192.0.2.1:51820"])
     for end in ends:
         path = podman.folder / f"{end.name}.conf"
         hooks = "PostUp = nft add table inet of-%i\nPostUp = setsid sleep 0 &\n"
         path.write_text(path.read_text().replace("[Interface]\n", f"[Interface]\n{hooks}"))
     (begin,) = blocks("With Python", "sh")
+    pod = template("gateway.yaml")
+    (container,) = pod["containers"]
     try:
-        for end in ends:
-            end.sh("podman secret create tunnel-conf wg0.conf\n" + begin)
+        ends[0].sh("podman secret create tunnel-conf wg0.conf\n" + begin)
+        start_as_pod(ends[1], pod, container, f"localhost/pywg:{core.version()}")
+        wait_for_probes(ends[1], container)
         ping(cabled[0], "10.8.0.2", seconds=30)
         exchange(cabled[0], cabled[1], "10.8.0.2", 2_000_000, 1_000_000)
         wait_until(ends[0].is_healthy, "it is healthy", every=0.1)
