@@ -1,8 +1,8 @@
 //! A runner of Zig tests that gives each a process of its own, for machines that are emulated: a test that crashes or
 //! hangs there costs itself and none of the others. scripts/try-targets compiles the rooms' tests with it.
 //!
-//!   PROGRAM [NAME...]    runs all tests but those whose names end in one of these; a line for each:
-//!                        `ok`, `skipped`, `failed` or `left` (as told), and its name
+//!   PROGRAM [NAME...]    runs all tests but those whose names end in one of these, or begin with one that ends in a
+//!                        dot (a file); a line for each: `ok`, `skipped`, `failed` or `left` (as told), and its name
 //!
 //! Ends with 1 if one failed, or if a name given is that of no test.
 const std = @import("std");
@@ -37,12 +37,16 @@ pub fn main(init: std.process.Init.Minimal) u8 {
 fn isNamed(init: std.process.Init.Minimal, name: []const u8) bool {
     var given = init.args.iterate();
     _ = given.skip();
-    while (given.next()) |end| if (std.mem.endsWith(u8, name, end)) return true;
+    while (given.next()) |part| if (isMeant(part, name)) return true;
     return false;
 }
 
-fn isOfATest(end: []const u8) bool {
-    for (builtin.test_functions) |one| if (std.mem.endsWith(u8, one.name, end)) return true;
+fn isMeant(part: []const u8, name: []const u8) bool {
+    return if (std.mem.endsWith(u8, part, ".")) std.mem.startsWith(u8, name, part) else std.mem.endsWith(u8, name, part);
+}
+
+fn isOfATest(part: []const u8) bool {
+    for (builtin.test_functions) |one| if (isMeant(part, one.name)) return true;
     return false;
 }
 

@@ -18,6 +18,7 @@ from pywg.native.packets import (
     HEADROOM,
     OVERHEAD,
     VERDICTS,
+    WORD,
     Clock,
     Numbers,
     Packet,
@@ -88,10 +89,10 @@ class Batch:
         # Also keeps the memory from being resized.
         self._memory = (ctypes.c_char * (count * size)).from_buffer(given)
         first = ctypes.addressof(self._memory)
-        self._bases = array("Q", range(first, first + count * size, size))
+        self._bases = array(WORD, range(first, first + count * size, size))
         self._outer.data[:] = self._bases
-        self._inner.data[:] = array("Q", map(HEADROOM.__add__, self._bases))
-        self._outer.capacities[:] = array("Q", [size]) * count
+        self._inner.data[:] = array(WORD, map(HEADROOM.__add__, self._bases))
+        self._outer.capacities[:] = array(WORD, [size]) * count
         self._columns: dict[int, Columns] = {}
         # Views of slots cut to a length, for slots of equal length.
         self._cut_datagrams: dict[int, tuple[memoryview, ...]] = {}

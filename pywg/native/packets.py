@@ -29,9 +29,11 @@ OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
 # What the core reads and writes as bytes.
 Buffer = bytes | bytearray | memoryview
 
-_WORDS = sizeof(abi.pywg_packet) // 8
-_HALVES = 2 * _WORDS
+# Of arrays and views: a size_t, which is as long as a pointer.
+WORD = "Q" if sizeof(c_size_t) == 8 else "I"
 _SIZE = sizeof(abi.pywg_packet)
+_WORDS, _HALVES = _SIZE // sizeof(c_size_t), _SIZE // 4
+_VERDICT, _DROP = abi.pywg_packet.verdict.offset // 4, abi.pywg_packet.drop.offset // 4
 _ENDPOINT = abi.pywg_packet.endpoint.offset
 # Of each packet its endpoint alone.
 _BEHIND = _SIZE - _ENDPOINT - ENDPOINT_LENGTH
@@ -100,12 +102,12 @@ class PacketArray:
         self._array = (abi.pywg_packet * count)()
         self.pointer = c_void_p(addressof(self._array))
         self._bytes = memoryview(self._array).cast("B")
-        words, halves = self._bytes.cast("Q"), self._bytes.cast("I")
+        words, halves = self._bytes.cast(WORD), self._bytes.cast("I")
         self.data = words[0::_WORDS]
         self.lengths = words[1::_WORDS]
         self.capacities = words[2::_WORDS]
-        self.verdicts = halves[_HALVES - 2 :: _HALVES]
-        self.drops = halves[_HALVES - 1 :: _HALVES]
+        self.verdicts = halves[_VERDICT::_HALVES]
+        self.drops = halves[_DROP::_HALVES]
         self.endpoints = tuple(
             self._bytes[at : at + ENDPOINT_LENGTH] for at in range(_ENDPOINT, count * _SIZE, _SIZE)
         )
@@ -130,9 +132,9 @@ class PacketArray:
 
 def lengths_as_array(lengths: Sequence[int]) -> array[int]:
     try:
-        return array("Q", lengths)
+        return array(WORD, lengths)
     except OverflowError:
-        raise ValueError("a length is 0 or more, and has 64 bits") from None
+        raise ValueError("a length is 0 or more, and a size_t") from None
 
 
 _pack_clocks = Struct("=QQ").pack_into
@@ -237,12 +239,12 @@ class Scratch:
         starts = list(accumulate(map(gap.__add__, lengths), initial=0))
         self._joined_length = starts.pop() - gap
         base = self._address
-        self._sizes = array("Q", lengths)
-        self._bases = array("Q", map(base.__add__, starts))
-        self.inner.data[:count] = array("Q", map((base + before).__add__, starts))
+        self._sizes = array(WORD, lengths)
+        self._bases = array(WORD, map(base.__add__, starts))
+        self.inner.data[:count] = array(WORD, map((base + before).__add__, starts))
         self.inner.lengths[:count] = self._sizes
         self.outer.data[:count] = self._bases
-        self.outer.capacities[:count] = array("Q", map(gap.__add__, lengths))
+        self.outer.capacities[:count] = array(WORD, map(gap.__add__, lengths))
         # What comes out begins here.
         self._starts = starts if before else [HEADROOM + start for start in starts]
         self._used = self._joined_length + before + gap
