@@ -6,8 +6,7 @@
 Needs buildah. `pywgd` becomes one manifest with an image for each static file that is there, so one
 name serves every architecture. `pywg` is built for the machines that --platform names (this one
 if none). Both lie in the caller's container storage as NAME:VERSION; with --out also in one folder
-each. The layer of a static file is always the same: its
-time is SOURCE_DATE_EPOCH, or 1970.
+each. The layer of one static file and commit is always the same: its time is the commit's.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.build.core import ROOT, version
+from tools.targets.commit import commit_time
 
 RECIPES = ROOT / "deploy" / "containers"
 PYTHON = "3.13"  # of the base that is named in pywg.Containerfile
@@ -78,7 +78,7 @@ def build_static(folder: Path) -> str:
                 RECIPES / "pywgd.Containerfile",
                 Path(context),
                 *("--platform", platform, "--manifest", name),
-                *("--timestamp", os.environ.get("SOURCE_DATE_EPOCH", "0")),
+                *("--timestamp", str(commit_time())),
             )
     return name
 
