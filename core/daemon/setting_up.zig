@@ -58,7 +58,18 @@ pub const Wanted = struct {
         }
         if (wanted.mtu) |mtu| io.link.setMtu(name, mtu) catch |err| return refused(name, "the MTU", err);
         for (addresses) |prefix| try addAddress(name, prefix);
-        if (wanted.is_up) io.link.setUp(name) catch |err| return refused(name, "that it be up", err);
+        if (!wanted.is_up) return;
+        io.link.setUp(name) catch |err| return refused(name, "that it be up", err);
+        if (opened.follow()) |port| {
+            var digits: [20]u8 = undefined;
+            const number = config.notes.decimal(port.port, &digits);
+            words.tell(&.{ name, ": cannot listen on UDP port ", number, switch (port.errno) {
+                .ADDRINUSE => ": another program does; choose another ListenPort, or leave it out",
+                .PERM, .ACCES => ": it needs CAP_NET_ADMIN, and CAP_NET_BIND_SERVICE below 1024",
+                else => ": the kernel refused",
+            } });
+            return error.Failed;
+        }
     }
 };
 

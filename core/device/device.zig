@@ -149,6 +149,15 @@ pub const Device = struct {
         worker.has_thread.store(false, .release);
     }
 
+    /// Before it runs: what was done to the interface meanwhile is followed. If it is up, its sockets are open when this
+    /// returns, or the port is told that cannot be had.
+    pub fn follow(device: *Device) ?Shared.Refused {
+        var pause = device.workers.pause();
+        defer pause.end();
+        device.link.follow();
+        return device.shared.refused;
+    }
+
     // ---- from any thread, while it runs or not ----
 
     pub fn set(device: *Device, text: []const u8, diagnostic: *Diagnostic) SetError!void {

@@ -188,6 +188,7 @@ fn parseIpv6(text: []const u8) ?[16]u8 {
         var octets: [16]u8 = undefined;
         return if (parseGroups(text, &octets) == 16) octets else null;
     };
+    if (std.mem.findScalar(u8, text[0..gap], '.') != null) return null; // an IPv4 address is a tail
     var head: [16]u8 = undefined;
     var tail: [16]u8 = undefined;
     const head_length = if (gap == 0) 0 else parseGroups(text[0..gap], &head) orelse return null;
@@ -270,10 +271,11 @@ test "addresses survive parse and format" {
 
 test "text that is no address is refused" {
     const bad = [_][]const u8{
-        "",         "1.2.3",    "1.2.3.4.5",             "256.1.1.1",
-        "01.2.3.4", "1.2.3.4 ", ":",                     ":::",
-        "1::2::3",  "12345::",  "1:2:3:4:5:6:7:8:9",     "1:2:3:4:5:6:7::8",
-        "::1.2.3",  "g::",      "1:2:3:4:5:6:7:1.2.3.4", "+1.2.3.4",
+        "",          "1.2.3",      "1.2.3.4.5",             "256.1.1.1",
+        "01.2.3.4",  "1.2.3.4 ",   ":",                     ":::",
+        "1::2::3",   "12345::",    "1:2:3:4:5:6:7:8:9",     "1:2:3:4:5:6:7::8",
+        "::1.2.3",   "g::",        "1:2:3:4:5:6:7:1.2.3.4", "+1.2.3.4",
+        "1.2.3.4::", "1.2.3.4::1",
     };
     for (bad) |text| try testing.expectEqual(null, Address.parse(text));
 }
