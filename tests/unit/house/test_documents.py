@@ -42,7 +42,6 @@ ALLOWED = {
     "wg0.conf": "the reader's",
     "dnsConfig": "of Kubernetes",
     "resources.limits": "of Kubernetes",
-    "squat.ai/tun: 1": "of generic-device-plugin",
 }
 # The first word of a dotted name that is not ours.
 FOREIGN = {"std": "Zig's library", "net": "the kernel's settings"} | dict.fromkeys(
