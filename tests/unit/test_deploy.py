@@ -156,4 +156,5 @@ def test_each_static_file_has_its_platform(tmp_path: Path) -> None:
         (tmp_path / f"pywgd-{core.version()}-linux-{machine}").touch()
     (tmp_path / "pywgd-0.0.9-linux-aarch64").touch()
     assert set(static_files(tmp_path)) == {"linux/amd64", "linux/mipsle"}
+    assert set(core.TARGETS) <= set(PLATFORMS)
     assert all(name.startswith("linux/") for name in PLATFORMS.values())
