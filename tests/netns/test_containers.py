@@ -228,6 +228,19 @@ def test_a_container_has_one_capability_and_a_root_that_is_read_only(tunnel: lis
     assert secret.stat().st_mode & 0o777 == 0o400
 
 
+def test_another_container_joins_the_tunnel_without_a_capability(tunnel: list[End]) -> None:
+    """It has the machine's programs, since there are none in the image."""
+    (line,) = re.findall(r"`podman run\s+(--network container:tunnel)`", PAGE)
+    words = [*line.replace("tunnel", "east").split(), "--cap-drop=all"]
+    places = [place for place in ("/usr", "/lib", "/lib64") if Path(place).exists()]
+    words += [f"--volume={place}:{place}:ro" for place in places]
+    shown = tunnel[0].engine.run(
+        *("podman", "run", "--rm", *words),
+        *("--entrypoint", '["/usr/bin/ip", "-j", "address", "show", "wg0"]', IMAGE),
+    )
+    assert '"local":"10.8.0.1"' in shown
+
+
 def test_health_is_that_of_the_daemon_and_of_its_handshake(tunnel: list[End]) -> None:
     east, west = tunnel
     wait_until(east.is_healthy, "it answers", every=0.1)

@@ -279,7 +279,14 @@ def test_keys_are_those_of_wg(ends: tuple[End, End]) -> None:
     assert a.pywgd("pubkey", text=private) == a.namespace.run("wg", "pubkey", text=private)
     assert Key(private.strip(), "").private != a.pywgd("genkey").strip()
     assert len(a.pywgd("genpsk")) == 45
-    for text in ("", "x", private.strip()[:-1], private.strip() + "x", private * 2, private[:42] + "B="):
+    for text in (
+        "",
+        "x",
+        private.strip()[:-1],
+        private.strip() + "x",
+        private * 2,
+        private[:42] + "B=",
+    ):
         ours = a.attempt("pubkey", text=text)
         theirs = a.namespace.attempt("wg", "pubkey", text=text)
         assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout) == (1, "")
