@@ -23,27 +23,27 @@ pub const addresses_max = 32;
 
 /// What a file says beside the change.
 pub const Settings = struct {
-    address_room: [addresses_max]wire.Prefix = undefined,
-    address_count: usize = 0,
-    mtu: ?u32 = null,
+    address_room: [addresses_max]wire.Prefix,
+    address_count: usize,
+    mtu: ?u32,
     /// MiB.
-    memory_limit: ?u32 = null,
-    /// `Table` is not off.
-    wants_routes: bool = true,
-    has_private_key: bool = false,
+    memory_limit: ?u32,
+    /// In which routes are wanted; 0 for none.
+    table: u32,
+    has_private_key: bool,
+
+    /// What an empty file says. In place: a value with its room would be kept in the program, to be copied.
+    fn begin(settings: *Settings) void {
+        settings.address_count = 0;
+        settings.mtu = null;
+        settings.memory_limit = null;
+        settings.table = values.table_main;
+        settings.has_private_key = false;
+    }
 
     pub fn addresses(settings: *const Settings) []const wire.Prefix {
         return settings.address_room[0..settings.address_count];
     }
-};
-
-/// How names of endpoints become addresses. Null where there is nobody to ask.
-pub const Resolver = struct {
-    context: *anyopaque,
-    /// An address, or why there is none.
-    ask: *const fn (*anyopaque, []const u8) Answer,
-
-    pub const Answer = union(enum) { address: wire.Address, failure: []const u8 };
 };
 
 pub const Options = struct {
@@ -52,11 +52,10 @@ pub const Options = struct {
     leaves_hooks: bool = false,
     /// Who is asked to become so is a pywg, which is told too what it is not to be bound to.
     is_pywg: bool = true,
-    resolver: ?Resolver = null,
 };
 
 /// The change, a part of `buffer`, which takes `change_text.ChangeText.capacity`. It means something if `notes` has no
-/// problems. Keys are nowhere else.
+/// problems. Keys are nowhere else. `settings` is only written.
 pub fn parse(
     text: []const u8,
     buffer: []u8,
@@ -64,6 +63,7 @@ pub fn parse(
     notes: *Notes,
     settings: *Settings,
 ) change_text.Error![]u8 {
+    settings.begin();
     var parser: Parser = .{
         .options = options,
         .notes = notes,
@@ -243,7 +243,7 @@ const Parser = struct {
             else
                 try values.number(reading, value, values.mtu_min, values.mtu_max),
             .memory_limit => parser.settings.memory_limit = try values.number(reading, value, 1, 1 << 20),
-            .table => parser.settings.wants_routes = try values.table(reading, value),
+            .table => parser.settings.table = try values.table(reading, value),
             else => try parser.readOthers(row, reading, value, line),
         }
     }
@@ -369,20 +369,10 @@ const Parser = struct {
 
     fn readEndpoint(parser: *Parser, reading: *const Reading, value: []const u8) ReadError!void {
         var buffer: [values.value_max]u8 = undefined;
-        var found = try values.endpoint(reading, value, &buffer);
-        var spelling: [64]u8 = undefined;
-        if (found.kind == .name) {
-            const resolver = parser.options.resolver orelse return reading.bad(value, &.{
-                "pywgd looks up no names: write the address of the host",
-            });
-            switch (resolver.ask(resolver.context, found.host)) {
-                .address => |address| found.host = values.spelled(address, &spelling),
-                .failure => |why| {
-                    var masked: [text_file.masked_max]u8 = undefined;
-                    return reading.bad(value, &.{ text_file.masked(found.host, &masked), ": ", why });
-                },
-            }
-        }
+        const found = try values.endpoint(reading, value, &buffer);
+        if (found.kind == .name) return reading.bad(value, &.{
+            "pywgd looks up no names: write the address of the host, as getent ahosts tells it",
+        });
         const is_ipv6 = std.mem.findScalar(u8, found.host, ':') != null;
         var digits: [20]u8 = undefined;
         const parts: [5][]const u8 = .{
@@ -400,3 +390,118 @@ const Parser = struct {
         parser.peer.endpoint = parser.endpoint_text[0..length];
     }
 };
+
+const testing = std.testing;
+const protocol = @import("protocol");
+
+const Parsed = struct {
+    room: []u8,
+    change: []const u8,
+    notes: Notes,
+    settings: Settings,
+
+    fn of(text: []const u8, options: Options) !Parsed {
+        var parsed: Parsed = .{
+            .room = try testing.allocator.alloc(u8, ChangeText.capacity(text.len)),
+            .change = "",
+            .notes = .{},
+            .settings = undefined,
+        };
+        errdefer testing.allocator.free(parsed.room);
+        parsed.change = try parse(text, parsed.room, options, &parsed.notes, &parsed.settings);
+        return parsed;
+    }
+
+    fn deinit(parsed: *Parsed) void {
+        testing.allocator.free(parsed.room);
+    }
+};
+
+const key_a = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const hex_a = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const every_kind = "[Peer]\nAllowedIPs = 10.0.0.2, fd00::/64 # c\nPublicKey=" ++ key_a ++ "\n" ++
+    "Endpoint=[fe80::1%eth0]:5\nPersistentKeepalive=25\n[Interface]\nPrivateKey = " ++ key_a ++ "\nAddress=10.0.0.1/24\nMTU=1400\n" ++
+    "#!pywg BindDevice = eth0\n[Peer]\nPublicKey=" ++ key_a ++ "\nAllowedIPs=-10.0.0.2/32\nPresharedKey=" ++ key_a;
+
+test "a file becomes the lines of a set, whatever the order of its own" {
+    var parsed: Parsed = try .of(every_kind, .{});
+    defer parsed.deinit();
+    try testing.expectEqual(0, parsed.notes.count);
+    try testing.expectEqualStrings("private_key=" ++ hex_a ++ "\nlisten_port=0\nfwmark=0\npywg_bind_device=eth0\n" ++
+        "pywg_bind_address=\nreplace_peers=true\npublic_key=" ++ hex_a ++ "\nendpoint=[fe80::1%eth0]:5\n" ++
+        "persistent_keepalive_interval=25\nreplace_allowed_ips=true\nallowed_ip=10.0.0.2/32\nallowed_ip=fd00::/64\n" ++
+        "public_key=" ++ hex_a ++ "\npreshared_key=" ++ hex_a ++ "\nallowed_ip=-10.0.0.2/32\n", parsed.change);
+    try testing.expectEqual(1400, parsed.settings.mtu);
+    try testing.expectEqual(24, parsed.settings.addresses()[0].length);
+    try testing.expect(parsed.settings.has_private_key);
+}
+
+test "to keep sessions, what the file leaves out is taken back peer by peer" {
+    var parsed: Parsed = try .of("[Peer]\nPublicKey=" ++ key_a, .{ .way = .keep, .is_pywg = false });
+    defer parsed.deinit();
+    const zero: [64]u8 = @splat('0');
+    try testing.expectEqualStrings("private_key=" ++ zero ++ "\nfwmark=0\npublic_key=" ++ hex_a ++ "\npreshared_key=" ++
+        zero ++ "\npersistent_keepalive_interval=0\nreplace_allowed_ips=true\n", parsed.change);
+}
+
+test "what pywgd does not do is named, and what would leak is wrong" {
+    const Row = struct { []const u8, notes_file.Kind };
+    for ([_]Row{
+        .{ "DNS = 1.1.1.1", .left_out },
+        .{ "SaveConfig = true", .left_out },
+        .{ "PostDown = x", .left_out },
+        .{ "#!pywg Backend = kernel", .left_out },
+        .{ "#!pywg OnPeerUp = x", .left_out },
+        .{ "PreUp = x # y", .problem },
+        .{ "PostUp = x", .problem },
+        .{ "#!pywg KillSwitch = lan", .problem },
+        .{ "#!pywg Netns = x", .problem },
+        .{ "#!pywg SocketNetns = x", .problem },
+        .{ "#!pywg Only = user:x", .problem },
+        .{ "#!pywg Except = user:x", .problem },
+        .{ "#!pywg PrivateKeyFile = x", .problem },
+        .{ "[Peer]\nPublicKey = " ++ key_a ++ "\n#!pywg ExcludedIPs = 10.0.0.0/8", .problem },
+        .{ "[Peer]\nPublicKey = " ++ key_a ++ "\nEndpoint = vpn.example.org:5", .problem },
+    }) |row| {
+        const line, const kind = row;
+        var buffer: [256]u8 = undefined;
+        var parsed: Parsed = try .of(try std.mem.print(&buffer, "[Interface]\n{s}\n", .{line}), .{});
+        defer parsed.deinit();
+        try testing.expectEqual(1, parsed.notes.count);
+        try testing.expectEqual(kind, parsed.notes.all()[0].kind);
+    }
+    var parsed: Parsed = try .of("[Interface]\nPostUp = x\n", .{ .leaves_hooks = true });
+    defer parsed.deinit();
+    try testing.expectEqual(0, parsed.notes.problems);
+}
+
+test "any text is read to its end, no note holds a key, and what has no problem is a set" {
+    // zig fmt: off
+    const pieces = [_][]const u8{
+        "[Interface]\n", "[Peer]\n", "PrivateKey", "PublicKey", "AllowedIPs", "Endpoint", "Address", " = ", "=", key_a,
+        "::,", "1.2.3.4:5", "10.0.0.0/8", "\n", "#!pywg ", "#", "\x00", "\xff", "[::1]:5", ",", "+", "-", "off", "0x",
+        "PresharedKey", "Netns", "\r", key_a ++ "\n", "PublicKey = " ++ key_a ++ "\n",
+    };
+    // zig fmt: on
+    var prng: std.Random.DefaultPrng = .init(0x5eed);
+    const random = prng.random();
+    var good: usize = 0;
+    for (0..20_000) |_| {
+        var text: [2048]u8 = undefined;
+        var length: usize = 0;
+        for (0..random.uintAtMost(usize, 25)) |_| {
+            const piece = pieces[random.uintLessThan(usize, pieces.len)];
+            @memcpy(text[length..][0..piece.len], piece);
+            length += piece.len;
+        }
+        var parsed: Parsed = try .of(text[0..length], .{});
+        defer parsed.deinit();
+        try testing.expect(std.mem.find(u8, parsed.notes.bytes[0..parsed.notes.used], key_a[0..20]) == null);
+        if (parsed.notes.problems > 0) continue;
+        good += 1;
+        var why: protocol.uapi.Diagnostic = .{};
+        var change = try protocol.uapi.parse(testing.allocator, parsed.change, &why);
+        change.deinit(testing.allocator);
+    }
+    try testing.expect(good > 500);
+}

@@ -148,28 +148,28 @@ pub fn keepalive(reading: *const Reading, text: []const u8) Error!u16 {
     return reading.bad(text, &.{"expected \"off\" or seconds from 0 to 65535"});
 }
 
-/// Whether routes are wanted, in whichever table.
-pub fn table(reading: *const Reading, text: []const u8) Error!bool {
+/// Of the main routing table, which `auto` means too.
+pub const table_main = 254;
+
+/// The number of the table in which routes are wanted; 0 for off.
+pub fn table(reading: *const Reading, text: []const u8) Error!u32 {
     var buffer: [value_max]u8 = undefined;
     const word = squeezed(text, &buffer);
-    if (word.len == 0) return true;
-    if (std.ascii.eqlIgnoreCase(word, "off")) return false;
-    if (isOneOf(word, &.{ "auto", "default", "main", "local" })) return true;
+    if (word.len == 0) return table_main;
+    const names = [_]struct { []const u8, u32 }{
+        .{ "auto", table_main }, .{ "off", 0 }, .{ "default", 253 }, .{ "main", table_main }, .{ "local", 255 },
+    };
+    for (names) |row| if (std.ascii.eqlIgnoreCase(word, row[0])) return row[1];
     const is_hexadecimal = word.len > 2 and std.ascii.eqlIgnoreCase(word[0..2], "0x");
     const value: ?u64 = if (is_hexadecimal)
         (if (word.len <= 10) hexadecimalOf(word[2..]) else null)
     else
         (if (word.len <= 10) decimalOf(word) else null);
-    if (value) |found| if (found > 0 and found <= std.math.maxInt(u32)) return true;
+    if (value) |found| if (found > 0 and found <= std.math.maxInt(u32)) return @intCast(found);
     return reading.bad(text, &.{"expected \"auto\", \"off\", \"main\" or the number of a routing table"});
 }
 
 // ---- words
-
-fn isOneOf(word: []const u8, known: []const []const u8) bool {
-    for (known) |one| if (std.ascii.eqlIgnoreCase(word, one)) return true;
-    return false;
-}
 
 /// Which of them, in whatever case.
 pub fn oneOf(reading: *const Reading, text: []const u8, known: []const []const u8, expected: []const u8) Error!usize {
@@ -199,7 +199,7 @@ pub fn interfaceName(reading: *const Reading, text: []const u8) Error!wire.bindi
 pub fn netns(reading: *const Reading, text: []const u8) Error!void {
     const is_name = for (text) |character| {
         if (text_file.isSpace(character) or character == '/') break false;
-    } else text.len >= 1 and text.len <= 255 and !isOneOf(text, &.{ ".", ".." });
+    } else text.len >= 1 and text.len <= 255 and !std.mem.eql(u8, text, ".") and !std.mem.eql(u8, text, "..");
     if (!is_name) return reading.bad(text, &.{"expected the name of a network namespace, as in: ip netns list"});
 }
 
@@ -432,7 +432,6 @@ test "short addresses are read as the C library reads them" {
 test "an interface's address has a length in plain digits" {
     try testing.expectEqual(24, prefix("10.0.0.2/24").?.length);
     try testing.expectEqual(128, prefix("fd00::1").?.length);
-    const refused = [_][]const u8{ "10.0.0.2/", "10.0.0.2/024", "10.0.0.2/33", "10.0.0.2/255.0.0.0", "fe80::1%eth0/64" };
-    for (refused) |text|
+    for ([_][]const u8{ "10.0.0.2/", "10.0.0.2/024", "10.0.0.2/33", "10.0.0.2/255.0.0.0", "fe80::1%eth0/64" }) |text|
         try testing.expectEqual(null, prefix(text));
 }

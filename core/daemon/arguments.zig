@@ -8,6 +8,7 @@ const io = @import("io");
 const options = @import("build_options");
 const wire = @import("wire");
 const commands = @import("commands.zig");
+const Output = @import("output.zig").Output;
 const words = @import("words.zig");
 const shown = words.shown;
 
@@ -17,10 +18,10 @@ pub const Arguments = struct {
     /// The file that says what the interface is to be.
     config_path: ?[]const u8 = null,
     leaves_hooks: bool = false,
-    address_room: [addresses_max]wire.Prefix = undefined,
     address_count: usize = 0,
     mtu: ?u32 = null,
     is_up: bool = false,
+    makes_routes: bool = false,
     offload_disable: u32 = 0,
     threads: ?u8 = null,
     priority: Priority = .auto,
@@ -33,9 +34,12 @@ pub const Arguments = struct {
     keeps_log: bool = false,
 
     pub fn addresses(arguments: *const Arguments) []const wire.Prefix {
-        return arguments.address_room[0..arguments.address_count];
+        return address_room[0..arguments.address_count];
     }
 };
+
+/// There is one command line.
+var address_room: [addresses_max]wire.Prefix = undefined;
 
 pub const addresses_max = config.parser.addresses_max;
 
@@ -87,6 +91,11 @@ const table = [_]Option{
         .read = readMtu,
     },
     .{
+        .names = &.{"--routes"},
+        .help = &.{"route AllowedIPs of FILE through it, in the table that FILE says"},
+        .read = readRoutes,
+    },
+    .{
         .names = &.{"--up"},
         .help = &.{"bring it up, as --config and --address do"},
         .read = readUp,
@@ -130,36 +139,38 @@ const table = [_]Option{
     },
 };
 
-pub const usage = usageOf(&table);
-
-fn usageOf(comptime rows: []const Option) []const u8 {
-    @setEvalBranchQuota(20_000);
-    comptime var text: []const u8 =
+/// On stdout or stderr.
+pub fn writeUsage(fd: i32) void {
+    var output: Output = undefined;
+    output.begin(fd);
+    defer output.flush();
+    output.put(&.{
         \\usage: pywgd [OPTION]... NAME
         \\       pywgd COMMAND ...
         \\
         \\Makes the WireGuard interface NAME and serves it until it is removed or pywgd is stopped. What it is to be
         \\is said by --config, later by wg, pywg, or pywgd setconf.
         \\
-    ;
-    inline for (rows) |row| {
-        comptime var left: []const u8 = "  " ++ row.names[0];
-        inline for (row.names[1..]) |name| left = left ++ ", " ++ name;
-        if (row.value.len > 0) left = left ++ " " ++ row.value;
-        inline for (row.help) |line| {
-            text = text ++ left ++ blanks[left.len..] ++ line ++ "\n";
-            left = "";
+    });
+    for (&table) |*row| {
+        const start = output.length;
+        output.put(&.{ "  ", row.names[0] });
+        for (row.names[1..]) |name| output.put(&.{ ", ", name });
+        output.put(&.{ " ", row.value });
+        var left = output.length - start;
+        for (row.help) |line| {
+            output.put(&.{ blanks[@min(left, blanks.len)..], line, "\n" });
+            left = 0;
         }
     }
-    const last = "  --help, --version";
-    text = text ++ last ++ blanks[last.len..] ++ "print this, or that of a COMMAND; the version\n" ++
-        commands.overview ++
+    output.put(&.{"  --help, --version     print this, or that of a COMMAND; the version\n"});
+    commands.writeOverview(&output);
+    output.put(&.{
         \\Environment: WG_PROCESS_FOREGROUND=1, WG_TUN_FD, WG_UAPI_FD, PYWG_THREADS=N, PYWG_PRIORITY=KIND,
         \\  PYWG_MEMORY_LIMIT=MIB, PYWG_NO_OFFLOAD=LIST, PYWG_NO_SANDBOX=1, PYWG_CPU=baseline|v3|v4|v4ifma,
         \\  LOG_LEVEL=verbose|debug|error|silent
         \\
-    ;
-    return text;
+    });
 }
 
 /// As wide as the column before the help of an option.
@@ -196,7 +207,7 @@ fn readAddress(arguments: *Arguments, text: []const u8) Error!void {
     if (arguments.address_count == addresses_max) {
         return invalid(text, "one address more than there can be");
     }
-    arguments.address_room[arguments.address_count] = prefix;
+    address_room[arguments.address_count] = prefix;
     arguments.address_count += 1;
     arguments.is_up = true;
 }
@@ -204,6 +215,10 @@ fn readAddress(arguments: *Arguments, text: []const u8) Error!void {
 fn readMtu(arguments: *Arguments, text: []const u8) Error!void {
     const why = std.fmt.comptimePrint("no MTU: {d} to {d}", .{ device.mtu_min, device.mtu_max });
     arguments.mtu = try number(text, device.mtu_min, device.mtu_max, why);
+}
+
+fn readRoutes(arguments: *Arguments, _: []const u8) Error!void {
+    arguments.makes_routes = true;
 }
 
 fn readUp(arguments: *Arguments, _: []const u8) Error!void {
@@ -315,7 +330,8 @@ fn isOneOf(word: []const u8, names: []const []const u8) bool {
 
 fn help(command: ?[]const u8) u8 {
     if (command) |name| if (commands.help(name)) return 0;
-    return print(usage);
+    writeUsage(1);
+    return 0;
 }
 
 fn print(text: []const u8) u8 {
@@ -325,6 +341,6 @@ fn print(text: []const u8) u8 {
 
 fn misuse(why: []const u8) u8 {
     words.tell(&.{why});
-    words.write(2, usage);
+    writeUsage(2);
     return 2;
 }

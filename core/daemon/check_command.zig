@@ -22,7 +22,8 @@ pub fn run(rest: *std.process.Args.Iterator) error{Usage}!u8 {
 
 /// As the lines of a UAPI set, with what is set beside it.
 fn print(file: *const ConfigFile) void {
-    var output: Output = .{};
+    var output: Output = undefined;
+    output.begin(1);
     defer output.flush();
     for (file.settings.addresses()) |prefix| {
         var spelling: [64]u8 = undefined;

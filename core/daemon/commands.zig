@@ -6,7 +6,7 @@ const configure_command = @import("configure_command.zig");
 const health_command = @import("health_command.zig");
 const key_commands = @import("key_commands.zig");
 const show_command = @import("show_command.zig");
-const words = @import("words.zig");
+const Output = @import("output.zig").Output;
 
 pub const Iterator = std.process.Args.Iterator;
 
@@ -81,16 +81,17 @@ pub fn help(name: []const u8) bool {
 
 fn writeUsage(fd: i32, command: *const Command) void {
     const gap: []const u8 = if (command.synopsis.len > 0) " " else "";
-    for ([_][]const u8{ "usage: pywgd ", command.name, gap, command.synopsis, "\n\n  ", command.help, "\n" }) |part|
-        words.write(fd, part);
+    var output: Output = undefined;
+    output.begin(fd);
+    output.put(&.{ "usage: pywgd ", command.name, gap, command.synopsis, "\n\n  ", command.help, "\n" });
+    output.flush();
 }
 
 /// A part of the help of pywgd.
-pub const overview = blk: {
-    var text: []const u8 = "Commands:\n";
-    for (all) |command| {
-        const gap = if (command.synopsis.len > 0) " " else "";
-        text = text ++ "  " ++ command.name ++ gap ++ command.synopsis ++ "\n      " ++ command.help ++ "\n";
+pub fn writeOverview(output: *Output) void {
+    output.put(&.{"Commands:\n"});
+    for (&all) |*command| {
+        const gap: []const u8 = if (command.synopsis.len > 0) " " else "";
+        output.put(&.{ "  ", command.name, gap, command.synopsis, "\n      ", command.help, "\n" });
     }
-    break :blk text;
-};
+}

@@ -21,7 +21,7 @@ pub const ConfigFile = struct {
     /// What is wrong is said, each with its line and column. error.Invalid: that is all there is to say.
     pub fn load(path: []const u8, options: config.parser.Options) error{Invalid}!ConfigFile {
         const text = try read(path);
-        var file: ConfigFile = .{ .path = path, .text = text, .room = &.{}, .change = "", .settings = .{} };
+        var file: ConfigFile = .{ .path = path, .text = text, .room = &.{}, .change = "", .settings = undefined };
         errdefer file.deinit();
         file.room = gpa.alloc(u8, config.change_text.ChangeText.capacity(text.len)) catch return outOfMemory(path);
         var notes: config.Notes = .{};
@@ -109,9 +109,7 @@ fn read(path: []const u8) error{Invalid}![]u8 {
 
 fn open(path: []const u8) error{Invalid}!i32 {
     var buffer: [4096]u8 = undefined;
-    const name = std.mem.printSentinel(&buffer, "{s}", .{path}, 0) catch {
-        return failed("", "the name of the file is too long");
-    };
+    const name = terminated(path, &buffer) orelse return failed("", "the name of the file is too long");
     return switch (io.linux.result(linux.open(name, .{ .CLOEXEC = true }, 0))) {
         .value => |fd| @intCast(fd),
         .failure => |code| {
@@ -122,6 +120,13 @@ fn open(path: []const u8) error{Invalid}!i32 {
             });
         },
     };
+}
+
+fn terminated(path: []const u8, buffer: *[4096]u8) ?[*:0]const u8 {
+    if (path.len >= buffer.len) return null;
+    @memcpy(buffer[0..path.len], path);
+    buffer[path.len] = 0;
+    return buffer[0..path.len :0];
 }
 
 /// The memory of the old is zeroed, and the caller's no more.
@@ -141,7 +146,8 @@ fn warnOfReaders(path: []const u8, fd: i32) void {
     const of_file = modeOf(fd, "") orelse return;
     if (!linux.S.ISREG(of_file)) return;
     var buffer: [4096]u8 = undefined;
-    const folder = std.mem.printSentinel(&buffer, "{s}", .{std.fs.path.dirname(path) orelse "."}, 0) catch return;
+    const slash = std.mem.findScalarLast(u8, path, '/');
+    const folder = terminated(if (slash) |at| path[0 .. at + 1] else ".", &buffer) orelse return;
     const of_folder = modeOf(linux.AT.FDCWD, folder) orelse return;
     if (of_file & of_folder & 0o7 == 0) return;
     words.tell(&.{ "warning: '", words.shownPath(path), "' is world accessible: chmod 600" });

@@ -1,11 +1,18 @@
-//! Standard output in pieces that are worth a system call. What goes through it may be keys.
+//! What is printed, in pieces that are worth a system call. What goes through it may be keys.
 const std = @import("std");
 const config = @import("config");
 const words = @import("words.zig");
 
 pub const Output = struct {
-    buffer: [4096]u8 = undefined,
-    length: usize = 0,
+    fd: i32,
+    length: usize,
+    buffer: [4096]u8,
+
+    /// In place: a value with its buffer would be kept in the program, to be copied.
+    pub fn begin(output: *Output, fd: i32) void {
+        output.fd = fd;
+        output.length = 0;
+    }
 
     pub fn put(output: *Output, parts: []const []const u8) void {
         for (parts) |part| {
@@ -34,7 +41,7 @@ pub const Output = struct {
 
     /// What was put is out, and nothing of it stays.
     pub fn flush(output: *Output) void {
-        words.say(output.buffer[0..output.length]);
+        words.write(output.fd, output.buffer[0..output.length]);
         std.crypto.secureZero(u8, output.buffer[0..output.length]);
         output.length = 0;
     }

@@ -17,7 +17,8 @@ pub fn run(rest: *std.process.Args.Iterator) error{Usage}!u8 {
     if (rest.next() != null or what.len == 0 or what[0] == '-') return error.Usage;
     const is_dump = wanted != null;
     if (wanted) |word| if (!std.mem.eql(u8, word, "dump")) return error.Usage;
-    var output: Output = .{};
+    var output: Output = undefined;
+    output.begin(1);
     defer output.flush();
     if (std.mem.eql(u8, what, "interfaces")) {
         if (is_dump) return error.Usage;
@@ -32,7 +33,7 @@ pub fn run(rest: *std.process.Args.Iterator) error{Usage}!u8 {
 }
 
 fn listNames(output: *Output) u8 {
-    var names: Names = .{};
+    var names: Names = undefined;
     names.read();
     var gap: []const u8 = "";
     for (names.all()) |*name| {
@@ -53,7 +54,7 @@ fn isAlive(name: []const u8) bool {
 }
 
 fn showAll(output: *Output, is_dump: bool) u8 {
-    var names: Names = .{};
+    var names: Names = undefined;
     names.read();
     var exit_code: u8 = 0;
     var is_first = true;
@@ -351,14 +352,15 @@ const Name = struct {
 
 /// Of the sockets in the folder, sorted.
 const Names = struct {
-    list: [256]Name = undefined,
-    count: usize = 0,
+    list: [256]Name,
+    count: usize,
 
     fn all(names: *const Names) []const Name {
         return names.list[0..names.count];
     }
 
     fn read(names: *Names) void {
+        names.count = 0;
         const rc = linux.open(asking.folder, .{ .DIRECTORY = true, .CLOEXEC = true }, 0);
         if (linux.errno(rc) != .SUCCESS) return; // nobody has made it yet
         const fd: i32 = @intCast(rc);

@@ -55,13 +55,45 @@ pub const Lookup = struct {
     }
 };
 
+/// A route to the network through the interface, if there is none like it in the table.
+pub fn add(interface_index: u32, prefix: wire.Prefix, table: u32) Error!void {
+    var request: netlink.Request = .init(sys.RTM_NEWROUTE, sys.NLM_F_ACK | nlm_f_excl | nlm_f_create);
+    request.putHeader(RouteMessage{
+        .family = switch (prefix.address.family) {
+            .ipv4 => linux.AF.INET,
+            .ipv6 => linux.AF.INET6,
+        },
+        .destination_bits = prefix.length,
+        .protocol = rtprot_boot,
+        .scope = rt_scope_link,
+        .kind = rtn_unicast,
+    });
+    request.putAttribute(sys.RTA_DST, prefix.address.slice());
+    request.putAttribute(sys.RTA_OIF, std.mem.asBytes(&interface_index));
+    request.putAttribute(rta_table, std.mem.asBytes(&table));
+    var buffer: [netlink.reply_capacity]u8 align(4) = undefined;
+    _ = try request.exchange(&buffer);
+}
+
+/// struct rtmsg of <linux/rtnetlink.h>.
 const RouteMessage = extern struct {
     family: u8,
     destination_bits: u8,
     source_bits: u8 = 0,
-    rest: [5]u8 = @splat(0),
+    type_of_service: u8 = 0,
+    table: u8 = 0,
+    protocol: u8 = 0,
+    scope: u8 = 0,
+    kind: u8 = 0,
     flags: u32 = 0,
 };
+
+const rta_table: u16 = 15;
+const rtprot_boot = 3;
+const rt_scope_link = 253;
+const rtn_unicast = 1;
+const nlm_f_excl = 0x200;
+const nlm_f_create = 0x400;
 
 const rta_src: u16 = 2;
 
@@ -124,6 +156,24 @@ test "the route's interface is found, and a change of routes is told" {
     try sys.TestNamespace.setUp("lo", false);
     try testing.expect(monitor.drain());
     try testing.expect(!monitor.drain());
+}
+
+test "a route is there once it was added, and is not added over another" {
+    const namespace: sys.TestNamespace = try .enter();
+    defer namespace.leave();
+    var lookup: Lookup = try .open();
+    defer lookup.close();
+    for ([_][]const u8{ "192.0.2.0/24", "fd00:1::/64" }) |text| {
+        const network = wire.Prefix.parse(text).?;
+        try testing.expectEqual(null, try lookup.interfaceTo(network.address, null, 0, 0));
+        add(1, network, 254) catch |err| switch (err) {
+            error.PermissionDenied => return error.SkipZigTest, // a kernel without IPv6
+            else => return err,
+        };
+        try testing.expectEqual(1, try lookup.interfaceTo(network.address, null, 0, 0));
+        try testing.expectError(error.SystemResources, add(1, network, 254));
+        try add(1, network, 1_000_000);
+    }
 }
 
 test "a rule, or a link whose routes go without a word, is told as a change of routes" {

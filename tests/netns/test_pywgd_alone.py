@@ -120,6 +120,40 @@ def test_the_mtu_of_the_file_and_an_interface_without_a_file(ends: tuple[End, En
     assert link["mtu"] == 1420
 
 
+def test_routes_are_made_when_asked_for(ends: tuple[End, End]) -> None:
+    a, b = ends
+    for end in ends:  # as two networks behind one another
+        end.namespace.ip("address", "add", f"172.30.{end.number}.1/24", "dev", "lo")
+    for end, other in ((a, b), (b, a)):
+        networks = f"AllowedIPs = 172.30.{other.number}.0/24, fd30:{other.number}::/64\n"
+        end.write(other, of_peer=networks)
+    told = a.attempt("--config", str(a.file), a.name).stderr
+    assert told == f"pywgd: {a.file}: no routes are made for AllowedIPs: see --routes\n"
+    a.namespace.ip("link", "delete", a.name)
+    wait_until(lambda: not socket_path(a.name).exists(), "it ends with its interface")
+    for end in ends:
+        end.up("--routes")
+    ping(a.namespace, "172.30.2.1", options=("-I", "172.30.1.1"))
+    assert f"fd30:2::/64 dev {a.name}" in a.namespace.ip("-6", "route")
+
+
+def test_routes_that_cannot_be_made_are_told_and_nothing_is_left(ends: tuple[End, End]) -> None:
+    a, b = ends
+    a.namespace.ip("route", "add", "172.30.2.0/24", "dev", "veth")
+    a.write(b, of_peer="AllowedIPs = 172.30.2.0/24\n")
+    answer = a.attempt("--routes", "--config", str(a.file), a.name)
+    assert "the kernel refused a route to 172.30.2.0/24: is there one already?" in answer.stderr
+    assert answer.returncode == 1
+    a.is_gone()
+    a.write(b, of_peer="AllowedIPs = 0.0.0.0/0, 172.30.9.0/24\n")
+    answer = a.attempt("--routes", "--config", str(a.file), a.name)
+    assert "--routes makes no default route" in answer.stderr
+    a.is_gone()
+    a.write(b, more="Table = 4711\n", of_peer="AllowedIPs = 172.30.9.0/24\n")
+    a.up("--routes")
+    assert "172.30.9.0/24" in a.namespace.ip("route", "show", "table", "4711")
+
+
 WRONG = {
     "a mistake": ("", "Endpoint = nowhere\n", ":9:12: Endpoint: expected HOST:PORT or [IPv6]:PORT"),
     "a hook": ("PostUp = iptables -A x\n", "", ":5:1: PostUp: pywgd runs no commands"),
