@@ -13,7 +13,7 @@ const testing = std.testing;
 pub const std_options: std.Options = .{ .log_level = .err };
 
 /// Long for an emulator on a busy machine; a test that takes it does not end.
-const patience_s = 120;
+const patience_s = 600;
 
 const Verdict = enum(u8) { ok, skipped, failed, left };
 

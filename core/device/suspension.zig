@@ -32,7 +32,7 @@ const second = std.time.ns_per_s;
 test "a host that has slept is noticed once, however long the thread waited while it read the clocks" {
     var suspension: Suspension = .init(.{ .before_ns = 100, .boot_ns = 5 * second, .after_ns = 300 });
     for (1..100) |i| {
-        const now = i * second;
+        const now = @as(u64, i) * second;
         // The thread lost its core between any two of the three.
         for ([_][2]u64{ .{ 6, 1 }, .{ 5, 0 }, .{ 5, 1 } }) |seconds| {
             const ahead, const waited = seconds;

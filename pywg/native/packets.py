@@ -16,7 +16,7 @@ from itertools import accumulate, repeat
 from operator import itemgetter
 from struct import Struct
 from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from pywg.errors import DeviceError
 from pywg.native import abi, library
@@ -30,7 +30,7 @@ OVERHEAD = 48  # header 16, tag 16 and up to 15 of padding
 Buffer = bytes | bytearray | memoryview
 
 # Of arrays and views: a size_t, which is as long as a pointer.
-WORD = "Q" if sizeof(c_size_t) == 8 else "I"
+WORD: Literal["Q", "I"] = "Q" if sizeof(c_size_t) == 8 else "I"
 _SIZE = sizeof(abi.pywg_packet)
 _WORDS, _HALVES = _SIZE // sizeof(c_size_t), _SIZE // 4
 _VERDICT, _DROP = abi.pywg_packet.verdict.offset // 4, abi.pywg_packet.drop.offset // 4

@@ -323,10 +323,10 @@ OTHER_NAMES = {
 
 def arch_of(name: str) -> str:
     """Of any of its names, also with the system behind it (`aarch64-linux`)."""
-    for given in (name, name.partition("-")[0]):
-        arch = OTHER_NAMES.get(given, given)
-        if arch in TARGETS:
-            return arch
+    given = name.partition("-linux")[0]
+    arch = OTHER_NAMES.get(given, given)
+    if arch in TARGETS:
+        return arch
     raise SystemExit(f"no target for {name}; there are {', '.join(TARGETS)}")
 
 

@@ -1,12 +1,13 @@
 """Builds every target and runs each here: by qemu-user, or as it is.
 
-    scripts/try-targets [TARGET...] [--quick] [--twice]
+    scripts/try-targets [TARGET...] [--quick] [--rooms ROOMS] [--twice]
 
 For each target: the static pywgd and a native one shake hands through TUN interfaces in namespaces
 of their own, and 2 MiB go through and come out as they went in, over IPv6 in IPv4; the wheel is
 loaded by Debian's Python for that machine and does the same over a UDP socket; the Zig tests run.
-Prints a table. `--quick`: without the Zig tests. `--twice`: builds the static files and wheels of
-the last commit again, from another folder without any cache, and compares. Needs root.
+Prints a table. `--quick`: without the Zig tests; `--rooms`: only those of these. `--twice`: builds
+the static files and wheels of the last commit again, from another folder without any cache, and
+compares. Needs root.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,15 +110,15 @@ def attempt(row: Row, what: str, step: Callable[[], None]) -> None:
         row.said.append(f"{row.target}: {what} failed: {failed}")
 
 
-def try_target(arch: str, folder: Path, *, with_tests: bool) -> Row:
+def try_target(arch: str, folder: Path, rooms: Sequence[str]) -> Row:
     row = Row(arch)
     path = static.build([arch])[0]
     row.size = f"{path.stat().st_size / 1024:.0f}"
     attempt(row, "tunnel", lambda: _tunnel(row, arch, path, folder))
     if arch in wheels.TARGETS:
         attempt(row, "wheel", lambda: _wheel(row, arch, folder))
-    if with_tests:
-        attempt(row, "Zig tests", lambda: _zig_tests(row, arch, folder))
+    if rooms:
+        attempt(row, "Zig tests", lambda: _zig_tests(row, arch, folder, rooms))
     return row
 
 
@@ -149,10 +150,10 @@ def _wheel(row: Row, arch: str, folder: Path) -> None:
     row.wheel = f"loaded, {library.PINGS} echoes ({said})"
 
 
-def _zig_tests(row: Row, arch: str, folder: Path) -> None:
+def _zig_tests(row: Row, arch: str, folder: Path, rooms: Sequence[str]) -> None:
     place = folder / f"{arch}-tests"
     place.mkdir()
-    tally = zigtests.run(arch, zigtests.ROOMS, place)
+    tally = zigtests.run(arch, rooms, place)
     row.tests = str(tally)
     assert not tally.failed, "; ".join(tally.failed)
 
@@ -208,17 +209,21 @@ def main() -> None:
     )
     parser.add_argument("target", nargs="*", help=f"of {', '.join(core.TARGETS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="without the Zig tests")
+    parser.add_argument(
+        "--rooms", default=",".join(zigtests.ROOMS), help="whose Zig tests: %(default)s"
+    )
     parser.add_argument("--twice", action="store_true", help="build twice and compare")
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("needs root: makes network namespaces and TUN interfaces")
     targets = [core.arch_of(name) for name in options.target] or list(core.TARGETS)
+    rooms = [] if options.quick else options.rooms.split(",")
     seclude()
     sweep()
     with tempfile.TemporaryDirectory(prefix="pywg-targets-") as name:
         rows = []
         for arch in targets:
-            rows.append(try_target(arch, Path(name), with_tests=not options.quick))
+            rows.append(try_target(arch, Path(name), rooms))
             print("\n".join([" ".join(rows[-1].cells()), *rows[-1].said]), file=sys.stderr)
         print(table(rows))
         alike = not options.twice or compare(targets, Path(name))
