@@ -6,6 +6,7 @@ a 192.0.2.1 ==== 192.0.2.2 b; inside 10.97.0.1 and 10.97.0.2, fd97::1 and fd97::
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from tools.lab.waiting import wait_until
 pytestmark = pytest.mark.pywgd_only
 
 PORT = 51820
+PAGE = Path(__file__).parents[2] / "docs" / "pywgd.md"
 
 
 class End:
@@ -177,7 +179,7 @@ def test_what_is_wrong_or_would_leak_is_told_and_nothing_is_made(
 
 
 def test_what_cannot_be_done_at_last_leaves_nothing(ends: tuple[End, End]) -> None:
-    """A port that is taken, and an address that the kernel refuses."""
+    """A port that is taken, an address that the kernel refuses, a file that is not there."""
     a, b = ends
     with a.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("0.0.0.0", PORT))
@@ -358,3 +360,39 @@ def test_a_thousand_peers(ends: tuple[End, End]) -> None:
     a.write(b)
     a.pywgd("syncconf", a.name, str(a.file))
     assert {*handshakes(a)} == {b.key.public}
+
+
+def blocks(language: str) -> list[str]:
+    """Those of the page, in its order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for kind, text in found if kind == language]
+
+
+def test_the_commands_of_the_page_do_what_it_says(ends: tuple[End, End], tmp_path: Path) -> None:
+    a, b = ends
+    keys, tunnel = blocks("")
+    folder = tmp_path / "page"
+    folder.mkdir(0o700)
+    before, last = tunnel.rsplit("pywgd syncconf", 1)
+
+    def shell(script: str) -> str:
+        path = f"PATH={Path(a.program).parent}:$PATH"
+        return a.namespace.run("sh", "-e", "-c", f"cd {folder}; {path}\n{script}")
+
+    public = shell(keys).strip()
+    private = (folder / "private.key").read_text().strip()
+    (file,) = blocks("ini")
+    words = {"OUR_PRIVATE_KEY": private, "PEER_PUBLIC_KEY": b.key.public}
+    (folder / "wg0.conf").touch(0o600)
+    (folder / "wg0.conf").write_text(re.sub(r"\b[A-Z]+_[A-Z_]+\b", lambda m: words[m[0]], file))
+    a.key = Key(private, public)
+    b.write(a)
+    b.up()
+    try:
+        said = shell(before)
+        assert f"peer: {b.key.public}" in said
+        assert private not in said
+        ping(a.namespace, "10.97.0.2")
+    finally:
+        shell("pywgd syncconf" + last)
+    wait_until(lambda: not socket_path("wg0").exists(), "it ends with its interface")
