@@ -2,6 +2,7 @@
 commands.
 
 build       compiles the core, and the programs that check it
+targets     wheels and static files for every architecture, and a trial of each
 lab         namespaces, daemons and traffic, for everything that runs end to end
 reference   second, obvious implementations to compare with
 emulator    a PC with AVX-512

@@ -31,6 +31,7 @@ MODULES: core.Graph = {
     "seccomp": ("core/daemon/seccomp.zig", ["io"]),
     "filter": ("core/check/filter.zig", ["seccomp", "report"]),
     "chance": ("core/check/chance.zig", []),
+    "each_test": ("core/check/each_test.zig", []),
     "fuzz": ("core/check/fuzz/cipher.zig", ["cipher_testing", "report"]),
     "fuzz_rooms": ("core/check/fuzz/rooms.zig", ["wire", "protocol", "io", "report", "chance"]),
     "guided": ("core/check/guided.zig", [*GUIDED, "guided_options"]),

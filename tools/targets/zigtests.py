@@ -16,7 +16,7 @@ from tools.targets import machine
 from tools.targets.left_out import left_out
 
 ROOMS = ("wire", "protocol", "cipher", "io", "device", "abi", "daemon")
-RUNNER = "core/check/each_test.zig"
+RUNNER = checks.MODULES["each_test"][0]
 # The others compute for long, and are compiled as an install is.
 QUICKLY_COMPILED = ("wire", "io", "device", "abi", "daemon")
 PATIENCE_S = 1800
