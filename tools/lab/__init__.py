@@ -3,6 +3,7 @@ initiator, for tests and commands.
 
 namespaces  a network namespace, and a cable between two of them
 host        namespaces that look like a host to `wg-quick` and `pywg`: its files, its /run
+containers  podman and buildah with storage and settings of their own
 nameserver  a name server that says what it is told to
 router      a namespace between others, which translates addresses
 programs    the daemon under test and its peers: where they are and how they are started

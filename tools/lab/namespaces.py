@@ -89,6 +89,7 @@ class Namespace:
 
     def __init__(self, role: str) -> None:
         self.name = f"{PREFIX}-{os.getpid()}-{role}{next(_serial)}"
+        self.path = f"/run/netns/{self.name}"
         run("ip", "netns", "add", self.name)
         with self.entered():
             Path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(NAMED_PORTS)

@@ -24,7 +24,7 @@ DOCUMENTS = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "core/README.md"),
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
-FOLDERS = ["core", "docs", "examples", "pywg", "scripts", "tests", "tools"]
+FOLDERS = [".github", "core", "deploy", "docs", "examples", "pywg", "scripts", "tests", "tools"]
 
 # word -> why no file of this repository has or declares it
 ALLOWED = {
@@ -39,6 +39,9 @@ ALLOWED = {
     "sched_setattr": "the kernel's: a call that we could make and do not",
     "vpmulld": "the processor's",
     "wg-quick@wg0.service": "of wireguard-tools",
+    "wg0.conf": "the reader's",
+    "dnsConfig": "of Kubernetes",
+    "resources.limits": "of Kubernetes",
 }
 # The first word of a dotted name that is not ours.
 FOREIGN = {"std": "Zig's library", "net": "the kernel's settings"} | dict.fromkeys(
@@ -51,13 +54,15 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(
-    r"(?=.*[A-Za-z])[\w.*@-]+(?:/[\w.*@-]*)+|[\w*@-]+\.(?:a|c|h|md|py|service|so|zig)"
+    r"(?=.*[A-Za-z])[\w.*@-]+(?:/[\w.*@-]*)+|[\w*@-]+\.(?:a|c|h|md|py|service|so|zig|zig\.zon|yml|yaml|Containerfile)"
 )
 KEY = re.compile(r"(?:#!pywg )?([A-Z]\w+) = (.*)")
 NAME = re.compile(r"[.$]?([A-Za-z_][\w-]*(?:\.\w+)*)(\*?)(?:\(.*\)|(?:=|: )(.*))?")
 OPTION = re.compile(r"(?<!\S)\[?(--?[a-z][a-z0-9-]*)")
 SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=\S* ")
-COMMAND = re.compile(r"(?:\./)?(pywgd?|scripts/\w+|zig build|\S*python -m ziglang build)(?: (.*))?")
+COMMAND = re.compile(
+    r"(?:\./)?(pywgd?|scripts/[\w-]+|zig build|\S*python -m ziglang build)(?: (.*))?"
+)
 
 
 # ---- what exists ---------------------------------------------------------------------------------
@@ -178,7 +183,7 @@ def options_in(text: str) -> frozenset[str]:
 @functools.cache
 def every_option() -> frozenset[str]:
     commands = [*(f"pywg {verb}" for verb in COMMANDS), "pywg", "pywgd"]
-    commands += [name for name in files() if re.fullmatch(r"scripts/\w+", name)]
+    commands += [name for name in files() if re.fullmatch(r"scripts/[\w-]+", name)]
     commands.remove("scripts/test")  # pytest's
     return frozenset().union(*map(options_of, commands))
 
