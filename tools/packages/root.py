@@ -20,7 +20,8 @@ RELEASE = "bookworm"
 PACKAGES = ("iproute2", "iputils-ping", "procps")
 FOLDER = CACHE.parent.parent / "pywg-deb"
 HERE = Path("/")
-# $1: what lies below, $2: an empty folder, $3: the command; the rest: FOLDER PLACE, to be seen there.
+# $1: what lies below, $2: an empty folder, $3: the command; the rest: folders of this machine, each
+# with the place where it is to be seen.
 ENTER = """
 below=$1 scratch=$2 command=$3
 shift 3

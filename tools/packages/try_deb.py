@@ -1,4 +1,5 @@
-"""Tries the Debian packages: lintian, then installing, upgrading and purging in a root of their own.
+"""Tries the Debian packages: lintian, then installing, upgrading and purging, in a root of their
+own.
 
     scripts/try-deb [--here]
 
@@ -56,8 +57,8 @@ def _make_older(package: Path, folder: Path) -> None:
     control = tree / "DEBIAN" / "control"
     text = control.read_text()
     control.write_text(text.replace(f"\nVersion: {core.version()}\n", f"\nVersion: {OLDER}\n"))
-    pack = ["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "-b", tree, folder / "old"]
-    subprocess.run(pack, check=True, stdout=subprocess.DEVNULL)
+    pack = ("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "-b")
+    subprocess.run([*pack, tree, folder / "old"], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(tree)
 
 

@@ -12,12 +12,13 @@ fails() { printf 'fails: %s\n' "$1"; exit 1; }
 calls() { cat /run/calls 2>/dev/null || true; }
 
 # systemd is not the first process here: what it is asked for is written down.
-mkdir -p /run/systemd/system /usr/local/sbin
-cat >/usr/local/sbin/systemctl <<'END'
+mkdir -p /run/systemd/system
+rm -f /usr/bin/systemctl
+cat >/usr/bin/systemctl <<'END'
 #!/bin/sh
 echo "$*" >>/run/calls
 END
-chmod +x /usr/local/sbin/systemctl
+chmod +x /usr/bin/systemctl
 
 eval "$install" /packages/old/*.deb >/tmp/log 2>&1 || { cat /tmp/log; fails "installs"; }
 [ "$(stat -c %a /etc/wireguard)" = 700 ] || fails "only root reads /etc/wireguard"
