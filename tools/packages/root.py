@@ -20,6 +20,7 @@ RELEASE = "bookworm"
 PACKAGES = ("iproute2", "iputils-ping", "procps")
 FOLDER = CACHE.parent.parent / "pywg-deb"
 HERE = Path("/")
+SECONDS = 600  # for a command; what it started ends with it
 # $1: what lies below, $2: an empty folder, $3: the command; the rest: folders of this machine, each
 # with the place where it is to be seen.
 ENTER = """
@@ -63,6 +64,7 @@ def run_in(below: Path, command: str, folders: Mapping[Path, str]) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=SECONDS,
             check=True,
         )
     return done.stdout
