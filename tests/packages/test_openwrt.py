@@ -15,10 +15,17 @@ INIT = RECIPE / "files" / "pywgd.init"
 # As /lib/functions.sh does, a file of UCI is read as commands of the shell. What procd is told is
 # printed, an instance to a line.
 RC_COMMON = r"""
-config_load() { sections=; . "$UCI/$1"; }
+config_load() {
+    for list in ${lists:-}; do unset "value_$list"; done
+    sections= lists=
+    . "$UCI/$1"
+}
 config() { kind=$1 section=$2; sections="$sections $1:$2"; }
 option() { eval "value_${section}_$1=\$2"; }
-list() { eval "value_${section}_$1=\"\${value_${section}_$1:-} \$2\""; }
+list() {
+    lists="$lists ${section}_$1"
+    eval "value_${section}_$1=\"\${value_${section}_$1:-} \$2\""
+}
 config_get() { eval "$1=\${value_${2}_$3:-\${4:-}}"; }
 config_get_bool() {
     config_get "$@"
