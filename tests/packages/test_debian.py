@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tools.build import core
 from tools.packages import deb, root, try_deb
 
+NATIVE = core.ROOT / "pywg" / "_native"
 HOLDS = [
     "holds: installs",
     "holds: a tunnel carries packets",
@@ -23,10 +25,13 @@ HOLDS = [
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """With the core that is there already."""
     if not Path("/etc/debian_version").exists():
         pytest.skip("this is no Debian")
-    return deb.build(deb.this_machine(), tmp_path_factory.mktemp("deb"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYWG_PREBUILT", str(NATIVE))
+        yield deb.build(deb.this_machine(), tmp_path_factory.mktemp("deb"))
 
 
 def test_they_are_of_the_version_of_the_core() -> None:

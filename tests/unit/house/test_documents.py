@@ -24,7 +24,7 @@ DOCUMENTS = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "core/README.md"),
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
-FOLDERS = ["core", "docs", "examples", "pywg", "scripts", "tests", "tools"]
+FOLDERS = [".github", "core", "deploy", "docs", "examples", "pywg", "scripts", "tests", "tools"]
 
 # word -> why no file of this repository has or declares it
 ALLOWED = {
@@ -34,6 +34,7 @@ ALLOWED = {
     "libpywg.a": "made by both",
     "libpywg.so.1": "made by scripts/install_library",
     ".venv/bin/pywg": "made by scripts/quickstart",
+    "dist/deb": "made by scripts/build-deb",
     "secure_path": "of sudo",
     "txqueuelen": "the kernel's: an attribute of a link",
     "sched_setattr": "the kernel's: a call that we could make and do not",
@@ -57,7 +58,9 @@ KEY = re.compile(r"(?:#!pywg )?([A-Z]\w+) = (.*)")
 NAME = re.compile(r"[.$]?([A-Za-z_][\w-]*(?:\.\w+)*)(\*?)(?:\(.*\)|(?:=|: )(.*))?")
 OPTION = re.compile(r"(?<!\S)\[?(--?[a-z][a-z0-9-]*)")
 SETTING = re.compile(r"([A-Z][A-Z0-9_]*)=\S* ")
-COMMAND = re.compile(r"(?:\./)?(pywgd?|scripts/\w+|zig build|\S*python -m ziglang build)(?: (.*))?")
+COMMAND = re.compile(
+    r"(?:\./)?(pywgd?|scripts/[\w-]+|zig build|\S*python -m ziglang build)(?: (.*))?"
+)
 
 
 # ---- what exists ---------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ def options_in(text: str) -> frozenset[str]:
 @functools.cache
 def every_option() -> frozenset[str]:
     commands = [*(f"pywg {verb}" for verb in COMMANDS), "pywg", "pywgd"]
-    commands += [name for name in files() if re.fullmatch(r"scripts/\w+", name)]
+    commands += [name for name in files() if re.fullmatch(r"scripts/[\w-]+", name)]
     commands.remove("scripts/test")  # pytest's
     return frozenset().union(*map(options_of, commands))
 
