@@ -7,6 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.packages.test_openwrt import INIT, Router
 from tools.build import core
 
@@ -31,6 +33,27 @@ def test_the_static_file_and_a_unit_are_installed(tmp_path: Path) -> None:
     unit = (tmp_path / "lib/systemd/system/pywgd@.service").read_text()
     assert f"\nExecStart={daemon} " in unit
     assert "@pywgd@" not in unit
+
+
+@pytest.mark.parametrize(
+    ("dialect", "pattern"),
+    [
+        ("dash", "deploy/debian/*.p*inst"),
+        ("dash", "deploy/debian/*.p*rm"),
+        ("dash", "deploy/openwrt/pywgd/files/pywgd.init"),
+        ("dash", "deploy/alpine/APKBUILD"),
+        ("sh", "deploy/alpine/pywgd.*d"),
+        ("sh", "tools/packages/*.sh"),
+    ],
+)
+def test_shellcheck_has_nothing_to_say(dialect: str, pattern: str) -> None:
+    """`local` is no word of POSIX, and every shell of busybox has it, as dash does."""
+    scripts = sorted(core.ROOT.glob(pattern))
+    assert scripts
+    done = subprocess.run(
+        ["shellcheck", "-s", dialect, *scripts], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == ""
 
 
 def test_the_router_reads_the_file_that_is_shown(tmp_path: Path) -> None:
