@@ -21,5 +21,6 @@ interop     one table of pywg beside other implementations
 pictures    the pictures of docs/
 docs        a site of README.md, docs/ and all docstrings
 first_minute  how long it takes from a clone, a wheel, or nothing to a tunnel
+packages    packages of distributions, made and tried
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

@@ -7,16 +7,15 @@ To be imported late: it takes a tenth of a second, and most runs ask nothing.
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Sequence
 from io import StringIO
 from ipaddress import ip_address
+from typing import Any
 
+from dns import query
 from dns.exception import DNSException
-from dns.inet import af_for_address, low_level_address_tuple
-from dns.message import Message, QueryMessage
-from dns.name import from_text
-from dns.nameserver import Do53Nameserver
-from dns.query import tcp, udp
+from dns.name import Name, from_text
 from dns.resolver import NXDOMAIN, LifetimeTimeout, Resolver
 
 from pywg.config import IPAddress
@@ -25,43 +24,23 @@ from pywg.config import IPAddress
 LIFETIME_S = 5.0
 
 
-class MarkedNameserver(Do53Nameserver):
-    """A name server that is asked from outside a tunnel."""
+_local = threading.local()
+_plain_socket = query.socket_factory
 
-    def __init__(self, address: str, mark: int | None) -> None:
-        super().__init__(address)
-        self._mark = mark
 
-    def query(  # noqa: PLR0917 - as the base class has it
-        self,
-        request: QueryMessage,
-        timeout: float,
-        source: str | None,
-        source_port: int,
-        max_size: bool,
-        one_rr_per_rrset: bool = False,
-        ignore_trailing: bool = False,
-    ) -> Message:
-        """As the base class does it; ``source`` is not used here. ``max_size``: by TCP."""
-        kind = socket.SOCK_STREAM if max_size else socket.SOCK_DGRAM
-        with socket.socket(af_for_address(self.address), kind) as sock:
-            if self._mark:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
-            if max_size:
-                sock.settimeout(timeout)
-                sock.connect(low_level_address_tuple((self.address, self.port)))
-            sock.setblocking(False)
-            if max_size:
-                return tcp(request, self.address, timeout, sock=sock)
-            return udp(
-                request,
-                self.address,
-                timeout,
-                raise_on_truncation=True,
-                ignore_errors=True,
-                ignore_unexpected=True,
-                sock=sock,
-            )
+def _marked_socket(*kind: Any) -> socket.socket:
+    made = _plain_socket(*kind)
+    if mark := getattr(_local, "mark", None):
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        except OSError:
+            made.close()
+            raise
+    return made
+
+
+# Only a thread that is inside `addresses` has a mark: for others nothing changes.
+query.socket_factory = _marked_socket
 
 
 def addresses(
@@ -74,7 +53,14 @@ def addresses(
     except DNSException:
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     resolver = _configured(resolv_conf)
-    resolver.nameservers = [MarkedNameserver(str(server), mark) for server in resolver.nameservers]
+    _local.mark = mark
+    try:
+        return _asked(resolver, name, versions)
+    finally:
+        _local.mark = None
+
+
+def _asked(resolver: Resolver, name: Name, versions: Sequence[int]) -> list[IPAddress]:
     found: list[IPAddress] = []
     errors: list[DNSException] = []
     for version in versions:

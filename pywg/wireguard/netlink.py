@@ -15,7 +15,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6, if_nametoindex, inet_ntop, inet_pton
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from pyroute2.netlink import (
     nla,
 )
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
-from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
+from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from pywg.config import Endpoint, IPNetwork
 from pywg.errors import NetworkError
@@ -153,12 +153,18 @@ def change(name: str, changes: Changes) -> None:
             _exchange(netlink, SET_DEVICE, attributes)
 
 
-class _AsyncSocket(AsyncGenericNetlinkSocket):  # type: ignore[misc]
+class _Socket(GenericNetlinkSocket):  # type: ignore[misc]
     module_err_level = "debug"  # that there is no such family is told by an exception
 
 
-class _Socket(GenericNetlinkSocket):  # type: ignore[misc]
-    async_class = _AsyncSocket
+# From 0.9 on another class does the talking, and is asked for that level. Debian has 0.7 and 0.8.
+with suppress(ImportError):
+    from pyroute2.netlink.generic import AsyncGenericNetlinkSocket
+
+    class _AsyncSocket(AsyncGenericNetlinkSocket):  # type: ignore[misc]
+        module_err_level = _Socket.module_err_level
+
+    _Socket.async_class = _AsyncSocket
 
 
 @contextmanager

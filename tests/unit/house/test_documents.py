@@ -34,6 +34,7 @@ ALLOWED = {
     "libpywg.a": "made by both",
     "libpywg.so.1": "made by scripts/install_library",
     ".venv/bin/pywg": "made by scripts/quickstart",
+    "dist/deb": "made by scripts/build-deb",
     "secure_path": "of sudo",
     "txqueuelen": "the kernel's: an attribute of a link",
     "sched_setattr": "the kernel's: a call that we could make and do not",
