@@ -37,6 +37,7 @@ class Record:
     home: int = 0  # the network namespace that None stands for in ``location``; 0 is unknown
     is_up: bool = False  # whether `up` has ended, hooks and all
     left_out: tuple[Step, ...] = ()  # those of ``steps`` that a PostUp hook took back
+    peers_from: str = ""  # the store whose peers are followed, as it was written
 
     @property
     def file(self) -> Path:
@@ -58,6 +59,7 @@ class Record:
                 "home": self.home,
                 "is_up": self.is_up,
                 "left_out": [codec.to_json(step) for step in self.left_out],
+                "peers_from": self.peers_from,
             }
         )
 
@@ -80,6 +82,7 @@ class Record:
                 data.get("home", 0),
                 data.get("is_up", True),
                 tuple(codec.from_json(step) for step in data.get("left_out", ())),
+                data.get("peers_from", ""),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
@@ -207,11 +210,17 @@ def remove(name: str) -> None:
     path_of(name).unlink(missing_ok=True)
     healing_of(name).unlink(missing_ok=True)
     events_of(name).unlink(missing_ok=True)
+    peers_of(name).unlink(missing_ok=True)
 
 
 def events_of(name: str) -> Path:
     """The socket by which the process that hosts the tunnel tells what happens."""
     return path_of(name).with_suffix(".events")
+
+
+def peers_of(name: str) -> Path:
+    """How it stands with the store of its peers (sources/state.py)."""
+    return path_of(name).with_suffix(".peers")
 
 
 # ---- what was put back since, for `show`

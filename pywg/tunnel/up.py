@@ -19,7 +19,7 @@ from pywg.plan.facts import Facts, Location
 from pywg.plan.steps import SetKillSwitch
 from pywg.service import endpoints
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
-from pywg.tunnel import gather, lookup, peer_hooks, record
+from pywg.tunnel import gather, lookup, peer_hooks, peers_from, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
@@ -66,6 +66,7 @@ def hosted(
     location = locate(config) if location is None else location
     reporter = Logged() if reporter is None else reporter
     hooks.check_trust(config)
+    peers_from.check(config, location)
     if location.backend == "kernel":
         if peer_hooks.listener(name, config, location) is not None:
             reporter.warn(
@@ -93,12 +94,15 @@ def hosted(
     with contextlib.ExitStack() as stack:
         home = netns.here()
         stack.callback(os.close, home)
+        start = peers_from.Start()
+        stack.callback(start.close)
         supervisor = stack.enter_context(
             Supervisor(
-                (*log, home),
+                (*log, home, start.reading),
                 renewed=record.renewed_names(name, names),
                 companion=companion(name, location, home, cgroups) if heals else None,
                 listener=peer_hooks.listener(name, config, location),
+                follower=peers_from.follower(name, config, start),
             )
         )
         bring_up(
@@ -108,6 +112,7 @@ def hosted(
             reporter,
             create=lambda: supervisor.start(hosting),
             stop=supervisor.close,
+            is_set=start.give,
         )
         yield supervisor
 
@@ -142,11 +147,15 @@ def bring_up(
     *,
     create: Callable[[], None] | None = None,
     stop: Callable[[], None] = lambda: None,
+    is_set: Callable[[], None] = lambda: None,
 ) -> None:
-    """``create`` starts the process that hosts the device, ``stop`` tells it not to."""
+    """``create`` starts the process that hosts the device, ``stop`` tells it not to; ``is_set`` is
+    told when it has its keys, peers and routes."""
     names = endpoints.names_to_json(config)
     path = str(Path(config.path).absolute())
-    claim = Record(name, path, location, (), names, netns.identity())
+    source = config.interface.peers_from
+    followed = "" if source is None else source.text
+    claim = Record(name, path, location, (), names, netns.identity(), peers_from=followed)
     with (
         Applier(location, path, reporter, create=create, stop=stop) as applier,
         applier.all_or_nothing() as afterwards,
@@ -175,6 +184,9 @@ def bring_up(
             if (steps_done := applier.as_done(done.steps)) != done.steps:
                 done = replace(done, steps=steps_done)
                 record.write(done)
+        if source is not None:
+            reporter.doing(f"follow the peers of {source}")
+        is_set()
         applier.apply_all(hook_steps(name, config.interface.post_up))
         if config.interface.post_up:  # what a hook took back is the user's will
             kept = set(in_effect(name, done.steps, applier.kernel))
