@@ -7,14 +7,20 @@ The store is on this machine, and so is all traffic: on loopback, in the tunnel'
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
-from pywg.keys import PrivateKey
+from pywg.keys import PresharedKey, PrivateKey
+from tools.lab.etcd import Etcd
 from tools.lab.host import Host
 from tools.lab.namespaces import unique
 from tools.lab.waiting import wait_until
@@ -69,6 +75,17 @@ class Gateway:
         wait_until(lambda: word in str(self.told().get(key, "")), f"{word} in {key}", every=0.1)
 
 
+@contextlib.contextmanager
+def paused(host: Host, name: str) -> Iterator[None]:
+    """The follower of a tunnel does nothing meanwhile."""
+    follower = json.loads(host.run("cat", f"/run/pywg/{name}.peers"))["pid"]
+    os.kill(follower, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(follower, signal.SIGCONT)
+
+
 def peer(number: int, networks: str) -> str:
     return f"[Peer]\nPublicKey = {public(number)}\nAllowedIPs = {networks}\n"
 
@@ -112,4 +129,142 @@ def test_a_reload_keeps_the_peers_of_the_store(host: Host, tmp_path: Path) -> No
     answer = host.attempt(sys.executable, "-m", "pywg", "reload", gateway.name)
     assert answer.returncode == 1
     assert "Peers changes only with `pywg down` and `pywg up`" in answer.stderr
+    gateway.down()
+
+
+# etcd, a real one.
+
+
+@pytest.fixture
+def etcd(host: Host, tmp_path: Path) -> Iterator[Etcd]:
+    directory = tmp_path / "etcd"
+    directory.mkdir()
+    made = Etcd(directory, host.namespace)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def value(number: int, *networks: str, **more: object) -> str:
+    return json.dumps({"publicKey": public(number), "allowedIPs": networks, **more})
+
+
+def test_etcd_is_followed_through_an_outage_and_a_compaction(host: Host, etcd: Etcd) -> None:
+    etcd.put({"/wg/peers/a": value(2, "10.9.1.2/32"), "/wg/other": "no peer"})
+    gateway = Gateway(host, f"etcd://127.0.0.1:{etcd.port}/wg/peers")
+    gateway.up()
+    first = {public(2): "10.9.1.2/32"}
+    gateway.has(first)
+    revision = etcd.put({"/wg/peers/b": peer(3, "10.9.1.3/32")})
+    both = {**first, public(3): "10.9.1.3/32"}
+    gateway.has(both)
+    gateway.tells("position", str(revision))
+
+    etcd.stop()
+    gateway.tells("error", "Connection refused")
+    assert gateway.peers() == both
+    etcd.start()
+    etcd.delete("/wg/peers/a")
+    gateway.has({public(3): "10.9.1.3/32"})
+    wait_until(lambda: not gateway.told().get("error"), "the outage is over")
+
+    # What happens during an outage, and is forgotten by etcd before the gateway is back.
+    with paused(host, gateway.name):
+        etcd.put({"/wg/peers/c": value(4, "10.9.1.4/32"), "/wg/peers/d": value(5, "10.9.1.5/32")})
+        etcd.delete("/wg/peers/b")
+        etcd.stop()
+        etcd.start()
+        etcd.compact(etcd.revision())
+    gateway.has({public(4): "10.9.1.4/32", public(5): "10.9.1.5/32"})
+    gateway.down()
+
+
+def test_the_last_good_list_survives_a_restart_without_the_store(host: Host, etcd: Etcd) -> None:
+    etcd.put({"/wg/peers/a": value(2, "10.9.1.2/32"), "/wg/peers/b": value(3, "10.9.1.3/32")})
+    gateway = Gateway(host, f"etcd://127.0.0.1:{etcd.port}/wg/peers")
+    gateway.up()
+    gateway.has({public(2): "10.9.1.2/32", public(3): "10.9.1.3/32"})
+    etcd.delete("/wg/peers/b")
+    first = {public(2): "10.9.1.2/32"}
+    gateway.has(first)
+    gateway.down()
+    cache = f"/var/lib/pywg/{gateway.name}.peers"
+    assert host.run("stat", "-c", "%a %U", cache) == "600 root\n"
+    etcd.stop()
+    gateway.up()
+    gateway.has(first)
+    assert gateway.told()["isCached"]
+
+    # Another store in its place, an empty one: an accident, not an order.
+    etcd.forget()
+    etcd.start()
+    gateway.tells("error", "empty all of a sudden")
+    assert gateway.peers() == first
+    etcd.put({"/wg/peers/z": value(7, "10.9.1.7/32")})
+    gateway.has({**first, public(7): "10.9.1.7/32"})
+    gateway.down()
+    assert not Path(f"/run/pywg/{gateway.name}.peers").exists()
+
+
+def test_a_password_is_read_from_a_file_and_told_anew_after_a_restart(
+    host: Host, etcd: Etcd, tmp_path: Path
+) -> None:
+    etcd.put({"/wg/peers/a": value(2, "10.9.1.2/32")})
+    etcd.protect("gateway", "s3cret", "/wg/peers/")
+    login = tmp_path / "login"
+    login.touch(0o600)
+    login.write_text("gateway:wrong\n")
+    gateway = Gateway(host, f"etcd://127.0.0.1:{etcd.port}/wg/peers login={login}")
+    gateway.up()
+    gateway.tells("error", "authentication failed")
+    login.write_text("gateway:s3cret\n")
+    gateway.has({public(2): "10.9.1.2/32"})
+    etcd.stop()  # with all its tokens
+    etcd.start()
+    etcd.token = etcd.ask("auth/authenticate", {"name": "root", "password": "root"})["token"]
+    etcd.put({"/wg/peers/b": value(3, "10.9.1.3/32")})
+    gateway.has({public(2): "10.9.1.2/32", public(3): "10.9.1.3/32"})
+    gateway.down()
+
+
+def test_what_is_wrong_is_skipped_and_told_with_its_fix(
+    host: Host, etcd: Etcd, tmp_path: Path
+) -> None:
+    secret, token_keys = tmp_path / "b.psk", tmp_path / "fernet"
+    for file in (secret, token_keys):
+        file.touch(0o600)
+    shared = PresharedKey.generate().to_base64()
+    secret.write_text(shared + "\n")
+    key = Fernet.generate_key()
+    token_keys.write_bytes(key + b"\n")
+    token = Fernet(key).encrypt(shared.encode()).decode()
+    etcd.put(
+        {
+            "/wg/peers/a": value(2, "10.9.1.2/32", presharedKey=shared),
+            "/wg/peers/b": value(3, "10.9.1.3/32", presharedKeyFile="b.psk", name="bob"),
+            "/wg/peers/c": value(4, "10.9.1.4/32", presharedKeyEncrypted=token),
+            "/wg/peers/d": value(5, "10.9.1.5/32", presharedKeyFile="missing.psk"),
+            "/wg/peers/e": value(6, "10.9.1.6/33"),
+            "/wg/peers/f": value(7, "10.20.0.7/32"),
+        }
+    )
+    gateway = Gateway(host, f"etcd://127.0.0.1:{etcd.port}/wg/peers fernet={token_keys}")
+    gateway.up()
+    good = {public(3): "10.9.1.3/32", public(4): "10.9.1.4/32", public(7): "10.20.0.7/32"}
+    gateway.has(good)
+    keys = host.run("wg", "show", gateway.name, "preshared-keys")
+    assert f"{public(3)}\t{shared}" in keys
+    assert f"{public(4)}\t{shared}" in keys
+    gateway.tells("problems", "missing.psk: No such file")
+    told = gateway.told()
+    assert told["skipped"] == 3
+    assert told["uncovered"] == 1
+    problems = "\n".join(told["problems"])
+    assert "a: a preshared key does not belong in a store" in problems
+    assert 'e: allowedIPs: "10.9.1.6/33" is not an IP address' in problems
+    for place in (f"/run/pywg/{gateway.name}.peers", f"/var/lib/pywg/{gateway.name}.peers"):
+        assert shared not in host.run("cat", place)
+    etcd.put({"/wg/peers/e": value(6, "10.9.1.6/32"), "/wg/peers/b": "{"})
+    gateway.has({**good, public(6): "10.9.1.6/32"})  # b: what it said before stays
     gateway.down()
