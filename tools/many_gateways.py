@@ -284,20 +284,21 @@ def disturbed(found: list[Gateway], etcd: Etcd, book: Book) -> None:
     began = time.monotonic()
     etcd.put({PREFIX + book.new(): json.dumps(list(book.entries.values())[-1])})
     converged(found, book, "etcd is back, until a new peer is everywhere", began)
+    etcd.stop()
+    wait_until(lambda: all(one.state().error for one in found), "they notice", every=0.05)
     followers = [one.state().pid for one in found]
     for pid in followers:
         os.kill(pid, signal.SIGSTOP)
     try:
+        etcd.start()
         drive(etcd, book, 1000, 0.2)
         etcd.put({PREFIX + book.new(): json.dumps(list(book.entries.values())[-1])})
-        etcd.stop()
-        etcd.start()
         etcd.compact(etcd.revision())
     finally:
         for pid in followers:
             os.kill(pid, signal.SIGCONT)
     began = time.monotonic()
-    converged(found, book, "200 changes missed and compacted, until all is read anew", began)
+    converged(found, book, "201 changes missed and compacted, until all is read anew", began)
 
 
 def arguments() -> argparse.Namespace:

@@ -169,12 +169,13 @@ def test_etcd_is_followed_through_an_outage_and_a_compaction(host: Host, etcd: E
     gateway.has({public(3): "10.9.1.3/32"})
     wait_until(lambda: not gateway.told().get("error"), "the outage is over")
 
-    # What happens during an outage, and is forgotten by etcd before the gateway is back.
+    # What happens while the gateway is away, and is forgotten by etcd before it is back.
+    etcd.stop()
+    gateway.tells("error", "Connection refused")
     with paused(host, gateway.name):
+        etcd.start()
         etcd.put({"/wg/peers/c": value(4, "10.9.1.4/32"), "/wg/peers/d": value(5, "10.9.1.5/32")})
         etcd.delete("/wg/peers/b")
-        etcd.stop()
-        etcd.start()
         etcd.compact(etcd.revision())
     gateway.has({public(4): "10.9.1.4/32", public(5): "10.9.1.5/32"})
     gateway.down()
