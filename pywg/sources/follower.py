@@ -9,6 +9,7 @@ fail.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import queue
 import threading
@@ -191,6 +192,7 @@ class Follower:
         has_changed = self._applier.apply(keys, told)
         if isinstance(news, Whole):
             self._state.is_cached = False
+            gc.freeze()  # or each search for garbage would look at all entries again
         self._keep(changed, told, is_whole=isinstance(news, Whole))
         return has_changed
 

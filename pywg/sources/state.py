@@ -51,11 +51,21 @@ def read(path: Path) -> State | None:
         said = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(State)}
         state = State(**{name: value for name, value in said.items() if name in known})
+        state.problems = tuple(state.problems)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    if state.pid and not Path(f"/proc/{state.pid}").exists():
+    if state.pid and not _lives(state.pid):
         state.error = "the process that follows it has ended: pywg down and up start another"
     return state
+
+
+def _lives(pid: int) -> bool:
+    """Also when nobody has asked how it ended."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return said.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def words(state: State, now_s: float) -> list[str]:

@@ -38,6 +38,7 @@ _NAMES = {
     "name": "name",
 }
 _HEADER = re.compile(r"^[ \t]*\[[ \t]*peer[ \t]*\]", re.IGNORECASE | re.MULTILINE)
+_JSON = re.compile(r"\s*(\{|\[\s*[^\sA-Za-z])")  # and not [Peer]
 _NO_READING = Reading(Position(), lambda *heard: None)
 
 
@@ -105,12 +106,10 @@ def _peers(text: str) -> Iterator[Entry | str]:
     if text.startswith(NO_TEXT):
         yield text.removeprefix(NO_TEXT)
         return
-    if text.lstrip()[:1] in ("{", "["):
-        start = text.lstrip()
-        if start[0] == "{" or not _HEADER.match(start):
-            yield from _of_json(text)
-            return
-    yield from _of_sections(text)
+    if _JSON.match(text):
+        yield from _of_json(text)
+    else:
+        yield from _of_sections(text)
 
 
 # ---- JSON

@@ -8,11 +8,14 @@ The store is on this machine, and so is all traffic: on loopback, in the tunnel'
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,14 @@ import pytest
 from cryptography.fernet import Fernet
 
 from pywg.keys import PresharedKey, PrivateKey
+from tools.lab import programs
 from tools.lab.etcd import Etcd
 from tools.lab.host import Host
+from tools.lab.lab import Lab
 from tools.lab.namespaces import unique
+from tools.lab.traffic import ping
 from tools.lab.waiting import wait_until
+from tools.lab.web import certify
 
 pytestmark = pytest.mark.pywgd_only
 
@@ -269,3 +276,198 @@ def test_what_is_wrong_is_skipped_and_told_with_its_fix(
     etcd.put({"/wg/peers/e": value(6, "10.9.1.6/32"), "/wg/peers/b": "{"})
     gateway.has({**good, public(6): "10.9.1.6/32"})  # b: what it said before stays
     gateway.down()
+
+
+def test_etcd_by_tls_wants_and_shows_certificates(host: Host, tmp_path: Path) -> None:
+    directory, cert, key = tmp_path / "etcd", tmp_path / "cert.pem", tmp_path / "key.pem"
+    directory.mkdir()
+    certify("localhost", "127.0.0.1", cert, key)
+    files = ("--cert-file", cert, "--key-file", key, "--trusted-ca-file", cert)
+    etcd = Etcd(directory, host.namespace, tls=(*map(str, files), "--client-cert-auth"))
+    try:
+        place = f"etcds://127.0.0.1:{etcd.port}/wg/peers"
+        stranger = Gateway(host, place)
+        gateway = Gateway(host, f"{place} ca={cert} cert={cert} key={key}")
+        for one in (stranger, gateway):
+            one.up()
+        stranger.tells("error", "certificate is not to be trusted")
+        wait_until(lambda: gateway.told().get("position"), "it is heard", every=0.1)
+        assert gateway.peers() == {}
+    finally:
+        etcd.close()
+    for one in (stranger, gateway):
+        one.down()
+
+
+# A URL.
+
+
+class Site:
+    """Answers with ``text`` and its ETag, or with what ``answer`` says; remembers who asked how."""
+
+    def __init__(self, host: Host) -> None:
+        self.text, self.code, self.to = "[]", 200, ""
+        self.asked: list[tuple[str, str, int]] = []  # path, Authorization, what was answered
+        site = self
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with host.namespace.entered():
+            self._server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+            self._other = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        self.port, self.other_port = self._server.server_port, self._other.server_port
+        for server in (self._server, self._other):
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, page: BaseHTTPRequestHandler) -> None:
+        text, code = self.text.encode(), self.code
+        etag = f'"{hashlib.sha256(text).hexdigest()[:8]}"'
+        if page.path == "/moved":
+            code = 302
+        elif page.headers.get("If-None-Match") == etag:
+            code = 304
+        self.asked.append((page.path, page.headers.get("Authorization", ""), code))
+        page.send_response(code)
+        if code == 302:
+            page.send_header("Location", self.to)
+        page.send_header("ETag", etag)
+        page.send_header("Content-Length", str(len(text) if code == 200 else 0))
+        page.end_headers()
+        if code == 200:
+            page.wfile.write(text)
+
+    def close(self) -> None:
+        for server in (self._server, self._other):
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def site(host: Host) -> Iterator[Site]:
+    made = Site(host)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_url_is_asked_again_and_an_unchanged_list_is_not_sent(
+    host: Host, site: Site, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text("t0ken\n")
+    site.text = f"[{value(2, '10.9.1.2/32')}, {value(3, '10.9.1.3/32')}]"
+    gateway = Gateway(host, f"http://127.0.0.1:{site.port}/list interval=1 token={token}")
+    gateway.up()
+    gateway.has({public(2): "10.9.1.2/32", public(3): "10.9.1.3/32"})
+    wait_until(lambda: site.asked[-1][2] == 304, "it is asked whether it is another one")
+    assert {asked[1] for asked in site.asked} == {"Bearer t0ken"}
+    site.text = peer(3, "10.9.1.3/32") + peer(4, "10.9.1.4/32")
+    after = {public(3): "10.9.1.3/32", public(4): "10.9.1.4/32"}
+    gateway.has(after)
+    site.code, site.text = 500, "x"
+    gateway.tells("error", "it answered 500")
+    site.code, site.text = 200, ""
+    gateway.tells("error", "its answer is empty")
+    assert gateway.peers() == after
+    site.text = "[]"  # in words: none
+    gateway.has({})
+    gateway.down()
+
+
+def test_no_token_goes_to_where_a_redirect_leads(host: Host, site: Site, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text("t0ken\n")
+    site.text = value(2, "10.9.1.2/32")
+    site.to = f"http://127.0.0.1:{site.other_port}/there"
+    gateway = Gateway(host, f"http://127.0.0.1:{site.port}/moved interval=1 token={token}")
+    gateway.up()
+    gateway.has({public(2): "10.9.1.2/32"})
+    assert {asked[:2] for asked in site.asked} == {("/moved", "Bearer t0ken"), ("/there", "")}
+    site.to = "/moved"
+    gateway.tells("error", "redirect")
+    site.to = "ftp://127.0.0.1/list"
+    gateway.tells("error", "ftp, which is not followed")
+    gateway.down()
+
+
+# What stays as it is.
+
+
+def test_sessions_of_other_peers_live_on(lab: Lab, tmp_path: Path) -> None:
+    here, there = lab.cabled()
+    key, name = lab.key(), lab.name("r")
+    far = lab.side(None, 2, there)
+    far.daemon.setconf(
+        far.interface_section() + f"[Peer]\nPublicKey = {key.public}\nAllowedIPs = 10.99.0.0/24\n"
+    )
+    far.daemon.up("10.99.0.2/24")
+    folder = tmp_path / "peers"
+    folder.mkdir()
+    (folder / "far.conf").write_text(far.peer_section(outer=4))
+    file = tmp_path / f"{name}.conf"
+    file.touch(0o600)
+    file.write_text(f"[Interface]\nPrivateKey = {key.private}\nAddress = 10.99.0.1/24\n")
+    answer = programs.pywg(here, "up", "--peers", str(folder), str(file))
+    assert answer.returncode == 0, answer.stderr
+
+    def shown(field: str) -> str:
+        return here.run("wg", "show", name, field)
+
+    wait_until(lambda: shown("peers"), "it has the peer")
+    ping(here, "10.99.0.2", 1)
+    handshakes = shown("latest-handshakes")
+    for number in range(2, 12):
+        (folder / f"{number}.conf").write_text(peer(number, f"10.98.0.{number}/32"))
+    wait_until(lambda: len(shown("peers").split()) == 11, "all are there")
+    (folder / "2.conf").write_text(peer(2, "10.99.0.2/32"))  # far.conf sorts behind 2.conf
+    wait_until(lambda: "10.99.0.2/32" in shown("allowed-ips"), "one has changed")
+    (folder / "2.conf").unlink()
+    wait_until(lambda: len(shown("peers").split()) == 10, "one has gone")
+    ping(here, "10.99.0.2", 1)
+    assert handshakes.strip() in shown("latest-handshakes")
+    assert programs.pywg(here, "down", name).returncode == 0
+
+
+def test_the_follower_has_no_capability_and_ends_with_the_tunnel(
+    host: Host, tmp_path: Path
+) -> None:
+    folder = tmp_path / "peers"
+    folder.mkdir()
+    gateway = Gateway(host, str(folder))
+    gateway.up()
+    wait_until(lambda: gateway.told().get("lastHeard"), "it has begun", every=0.1)
+    pid = json.loads(host.run("cat", f"/run/pywg/{gateway.name}.peers"))["pid"]
+    status = Path(f"/proc/{pid}/status").read_text()
+    for kind in ("CapEff", "CapPrm", "CapInh", "CapBnd"):
+        assert f"{kind}:\t0000000000000000\n" in status
+    os.kill(pid, signal.SIGKILL)
+    gateway.tells("error", "the process that follows it has ended")
+    gateway.down()
+    gateway.up()
+    wait_until(lambda: not gateway.told().get("error"), "it has begun", every=0.1)
+    pid = json.loads(host.run("cat", f"/run/pywg/{gateway.name}.peers"))["pid"]
+    gateway.down()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "it has ended")
+
+
+def test_what_cannot_be_followed_is_refused_at_once(host: Host, tmp_path: Path) -> None:
+    gateway = Gateway(host, "etcds://127.0.0.1/p ca=/nowhere.pem")
+    answer = host.attempt(sys.executable, "-m", "pywg", "up", str(gateway.file))
+    assert answer.returncode == 1
+    assert "/nowhere.pem: No such file" in answer.stderr
+    words = ("up", "--peers", "ftp://x", str(gateway.file))
+    answer = host.attempt(sys.executable, "-m", "pywg", *words)
+    assert answer.returncode == 2
+    assert "expected a folder from / on" in answer.stderr
+    words = ("up", "--peers", str(tmp_path), "--backend", "kernel", str(gateway.file))
+    answer = host.attempt(sys.executable, "-m", "pywg", *words)
+    assert answer.returncode == 1
+    assert "no process stays that could follow" in answer.stderr
