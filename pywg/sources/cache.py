@@ -75,7 +75,8 @@ class Cache:
         count: int,
         texts: Callable[[], Mapping[str, Mapping[str, Entry]]],
     ) -> None:
-        """``texts`` gives all ``count`` there are after the changes."""
+        """``texts`` gives all ``count`` there are after the changes; the first time all are written
+        anew, as another source may have been before."""
         lines = [_line(name, entries) for name, entries in changes]
         if self._file is None or self._lines + len(lines) > 2 * count + OUTDATED:
             self.write(texts())

@@ -206,12 +206,9 @@ class Follower:
     def _keep(self, changed: dict[str, Entries], told: list[str], *, is_whole: bool) -> None:
         if self._cache is None or not (changed or is_whole):
             return
+        lines = [(name, dict(entries)) for name, entries in changed.items()]
         try:
-            if is_whole:
-                self._cache.write(self._roster.mappings())
-            else:
-                lines = [(name, dict(entries)) for name, entries in changed.items()]
-                self._cache.append(lines, len(self._roster.texts), self._roster.mappings)
+            self._cache.append(lines, len(self._roster.texts), self._roster.mappings)
         except OSError as error:
             why = os.strerror(error.errno or 0)
             told.append(f"the last good list cannot be kept for the next start: {why}")

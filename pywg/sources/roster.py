@@ -22,6 +22,8 @@ class Roster:
     def __init__(self, static: Static) -> None:
         self.texts: dict[str, Entries] = {}
         self.problems: dict[str, tuple[str, ...]] = {}
+        # Of each text as it was last read: most of a list that comes anew is the same.
+        self._hashes: dict[str, int] = {}
         self.given: dict[PublicKey, Entry] = {}
         self.merge = Merge(static)
 
@@ -66,11 +68,15 @@ class Roster:
     def _read(
         self, name: str, text: str | None, changed: dict[str, Entries], told: list[str]
     ) -> None:
+        if text is not None and self._hashes.get(name) == hash(text):
+            return
         self.problems.pop(name, None)
         if text is None:
+            self._hashes.pop(name, None)
             if name in self.texts:
                 changed[name] = ()
             return
+        self._hashes[name] = hash(text)
         said = _read(name, text)
         if said.problems:
             self.problems[name] = said.problems
