@@ -18,5 +18,6 @@ interop     one table of pywg beside other implementations
 pictures    the pictures of docs/
 docs        a site of README.md, docs/ and all docstrings
 first_minute  how long it takes from a clone, a wheel, or nothing to a tunnel
+many_gateways  one list of peers in etcd, and what a change takes to all gateways
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -467,7 +468,23 @@ def test_what_cannot_be_followed_is_refused_at_once(host: Host, tmp_path: Path) 
     answer = host.attempt(sys.executable, "-m", "pywg", *words)
     assert answer.returncode == 2
     assert "expected a folder from / on" in answer.stderr
-    words = ("up", "--peers", str(tmp_path), "--backend", "kernel", str(gateway.file))
-    answer = host.attempt(sys.executable, "-m", "pywg", *words)
+    kernel = ("up", "--peers", str(tmp_path), "--backend", "kernel", str(gateway.file))
+    answer = host.attempt(sys.executable, "-m", "pywg", *kernel)
     assert answer.returncode == 1
     assert "no process stays that could follow" in answer.stderr
+
+
+def test_the_commands_of_the_page_work(host: Host, etcd: Etcd) -> None:
+    page = (programs.REPOSITORY / "docs" / "peer-sources.md").read_text()
+    first, second = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    to = {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": f"127.0.0.1:{etcd.port}"}
+    gateway = Gateway(host, f"etcd://127.0.0.1:{etcd.port}/wireguard/peers")
+    gateway.up()
+    put, get, delete = first.splitlines()
+    host.run("sh", "-c", put, **to)
+    gateway.has({"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=": "10.9.1.2/32"})
+    assert host.run("sh", "-c", get, **to).strip() == "/wireguard/peers/laptop"
+    host.run("sh", "-c", delete, **to)
+    gateway.has({})
+    host.run("sh", "-ec", second, **to)
+    gateway.down()
