@@ -1,9 +1,10 @@
 """Keys below a prefix of etcd: all of them at one revision, then a watch from the next one on.
 
-By http.client: the clients that are kept up know neither compaction nor several members, which are
-most of this file. After an outage the watch goes on where it was, so nothing is missed; where etcd
-has forgotten what was between, all is read again. So it is where the store is another one, or was
-restored: a watch from a revision that is yet to come would hear nothing.
+By http.client: the client package that we looked at does not tell of compaction, of the end of a
+watch, nor of the revision, and knows one member; these are most of this file. After an outage the
+watch goes on where it was, so nothing is missed; where etcd has forgotten what was between, all is
+read again. So it is where the store is another one, or was restored: a watch from a revision that
+is yet to come would hear nothing.
 """
 
 from __future__ import annotations

@@ -126,6 +126,10 @@ def test_a_reload_keeps_the_peers_of_the_store(host: Host, tmp_path: Path) -> No
     both = {public(2): "10.9.1.2/32", public(3): "10.9.1.3/32"}
     gateway.has(both)
     text = gateway.file.read_text()
+    host.pywg("save", gateway.name)
+    saved = gateway.file.read_text()
+    assert Gateway.own in saved
+    assert public(2) not in saved
     gateway.file.write_text(text + peer(2, "10.9.2.0/24, 10.9.1.3/32") + peer(5, "10.9.5.0/24"))
     host.pywg("reload", gateway.name)
     own = {public(2): "10.9.2.0/24 10.9.1.3/32", public(5): "10.9.5.0/24"}
