@@ -13,6 +13,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -492,3 +493,18 @@ def test_the_commands_of_the_page_work(host: Host, etcd: Etcd) -> None:
     gateway.has({})
     host.run("sh", "-ec", second, **to)
     gateway.down()
+
+
+def test_a_short_run_of_many_gateways_ends_with_one_list_everywhere() -> None:
+    words = ("--peers", "300", "--gateways", "2", "--seconds", "1")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tools.many_gateways", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(programs.REPOSITORY)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("all 2 devices have exactly the list") == 3
+    assert "| 1 | 100 |" in done.stdout
