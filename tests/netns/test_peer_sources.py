@@ -508,3 +508,25 @@ def test_a_short_run_of_many_gateways_ends_with_one_list_everywhere() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("all 2 devices have exactly the list") == 3
     assert "| 1 | 100 |" in done.stdout
+
+
+def test_an_up_that_fails_leaves_nobody_who_follows(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "peers"
+    folder.mkdir()
+    (folder / "a.conf").write_text(peer(2, "10.9.1.2/32"))
+    gateway = Gateway(host, str(folder), "PostUp = false")
+    answer = host.attempt(sys.executable, "-m", "pywg", "up", str(gateway.file))
+    assert answer.returncode == 1
+    ours = os.fsencode(gateway.file)
+
+    def left() -> list[Path]:
+        return [path for path in Path("/proc").glob("[0-9]*/cmdline") if ours in said(path)]
+
+    wait_until(lambda: not left(), "all processes have ended")
+
+
+def said(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
