@@ -22,5 +22,6 @@ pictures    the pictures of docs/
 docs        a site of README.md, docs/ and all docstrings
 first_minute  how long it takes from a clone, a wheel, or nothing to a tunnel
 packages    packages of distributions, made and tried
+many_gateways  one list of peers in etcd, and what a change takes to all gateways
 vm          a booted Debian in qemu, with systemd and the kernel's WireGuard
 """

@@ -10,7 +10,9 @@ import click
 
 from pywg.cli import complete
 from pywg.cli.words import Word
-from pywg.config import Config
+from pywg.config import Config, peer_source
+from pywg.config.model import PeerSource
+from pywg.config.values import BadValue
 from pywg.monitor import place
 from pywg.monitor.place import Place
 from pywg.native.device import default_threads, realtime_by_default
@@ -109,6 +111,18 @@ def metrics_place(ctx: click.Context, param: click.Parameter, value: str | None)
     try:
         return place.parse(value)
     except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def peer_source_of(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> PeerSource | None:
+    """The callback of an option that says where peers are listed."""
+    if value is None:
+        return None
+    try:
+        return peer_source.parse(value)
+    except BadValue as error:
         raise click.BadParameter(str(error)) from None
 
 

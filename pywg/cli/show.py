@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from pywg import wireguard
 from pywg.cli import complete, stdout
 from pywg.cli import show_fields as fields
-from pywg.cli.show_facts import facts
+from pywg.cli.show_facts import facts, source_facts, source_lines
 from pywg.cli.wg_verb import status_of
 from pywg.cli.words import examples
 from pywg.config import check_name
@@ -81,13 +81,16 @@ def show(words: tuple[str, ...], as_json: bool, offload: bool) -> int:
         shown = {
             name: facts(name, traces[name])
             | to_json(status, reports[name], healed(name), names_of(name), traces[name])
+            | source_facts(name)
             for name, status in found
         }
         click.echo(json.dumps(shown, indent=2))
         return 1 if failed else 0
     pretty = Pretty(color=wants_color(), hide_keys=os.environ.get("WG_HIDE_KEYS") != "never")
     blocks = [
-        pretty.interface(name, status, reports[name], names_of(name), traces[name])
+        pretty.interface(
+            name, status, reports[name], names_of(name), traces[name], source=source_lines(name)
+        )
         for name, status in found
     ]
     if blocks:
@@ -171,6 +174,8 @@ class Pretty:
         report: Report | None = None,
         names: Names = MappingProxyType({}),
         trace: Report | None = None,
+        *,
+        source: Sequence[str] = (),
     ) -> str:
         reset = "\033[0m" if self.color else ""  # wg starts from a clean terminal
         lines = [reset + self._head("interface", "green", name)]
@@ -186,6 +191,7 @@ class Pretty:
             lines += self._report(report)
         if trace is not None:
             lines += [self._field("notice", line) for line in condition.of_interface(trace)]
+        lines += [self._field("peers from", line) for line in source]
         blocks = ["\n".join(lines)]
         # Newest handshake first; peers without one keep their order at the end.
         by_handshake = sorted(status.peers, key=lambda peer: -peer.last_handshake_ns)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from pywg.errors import PywgError
+from pywg.sources import state
+from pywg.tunnel.record import peers_of
 from pywg.wireguard.status import Report
 
 # The name in JSON -> the name in a report.
@@ -38,3 +40,15 @@ def of_report(told: Mapping[str, str], clock: Callable[[], float]) -> dict[str, 
     if told.get("opened", "").isdigit():
         found["uptime"] = max(int(clock()) - int(told["opened"]), 0)
     return found
+
+
+def source_lines(name: str) -> list[str]:
+    """How it stands with the store of its peers, for people; nothing where it follows none."""
+    found = state.read(peers_of(name))
+    return [] if found is None else state.words(found, time.time())
+
+
+def source_facts(name: str) -> dict[str, object]:
+    """The same for programs."""
+    found = state.read(peers_of(name))
+    return {} if found is None else {"peersFrom": state.to_json(found)}

@@ -15,11 +15,13 @@ from pywg.cli.options import (
     location_options,
     log_format_option,
     metrics_place,
+    peer_source_of,
     tuning_options,
 )
 from pywg.cli.terminal import Explained, ExplainedListing, Listing, Terminal
 from pywg.cli.words import examples
 from pywg.config import Config
+from pywg.config.model import PeerSource
 from pywg.errors import PywgError
 from pywg.monitor.place import Place
 from pywg.plan.facts import Location
@@ -42,6 +44,12 @@ from pywg.tunnel.foreground import stay
 @click.option("--kill-switch", is_flag=True, help="Let nothing leave beside the tunnel.")
 @click.option("--no-heal", is_flag=True, help="Leave what other programs take away as it is.")
 @click.option(
+    "--peers",
+    metavar="SOURCE",
+    callback=peer_source_of,
+    help="Follow more peers in a folder, at a URL or in etcd: /DIR, https://..., etcd://HOST/PREFIX.",
+)
+@click.option(
     "--metrics",
     metavar="ADDR:PORT",
     callback=metrics_place,
@@ -58,6 +66,7 @@ def up(
     foreground: bool,
     kill_switch: bool,
     no_heal: bool,
+    peers: PeerSource | None,
     metrics: Place | None,
     dry_run: bool,
     explain: bool,
@@ -70,6 +79,8 @@ def up(
     parsed = load(path)
     if kill_switch:
         parsed = replace(parsed, interface=replace(parsed.interface, kill_switch="on"))
+    if peers is not None:
+        parsed = replace(parsed, interface=replace(parsed.interface, peers_from=peers))
     location = location_of(parsed)
     if foreground and location.backend == "kernel":
         raise PywgError("--foreground is for a userspace interface: the kernel needs nobody")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pywg.config import values
+from pywg.config import peer_source, values
 from pywg.config.values import BadValue, Reading, squeeze
 from pywg.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -184,6 +184,8 @@ KEYS: tuple[Row, ...] = (
     _hooks("OnPeerUp", "on_peer_up", "pywg"),
     _hooks("OnPeerDown", "on_peer_down", "pywg"),
     _hooks("OnEndpointChange", "on_endpoint_change", "pywg"),
+    Row("Peers", "Interface", "pywg", ("peers_from",),
+        _plain(peer_source.parse), _written("peers_from")),
     Row("Pool", "Interface", "pywg", ("pools",),
         values.networks, _written("pools", values.joined), accumulates=True),
     Row("PublicEndpoint", "Interface", "pywg", ("public_endpoint",),

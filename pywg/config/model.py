@@ -34,6 +34,7 @@ KillSwitch = Literal["off", "on", "lan"]
 # Where a name is asked for while the tunnel is up.
 EndpointDns = Literal["outside", "tunnel"]
 OwnerKind = Literal["user", "group", "cgroup"]
+SourceKind = Literal["folder", "url", "etcd"]
 
 
 class Position(NamedTuple):
@@ -104,6 +105,34 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerSource:
+    """Where peers are listed, beside those of the file.
+
+    ``place``: a folder, a URL, or the prefix of keys in etcd, which ends with a slash.
+    ``endpoints``: members of etcd, tried in turn. ``interval_s``: how often a folder or a URL is
+    looked at. ``ca``, ``cert``, ``key``: PEM files; ``login``: a file with USER:PASSWORD;
+    ``token``: one with a token; ``fernet``: one with keys of encrypted preshared keys. ``text`` is
+    what all this was read from.
+    """
+
+    kind: SourceKind
+    place: str
+    text: str
+    endpoints: tuple[tuple[str, int], ...] = ()
+    is_tls: bool = False
+    interval_s: int = 30
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    login: Path | None = None
+    token: Path | None = None
+    fernet: Path | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceSection:
     """``[Interface]``: each field is the key of its name, None or empty where the file has none.
 
@@ -116,7 +145,8 @@ class InterfaceSection:
     held to; ``backend``; ``netns``, ``socket_netns``: names of network namespaces;
     ``memory_limit``: MiB; ``kill_switch``; ``only``, ``excepted``: who goes through the tunnel
     (empty is everybody), and who beside it; ``on_peer_up``, ``on_peer_down``,
-    ``on_endpoint_change``: shell text for what happens to a peer. What clients are given:
+    ``on_endpoint_change``: shell text for what happens to a peer; ``peers_from``: a store of more
+    peers. What clients are given:
     ``pools``, networks of which each gets an address; ``public_endpoint``, where they find this
     host; ``client_dns``, servers and search domains.
     """
@@ -147,6 +177,7 @@ class InterfaceSection:
     on_peer_up: tuple[str, ...] = ()
     on_peer_down: tuple[str, ...] = ()
     on_endpoint_change: tuple[str, ...] = ()
+    peers_from: PeerSource | None = None
     pools: tuple[IPNetwork, ...] = ()
     public_endpoint: Endpoint | None = None
     client_dns: tuple[IPAddress | str, ...] = ()

@@ -7,8 +7,6 @@ pyroute2, so that a process that hosts a tunnel stays small until there is somet
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from pywg.errors import system_call
+from pywg.host.inotify import Notifier
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _NFTABLES = 7  # NFNLGRP_NFTABLES
@@ -31,12 +30,9 @@ _NEW_LINK, _NEW_ADDRESS, _DEL_ADDRESS, _NEW_ROUTE, _DEL_ROUTE, _DEL_RULE = 16, 2
 _OUTPUT_INTERFACE = 4  # RTA_OIF
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
-_EVENT = struct.Struct("=iIII")  # struct inotify_event
 _SIOCGIFFLAGS, _IFF_POINTOPOINT = 0x8913, 0x10
 _ROUTE_LENGTH = 12  # struct rtmsg
 _BUFFER = 1 << 16
-# IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF
-_FILE_EVENTS = 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
 
 
 class Change(Flag):
@@ -60,7 +56,7 @@ class Watch:
         try:
             self._routes = _listening(socket.NETLINK_ROUTE, _GROUPS)
             self._firewall = _listening(_NETFILTER, (_NFTABLES,))
-            self._notifier = _Notifier()
+            self._notifier = Notifier()
         except OSError as error:
             raise system_call(error, "cannot watch this host") from None
         self._watch_files()
@@ -78,7 +74,7 @@ class Watch:
         """Sleeps until something may have changed, or for so long."""
         routes, firewall = self._routes, self._firewall
         sources = [source for source in (routes, firewall) if source is not None]
-        watched: list[socket.socket | _Notifier] = [*sources, self._notifier]
+        watched: list[socket.socket | Notifier] = [*sources, self._notifier]
         ready = select.select(watched, [], [], timeout_s)[0]
         found = Change.NOTHING
         if routes in ready:
@@ -200,39 +196,3 @@ def _output_of(body: bytes) -> int | None:
 def _is_default(body: bytes) -> bool:
     """Of the main table: prefix length 0, table 254."""
     return body[1] == 0 and body[4] == 254
-
-
-class _Notifier:
-    """inotify(7), for which Python has no module."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._names: dict[int, bytes] = {}  # of watched files; a folder tells names itself
-        self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-    def fileno(self) -> int:
-        return int(self._fd)
-
-    def add(self, path: Path) -> None:
-        """Again and again is once. What is not there cannot be watched; its folder can."""
-        number = self._libc.inotify_add_watch(self._fd, os.fsencode(path), _FILE_EVENTS)
-        if number >= 0:
-            self._names[number] = b"" if path.is_dir() else os.fsencode(path.name)
-
-    def drain(self) -> set[bytes]:
-        """The names of what was changed."""
-        found = set()
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._fd, _BUFFER):
-                at = 0
-                while at < len(data):
-                    number, _, _, length = _EVENT.unpack_from(data, at)
-                    at += _EVENT.size + length
-                    name = data[at - length : at].rstrip(b"\0")
-                    found.add(name or self._names.get(number, b""))
-        return found
-
-    def close(self) -> None:
-        os.close(self._fd)

@@ -54,6 +54,7 @@ def unused(config: Config) -> tuple[str, ...]:
         "PostUp": section.post_up,
         "PreDown": section.pre_down,
         "PostDown": section.post_down,
+        "Peers": section.peers_from,
         "OnPeerUp": section.on_peer_up,
         "OnPeerDown": section.on_peer_down,
         "OnEndpointChange": section.on_endpoint_change,

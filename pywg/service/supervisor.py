@@ -53,6 +53,18 @@ Companion = Callable[[Log, Callable[[], None]], None]
 # Runs in a process of its own, forked before there are keys, threads and blocked signals, with all
 # capabilities. Reads events, lines of JSON, until the other end of the socket is closed.
 Listener = Callable[[socket.socket, Log], None]
+# The same, which hears of no event: only the end of the tunnel.
+Follower = Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What runs beside the device, in the process that hosts it or apart from it."""
+
+    renewed: Renewed | None = None
+    companion: Companion | None = None
+    listener: Listener | None = None
+    follower: Follower | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +321,7 @@ class Supervisor:
     """A process that waits for its Hosting. It ends by itself if it never gets one.
 
     ``renewed`` is asked there, and ``companion`` runs there: they are forked with all they know,
-    and so is ``listener``, for a process of its own.
+    and so are ``listener`` and ``follower``, for a process of its own each.
     """
 
     def __init__(
@@ -318,6 +330,7 @@ class Supervisor:
         renewed: Renewed | None = None,
         companion: Companion | None = None,
         listener: Listener | None = None,
+        follower: Follower | None = None,
     ) -> None:
         # Loaded here: the child leaves the folder that a relative PYWG_CORE counts from.
         library.load()
@@ -328,7 +341,8 @@ class Supervisor:
             raise system_call(error, "cannot start the background process") from None
         if child == 0:
             self._socket.close()
-            _detach(theirs, {theirs.fileno(), *keep_fds}, renewed, companion, listener)
+            beside = Beside(renewed, companion, listener, follower)
+            _detach(theirs, {theirs.fileno(), *keep_fds}, beside)
         theirs.close()
         os.waitpid(child, 0)  # the first of two forks ends at once
 
@@ -366,9 +380,7 @@ class Supervisor:
 def _detach(
     control: socket.socket,
     keep: set[int],
-    renewed: Renewed | None,
-    companion: Companion | None,
-    listener: Listener | None,
+    beside: Beside,
 ) -> None:
     """The child: leaves the session, forks once more and serves. Does not return."""
     code = 1
@@ -377,26 +389,30 @@ def _detach(
         if os.fork() != 0:
             os._exit(0)
         _harden(keep)
-        code = _serve(control, renewed, companion, listener)
+        code = _serve(control, beside)
     finally:
         os._exit(code)
 
 
 def _serve(
     control: socket.socket,
-    renewed: Renewed | None,
-    companion: Companion | None,
-    listener: Listener | None,
+    beside: Beside,
 ) -> int:
     request = _read_all(control)
     if not request:
         return 0  # the parent changed its mind, or died
     hosting = Hosting.from_json(request)
+    following: socket.socket | None = None  # open for as long as we are there
+    listening: socket.socket | None = None
     try:
-        listening = None if listener is None else _listening(listener, hosting, control)
+        if beside.follower is not None:
+            following = _apart(beside.follower, hosting, [control], "peers are followed")
+        if beside.listener is not None:
+            others = [control] if following is None else [control, following]
+            listening = _apart(beside.listener, hosting, others, "hook is run for peers")
         if hosting.netns is not None:
             netns.enter(hosting.netns)
-        host(hosting, control, renewed, companion, listening)
+        host(hosting, control, beside.renewed, beside.companion, listening)
     except PywgError as error:
         with contextlib.suppress(OSError):
             control.sendall(str(error).encode("utf-8"))
@@ -404,24 +420,28 @@ def _serve(
     return 0
 
 
-def _listening(listener: Listener, hosting: Hosting, control: socket.socket) -> socket.socket:
-    """Forks the process of the listener; the answer is our end of its socket."""
+def _apart(
+    run: Listener, hosting: Hosting, others: Iterable[socket.socket], what: str
+) -> socket.socket:
+    """Forks a process for it; the answer is our end of its socket. Whoever waits for the end of one
+    of the ``others`` does not wait for that process."""
     try:
         ours, theirs = socket.socketpair()
         child = os.fork()
     except OSError as error:
-        raise system_call(error, "cannot start the process of the hooks") from None
+        raise system_call(error, "cannot start a process beside the tunnel") from None
     if child != 0:
         theirs.close()
         return ours
     try:
         ours.close()
-        control.close()  # whoever waits for the end of the tunnel does not wait for this process
+        for other in others:
+            other.close()
         log = _log_to(hosting, LogLevel.ERROR)
         try:
-            listener(theirs, log)
-        except (OSError, ValueError) as error:
-            log(f"no hook is run for peers any more: {error}")
+            run(theirs, log)
+        except (PywgError, OSError, ValueError) as error:
+            log(f"no {what} any more: {error}")
     finally:
         os._exit(0)
 

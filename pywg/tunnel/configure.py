@@ -13,15 +13,17 @@ from pywg import wireguard
 from pywg.config import Config
 from pywg.errors import UapiError
 from pywg.plan.steps import Configure, Reconfigure, RestoreConfiguration
-from pywg.wireguard.changes import Changes, of_config, of_status, synchronizing
+from pywg.wireguard.changes import Changes, PeerChange, of_config, of_status, synchronizing
 from pywg.wireguard.status import InterfaceStatus
 
 
 class Configurer:
-    """Does Configure, Reconfigure and its undo. Endpoints of ``config`` are numeric."""
+    """Does Configure, Reconfigure and its undo. Endpoints of ``config`` are numeric. Where it is
+    ``shared``, peers that are not in the file are somebody else's to change."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, shared: bool = False) -> None:
         self._config = config
+        self._shared = shared
         self._before: InterfaceStatus | None = None
 
     def __call__(self, step: Configure | Reconfigure | RestoreConfiguration) -> None:
@@ -31,13 +33,28 @@ class Configurer:
                 wanted = of_config(with_mark(self._config, mark))
                 _change(step.name, replace(wanted, replace_peers=False))
             case Reconfigure(mark=mark):
-                self._before = wireguard.get(step.name, bindings=True)
+                self._before = self._ours(step.name)
                 wanted = of_config(with_mark(self._config, mark or 0))
-                _change(step.name, synchronizing(wanted, self._before))
+                self._synchronize(step.name, wanted, self._before)
             case RestoreConfiguration():
                 if self._before is not None:
-                    present = wireguard.get(step.name, bindings=True)
-                    _change(step.name, synchronizing(of_status(self._before), present))
+                    self._synchronize(step.name, of_status(self._before), self._ours(step.name))
+
+    def _ours(self, name: str) -> InterfaceStatus:
+        status = wireguard.get(name, bindings=True)
+        if self._shared:
+            known = {peer.public_key for peer in self._config.peers}
+            status.peers = [peer for peer in status.peers if peer.public_key in known]
+        return status
+
+    def _synchronize(self, name: str, wanted: Changes, present: InterfaceStatus) -> None:
+        changes = synchronizing(wanted, present)
+        if self._shared:
+            changes = replace(changes, replace_peers=False)
+            if not wanted.peers:
+                gone = (PeerChange(peer.public_key, remove=True) for peer in present.peers)
+                changes = replace(changes, peers=tuple(gone))
+        _change(name, changes)
 
 
 def _change(name: str, changes: Changes) -> None:

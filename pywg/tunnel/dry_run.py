@@ -18,7 +18,7 @@ from pywg.plan.build import hooks as hook_steps
 from pywg.plan.build import making, mark_of, setting, switching
 from pywg.plan.facts import Location
 from pywg.plan.steps import Note, Step
-from pywg.tunnel import gather, record
+from pywg.tunnel import gather, peers_from, record
 from pywg.tunnel.location import locate
 from pywg.tunnel.trace import Logged, Reporter, tell
 from pywg.tunnel.up import check
@@ -38,9 +38,12 @@ def dry_run(
     location = locate(config) if location is None else location
     reporter = Logged() if reporter is None else reporter
     hooks.check_trust(config)
+    peers_from.check(config, location)
     check(name, config, location)
     for step in foreseen(name, config, location):
         tell(reporter, step)
+    if config.interface.peers_from is not None:
+        reporter.doing(f"follow the peers of {config.interface.peers_from}")
 
 
 def foreseen(name: str, config: Config, location: Location) -> Iterator[Step]:

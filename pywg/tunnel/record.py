@@ -38,6 +38,7 @@ class Record:
     is_up: bool = False  # whether `up` has ended, hooks and all
     left_out: tuple[Step, ...] = ()  # those of ``steps`` that a PostUp hook took back
     manner: Mapping[str, Any] | None = None  # service.manner: None of the kernel, or an old version
+    peers_from: str = ""  # the store whose peers are followed, as it was written
 
     @property
     def file(self) -> Path:
@@ -60,6 +61,7 @@ class Record:
                 "is_up": self.is_up,
                 "left_out": [codec.to_json(step) for step in self.left_out],
                 "manner": self.manner,
+                "peers_from": self.peers_from,
             }
         )
 
@@ -83,6 +85,7 @@ class Record:
                 data.get("is_up", True),
                 tuple(codec.from_json(step) for step in data.get("left_out", ())),
                 data.get("manner"),
+                data.get("peers_from", ""),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a tunnel: {error}") from None
@@ -222,6 +225,7 @@ def remove(name: str) -> None:
     healing_of(name).unlink(missing_ok=True)
     events_of(name).unlink(missing_ok=True)
     told_of(name).unlink(missing_ok=True)
+    peers_of(name).unlink(missing_ok=True)
 
 
 def told_of(name: str) -> Path:
@@ -232,6 +236,11 @@ def told_of(name: str) -> Path:
 def events_of(name: str) -> Path:
     """The socket by which the process that hosts the tunnel tells what happens."""
     return path_of(name).with_suffix(".events")
+
+
+def peers_of(name: str) -> Path:
+    """How it stands with the store of its peers (sources/state.py)."""
+    return path_of(name).with_suffix(".peers")
 
 
 # ---- what was put back since, for `show`

@@ -50,10 +50,11 @@ def reload(name: str, config: Config, *, reporter: Reporter | None = None) -> No
     hooks.check_trust(config)
     location = found.location
     check_location(config, location, name)
+    check_source(config, found)
     names = endpoints.names_to_json(config)
     config = owners.numeric(with_addresses(config, found, reporter))
     path = str(Path(config.path).absolute())
-    configurer = Configurer(config)
+    configurer = Configurer(config, shared=bool(found.peers_from))
     with (
         lock.held(reporter.warn),
         Applier(location, path, reporter, configure=configurer) as applier,
@@ -135,6 +136,14 @@ def check_location(config: Config, location: Location, name: str) -> None:
     ):
         if given is not None and was != now:
             raise PywgError(f"{name}: {key} changes only with `pywg down` and `pywg up`")
+
+
+def check_source(config: Config, found: Record) -> None:
+    """Raises for another store of peers. One that `up` was asked for on its command line stays if
+    the file is silent."""
+    said = config.interface.peers_from
+    if said is not None and said.text != found.peers_from:
+        raise PywgError(f"{found.name}: Peers changes only with `pywg down` and `pywg up`")
 
 
 def without_own(facts: Facts, steps: Sequence[Step]) -> Facts:

@@ -59,6 +59,9 @@ def save_running(name: str, path: Path, found: Record | None, reporter: Reporter
     ):
         # Chosen for its default route; next time it may be another.
         interface = replace(interface, fwmark=config.interface.fwmark)
+    if found is not None and found.peers_from:  # the others are in the store
+        own = {peer.public_key for peer in config.peers}
+        status.peers = [peer for peer in status.peers if peer.public_key in own]
     after = Config(interface, _peers(config, status), config.path)
     changed = document.rewrite(text, after)
     if changed != text:

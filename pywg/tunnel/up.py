@@ -20,7 +20,7 @@ from pywg.plan.steps import SetKillSwitch
 from pywg.service import endpoints
 from pywg.service.manner import Manner, build
 from pywg.service.supervisor import Hosting, Supervisor, Tuning
-from pywg.tunnel import gather, lookup, peer_hooks, record
+from pywg.tunnel import gather, lookup, peer_hooks, peers_from, record
 from pywg.tunnel.apply import Applier
 from pywg.tunnel.configure import Configurer
 from pywg.tunnel.down import clean_up
@@ -73,6 +73,7 @@ def hosted(
     location = locate(config) if location is None else location
     reporter = Logged() if reporter is None else reporter
     hooks.check_trust(config)
+    peers_from.check(config, location)
     if location.backend == "kernel":
         if peer_hooks.listener(name, config, location) is not None:
             reporter.warn(
@@ -110,12 +111,15 @@ def hosted(
     with contextlib.ExitStack() as stack:
         home = netns.here()
         stack.callback(os.close, home)
+        start = peers_from.Start()
+        stack.callback(start.close)
         supervisor = stack.enter_context(
             Supervisor(
-                (*log, home),
+                (*log, home, start.reading),
                 renewed=record.renewed_names(name, names),
                 companion=companion(name, location, home, cgroups) if heals else None,
                 listener=listener,
+                follower=peers_from.follower(name, config, start),
             )
         )
         bring_up(
@@ -126,6 +130,7 @@ def hosted(
             create=lambda: supervisor.start(hosting),
             stop=supervisor.close,
             manner=manner,
+            is_set=start.give,
         )
         yield supervisor
 
@@ -161,13 +166,25 @@ def bring_up(
     create: Callable[[], None] | None = None,
     stop: Callable[[], None] = lambda: None,
     manner: Manner | None = None,
+    is_set: Callable[[], None] = lambda: None,
 ) -> None:
     """``create`` starts the process that hosts the device in this ``manner``, ``stop`` tells it not
-    to."""
+    to; ``is_set`` is told when it has its keys, peers and routes."""
     names = endpoints.names_to_json(config)
     path = str(Path(config.path).absolute())
     told = None if manner is None else manner.to_values()
-    claim = Record(name, path, location, (), names, netns.identity(), manner=told)
+    source = config.interface.peers_from
+    followed = "" if source is None else source.text
+    claim = Record(
+        name,
+        path,
+        location,
+        (),
+        names,
+        netns.identity(),
+        manner=told,
+        peers_from=followed,
+    )
     with (
         Applier(location, path, reporter, create=create, stop=stop) as applier,
         applier.all_or_nothing() as afterwards,
@@ -196,6 +213,9 @@ def bring_up(
             if (steps_done := applier.as_done(done.steps)) != done.steps:
                 done = replace(done, steps=steps_done)
                 record.write(done)
+        if source is not None:
+            reporter.doing(f"follow the peers of {source}")
+        is_set()
         applier.apply_all(hook_steps(name, config.interface.post_up))
         if config.interface.post_up:  # what a hook took back is the user's will
             kept = set(in_effect(name, done.steps, applier.kernel))

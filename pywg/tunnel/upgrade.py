@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from pywg.config import parse, read
 from pywg.errors import PywgError
 from pywg.host import lock, netns
 from pywg.host.descriptors import borrowed
 from pywg.service.manner import Manner, build, resuming
-from pywg.service.supervisor import Supervisor
-from pywg.tunnel import peer_hooks, record
+from pywg.service.supervisor import Follower, Supervisor
+from pywg.tunnel import peer_hooks, peers_from, record
 from pywg.tunnel.apply import undisturbed
 from pywg.tunnel.heal import companion
 from pywg.tunnel.record import Record
@@ -51,23 +52,39 @@ def upgrade(name: str, *, force: bool = False, reporter: Reporter | None = None)
         log_fd = stack.enter_context(log_of(process, manner, reporter))
         home = netns.here()
         stack.callback(os.close, home)
+        start = peers_from.Start()
+        stack.callback(start.close)
         files = tuple(map(Path, manner.files))
         tuning = replace(manner.hosting.tuning, log_fd=log_fd)
         hosting = replace(manner.hosting, name=name, tuning=tuning, take_over=True)
         supervisor = stack.enter_context(
             Supervisor(
-                (*([log_fd] if log_fd >= 0 else []), home),
+                (*([log_fd] if log_fd >= 0 else []), home, start.reading),
                 renewed=record.renewed_names(name, found.names),
                 companion=companion(name, found.location, home, files) if manner.heals else None,
                 listener=peer_hooks.listening(name, found.location, goes_on=True)
                 if manner.hears
                 else None,
+                follower=follower(found, start),
             )
         )
         manner = replace(manner, hosting=hosting, build=build(), resume=resuming(name))
         with lock.held(reporter.warn), undisturbed():
             take_over(recorded(name), manner, supervisor, process, reporter)
+        start.give()
     return manner
+
+
+def follower(found: Record, start: peers_from.Start) -> Follower | None:
+    """Of the store whose peers the old process follows."""
+    if not found.peers_from:
+        return None
+    try:
+        config = parse(read(found.file), str(found.file))
+        config = peers_from.following(config, found.peers_from)
+        return peers_from.follower(found.name, config, start, goes_on=True)
+    except PywgError as error:
+        raise not_upgraded(found.name, str(error)) from None
 
 
 def take_over(

@@ -19,6 +19,7 @@ echoes      datagrams that go and come back, none of which may be missing
 echoes      datagrams that go and come back, of which none may be missing
 memory_group  processes that may take so much memory together
 embedder    programs in C that use the built library
+etcd        a real etcd, and what is written to it
 flood       handshake initiations from many addresses
 squatter    somebody else on the host who tries for a UDP port all the time
 prober      how long echo requests take, one each millisecond, while something else happens

@@ -79,7 +79,7 @@ class Web:
     ) -> None:
         self.authority = folder / "authority.pem"
         key = folder / "key.pem"
-        _certify(name, address, self.authority, key)
+        certify(name, address, self.authority, key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.authority, key)
         self._servers: list[_Server] = []
@@ -109,7 +109,8 @@ class Web:
         self.close()
 
 
-def _certify(name: str, address: str, certificate: Path, key: Path) -> None:
+def certify(name: str, address: str, certificate: Path, key: Path) -> None:
+    """One certificate for everything: authority, server and client."""
     secret = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

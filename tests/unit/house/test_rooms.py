@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "native": "errors keys config host wireguard",
     "drive": "native",
     "service": "errors keys config host wireguard native",
-    "tunnel": "errors keys config plan host wireguard service",
+    "sources": "errors keys config host wireguard",
+    "tunnel": "errors keys config plan host wireguard service sources",
     "enroll": "errors keys config wireguard tunnel",
     "monitor": "errors keys config host wireguard native tunnel",
     "rootless": "errors keys config plan host wireguard native service",
@@ -35,8 +36,8 @@ MAY_IMPORT = {
     "demo": "errors keys config host wireguard native _version",
     "doctor": "errors keys config plan host wireguard tunnel rootless",
     "top": "errors keys config host wireguard tunnel",
-    "cli": "errors keys config plan host wireguard native service tunnel enroll monitor rootless "
-    "proxy demo doctor top _version",
+    "cli": "errors keys config plan host wireguard native service sources tunnel enroll monitor "
+    "rootless proxy demo doctor top _version",
     "_version": "native",
     "__init__": "errors keys config host wireguard native drive rootless _version",
     "__main__": "cli",
@@ -44,6 +45,7 @@ MAY_IMPORT = {
 # word -> the rooms that may import this library.
 ONLY_IN = {
     "click": "cli",
+    "cryptography": "sources",
     "dns": "host",
     "prometheus_client": "monitor",
     "pyroute2": "host wireguard demo",
