@@ -43,7 +43,7 @@ def build(targets: Sequence[str], out: Path = OUT) -> list[Path]:
 
 def _build_one(target: str, out: Path) -> Path:
     place = core.ROOT / ".zig-cache" / "static" / target
-    products = core.build(place, target, core.find_zig(), products=(core.DAEMON,))
+    products = core.build(place, target, core.find_zig(), products=(core.DAEMON,), small=True)
     path = out / file_name(target)
     fresh = out / f".{path.name}.new"
     shutil.copyfile(products[core.DAEMON], fresh)
