@@ -13,53 +13,81 @@ pub const ReadError = error{
 };
 
 pub fn write(writer: *Io.Writer, value: anytype) Io.Writer.Error!void {
-    const T = @TypeOf(value);
+    try writeFrom(writer, &value);
+}
+
+pub fn read(reader: *Io.Reader, comptime T: type) ReadError!T {
+    var out: T = undefined;
+    try readInto(reader, T, &out);
+    return out;
+}
+
+/// One function for each struct, and one for all numbers, called and not repeated: nothing here is in a hurry, and what
+/// is built for small hosts has no room for it.
+fn writeFrom(writer: *Io.Writer, value: anytype) Io.Writer.Error!void {
+    const T = @TypeOf(value.*);
     switch (@typeInfo(T)) {
-        .bool => try writer.writeByte(@intFromBool(value)),
-        .int => try writer.writeInt(Whole(T), value, .little),
-        .@"enum" => |info| try writer.writeInt(Whole(info.tag_type), @backingInt(value), .little),
+        .bool => try writeNumber(writer, @intFromBool(value.*), 1),
+        .int => try writeNumber(writer, value.*, @sizeOf(Whole(T))),
+        .@"enum" => |info| try writeNumber(writer, @backingInt(value.*), @sizeOf(Whole(info.tag_type))),
         .optional => {
-            try writer.writeByte(@intFromBool(value != null));
-            if (value) |*inner| try write(writer, inner.*);
+            try writeNumber(writer, @intFromBool(value.* != null), 1);
+            if (value.*) |*inner| try writeFrom(writer, inner);
         },
-        .array => |info| if (info.child == u8) try writer.writeAll(&value) else for (&value) |*each| {
-            try write(writer, each.*);
+        .array => |info| if (info.child == u8) try writer.writeAll(value) else for (value) |*each| {
+            try writeFrom(writer, each);
         },
-        .@"struct" => inline for (comptime std.meta.fieldNames(T)) |name| try write(writer, @field(value, name)),
+        .@"struct" => try writeFields(writer, T, value),
         else => @compileError(@typeName(T) ++ " is no plain value"),
     }
 }
 
-pub fn read(reader: *Io.Reader, comptime T: type) ReadError!T {
+noinline fn writeFields(writer: *Io.Writer, comptime T: type, value: anytype) Io.Writer.Error!void {
+    inline for (comptime std.meta.fieldNames(T)) |name| try writeFrom(writer, &@field(value, name));
+}
+
+noinline fn writeNumber(writer: *Io.Writer, number: u64, length: usize) Io.Writer.Error!void {
+    var bytes: [8]u8 = undefined;
+    std.mem.writeInt(u64, &bytes, number, .little);
+    try writer.writeAll(bytes[0..length]);
+}
+
+fn readInto(reader: *Io.Reader, comptime T: type, out: anytype) ReadError!void {
     switch (@typeInfo(T)) {
-        .bool => return switch (try read(reader, u8)) {
-            0 => false,
-            1 => true,
-            else => error.Malformed,
+        .bool => out.* = try readNumber(reader, 1, 1) == 1,
+        .int => out.* = @intCast(try readNumber(reader, @sizeOf(Whole(T)), std.math.maxInt(T))),
+        .@"enum" => |info| {
+            const most = std.math.maxInt(info.tag_type);
+            const number: info.tag_type = @intCast(try readNumber(reader, @sizeOf(Whole(info.tag_type)), most));
+            out.* = std.enums.fromInt(T, number) orelse return error.Malformed;
         },
-        .int => {
-            var bytes: [@sizeOf(Whole(T))]u8 = undefined;
-            try readAll(reader, &bytes);
-            return std.math.cast(T, std.mem.readInt(Whole(T), &bytes, .little)) orelse error.Malformed;
-        },
-        .@"enum" => |info| return std.enums.fromInt(T, try read(reader, info.tag_type)) orelse error.Malformed,
-        .optional => |info| return if (try read(reader, bool)) try read(reader, info.child) else null,
-        .array => |info| {
-            var out: T = undefined;
-            if (info.child == u8) try readAll(reader, &out) else for (&out) |*each| {
-                each.* = try read(reader, info.child);
+        .optional => |info| {
+            if (try readNumber(reader, 1, 1) == 0) {
+                out.* = null;
+                return;
             }
-            return out;
+            out.* = @as(info.child, undefined);
+            try readInto(reader, info.child, &out.*.?);
         },
-        .@"struct" => {
-            var out: T = undefined;
-            inline for (comptime std.meta.fieldNames(T)) |name| {
-                @field(out, name) = try read(reader, @FieldType(T, name));
-            }
-            return out;
+        .array => |info| if (info.child == u8) try readAll(reader, out) else for (out) |*each| {
+            try readInto(reader, info.child, each);
         },
+        .@"struct" => try readFields(reader, T, out),
         else => @compileError(@typeName(T) ++ " is no plain value"),
     }
+}
+
+noinline fn readFields(reader: *Io.Reader, comptime T: type, out: anytype) ReadError!void {
+    inline for (comptime std.meta.fieldNames(T)) |name| {
+        try readInto(reader, @FieldType(T, name), &@field(out, name));
+    }
+}
+
+noinline fn readNumber(reader: *Io.Reader, length: usize, most: u64) ReadError!u64 {
+    var bytes: [8]u8 = @splat(0);
+    try readAll(reader, bytes[0..length]);
+    const number = std.mem.readInt(u64, &bytes, .little);
+    return if (number <= most) number else error.Malformed;
 }
 
 pub fn readAll(reader: *Io.Reader, out: []u8) ReadError!void {
