@@ -13,81 +13,179 @@ pub const ReadError = error{
 };
 
 pub fn write(writer: *Io.Writer, value: anytype) Io.Writer.Error!void {
-    try writeFrom(writer, &value);
+    try writeFields(writer, fieldsOf(@TypeOf(value)), @ptrCast(&value));
 }
 
 pub fn read(reader: *Io.Reader, comptime T: type) ReadError!T {
     var out: T = undefined;
-    try readInto(reader, T, &out);
+    try readFields(reader, fieldsOf(T), @ptrCast(&out));
     return out;
 }
 
-/// One function for each struct, and one for all numbers, called and not repeated: nothing here is in a hurry, and what
-/// is built for small hosts has no room for it.
-fn writeFrom(writer: *Io.Writer, value: anytype) Io.Writer.Error!void {
-    const T = @TypeOf(value.*);
+/// One plain field, wherever in a value it lies: what is built for small hosts has room for a table of them, and none
+/// for code that writes each and code that reads each.
+const Field = struct {
+    offset: u32,
+    kind: enum { number, bytes, optional },
+    /// Of a number: in memory, as bytes, and the greatest that its type has.
+    size: u8 = 0,
+    length: u8 = 0,
+    most: u64 = 0,
+    /// Of an enum: a bit for each number that means something.
+    among: u64 = 0,
+    /// Numbers that lie in a row, or bytes.
+    count: u32 = 1,
+    optional: ?*const Optional = null,
+};
+
+/// How to get at what lies in one.
+const Optional = struct {
+    payload: *const fn (*const anyopaque) ?*const anyopaque,
+    clear: *const fn (*anyopaque) void,
+    fill: *const fn (*anyopaque) *anyopaque,
+    fields: []const Field,
+};
+
+fn fieldsOf(comptime T: type) []const Field {
+    return comptime blk: {
+        @setEvalBranchQuota(100_000);
+        const found = listed(T, 0)[0..].*;
+        break :blk &found;
+    };
+}
+
+fn listed(comptime T: type, comptime offset: u32) []const Field {
+    var one: Field = .{ .offset = offset, .kind = .number };
     switch (@typeInfo(T)) {
-        .bool => try writeNumber(writer, @intFromBool(value.*), 1),
-        .int => try writeNumber(writer, value.*, @sizeOf(Whole(T))),
-        .@"enum" => |info| try writeNumber(writer, @backingInt(value.*), @sizeOf(Whole(info.tag_type))),
-        .optional => {
-            try writeNumber(writer, @intFromBool(value.* != null), 1);
-            if (value.*) |*inner| try writeFrom(writer, inner);
+        .bool => {
+            one.size = 1;
+            one.length = 1;
+            one.most = 1;
         },
-        .array => |info| if (info.child == u8) try writer.writeAll(value) else for (value) |*each| {
-            try writeFrom(writer, each);
+        .int => {
+            one.size = @sizeOf(T);
+            one.length = @sizeOf(Whole(T));
+            one.most = std.math.maxInt(T);
         },
-        .@"struct" => try writeFields(writer, T, value),
-        else => @compileError(@typeName(T) ++ " is no plain value"),
-    }
-}
-
-noinline fn writeFields(writer: *Io.Writer, comptime T: type, value: anytype) Io.Writer.Error!void {
-    inline for (comptime std.meta.fieldNames(T)) |name| try writeFrom(writer, &@field(value, name));
-}
-
-noinline fn writeNumber(writer: *Io.Writer, number: u64, length: usize) Io.Writer.Error!void {
-    var bytes: [8]u8 = undefined;
-    std.mem.writeInt(u64, &bytes, number, .little);
-    try writer.writeAll(bytes[0..length]);
-}
-
-fn readInto(reader: *Io.Reader, comptime T: type, out: anytype) ReadError!void {
-    switch (@typeInfo(T)) {
-        .bool => out.* = try readNumber(reader, 1, 1) == 1,
-        .int => out.* = @intCast(try readNumber(reader, @sizeOf(Whole(T)), std.math.maxInt(T))),
         .@"enum" => |info| {
-            const most = std.math.maxInt(info.tag_type);
-            const number: info.tag_type = @intCast(try readNumber(reader, @sizeOf(Whole(info.tag_type)), most));
-            out.* = std.enums.fromInt(T, number) orelse return error.Malformed;
+            one.size = @sizeOf(T);
+            one.length = @sizeOf(Whole(info.tag_type));
+            one.most = 63; // so many bits there are below
+            for (std.enums.values(T)) |value| one.among |= @as(u64, 1) << @backingInt(value);
         },
         .optional => |info| {
-            if (try readNumber(reader, 1, 1) == 0) {
-                out.* = null;
-                return;
+            one.kind = .optional;
+            one.optional = &optionalOf(info.child);
+        },
+        .array => |info| if (info.child == u8) {
+            one.kind = .bytes;
+            one.count = info.len;
+        } else {
+            const first = listed(info.child, offset);
+            if (first.len == 1 and first[0].kind == .number) {
+                one = first[0];
+                one.count = info.len;
+            } else {
+                var all: []const Field = &.{};
+                for (0..info.len) |i| all = all ++ listed(info.child, offset + i * @sizeOf(info.child));
+                return all;
             }
-            out.* = @as(info.child, undefined);
-            try readInto(reader, info.child, &out.*.?);
         },
-        .array => |info| if (info.child == u8) try readAll(reader, out) else for (out) |*each| {
-            try readInto(reader, info.child, each);
+        .@"struct" => {
+            var all: []const Field = &.{};
+            for (std.meta.fieldNames(T)) |name| {
+                all = all ++ listed(@FieldType(T, name), offset + @offsetOf(T, name));
+            }
+            return all;
         },
-        .@"struct" => try readFields(reader, T, out),
         else => @compileError(@typeName(T) ++ " is no plain value"),
     }
+    return &.{one};
 }
 
-noinline fn readFields(reader: *Io.Reader, comptime T: type, out: anytype) ReadError!void {
-    inline for (comptime std.meta.fieldNames(T)) |name| {
-        try readInto(reader, @FieldType(T, name), &@field(out, name));
+fn optionalOf(comptime T: type) Optional {
+    const Of = struct {
+        fn payload(pointer: *const anyopaque) ?*const anyopaque {
+            const optional: *const ?T = @ptrCast(@alignCast(pointer));
+            return if (optional.*) |*inner| inner else null;
+        }
+
+        fn clear(pointer: *anyopaque) void {
+            const optional: *?T = @ptrCast(@alignCast(pointer));
+            optional.* = null;
+        }
+
+        fn fill(pointer: *anyopaque) *anyopaque {
+            const optional: *?T = @ptrCast(@alignCast(pointer));
+            optional.* = @as(T, undefined);
+            return &optional.*.?;
+        }
+    };
+    return .{ .payload = Of.payload, .clear = Of.clear, .fill = Of.fill, .fields = fieldsOf(T) };
+}
+
+fn writeFields(writer: *Io.Writer, fields: []const Field, value: [*]const u8) Io.Writer.Error!void {
+    for (fields) |*field| {
+        const place = value + field.offset;
+        switch (field.kind) {
+            .bytes => try writer.writeAll(place[0..field.count]),
+            .number => for (0..field.count) |i| {
+                var bytes: [8]u8 = undefined;
+                std.mem.writeInt(u64, &bytes, load(place + i * field.size, field.size), .little);
+                try writer.writeAll(bytes[0..field.length]);
+            },
+            .optional => {
+                const optional = field.optional.?;
+                const payload = optional.payload(place);
+                try writer.writeByte(@intFromBool(payload != null));
+                if (payload) |inner| try writeFields(writer, optional.fields, @ptrCast(inner));
+            },
+        }
     }
 }
 
-noinline fn readNumber(reader: *Io.Reader, length: usize, most: u64) ReadError!u64 {
+fn readFields(reader: *Io.Reader, fields: []const Field, out: [*]u8) ReadError!void {
+    for (fields) |*field| {
+        const place = out + field.offset;
+        switch (field.kind) {
+            .bytes => try readAll(reader, place[0..field.count]),
+            .number => for (0..field.count) |i| {
+                const number = try readNumber(reader, field.length, field.most);
+                if (field.among != 0 and field.among >> @intCast(number) & 1 == 0) return error.Malformed;
+                store(place + i * field.size, field.size, number);
+            },
+            .optional => {
+                const optional = field.optional.?;
+                if (try readNumber(reader, 1, 1) == 0) {
+                    optional.clear(place);
+                } else try readFields(reader, optional.fields, @ptrCast(optional.fill(place)));
+            },
+        }
+    }
+}
+
+fn readNumber(reader: *Io.Reader, length: usize, most: u64) ReadError!u64 {
     var bytes: [8]u8 = @splat(0);
     try readAll(reader, bytes[0..length]);
     const number = std.mem.readInt(u64, &bytes, .little);
     return if (number <= most) number else error.Malformed;
+}
+
+/// A number as it lies in memory, in this machine's order of bytes.
+fn load(place: [*]const u8, size: u8) u64 {
+    return switch (size) {
+        inline 1, 2, 4, 8 => |known| std.mem.readInt(@Int(.unsigned, 8 * known), place[0..known], .native),
+        else => unreachable,
+    };
+}
+
+fn store(place: [*]u8, size: u8, number: u64) void {
+    switch (size) {
+        inline 1, 2, 4, 8 => |known| {
+            std.mem.writeInt(@Int(.unsigned, 8 * known), place[0..known], @intCast(number), .native);
+        },
+        else => unreachable,
+    }
 }
 
 pub fn readAll(reader: *Io.Reader, out: []u8) ReadError!void {

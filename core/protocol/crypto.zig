@@ -158,7 +158,12 @@ pub fn eql32(a: *const [32]u8, b: *const [32]u8) bool {
 
 /// Overwrites what `pointer` points to, also when nobody will read it again.
 pub fn zero(pointer: anytype) void {
-    std.crypto.secureZero(u8, std.mem.asBytes(pointer));
+    zeroBytes(std.mem.asBytes(pointer));
+}
+
+/// Not spelled out for each length: one store for each few bytes of a large value.
+noinline fn zeroBytes(bytes: []u8) void {
+    std.crypto.secureZero(u8, bytes);
 }
 
 const testing = std.testing;

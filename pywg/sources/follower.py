@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -92,8 +92,14 @@ class Follower:
         self._has_heard = bool(texts)
         for key in self._roster.restore(texts):
             entry = self._roster.merge.peer(key)
-            if entry is not None:
-                self._roster.given[key] = entry
+            if entry is None:
+                continue
+            # Whether it could read a preshared key, it has told nobody.
+            known = replace(entry, preshared_file="", preshared_encrypted="")
+            self._roster.given[key] = known
+            if known != entry:
+                self._applier.again[key] = ""
+                self._again_at = 0.0
 
     def reread(self) -> None:
         self._news.put(Reread())

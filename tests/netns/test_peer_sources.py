@@ -118,6 +118,22 @@ def test_a_folder_is_followed(host: Host, tmp_path: Path) -> None:
     gateway.down()
 
 
+def test_an_upgrade_goes_on_following(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "peers"
+    folder.mkdir()
+    (folder / "a.conf").write_text(peer(2, "10.9.1.2/32"))
+    (folder / "b.conf").write_text(peer(3, "10.9.1.3/32"))
+    gateway = Gateway(host, str(folder))
+    gateway.up()
+    gateway.has({public(2): "10.9.1.2/32", public(3): "10.9.1.3/32"})
+    with paused(host, gateway.name):
+        (folder / "a.conf").unlink()  # which the old follower does not see
+        host.pywg("upgrade", "--force", gateway.name)
+        gateway.has({public(3): "10.9.1.3/32"})
+    (folder / "c.conf").write_text(peer(4, "10.9.1.4/32"))
+    gateway.has({public(3): "10.9.1.3/32", public(4): "10.9.1.4/32"})
+
+
 def test_a_reload_keeps_the_peers_of_the_store(host: Host, tmp_path: Path) -> None:
     folder = tmp_path / "peers"
     folder.mkdir()

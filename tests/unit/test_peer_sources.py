@@ -560,6 +560,20 @@ def test_a_store_that_answers_needs_no_last_list(world: World) -> None:
     assert [peer.public_key for request in world.requests for peer in request.peers] == [B]
 
 
+def test_a_follower_that_goes_on_for_another_says_what_differs(world: World) -> None:
+    known = {"a": text(A), "b": text(B, allowedIPs=["10.0.0.2/32"])}
+    hear(world, world.follower(), Whole({**known, "c": text(C, presharedKeyFile="c.psk")}))
+    assert world.keys() == {A, B}
+    world.requests.clear()
+    (world.path / "c.psk").touch(0o600)
+    (world.path / "c.psk").write_text(SECRET)
+    follower = world.follower()
+    follower.go_on()
+    hear(world, follower, Whole({"b": known["b"], "c": text(C, presharedKeyFile="c.psk")}))
+    said = [peer for request in world.requests for peer in request.peers]
+    assert {(peer.public_key, peer.remove) for peer in said} == {(A, True), (C, False)}
+
+
 def test_an_emptied_store_is_an_accident_where_it_is_no_folder(world: World) -> None:
     world.empties = False
     follower = world.follower()

@@ -119,8 +119,8 @@ OPTIMIZE_DEFAULT = "ReleaseSafe"
 # everywhere; std is compiled as the root is, for size and without checks. The rooms, which read
 # what comes from outside, are not: each module has its own -O, and they have their own assert.
 SMALL_FLAGS = ("-fno-unwind-tables", "-fdata-sections", "-ffunction-sections", "--gc-sections")
-# flavour -> the form of the AEAD that the static file has in the place of one three times as long.
-SMALL_MODELS = {"v4": "plain"}
+# Flavours that the static file does without: those CPUs take the one before.
+SMALL_LEAVES_OUT = ("v4",)
 JOBS = 2
 
 
@@ -147,7 +147,8 @@ class Build:
 
     @property
     def flavours(self) -> list[tuple[str, str]]:
-        return TARGETS[self.arch][1]
+        every = TARGETS[self.arch][1]
+        return [one for one in every if not (self.is_small and one[0] in SMALL_LEAVES_OUT)]
 
     @property
     def objects(self) -> list[str]:
@@ -296,7 +297,6 @@ def build(
             work,
             flags,
             soname,
-            models=SMALL_MODELS if small else {},
             is_small=small,
         )
         _compile(job, products, log)
