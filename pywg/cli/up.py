@@ -27,7 +27,7 @@ from pywg.monitor.place import Place
 from pywg.plan.facts import Location
 from pywg.service.log import LogFormat
 from pywg.service.supervisor import Tuning
-from pywg.tunnel.foreground import stay
+from pywg.tunnel.foreground import guarded, stay
 
 
 @click.command(
@@ -95,6 +95,7 @@ def up(
     tuning = replace(tuning, log_level=level, log_fd=log_fd, log_format=log_format)
     reporter = Explained() if explain else Terminal()
     with (
+        guarded(name, reporter) if foreground else contextlib.nullcontext(),
         metrics_at(metrics) as (serve, where),
         tunnel.hosted(
             parsed,

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Iterator
 from typing import Protocol, Self
 
 from pywg.errors import PywgError
@@ -99,10 +100,7 @@ def watch(name: str, hosted: Hosted, reporter: Reporter) -> int:
             with Running(name) as running:  # it could not be executed
                 end = running.end()
     except KeyboardInterrupt as signalled:  # what `pywg` makes of SIGTERM too
-        ignore_signals()
-        reporter.warn(f"{signalled or 'SIGINT'}: taking {name} down")
-        notify.stopping(f"taking {name} down")
-        down(name, reporter=reporter)
+        take_down(name, signalled, reporter)
         return 0
     ignore_signals()
     notify.stopping(f"{name} ended")
@@ -110,6 +108,26 @@ def watch(name: str, hosted: Hosted, reporter: Reporter) -> int:
     with contextlib.suppress(PywgError):  # nothing may be left of it
         down(name, reporter=reporter)
     return code
+
+
+@contextlib.contextmanager
+def guarded(name: str, reporter: Reporter) -> Iterator[None]:
+    """Around `up` and ``stay``: a signal between the two finds a tunnel that is up, and nobody who
+    would take it down."""
+    try:
+        yield
+    except KeyboardInterrupt as signalled:
+        found = record.read(name)
+        if found is None or not found.is_up:
+            raise
+        take_down(name, signalled, reporter)
+
+
+def take_down(name: str, signalled: KeyboardInterrupt, reporter: Reporter) -> None:
+    ignore_signals()
+    reporter.warn(f"{signalled or 'SIGINT'}: taking {name} down")
+    notify.stopping(f"taking {name} down")
+    down(name, reporter=reporter)
 
 
 def become_newer(name: str, reporter: Reporter) -> None:

@@ -20,6 +20,7 @@ from pywg.service.manner import Manner, resuming
 from pywg.service.supervisor import End, Hosting, Names, Supervisor, Tuning
 from pywg.tunnel import foreground, peer_hooks, record
 from pywg.tunnel.record import Record
+from pywg.tunnel.trace import Logged
 from pywg.tunnel.upgrade import check_place, manner_of, service_of
 from tests.unit.test_peer_hooks import A, B, event
 from tools.lab.waiting import wait_until
@@ -168,6 +169,22 @@ def test_where_nothing_was_written_down_nothing_is_executed(directory: Path, tex
     directory.mkdir()
     record.path_of("wg0").write_text(text)
     assert record.resuming("wg0") == []
+
+
+def test_a_signal_before_anybody_stays_beside_takes_down_what_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(foreground, "ignore_signals", lambda: None)
+    monkeypatch.setattr(foreground, "down", lambda name, reporter: done.append(name))
+    with foreground.guarded("wg0", Logged()):
+        record.write(kept())
+        raise KeyboardInterrupt("SIGTERM")
+    assert done == ["wg0"]
+    record.write(kept(is_up=False))  # `up` has undone it, or will
+    with pytest.raises(KeyboardInterrupt), foreground.guarded("wg0", Logged()):
+        raise KeyboardInterrupt("SIGTERM")
+    assert done == ["wg0"]
 
 
 def test_a_checkout_is_found_by_what_is_executed() -> None:

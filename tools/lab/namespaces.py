@@ -67,11 +67,11 @@ def run(
 
 
 @contextlib.contextmanager
-def inside(name: str) -> Iterator[None]:
+def inside(path: str) -> Iterator[None]:
     """As Namespace.entered, of one that somebody else has made."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        away = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        away = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(away)
         finally:
@@ -101,7 +101,7 @@ class Namespace:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """This thread is inside; whatever it opens or starts meanwhile belongs to the namespace."""
-        with inside(self.name):
+        with inside(self.path):
             yield
 
     def run(self, *argv: str, **options: Any) -> str:

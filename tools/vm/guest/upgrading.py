@@ -116,7 +116,7 @@ def install_another(name: str) -> None:
 def connection(number: int) -> Iterator[tuple[socket.socket, socket.socket]]:
     """Both ends of a TCP connection through the tunnel."""
     (far,) = Path("/run/netns").glob("*-far*")
-    with inside(far.name):
+    with inside(str(far)):
         listener = socket.create_server((f"10.99.{number}.2", 0))
     with listener, socket.create_connection(listener.getsockname(), PATIENCE) as near:
         there, _ = listener.accept()
