@@ -218,6 +218,7 @@ class Tunnel:
                 renewed: Callable[..., Any] | None = None,
                 companion: Callable[..., Any] | None = None,
                 listener: Callable[..., Any] | None = None,
+                follower: Callable[..., Any] | None = None,
             ) -> None:
                 pass
 

@@ -71,7 +71,8 @@ def test_a_static_file_has_sums_and_parts_and_comes_out_the_same_from_another_fo
     # Neither the folder nor what zig remembers has a part in it.
     monkeypatch.setenv("ZIG_LOCAL_CACHE_DIR", str(tmp_path / "local"))
     monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(tmp_path / "global"))
-    again = core.build(tmp_path / "again", SOME, core.find_zig(), products=(core.DAEMON,))
+    products = (core.DAEMON,)
+    again = core.build(tmp_path / "again", SOME, core.find_zig(), products=products, small=True)
     assert again[core.DAEMON].read_bytes() == first.read_bytes()
     for private in (core.ROOT, tmp_path, Path.home()):
         assert str(private).encode() not in first.read_bytes()

@@ -28,7 +28,7 @@ MODULES: core.Graph = {
     "ctgrind": ("core/check/ctgrind.zig", ["cipher", "protocol", "runtime"]),
     "report": ("core/check/report.zig", []),
     "vectors": ("core/check/vectors.zig", ["protocol"]),
-    "seccomp": ("core/daemon/seccomp.zig", ["io"]),
+    "seccomp": ("core/daemon/seccomp.zig", ["wire", "io"]),
     "filter": ("core/check/filter.zig", ["seccomp", "report"]),
     "chance": ("core/check/chance.zig", []),
     "each_test": ("core/check/each_test.zig", []),
@@ -209,8 +209,8 @@ class Builder:
             models=models or {},
         )
         self.job.write_options()
-        for flavour, cpu in self.job.flavours:
-            verb, *arguments = self.job.kernels(flavour, cpu)[len(zig) :]
+        for command in self.job.apart():
+            verb, *arguments = command[len(zig) :]
             run([*zig, verb, *self.flags, *arguments])
 
     def shared_library(self, module: str) -> Path:

@@ -188,6 +188,11 @@ class Build:
             f"-Mwire={self.graph['wire'][0]}",
         ]
 
+    def apart(self) -> list[list[str]]:
+        """What makes `objects`."""
+        curve = [self.curve()] if self.arch in MIPS else []
+        return [*(self.kernels(flavour, cpu) for flavour, cpu in self.flavours), *curve]
+
     def curve(self) -> list[str]:
         return [
             *self.zig,
@@ -313,8 +318,7 @@ def build(
 def _compile(job: Build, products: Sequence[str], log: Callable[[str], None]) -> None:
     """First the AEAD flavours, then what links them; a few at a time."""
     job.write_options()
-    apart = [job.curve()] if job.arch in MIPS else []
-    _run_all([*(job.kernels(flavour, cpu) for flavour, cpu in job.flavours), *apart], log)
+    _run_all(job.apart(), log)
     makers = {
         LIBRARY: job.shared_library,
         STATIC_LIBRARY: job.static_library,
