@@ -120,8 +120,6 @@ OPEN_SWITCHES: Mapping[tuple[str, str], str] = {
     ("core/io/gro.zig", "inspect"): "a protocol number of IP, which may be any",
     ("core/protocol/codec.zig", "describe"): "kinds of types, others of which do not compile",
     ("core/protocol/codec.zig", "listed"): "kinds of types, others of which do not compile",
-    ("core/protocol/codec.zig", "load"): "sizes of numbers in memory",
-    ("core/protocol/codec.zig", "store"): "sizes of numbers in memory",
     ("core/wire/icmp.zig", "isError"): "a protocol number of IP, which may be any",
     ("core/wire/ip.zig", "ipv6Upper"): "a protocol number of IP, which may be any",
 }
