@@ -84,7 +84,7 @@ def keep(found: Record | None, errors: list[PywgError], left: Sequence[Step]) ->
         return
     steps = tuple(step for step in found.steps if step.undo() in left)
     if steps:
-        record.write(replace(found, steps=steps))
+        record.write(replace(found, steps=steps, is_up=False))
     else:
         record.remove(found.name)
 

@@ -137,7 +137,9 @@ class Healer:
             for error in errors:
                 self._log(f"the interface is gone, and this is left: {error}")
             # It stays: `down` may still be called, for a PostDown or for the kill switch.
-            left = known.steps if errors else kept
+            # What a broken tool leaves is no error, only a warning, and stays to be undone as well.
+            tried = [step for step in others if step.undo() in applier.left]
+            left = known.steps if errors else (*tried, *kept)
             record.write(replace(known, steps=left, is_up=False))
 
     def heal(self, found: Change) -> bool:
