@@ -177,6 +177,20 @@ def test_a_guard_that_cannot_be_removed_is_told_of_and_down_can_be_tried_again(h
     assert host.look(name) == before
 
 
+def test_a_guard_that_stays_when_the_interface_goes_is_removed_by_down(host: Host) -> None:
+    mend(host, *TOOLS)
+    name = unique("b")
+    path = host.config(name, FULL)
+    before = host.look(name)
+    host.pywg("up", str(path))
+    host.program("nft", DENIED)
+    host.namespace.ip("link", "delete", name)
+    wait_until(lambda: '"is_up": false' in host.read(f"/run/pywg/{name}.json"), "it is taken back")
+    mend(host, "nft")
+    assert not warnings(host, "down", name)
+    assert host.look(name) == before
+
+
 # Names.
 
 
