@@ -133,9 +133,8 @@ fn giveAll(giver: *const Giver, channel: *const Channel) void {
     const shared = giver.shared;
     const began_ns = io.clock.monotonicNs();
     sendAll(giver, channel) catch |err| {
-        // Whoever has not said so by now cannot say it any more.
-        channel.shutDown();
-        if (!hasSaid(channel)) return shared.log.err("could not be taken over, and goes on: {s}", .{switch (err) {
+        // Whoever has not said so by now cannot say it any more; where that is not sure, we are the one to end.
+        if (channel.shutDown() and !hasSaid(channel)) return shared.log.err("could not be taken over, and goes on: {s}", .{switch (err) {
             error.Closed => "the other process has ended",
             error.Stuck => "the other process did nothing for too long",
         }});
@@ -174,7 +173,7 @@ fn sendAll(giver: *const Giver, channel: *const Channel) io.channel.Error!void {
 
 fn hasSaid(channel: *const Channel) bool {
     var byte: [1]u8 = .{0};
-    _ = channel.receive(&byte) catch {};
+    _ = channel.receive(&byte) catch |err| return err != error.Closed;
     return byte[0] == mine;
 }
 
@@ -232,7 +231,7 @@ test "other words have another format number" {
     };
     var hash: [32]u8 = undefined;
     std.crypto.hash.sha2.Sha256.hash(text, &hash, .{});
-    std.testing.expectEqualStrings("0f0177cd33610054", &std.fmt.bytesToHex(hash[0..8], .lower)) catch |err| {
+    std.testing.expectEqualStrings("54ee12ac64de23b0", &std.fmt.bytesToHex(hash[0..8], .lower)) catch |err| {
         std.debug.print("what is said has changed: raise `format`, and write the new hash here\n", .{});
         return err;
     };

@@ -213,8 +213,12 @@ pub const Channel = struct {
     }
 
     /// Nothing gets through any more, either way; what has arrived can still be received.
-    pub fn shutDown(channel: *const Channel) void {
-        _ = linux.shutdown(channel.fd, linux.SHUT.RDWR);
+    /// False where something does not let us: then the other end may still say what it likes.
+    pub fn shutDown(channel: *const Channel) bool {
+        return switch (linux.errno(linux.shutdown(channel.fd, linux.SHUT.RDWR))) {
+            .SUCCESS, .NOTCONN => true,
+            else => false,
+        };
     }
 };
 
@@ -384,7 +388,7 @@ test "after an end is shut down nothing more can be said to it, and what was sai
     const ends = try pair();
     defer for (ends) |end| sys.close(end.fd);
     try ends[0].send("y", &.{});
-    ends[1].shutDown();
+    try testing.expect(ends[1].shutDown());
     try testing.expectError(error.Closed, ends[0].send("n", &.{}));
     var bytes: [2]u8 = undefined;
     try testing.expectEqual(1, try ends[1].receive(&bytes));

@@ -206,7 +206,9 @@ pub fn describe(comptime T: type) []const u8 {
         .bool, .int => @typeName(T),
         .@"enum" => |info| blk: {
             var text: []const u8 = "enum(" ++ @typeName(info.tag_type) ++ "){";
-            for (std.enums.values(T)) |each| text = text ++ @tagName(each) ++ ",";
+            for (std.enums.values(T)) |each| {
+                text = text ++ std.fmt.comptimePrint("{t}={d},", .{ each, @backingInt(each) });
+            }
             break :blk text ++ "}";
         },
         .optional => |info| "?" ++ describe(info.child),
@@ -276,7 +278,7 @@ test "no bytes make a value that the type does not have" {
 
 test "a description names all that the bytes depend on" {
     try testing.expectEqualStrings(
-        "{flag:bool,small:u3,large:u64,kind:enum(u8){one,two,},maybe:?u16,never:?u16,bytes:[3]u8,words:[2]u32," ++
+        "{flag:bool,small:u3,large:u64,kind:enum(u8){one=0,two=1,},maybe:?u16,never:?u16,bytes:[3]u8,words:[2]u32," ++
             "inner:{length:u5,},}",
         comptime describe(Sample),
     );

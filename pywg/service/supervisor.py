@@ -442,6 +442,8 @@ def _apart(
             run(theirs, log)
         except (PywgError, OSError, ValueError) as error:
             log(f"no {what} any more: {error}")
+        except Exception as error:  # or nobody would hear of it
+            log(f"no {what} any more: {error!r}")
     finally:
         os._exit(0)
 

@@ -91,17 +91,24 @@ def take_over(
     found: Record, manner: Manner, supervisor: Supervisor, process: int, reporter: Reporter
 ) -> None:
     """With the lock, so that nobody heals or reloads until the old ``process`` has ended."""
+    if hosting_process(found.name) != process:
+        raise not_upgraded(found.name, "another process hosts it by now: try again")
     hosting = replace(manner.hosting, names=found.names)
+    older = replace(manner, build=manner_of(found).build)
     with opened(process) as ended:
-        # Before: what stays in the foreground reads it when the old process says that it ends.
-        record.write(replace(found, manner=manner.to_values()))
+        # Before: what stays in the foreground reads it when the old process says that it ends. But
+        # for what would keep the next `upgrade` from trying, should this one be killed.
+        record.write(replace(found, manner=older.to_values()))
         try:
             supervisor.start(hosting)
         except BaseException as error:
+            if ended and select.select(ended, [], [], 0)[0]:
+                raise gone(found.name, error) from error
             record.write(found)
             if isinstance(error, PywgError):
                 raise not_upgraded(found.name, str(error)) from None
             raise
+        record.write(replace(recorded(found.name), manner=manner.to_values()))
         if ended and not select.select(ended, [], [], END_S)[0]:
             reporter.warn(f"the old process of {found.name} ({process}) does not end: kill it")
 
@@ -146,6 +153,12 @@ def manner_of(found: Record) -> Manner:
 
 def not_upgraded(name: str, why: str) -> PywgError:
     return PywgError(f"{name} is not upgraded, and runs on as before: {why}")
+
+
+def gone(name: str, error: BaseException) -> PywgError:
+    if uapi_socket.is_alive(name):
+        return PywgError(f"{name} goes on in a process that did not say so: {error}")
+    return PywgError(f"{name} has ended while it was upgraded, {error}: pywg down and up")
 
 
 def hosting_process(name: str) -> int:
