@@ -134,10 +134,13 @@ fn giveAll(giver: *const Giver, channel: *const Channel) void {
     const began_ns = io.clock.monotonicNs();
     sendAll(giver, channel) catch |err| {
         // Whoever has not said so by now cannot say it any more; where that is not sure, we are the one to end.
-        if (channel.shutDown() and !hasSaid(channel)) return shared.log.err("could not be taken over, and goes on: {s}", .{switch (err) {
-            error.Closed => "the other process has ended",
-            error.Stuck => "the other process did nothing for too long",
-        }});
+        if (channel.shutDown() and !hasSaid(channel)) {
+            const why = switch (err) {
+                error.Closed => "the other process has ended",
+                error.Stuck => "the other process did nothing for too long",
+            };
+            return shared.log.err("could not be taken over, and goes on: {s}", .{why});
+        }
     };
     const paused_us = (io.clock.monotonicNs() - began_ns) / std.time.ns_per_us;
     shared.log.verbose("taken over by another process in {d} us: ending", .{paused_us});
