@@ -40,7 +40,10 @@ class Cache:
         """Text of the store -> its entries. Empty if there is none of this source; what a crash
         has left of the last line is passed by."""
         found: dict[str, dict[str, Entry]] = {}
-        with contextlib.suppress(OSError), self._path.open(encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            self._path.open(encoding="utf-8", errors="replace") as file,
+        ):
             try:
                 head = json.loads(file.readline())
                 if head != self._head():
@@ -85,6 +88,13 @@ class Cache:
         self._file.flush()
         self._lines += len(lines)
 
+    def forget(self) -> None:
+        """What is no longer kept is not to be believed either."""
+        with contextlib.suppress(OSError, ValueError):
+            self.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -96,7 +106,7 @@ class Cache:
 
 def _line(name: str, entries: Mapping[str, Entry]) -> str:
     told = [entry.to_json() for entry in entries.values()]
-    return json.dumps({"name": name, "peers": told}, ensure_ascii=False) + "\n"
+    return json.dumps({"name": name, "peers": told}, ensure_ascii=True) + "\n"
 
 
 def _of_line(said: dict[str, object]) -> tuple[str, dict[str, Entry]]:

@@ -81,9 +81,17 @@ class Follower:
 
     def listen(self) -> None:
         """A thread for the store, which may begin before there is an interface."""
-        threading.Thread(
-            target=self._store.run, args=(self._news.put,), name="pywg store", daemon=True
-        ).start()
+        threading.Thread(target=self._hear, name="pywg store", daemon=True).start()
+
+    def _hear(self) -> None:
+        """Whatever a store says, it is asked again."""
+        while True:
+            try:
+                self._store.run(self._news.put)
+                return
+            except Exception as error:
+                self._news.put(Away(f"its answer makes no sense ({type(error).__name__})"))
+                time.sleep(AGAIN_S)
 
     def go_on(self) -> None:
         """The interface has what an earlier follower gave it, which the last good list tells: only
@@ -225,9 +233,10 @@ class Follower:
         lines = [(name, dict(entries)) for name, entries in changed.items()]
         try:
             self._cache.append(lines, len(self._roster.texts), self._roster.mappings)
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
+        except (OSError, ValueError) as error:
+            why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             told.append(f"the last good list cannot be kept for the next start: {why}")
+            self._cache.forget()  # or peers that leave from now on would come back
             self._cache = None
 
     # ---- what is told

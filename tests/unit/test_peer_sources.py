@@ -574,6 +574,34 @@ def test_a_follower_that_goes_on_for_another_says_what_differs(world: World) -> 
     assert {(peer.public_key, peer.remove) for peer in said} == {(A, True), (C, False)}
 
 
+def test_a_store_whose_answer_makes_no_sense_is_asked_again(world: World) -> None:
+    class Odd:
+        def run(self, hear: Hear) -> None:
+            raise ValueError("Invalid IPv6 URL")
+
+    follower = world.follower()
+    follower._store = Odd()
+    follower.listen()
+    follower.turn()
+    assert "its answer makes no sense (ValueError)" in "\n".join(world.told)
+
+
+def test_the_last_list_keeps_what_is_no_text_and_is_gone_when_it_cannot_be_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = world.follower()
+    hear(world, follower, Whole({"a\udcff": text(A)}))
+    assert list(Cache(world.path / "cache", "/x").load()) == ["a\udcff"]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(Cache, "append", full)
+    hear(world, follower, Part({"b": text(B)}))
+    assert world.keys() == {A, B}
+    assert not (world.path / "cache").exists()
+
+
 def test_an_emptied_store_is_an_accident_where_it_is_no_folder(world: World) -> None:
     world.empties = False
     follower = world.follower()
