@@ -98,8 +98,10 @@ class Folder:
     def _stamp(self, name: str) -> Stamp | None:
         try:
             found = (self._path / name).stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:
+            return self._stamps.get(name)  # it may be there: its peers stay
         return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def _read(self, name: str) -> str:
