@@ -98,10 +98,7 @@ pub const Device = struct {
             .link = &device.link,
             .control = &device.control,
         };
-        for (workers.all()) |worker| {
-            worker.udp = .init(options.calls, &worker.offload);
-            worker.udp.buffer_size = options.sizes.socket_bytes;
-        }
+        initUdp(workers, options);
         leading.udp.given = given;
         if (!given.isEmpty()) shared.interface.listen_port = given.port;
         device.noteDescriptors();
@@ -111,6 +108,14 @@ pub const Device = struct {
         const facts = .{ shared.interface.mtu, cipher.path(), workers.count };
         shared.log.verbose("ready: mtu {d}, cipher {s}, threads {d}", facts);
         return device;
+    }
+
+    /// Without sockets yet.
+    fn initUdp(workers: *Workers, options: *const Options) void {
+        for (workers.all()) |worker| {
+            worker.udp = .init(options.calls, &worker.offload);
+            worker.udp.buffer_size = options.sizes.socket_bytes;
+        }
     }
 
     /// Everything is that of another process, which stops when all is ready here, and goes on if that cannot be.
@@ -128,7 +133,7 @@ pub const Device = struct {
         errdefer workers.close();
         try predecessor.takeQueues(workers, options, diagnostic);
         const leading = workers.first();
-        for (workers.all()) |worker| worker.udp = .init(options.calls, &worker.offload);
+        initUdp(workers, options);
         errdefer for (workers.all()) |worker| worker.udp.close();
         errdefer leading.udp.given.close();
         shared.log.name = leading.tun.name();
