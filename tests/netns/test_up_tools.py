@@ -155,13 +155,19 @@ def test_who_asks_for_the_kill_switch_by_name_gets_no_tunnel_without_it(host: Ho
     assert host.look(name) == before
 
 
-def test_a_guard_that_cannot_be_removed_is_told_of_and_down_can_be_tried_again(host: Host) -> None:
+def guarded_without_nft(host: Host) -> tuple[str, dict[str, Any]]:
+    """A tunnel whose guard nobody can remove, and what the host was like before it."""
     mend(host, *TOOLS)
     name = unique("b")
     path = host.config(name, FULL)
     before = host.look(name)
     host.pywg("up", str(path))
     host.program("nft", DENIED)
+    return name, before
+
+
+def test_a_guard_that_cannot_be_removed_is_told_of_and_down_can_be_tried_again(host: Host) -> None:
+    name, before = guarded_without_nft(host)
     said = warnings(host, "down", name)
     assert [
         f"the IPv{version} guard of {name} stays: nft" in line
@@ -178,12 +184,7 @@ def test_a_guard_that_cannot_be_removed_is_told_of_and_down_can_be_tried_again(h
 
 
 def test_a_guard_that_stays_when_the_interface_goes_is_removed_by_down(host: Host) -> None:
-    mend(host, *TOOLS)
-    name = unique("b")
-    path = host.config(name, FULL)
-    before = host.look(name)
-    host.pywg("up", str(path))
-    host.program("nft", DENIED)
+    name, before = guarded_without_nft(host)
     host.namespace.ip("link", "delete", name)
     wait_until(lambda: '"is_up": false' in host.read(f"/run/pywg/{name}.json"), "it is taken back")
     mend(host, "nft")
